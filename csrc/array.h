@@ -1,0 +1,79 @@
+// The border, fast half: accepts NumPy arrays that are exactly what the plan expects, by reading their headers.
+// Whatever it does not accept at a glance goes to fastupdate/border.py, which converts it or says what is wrong.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "plan.h"
+
+namespace fastupdate {
+
+namespace py = pybind11;
+
+using Header = py::detail::PyArray_Proxy;
+
+inline const Header* header_of(PyObject* object) {
+  return py::detail::npy_api::get().PyArray_Check_(object) ? py::detail::array_proxy(object) : nullptr;
+}
+
+inline bool all_flags(const Header& a, int flags) { return (a.flags & flags) == flags; }
+
+inline int64_t element_count(const Header& a) {
+  int64_t n = 1;
+  for (int d = 0; d < a.nd; ++d) n *= a.dimensions[d];
+  return n;
+}
+
+// Is the parameter still the array that the plan was made for? Arrays can be resized or made read-only at any time.
+inline bool unchanged(const Header& p, const Tensor& t) {
+  using namespace py::detail;
+  const int flags = npy_api::NPY_ARRAY_WRITEABLE_ | (t.p_layout ? 0 : py::array::c_style | npy_api::NPY_ARRAY_ALIGNED_);
+  return uint64_t(p.data) == t.p && element_count(p) == t.n && all_flags(p, flags);
+}
+
+// Can the gradient be read in place: same dtype object, same shape, contiguous?
+inline bool matches(const Header& g, const Header& p, bool writable) {
+  using namespace py::detail;
+  const int flags = py::array::c_style | npy_api::NPY_ARRAY_ALIGNED_ | (writable ? npy_api::NPY_ARRAY_WRITEABLE_ : 0);
+  return g.descr == p.descr && g.nd == p.nd && std::equal(g.dimensions, g.dimensions + g.nd, p.dimensions) &&
+         all_flags(g, flags);
+}
+
+// The bytes that parameters occupy, to find gradients that overlap them.
+class Extents {
+ public:
+  Extents(const Tensor* tensors, int64_t count) {
+    for (int64_t i = 0; i < count; ++i)
+      if (tensors[i].n) ranges_.push_back(range_of(tensors[i]));
+    std::sort(ranges_.begin(), ranges_.end());
+    for (size_t i = 1; i < ranges_.size(); ++i)  // interleaved views: let each range reach as far as any before it
+      ranges_[i].second = std::max(ranges_[i].second, ranges_[i - 1].second);
+  }
+
+  bool overlap(uint64_t begin, uint64_t end) const {
+    auto after = std::lower_bound(ranges_.begin(), ranges_.end(), Range(end, 0));
+    return after != ranges_.begin() && std::prev(after)->second > begin;
+  }
+
+ private:
+  using Range = std::pair<uint64_t, uint64_t>;
+
+  static Range range_of(const Tensor& t) {
+    const uint64_t size = t.dtype == kFloat32 ? 4 : 8;
+    if (!t.p_layout) return {t.p, t.p + uint64_t(t.n) * size};
+    const Layout& layout = *reinterpret_cast<const Layout*>(t.p_layout);
+    Range range(t.p, t.p + size);
+    for (int64_t d = 0; d < layout.ndim; ++d) {
+      int64_t reach = (layout.shape[d] - 1) * layout.stride[d];
+      (reach < 0 ? range.first : range.second) += uint64_t(reach);
+    }
+    return range;
+  }
+
+  std::vector<Range> ranges_;
+};
+
+}  // namespace fastupdate

@@ -1,0 +1,245 @@
+// The module fastupdate._core.
+#include <omp.h>
+#include <pthread.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "array.h"
+#include "registry.h"
+
+namespace fastupdate {
+namespace {
+
+const Target* selected = nullptr;
+int thread_limit = 1;
+std::atomic<bool> forked{false};  // a forked child has no OpenMP workers, and waking them would hang
+
+constexpr int kSteps = 0, kMicroBatches = 1;  // the entries of the clock
+
+constexpr int64_t kTensorCost = 64;       // a tensor costs about as much as this many elements
+constexpr int64_t kParallelCost = 32768;  // below it, waking a thread costs more than it saves
+constexpr int64_t kReleaseCost = 8192;    // below it, releasing the GIL does
+
+void select_isa(const std::string& name) {
+  for (int k = 0; k < target_count; ++k)
+    if (name == targets[k]->name) {
+      if (!runs_here(*targets[k])) throw std::invalid_argument("this processor cannot run " + name);
+      selected = targets[k];
+      return;
+    }
+  throw std::invalid_argument("no such instruction set in this build: " + name);
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (int k = 0; k < target_count; ++k)
+    if (runs_here(*targets[k])) names.push_back(targets[k]->name);
+  return names;
+}
+
+const RuleEntry& find_rule(const std::string& name) {
+  for (int64_t k = 0; k < selected->rule_count; ++k)
+    if (name == selected->rules[k]->name) return *selected->rules[k];
+  throw std::invalid_argument("no such rule in this build: " + name);
+}
+
+py::dict rules() {
+  py::dict all;
+  for (int64_t k = 0; k < selected->rule_count; ++k) {
+    const RuleEntry& rule = *selected->rules[k];
+    all[rule.name] = py::make_tuple(rule.hypers, rule.flags, rule.states);
+  }
+  return all;
+}
+
+template <class Record>
+Record* records(py::array& array, const char* name) {
+  if (array.itemsize() != py::ssize_t(sizeof(Record)) || !(array.flags() & py::array::c_style))
+    throw std::invalid_argument(std::string(name) + ": not the records this build was made for");
+  return static_cast<Record*>(array.mutable_data());
+}
+
+// A list of tensors, planned once; the arrays given are Python's own and stay shared with it.
+class Plan {
+ public:
+  Plan(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array_t<int64_t> clock,
+       py::array sums)
+      : tensors_(tensors),
+        groups_(groups),
+        clock_(clock),
+        sums_(sums),
+        count_(tensors.size()),
+        group_count_(groups.size()),
+        scalars_(size_t(groups.size()) * 2 * kScalarBytes),
+        extents_(records<Tensor>(tensors_, "tensors"), count_) {
+    const RuleEntry& entry = find_rule(rule);
+    target_ = selected;
+    sweep_ = {records<Tensor>(tensors_, "tensors"),
+              count_,
+              records<Group>(groups_, "groups"),
+              {&entry.code[flags][0], &entry.code[flags][1]},
+              scalars_.data(),
+              1.0,
+              0,
+              false,
+              records<Sums>(sums_, "sums")};
+    for (int64_t i = 0; i < count_; ++i) {
+      const Tensor& t = row(i);
+      cost_ += t.n + kTensorCost;
+      blocks_ += (t.n + kBlock - 1) / kBlock;
+    }
+  }
+
+  // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
+  int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
+    if (int64_t(params.size()) != count_ || int64_t(grads.size()) != count_)
+      throw std::invalid_argument("adopt: one parameter and one gradient for each tensor of the plan");
+    for (int64_t i = start; i < count_; ++i) {
+      Tensor& t = row(i);
+      const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i));
+      const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i));
+      if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
+      const uint64_t data = uint64_t(g->data);
+      if (data != t.g && extents_.overlap(data, data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8))) return i;
+      t.g = data;
+      t.g_layout = 0;
+      t.samples = 1;
+    }
+    return -1;
+  }
+
+  // One step over all tensors. The clocks advance in the same call, so that no interrupt can come between.
+  void update(double scale, uint32_t stages) {
+    int64_t* clock = clock_.mutable_data();
+    Group* groups = static_cast<Group*>(groups_.mutable_data());
+    for (int64_t k = 0; k < group_count_; ++k)
+      for (int dtype : {kFloat32, kFloat64})
+        sweep_.code[dtype]->scalars(groups[k].hyper, groups[k].t + 1, &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
+    sweep_.scale = scale;
+    sweep_.stages = stages;
+    run(target_->engine.update);
+    for (int64_t k = 0; k < group_count_; ++k) ++groups[k].t;
+    ++clock[kSteps];
+    clock[kMicroBatches] = 0;
+  }
+
+  // The whole fast path: if every array is as expected, updates and returns the number of steps taken, else 0.
+  int64_t step(const py::list& params, const py::list& grads, double scale, uint32_t stages) {
+    if (adopt(params, grads, 0, stages & kZeroGrads) >= 0) return 0;
+    update(scale, stages);
+    return clock_.at(kSteps);
+  }
+
+  void gradient_sums() { run(target_->engine.gradient_sums); }
+  void unit_norms() { run(target_->engine.unit_norms); }
+
+  // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
+  void accumulate(uint32_t stages) {
+    int64_t* clock = clock_.mutable_data();
+    sweep_.first = clock[kMicroBatches] == 0;
+    sweep_.stages = stages;
+    run(target_->engine.accumulate);
+    ++clock[kMicroBatches];
+  }
+
+  // Folds the sums of blocks into those of tensors.
+  void fold(py::array totals) {
+    Sums* total = records<Sums>(totals, "totals");
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    for (int64_t i = 0; i < count_; ++i) total[i] = fold_tensor(row(i));
+  }
+
+ private:
+  Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
+
+  Sums fold_tensor(const Tensor& t) const {
+    using host::Pairwise;
+    Pairwise gg, pp, uu, gm, mm;
+    Sums total = {};
+    const Sums* block = sweep_.sums + t.first_block;
+    for (const Sums* end = block + (t.n + kBlock - 1) / kBlock; block < end; ++block) {
+      gg.add(block->gg);
+      pp.add(block->pp);
+      uu.add(block->uu);
+      gm.add(block->gm);
+      mm.add(block->mm);
+      total.largest = host::maximum(total.largest, block->largest);
+      total.nonfinite += block->nonfinite;
+      total.zeros += block->zeros;
+      total.stalled += block->stalled;
+    }
+    total.gg = gg.total();
+    total.pp = pp.total();
+    total.uu = uu.total();
+    total.gm = gm.total();
+    total.mm = mm.total();
+    return total;
+  }
+
+  void run(Engine::Entry entry) {
+    std::optional<py::gil_scoped_release> released;
+    if (cost_ >= kReleaseCost) released.emplace();
+    const int threads = int(std::min<int64_t>(thread_limit, blocks_));
+    if (threads <= 1 || cost_ < kParallelCost || forked) {
+      entry(sweep_, 0, blocks_);
+      return;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+      const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
+      entry(sweep_, blocks_ * k / n, blocks_ * (k + 1) / n);
+    }
+  }
+
+  py::array tensors_, groups_;
+  py::array_t<int64_t> clock_;
+  py::array sums_;
+  int64_t count_, group_count_, cost_ = 0, blocks_ = 0;
+  std::vector<unsigned char> scalars_;
+  Extents extents_;
+  const Target* target_;
+  Sweep sweep_;
+};
+
+py::dict record_sizes() {
+  py::dict sizes;
+  sizes["tensor"] = sizeof(Tensor);
+  sizes["group"] = sizeof(Group);
+  sizes["sums"] = sizeof(Sums);
+  sizes["layout"] = sizeof(Layout);
+  return sizes;
+}
+
+}  // namespace
+}  // namespace fastupdate
+
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+  using namespace fastupdate;
+  namespace py = pybind11;
+  selected = targets[0];
+  pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  m.def("select_isa", &select_isa);
+  m.def("available_isas", &available_isas);
+  m.def("selected_isa", [] { return selected->name; });
+  m.def("set_threads", [](int n) { thread_limit = std::max(n, 1); });
+  m.def("threads", [] { return forked ? 1 : thread_limit; });
+  m.def("rules", &rules);
+  m.def("record_sizes", &record_sizes);
+  m.attr("compiler") = __VERSION__;
+  m.attr("openmp") = _OPENMP;
+  py::class_<Plan>(m, "Plan")
+      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, py::array>())
+      .def("adopt", &Plan::adopt)
+      .def("update", &Plan::update)
+      .def("step", &Plan::step)
+      .def("gradient_sums", &Plan::gradient_sums)
+      .def("unit_norms", &Plan::unit_norms)
+      .def("accumulate", &Plan::accumulate)
+      .def("fold", &Plan::fold);
+}

@@ -1,0 +1,266 @@
+// The CPU engine walks ranges of blocks and knows no rule. Compiled once per instruction set.
+//
+// A plain step on contiguous arrays is the rule's own loop over the whole range. Anything more is done tile by tile
+// (a tile is a block) while the tile is in L1, each stage a loop of its own, so that compiled loops number rules +
+// stages.
+#pragma once
+
+#include "plan.h"
+#include "reduce.h"
+#include "stages.h"
+#include "strided.h"
+
+namespace fastupdate {
+
+// A compiled rule for one compute type (rule_cpu.h makes it).
+struct RuleCode {
+  void (*scalars)(const double* hyper, int64_t t, void* out);
+  // out[i] = base[i] + rule(scale·g[i], p[i], states[i]…)
+  void (*loop)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base, void* out,
+               const uint64_t* state, int64_t begin);
+};
+
+// One sweep over a plan: a step, or a reduction.
+struct Sweep {
+  const Tensor* tensors;
+  int64_t count;
+  const Group* groups;
+  const RuleCode* code[2];       // by dtype
+  const unsigned char* scalars;  // [group][dtype][kScalarBytes]
+  double scale;
+  uint32_t stages;
+  bool first;  // accumulate: overwrite
+  Sums* sums;  // one per block
+};
+
+// The entry points of one instruction set. Each works on the blocks first … last − 1.
+struct Engine {
+  using Entry = void (*)(const Sweep&, int64_t first, int64_t last);
+  Entry update, gradient_sums, accumulate, unit_norms;
+};
+
+namespace FASTUPDATE_TARGET {
+
+template <class T>
+struct Scratch {
+  alignas(64) T p[kBlock], g[kBlock], sample[kBlock],
+      conditioned[kBlock], before[kBlock], delta[kBlock], nothing[kBlock];
+};
+
+template <class T>
+T* address(uint64_t array, int64_t i = 0) {
+  return reinterpret_cast<T*>(array) + i;
+}
+
+// The raw gradient of one tile: in place if it can be, else gathered, else the sum of its samples in order.
+template <class T>
+const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  if (!t.g_layout && t.samples == 1) return address<T>(t.g, begin);
+  read_array(t.g, t.g_layout, begin, n, scratch.g);
+  for (int64_t k = 1; k < t.samples; ++k) {
+    read_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+    for (int i = 0; i < n; ++i) scratch.g[i] += scratch.sample[i];
+  }
+  return scratch.g;
+}
+
+// scale·g, times the factor of each element's unit where units are clipped.
+template <class T>
+void scale_tile(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
+  if (!t.unit_scale) {
+    for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
+    return;
+  }
+  for (int i = 0; i < n;) {
+    int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
+    T factor = T(scale * address<double>(t.unit_scale)[unit]);
+    for (int stop = end < n ? int(end) : n; i < stop; ++i) out[i] = g[i] * factor;
+  }
+}
+
+template <class T>
+void condition_tile(const Group& group, uint32_t stages, int n, T* g, const T* p) {
+  if (stages & kClipValue) {
+    const T limit = T(group.clip_value);
+    for (int i = 0; i < n; ++i) g[i] = clip_value(g[i], limit);
+  }
+  if (stages & kPenalty) {
+    const T l2 = T(group.l2), l1 = T(group.l1);
+    for (int i = 0; i < n; ++i) g[i] = penalty(g[i], p[i], l2, l1);
+  }
+}
+
+template <class T>
+void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, int n, T* p) {
+  if (stages & kShrink) {
+    const T threshold = T(group.shrink);
+    for (int i = 0; i < n; ++i) p[i] = shrink(p[i], threshold);
+  }
+  if (stages & kLookahead) {
+    T* slow = address<T>(t.slow, begin);
+    const T weight = T(group.lookahead);
+    for (int i = 0; i < n; ++i) p[i] = slow[i] = approach(slow[i], p[i], weight);
+  }
+  if (stages & kEma) {
+    T* ema = address<T>(t.ema, begin);
+    const T weight = T(group.ema);
+    for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
+  }
+  if (t.shadow) {
+    uint16_t* shadow = address<uint16_t>(t.shadow, begin);
+    if (t.shadow_dtype == kFloat16)
+      for (int i = 0; i < n; ++i) shadow[i] = to_float16(float(p[i]));
+    else
+      for (int i = 0; i < n; ++i) shadow[i] = to_bfloat16(float(p[i]));
+  }
+}
+
+// The rule with its update kept apart (base is −0, for x + −0 is x, even at x = ±0), to be counted and then applied.
+template <class T>
+void monitored_rule(const Tensor& t, const RuleCode& code, const void* scalars, double scale, int64_t begin, int n,
+                    const T* g, T* p, Scratch<T>& scratch, Sums& sums) {
+  for (int i = 0; i < n; ++i) scratch.nothing[i] = -T(0);
+  code.loop(scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
+  int stalled = 0;
+  for (int i = 0; i < n; ++i) {
+    T moved = p[i] + scratch.delta[i];
+    stalled += (moved == p[i]) & (scratch.delta[i] != 0);
+    p[i] = moved;
+  }
+  sums.stalled = stalled;
+}
+
+template <class T>
+void clear_gradient(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  for (int i = 0; i < n; ++i) scratch.sample[i] = 0;
+  for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+}
+
+template <class T>
+void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, const void* scalars, int64_t begin, int n,
+                 Scratch<T>& scratch, Sums* sums) {
+  const Group& group = sweep.groups[t.group];
+  const uint32_t stages = sweep.stages;
+  double scale = sweep.scale * t.scale;
+  const T* raw = gradient_tile(t, begin, n, scratch);
+  T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
+  if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
+  if (stages & kMonitor) {
+    *sums = Sums{};
+    for (int i = 0; i < n; ++i) scratch.before[i] = p[i];
+  }
+
+  const T* g = raw;
+  if (t.unit_scale || (stages & (kClipValue | kPenalty))) {
+    scale_tile(t, scale, begin, n, raw, scratch.conditioned);
+    condition_tile(group, stages, n, scratch.conditioned, p);
+    g = scratch.conditioned;
+    scale = 1;
+  }
+  if (stages & kDecay) {
+    const T decay = T(group.decay);
+    for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
+  }
+  if (stages & kMonitor)
+    monitored_rule(t, code, scalars, scale, begin, n, g, p, scratch, *sums);
+  else
+    code.loop(scalars, scale, n, g, p, p, p, t.state, begin);
+  after_rule(t, group, stages, begin, n, p);
+
+  if (stages & kMonitor) {
+    const T* m = t.momentum < 0 ? nullptr : address<T>(t.state[t.momentum], begin);
+    sum_gradient(n, raw, *sums);
+    sum_update(n, scratch.before, p, *sums);
+    if (m) sum_momentum(n, raw, m, *sums);
+  }
+  if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
+  if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
+}
+
+template <class T>
+void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const RuleCode& code = *sweep.code[t.dtype];
+  const void* scalars = sweep.scalars + (t.group * 2 + t.dtype) * kScalarBytes;
+  const bool plain = !sweep.stages && !t.p_layout && !t.g_layout && t.samples == 1 && !t.shadow && !t.unit_scale;
+  if (plain) {
+    T* p = address<T>(t.p, begin);
+    code.loop(scalars, sweep.scale * t.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
+    return;
+  }
+  Scratch<T> scratch;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    int n = end - i < kBlock ? int(end - i) : int(kBlock);
+    Sums* sums = sweep.sums + t.first_block + i / kBlock;
+    update_tile(sweep, t, code, scalars, i, n, scratch, sums);
+  }
+}
+
+template <class T>
+void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  Scratch<T> scratch;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    int n = end - i < kBlock ? int(end - i) : int(kBlock);
+    Sums& sums = sweep.sums[t.first_block + i / kBlock];
+    sums = Sums{};
+    sum_gradient(n, gradient_tile(t, i, n, scratch), sums);
+  }
+}
+
+template <class T>
+void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  Scratch<T> scratch;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    int n = end - i < kBlock ? int(end - i) : int(kBlock);
+    const T* g = gradient_tile(t, i, n, scratch);
+    T* acc = address<T>(t.acc, i);
+    const T scale = T(t.scale);
+    if (sweep.first)
+      for (int k = 0; k < n; ++k) acc[k] = g[k] * scale;
+    else
+      for (int k = 0; k < n; ++k) acc[k] = acc[k] + g[k] * scale;
+    if (sweep.stages & kZeroGrads) clear_gradient(t, i, n, scratch);
+  }
+}
+
+// Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.
+template <class T>
+void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
+  if (!t.unit_norms) return;
+  Scratch<T> scratch;
+  int64_t first = (begin + t.unit_length - 1) / t.unit_length, last = (end + t.unit_length - 1) / t.unit_length;
+  double* norms = address<double>(t.unit_norms);
+  for (int64_t unit = first; unit < last; ++unit) {
+    Pairwise gg, pp;
+    for (int64_t i = unit * t.unit_length, stop = i + t.unit_length; i < stop; i += kBlock) {
+      int n = stop - i < kBlock ? int(stop - i) : int(kBlock);
+      gg.add(sum_of_squares(n, gradient_tile(t, i, n, scratch)));
+      if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
+      pp.add(sum_of_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i)));
+    }
+    norms[2 * unit] = square_root(gg.total());
+    norms[2 * unit + 1] = square_root(pp.total());
+  }
+}
+
+// Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1.
+template <class Span>
+void walk(const Sweep& sweep, int64_t first, int64_t last, Span span) {
+  int64_t low = 0, high = sweep.count;
+  while (low < high) {  // the first tensor that ends after block `first`
+    int64_t middle = (low + high) / 2;
+    const Tensor& t = sweep.tensors[middle];
+    if (t.first_block + (t.n + kBlock - 1) / kBlock > first)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  for (; low < sweep.count && sweep.tensors[low].first_block < last; ++low) {
+    const Tensor& t = sweep.tensors[low];
+    int64_t begin = first > t.first_block ? (first - t.first_block) * kBlock : 0;
+    int64_t end = (last - t.first_block) * kBlock;
+    span(t, begin, end < t.n ? end : t.n);
+  }
+}
+
+}  // namespace FASTUPDATE_TARGET
+}  // namespace fastupdate

@@ -1,0 +1,74 @@
+// A rule's own loop: the one place where a rule meets arrays on the CPU.
+#pragma once
+
+#include <utility>
+
+#include "engine_cpu.h"
+#include "registry.h"
+#include "rule.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+template <class T, class Rule, size_t... k>
+void rule_loop(const Rule& rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out, T* const* state,
+               std::index_sequence<k...>) {
+  using Keeps = typename Rule::keeps;
+  // Arrays never overlap except base = p = out, each read and written at the same index.
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    T s[] = {(Keeps::at[k] ? state[k][i] : T(0))..., T(0)};
+    out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
+    ((Keeps::at[k] ? void(state[k][i] = s[k]) : void()), ...);
+  }
+}
+
+template <template <class, unsigned> class R, class T, unsigned flags>
+struct Compiled {
+  using Rule = R<T, flags>;
+  using Keeps = typename Rule::keeps;
+  static_assert(sizeof(Rule) <= kScalarBytes && Keeps::count <= kMaxStates);
+
+  static void scalars(const double* hyper, int64_t t, void* out) {
+    typename Rule::Hyper h;
+    static_assert(sizeof h <= kMaxHypers * sizeof(double));
+    __builtin_memcpy(&h, hyper, sizeof h);
+    const Rule rule(h, t);
+    __builtin_memcpy(out, &rule, sizeof rule);
+  }
+
+  static void loop(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base,
+                   void* out, const uint64_t* state, int64_t begin) {
+    T* s[kMaxStates];
+    for (int k = 0; k < Keeps::count; ++k) s[k] = Keeps::at[k] ? address<T>(state[k], begin) : nullptr;
+    const Rule rule = *static_cast<const Rule*>(scalars);
+    rule_loop<T>(rule, T(scale), n, static_cast<const T*>(g), static_cast<const T*>(p), static_cast<const T*>(base),
+                 static_cast<T*>(out), s, std::make_index_sequence<Keeps::count>());
+  }
+
+  static constexpr RuleCode code = {scalars, loop};
+};
+
+// A rule under all its flags; `entry` is what the registry lists.
+template <template <class, unsigned> class R, class Masks>
+struct Variants;
+
+template <template <class, unsigned> class R, size_t... flags>
+struct Variants<R, std::index_sequence<flags...>> {
+  static constexpr RuleCode code[][2] = {{Compiled<R, float, flags>::code, Compiled<R, double, flags>::code}...};
+};
+
+constexpr size_t count_names(const char* names) {
+  size_t count = *names != 0;
+  for (; *names; ++names) count += *names == ',';
+  return count;
+}
+
+template <template <class, unsigned> class R>
+constexpr RuleEntry entry(const char* name) {
+  using Any = R<float, 0>;
+  constexpr size_t variants = size_t(1) << count_names(Any::flag_names);
+  return {name, Any::hyper_names, Any::flag_names, Any::state_names,
+          Variants<R, std::make_index_sequence<variants>>::code};
+}
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

@@ -1,0 +1,35 @@
+// The engine and the list of rules for one instruction set.
+#include "registry.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+#define FASTUPDATE_ENTRY(name) extern const RuleEntry name##_entry;
+#include "rules.inc"
+#undef FASTUPDATE_ENTRY
+
+#define FASTUPDATE_ENTRY(name) &name##_entry,
+static const RuleEntry* const rules[] = {
+#include "rules.inc"
+};
+#undef FASTUPDATE_ENTRY
+
+#define FASTUPDATE_SWEEP(name)                                                                                    \
+  static void name(const Sweep& sweep, int64_t first, int64_t last) {                                             \
+    walk(sweep, first, last, [&](const Tensor& t, int64_t begin, int64_t end) {                                   \
+      t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
+    });                                                                                                           \
+  }
+FASTUPDATE_SWEEP(update)
+FASTUPDATE_SWEEP(gradient_sums)
+FASTUPDATE_SWEEP(accumulate)
+FASTUPDATE_SWEEP(unit_norms)
+
+#define FASTUPDATE_STRING2(x) #x
+#define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)
+extern const Target target;
+const Target target = {FASTUPDATE_STRING(FASTUPDATE_TARGET),
+                       {update, gradient_sums, accumulate, unit_norms},
+                       rules,
+                       sizeof rules / sizeof rules[0]};
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

@@ -1,0 +1,169 @@
+"""Assembles the plan: the records of all tensors that move, and the engine that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastupdate import plan
+from fastupdate.backends import Backend
+from fastupdate.groups import Group
+from fastupdate.items import Item
+from fastupdate.options import Settings
+from fastupdate.plan import Array, Records
+from fastupdate.rule import Rule
+
+Values = Mapping[str, float]
+
+
+class Assembly:
+    """The records of the items that are not frozen. Tensors of one group and step count share a group record."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        settings: Settings,
+        items: list[Item],
+        clock: Array,
+        backend: Backend,
+    ) -> None:
+        self.rule, self.settings = rule, settings
+        self.items = [item for item in items if not item.frozen]
+        self.arrays = [item.array for item in self.items]
+        keys = [(id(item.group), item.t) for item in self.items]
+        rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        self._group_of_row = {rows[key]: item.group for key, item in zip(keys, self.items, strict=True)}
+        self.groups = np.zeros(len(rows), plan.GROUP)
+        self.groups["t"] = [t for _, t in rows]
+        self.tensors = np.zeros(len(self.items), plan.TENSOR)
+        self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
+        self._describe([rows[key] for key in keys])
+        blocks = int((-(-self.tensors["n"] // plan.BLOCK)).sum())
+        sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, plan.SUMS)
+        self.totals = np.zeros(len(self.items), plan.SUMS)
+        self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
+
+    def _describe(self, rows: list[int]) -> None:
+        columns: dict[str, list[Any]] = {
+            "p": [plan.address(array) for array in self.arrays],
+            "p_layout": [self.layout("p", k, array) for k, array in enumerate(self.arrays)],
+            "state": [self._states(item) for item in self.items],
+            "n": [array.size for array in self.arrays],
+            "dtype": [plan.DTYPES[array.dtype] for array in self.arrays],
+            "group": rows,
+        }
+        for name, values in columns.items():
+            self.tensors[name] = values
+        for name in ("slow", "ema", "shadow"):
+            self.tensors[name] = [_address(getattr(item, name)) for item in self.items]
+        self.tensors["samples"] = 1
+        self.tensors["scale"] = 1.0
+        self.tensors["momentum"] = self.rule.states.index(self.rule.momentum) if self._has_momentum() else -1
+        self.tensors["shadow_dtype"] = plan.SHADOW_DTYPES.get(self.settings.shadow or "", 0)
+        self.tensors["first_block"] = plan.first_blocks(self.tensors["n"])
+        self.point_to_accumulators()
+        if self.settings.clip_unit_norm is not None:
+            self._make_units()
+
+    def _states(self, item: Item) -> list[int]:
+        addresses = [_address(item.states.get(name)) for name in self.rule.states]
+        return addresses + [0] * (plan.MAX_STATES - len(addresses))
+
+    def _has_momentum(self) -> bool:
+        return bool(self.items) and self.rule.momentum in self.items[0].states
+
+    def _make_units(self) -> None:
+        counts = np.array([item.units for item in self.items])
+        first = np.cumsum(counts) - counts
+        self.unit_norms = np.zeros((int(counts.sum()), 2))
+        self.unit_scale = np.ones(int(counts.sum()))
+        self.unit_tensor = np.repeat(np.arange(len(counts)), counts)
+        self.tensors["unit_norms"] = plan.address(self.unit_norms) + 16 * first
+        self.tensors["unit_scale"] = plan.address(self.unit_scale) + 8 * first
+        self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
+
+    def point_to_accumulators(self) -> None:
+        """Notes where the accumulators are."""
+        self.tensors["acc"] = [_address(item.acc) for item in self.items]
+
+    def layout(self, column: str, k: int, array: Array) -> int:
+        """The address of a record of how an array lies in memory; 0 if it is contiguous and aligned."""
+        if plan.is_direct(array):
+            self.layouts.pop((column, k), None)
+            return 0
+        self.layouts[column, k] = plan.layout_of(array)
+        return plan.address(self.layouts[column, k])
+
+    def point_to_gradient(self, k: int, array: Array, *, samples: bool) -> None:
+        """Notes where tensor k's gradient is, or its samples along the first axis."""
+        sample = array[0] if samples else array
+        row = self.tensors[k : k + 1]
+        row["g"] = plan.address(array)
+        row["g_layout"] = self.layout("g", k, sample)
+        row["samples"] = len(array) if samples else 1
+        row["sample_stride"] = array.strides[0] if samples else 0
+
+    def gradients_may_overlap(self) -> bool:
+        """Whether two gradients might share memory; False is certain."""
+        if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
+            return True
+        filled = self.tensors[self.tensors["n"] > 0]
+        rows = filled[np.argsort(filled["g"])]
+        ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
+        return bool((rows["g"][1:] < ends[:-1]).any())
+
+    def gradients_are_accumulators(self) -> None:
+        """The next step moves by the accumulated gradients."""
+        self.tensors["g"] = self.tensors["acc"]
+        self.tensors["g_layout"] = 0
+        self.tensors["samples"] = 1
+        self.tensors["scale"] = 1.0
+
+    def keep_times(self) -> None:
+        """Writes the step counts back to the items, for the next assembly."""
+        for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
+            item.t = int(t)
+
+    def fill_groups(self, values: Mapping[int, Values]) -> None:
+        """Writes hyperparameters (by id of the group) into the group records."""
+        s, rule = self.settings, self.rule
+        for k, group in self._group_of_row.items():
+            v = dict(values[id(group)])
+            record = self.groups[k]
+            lr = v["lr"] = v["lr"] * v["lr_scale"]
+            if s.has_extra_decay(rule):
+                decay, v["weight_decay"] = v["weight_decay"], 0.0
+                mode = s.decay_mode(rule)
+                record["l2"] = decay if mode == "coupled" else 0.0
+                record["decay"] = 1.0 - (lr * decay if mode == "decoupled" else decay)
+            record["hyper"][: len(rule.hypers)] = [v[name] for name in rule.hypers]
+            record["clip_value"] = v["clip_value"]
+            record["l1"] = v["l1"] if s.l1_mode == "subgradient" else 0.0
+            record["shrink"] = lr * v["l1"]
+            record["ema"] = 1.0 - v["ema_decay"]
+            record["lookahead"] = s.lookahead[1] if s.lookahead else 0.0
+
+    def stages(self, values: Mapping[int, Values], step: int) -> int:
+        """The stages that the next step needs, `step` steps having been taken."""
+        s, every = self.settings, values.values()
+        coupled = s.decay_mode(self.rule) == "coupled"
+        decays = s.has_extra_decay(self.rule) and any(v["weight_decay"] for v in every)
+        lasso = any(v["l1"] for v in every)
+        wanted = {
+            plan.CLIP_VALUE: any(v["clip_value"] < np.inf for v in every),
+            plan.PENALTY: (decays and coupled) or (lasso and s.l1_mode == "subgradient"),
+            plan.DECAY: decays and not coupled,
+            plan.SHRINK: lasso and s.l1_mode == "proximal",
+            plan.LOOKAHEAD: s.lookahead is not None and (step + 1) % s.lookahead[0] == 0,
+            plan.EMA: s.ema_decay is not None,
+            plan.ZERO_GRADS: s.zero_grads,
+            plan.MONITOR: s.monitor,
+        }
+        return sum(stage for stage, on in wanted.items() if on)
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else plan.address(array)

@@ -1,0 +1,76 @@
+"""Which engine runs the plan: chosen once per optimizer, by `backend=`, FASTUPDATE_BACKEND or what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+from fastupdate.plan import Array, Engine, Records
+from fastupdate.rule import Rule
+
+
+class Backend(Protocol):
+    """A module that makes plans: fastupdate.native, fastupdate.numba_engine."""
+
+    NAME: str
+
+    def make_plan(
+        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    ) -> Engine: ...
+
+
+@cache
+def native_problem() -> str | None:
+    """Why the compiled module cannot be used; None if it can."""
+    try:
+        from fastupdate import native  # noqa: F401, PLC0415
+    except ImportError as error:
+        return f"{error}; install a wheel for this platform, or a compiler and `pip install --no-binary fastupdate fastupdate`"
+    return None
+
+
+@cache
+def numba_problem() -> str | None:
+    """Why Numba cannot be used; None if it can. Does not import it: that takes a fifth of a second."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed; `pip install fastupdate[numba]`"
+    return None
+
+
+PROBLEMS = {"native": native_problem, "numba": numba_problem}
+
+
+def _load(name: str) -> Backend:
+    module: Any = importlib.import_module(f"fastupdate.{'native' if name == 'native' else 'numba_engine'}")
+    backend: Backend = module
+    return backend
+
+
+@cache
+def _announce(reason: str) -> None:
+    warnings.warn(f"fastupdate runs on Numba: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def choose(rule: Rule, requested: str | None) -> Backend:
+    """The backend for host arrays. A missing one that was asked for by name raises; a fallback is announced once."""
+    name = requested or os.environ.get("FASTUPDATE_BACKEND") or None
+    if name is not None:
+        if name not in PROBLEMS:
+            raise ValueError(f"[{rule.name}] backend: expected one of {', '.join(PROBLEMS)}, received {name!r}")
+        problem = PROBLEMS[name]()
+        if problem:
+            raise RuntimeError(f"[{rule.name}] backend {name!r} is not available: {problem}")
+        return _load(name)
+    problem = native_problem()
+    if problem is None and rule.native:
+        return _load("native")
+    missing = numba_problem()
+    if missing:
+        raise RuntimeError(f"[{rule.name}] no backend is available: native: {problem}; numba: {missing}")
+    if problem is not None:
+        _announce(problem)
+    return _load("numba")

@@ -1,0 +1,96 @@
+"""The command line: `fastupdate train` and `fastupdate info`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import fastupdate as fu
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage that argparse puts above it."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    parser = _make_parser()
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails as well
+        return 1
+    return status
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fastupdate", description="Weight updates in one pass: the demonstration and the diagnosis.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train a network on real images with one rule, or compare several",
+        description="Train a network written in plain NumPy on real images. Prints loss, test accuracy and the time "
+        "that updates took, beside plain NumPy's, and draws the curves. Needs: pip install 'fastupdate[demo]'",
+    )
+    train.add_argument(
+        "--rule",
+        nargs="+",
+        default=["adamw"],
+        metavar="NAME",
+        help=f"one or more of: {', '.join(fu.rules.names())}; or all (default: adamw)",
+    )
+    train.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with the IDX files of MNIST or Fashion-MNIST (default: scikit-learn's handwritten digits)",
+    )
+    train.add_argument(
+        "--epochs", type=_positive_integer, metavar="N", help="default: 30 for the digits, 10 for --data"
+    )
+    train.add_argument(
+        "--batch-size", type=_positive_integer, metavar="N", help="default: 16 for the digits, 128 for --data"
+    )
+    train.add_argument(
+        "--lr", type=_learning_rate, metavar="X", help="learning rate at the start (default: the rule's)"
+    )
+    train.add_argument("--seed", type=_seed, default=0, metavar="N", help="of weights and batches (default: 0)")
+    train.add_argument("--backend", metavar="NAME", help="what runs the update (default: the library's choice)")
+    train.add_argument(
+        "--out",
+        type=Path,
+        default=Path("fastupdate-train.png"),
+        metavar="PNG",
+        help="picture of the curves (default: %(default)s)",
+    )
+    train.set_defaults(run=_train, parser=train)
+
+    info = commands.add_parser("info", help="show versions, backends and devices")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _info(args: argparse.Namespace) -> int:
+    print(fu.info())
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fastupdate import demo  # here, because only this command needs what it imports
+
+    try:
+        runs = demo.compare(...)
+    except demo.DemoError as error:
+        args.parser.error(str(error))

@@ -1,0 +1,122 @@
+"""The training loop, and beside it the same run updated by plain NumPy, for comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+import fastupdate as fu
+from fastupdate.demo.data import Dataset
+from fastupdate.demo.network import MLP, Floats
+
+HIDDEN = (256, 128)
+LEARNING_RATES = {"momentum": 0.05, "sgd": 0.3}  # a rule that is not here starts from its own default
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rules of one comparison share. `lr` None: the rule's own; `backend` None: the library's choice."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    lr: float | None = None
+    backend: str | None = None
+
+
+@dataclass
+class Run:
+    """One rule's training: figures per epoch, and what was left at the end."""
+
+    rule: str
+    lr: float
+    losses: list[float] = field(default_factory=list)  # mean over the epoch's images
+    accuracies: list[float] = field(default_factory=list)  # share of right answers on the test images
+    test_loss: float = math.nan
+    update_seconds: float = math.nan  # median of one step
+    numpy_seconds: float = math.nan
+    difference: float = math.nan  # largest between a weight and its plain-NumPy copy
+    digest: str = ""  # of the final weights
+
+    @property
+    def diverged(self) -> bool:
+        return not math.isfinite(self.losses[-1])
+
+
+class Progress(Protocol):
+    """Follows a training: `start` a rule, `step` after each mini-batch, `epoch` after each pass over the images."""
+
+    def start(self, rule: str, epochs: int, steps: int) -> None: ...
+    def step(self) -> None: ...
+    def epoch(self, loss: float, accuracy: float) -> None: ...
+
+
+def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
+    """Train a network from scratch with one rule. The same seed starts every rule from the same weights and batches."""
+    rng = np.random.default_rng(settings.seed)
+    network = MLP((data.train_images.shape[1], *HIDDEN, data.classes), rng)
+    images = len(data.train_images)
+    steps = settings.epochs * math.ceil(images / settings.batch_size)
+    run = Run(rule, learning_rate(rule, settings))
+    optimizer = make_optimizer(rule, network.params, settings, steps)
+    optimizer.bind(network.grads)
+    twin = NumpyTwin(optimizer, network.params)
+    update_times: list[float] = []
+    numpy_times: list[float] = []
+    progress.start(rule, settings.epochs, steps)
+    for _ in range(settings.epochs):
+        total = 0.0
+        for batch in mini_batches(images, settings.batch_size, rng):
+            loss = network.compute_gradients(data.train_images[batch], data.train_labels[batch])
+            total += loss * len(batch)
+            update_times.append(seconds(optimizer.step))
+            numpy_times.append(seconds(lambda: twin.step(network.grads)))
+            progress.step()
+        run.test_loss, accuracy = network.evaluate(data.test_images, data.test_labels)
+        run.losses.append(total / images)
+        run.accuracies.append(accuracy)
+        progress.epoch(run.losses[-1], accuracy)
+        if run.diverged:
+            break
+    run.update_seconds, run.numpy_seconds = median(update_times), median(numpy_times)
+    run.difference = twin.difference(network.params)
+    run.digest = digest(network.params)
+    return run
+
+
+def learning_rate(rule: str, settings: Settings) -> float:
+    if settings.lr is not None:
+        return settings.lr
+    return LEARNING_RATES.get(rule, float(fu.rules.get(rule).defaults["lr"]))
+
+
+def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, steps: int) -> fu.Optimizer:
+    """The rule with its own defaults; its learning rate falls to zero along a cosine, which settles every rule."""
+    schedule = fu.schedules.cosine(learning_rate(rule, settings), steps)
+    return fu.rules.get(rule)(params, lr=schedule, backend=settings.backend)
+
+
+def mini_batches(images: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """One pass over all images in random order: index arrays of `size`, the last one with what is left."""
+    order = rng.permutation(images)
+    for start in range(0, images, size):
+        yield order[start : start + size]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def digest(params: dict[str, Floats]) -> str:
+    """The first twelve digits of the SHA-256 of all weights, in order: equal only where every bit is."""
+    return hashlib.sha256(b"".join(p.tobytes() for p in params.values())).hexdigest()[:12]

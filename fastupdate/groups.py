@@ -1,0 +1,135 @@
+"""Parameter groups: which tensors share hyperparameters, chosen by patterns over their dotted names."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule
+
+Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
+GroupSpec = Mapping[str, Any]
+
+# What a group may set beside the rule's own hyperparameters. Any of them, and any hyperparameter, may be a schedule.
+SHARED: dict[str, tuple[float, Interval]] = {
+    "lr_scale": (1.0, NON_NEGATIVE),
+    "l1": (0.0, NON_NEGATIVE),
+    "clip_value": (np.inf, NON_NEGATIVE),
+    "ema_decay": (0.0, BELOW_ONE),
+    "frozen_until": (0.0, NON_NEGATIVE),
+}
+ALIASES = {"betas": ("beta1", "beta2")}
+
+
+class Group(MutableMapping[str, Any]):
+    """The hyperparameters of some tensors, by name: numbers, or schedules (step → number).
+
+    `group["params"]` lists the tensors' names. Setting a value checks it at once; a schedule's values are checked in
+    the step that uses them.
+    """
+
+    def __init__(self, rule: Rule, params: list[str], values: Mapping[str, Any], changed: Callable[[], None]) -> None:
+        self._rule = rule
+        self._values: dict[str, Any] = {"params": params}
+        self._changed = changed
+        for key, value in values.items():
+            self[key] = value
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ALIASES and key not in self._values:
+            return tuple(self._values[name] for name in ALIASES[key])
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in ALIASES:
+            names = ALIASES[key]
+            if not isinstance(value, Sequence) or len(value) != len(names):
+                raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
+            for name, part in zip(names, value, strict=True):
+                self[name] = part
+            return
+        if key == "params" or key not in self.intervals():
+            known = ", ".join(self.intervals())
+            raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
+        self._values[key] = value if callable(value) else self.check(key, value)
+        self._changed()
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"[{self._rule.name}] {key}: hyperparameters can be set, not deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Group({self._values!r})"
+
+    def intervals(self) -> dict[str, Interval]:
+        """The names that may be set, and the values they may take."""
+        return {**self._rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
+
+    def check(self, key: str, value: Any) -> float:
+        """`value` as a float within the range of `key`."""
+        interval = self.intervals()[key]
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}") from None
+        if number not in interval and not (key == "clip_value" and number == np.inf):
+            raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
+        return number
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether any value is a schedule."""
+        return any(callable(value) for value in self._values.values())
+
+    def at(self, step: int) -> dict[str, float]:
+        """All values after `step` steps."""
+        return {
+            key: self.check(key, value(step)) if callable(value) else value
+            for key, value in self._values.items()
+            if key != "params"
+        }
+
+
+def matcher(pattern: Pattern) -> Callable[[str], bool]:
+    """Whether a dotted name matches: a glob, a compiled regular expression (search), or any of several."""
+    if isinstance(pattern, str):
+        return re.compile(fnmatch.translate(pattern)).match  # type: ignore[return-value]
+    if isinstance(pattern, re.Pattern):
+        return lambda name: pattern.search(name) is not None
+    tests = [matcher(p) for p in pattern]
+    return lambda name: any(test(name) for test in tests)
+
+
+def sort_into_groups(rule: str, names: list[str], specs: Iterable[GroupSpec]) -> list[tuple[list[str], dict[str, Any]]]:
+    """Tensors that match the same specs form a group; where specs disagree, the later one holds.
+
+    Returns (names, overrides) per group, in the order of each group's first tensor.
+    """
+    specs = list(specs)
+    members: list[set[str]] = []
+    for k, spec in enumerate(specs):
+        if "params" not in spec:
+            raise ValueError(f"[{rule}] groups[{k}]: expected a 'params' pattern, received {sorted(spec)}")
+        matches = matcher(spec["params"])
+        found = {name for name in names if matches(name)}
+        if not found:
+            raise ValueError(
+                f"[{rule}] groups[{k}]: expected a pattern that matches a parameter, received {spec['params']!r}"
+            )
+        members.append(found)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(tuple(k for k, found in enumerate(members) if name in found), []).append(name)
+    return [
+        (group, {key: value for k in key_specs for key, value in specs[k].items() if key != "params"})
+        for key_specs, group in groups.items()
+    ]

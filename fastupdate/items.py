@@ -1,0 +1,86 @@
+"""Parameter tensors and everything that belongs to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastupdate import border, plan, structure
+from fastupdate.border import Place
+from fastupdate.groups import Group
+from fastupdate.options import Settings
+from fastupdate.plan import Array
+from fastupdate.structure import Path
+
+
+@dataclass
+class Item:
+    """One parameter tensor."""
+
+    path: Path
+    source: Any  # what the user handed in
+    array: Array  # the same memory as a NumPy array
+    place: Place  # names it in messages
+    group: Group | None = None
+    states: dict[str, Array] = field(default_factory=dict)
+    acc: Array | None = None  # accumulated micro-batches
+    slow: Array | None = None  # lookahead's slow weights
+    ema: Array | None = None
+    shadow: Array | None = None
+    frozen: bool = False
+    t: int = 0  # steps this tensor has taken, as of the last plan
+
+    @property
+    def name(self) -> str:
+        """Dotted path: what patterns match."""
+        return structure.dotted(self.path)
+
+    @property
+    def units(self) -> int:
+        """Slices along the first axis, which `clip_unit_norm` clips one by one; vectors and scalars are one unit."""
+        return len(self.array) if self.array.ndim > 1 else 1
+
+
+def make_items(rule: str, params: Any) -> list[Item]:
+    """The tensors of a nesting of arrays, after every check on them."""
+    items = []
+    for path, leaf in structure.leaves(params):
+        place = Place(rule, structure.shown("params", path))
+        items.append(Item(path, leaf, border.parameter(leaf, place), place))
+    if not items:
+        Place(rule, "params").fail(ValueError, "at least one array", "an empty container")
+    border.check_overlaps([item.array for item in items], [item.place for item in items])
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            item.place.fail(ValueError, "a dotted name of its own", f"{item.name!r}, which another one has")
+        seen.add(item.name)
+    return items
+
+
+def allocate(item: Item, kept: tuple[str, ...], settings: Settings) -> None:
+    """Makes the arrays that belong to a tensor: states (zero, or the ones given), averages and copies."""
+    shape, dtype = item.array.shape, item.array.dtype
+    for name in kept:
+        item.states[name] = np.zeros(shape, dtype) if settings.state is None else _given(item, name, settings.state)
+    if settings.ema_decay is not None:
+        item.ema = np.array(item.array, order="C")
+    if settings.lookahead is not None:
+        item.slow = np.array(item.array, order="C")
+    if settings.shadow is not None:
+        item.shadow = np.zeros(shape, np.float16 if settings.shadow == "float16" else np.uint16)
+
+
+def _given(item: Item, name: str, states: Mapping[str, Any]) -> Array:
+    place = Place(item.place.rule, structure.shown(f"state[{name!r}]", item.path))
+    try:
+        given = structure.follow(states[name], item.path)
+    except (KeyError, IndexError, TypeError):
+        place.fail(ValueError, "an array for each parameter", "none")
+    array = border.like(border.parameter(given, place), item.array, place)
+    if not plan.is_direct(array):
+        place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
+    return array

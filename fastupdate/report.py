@@ -1,0 +1,74 @@
+"""What a step reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.plan import Records
+
+STATISTICS = np.dtype(
+    [
+        ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"), ("update_ratio", "f8"),
+        ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"), ("stalled", "i8"), ("momentum_cosine", "f8"),
+    ]
+)  # fmt: skip
+
+
+class Report:
+    """One step's outcome.
+
+    step         steps taken so far, this one included
+    lr           learning rate of the first group in this step
+    grad_norm    ‖s·g‖ over all tensors before clipping (s = 1 / (loss_scale · micro-batches)); None if not asked for
+    clip_factor  what `clip_norm` multiplied the gradients by; 1.0 if it left them alone
+    nonfinite    number of NaN and infinite gradients; None if not asked for
+    skipped      True if the policy `nonfinite="skip"` left everything as it was
+    tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
+    """
+
+    __slots__ = ("clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step", "tensors")
+
+    def __init__(
+        self,
+        step: int,
+        lr: float,
+        grad_norm: float | None = None,
+        clip_factor: float = 1.0,
+        nonfinite: int | None = None,
+        skipped: bool = False,
+        tensors: NDArray[np.void] | None = None,
+    ) -> None:
+        self.step = step
+        self.lr = lr
+        self.grad_norm = grad_norm
+        self.clip_factor = clip_factor
+        self.nonfinite = nonfinite
+        self.skipped = skipped
+        self.tensors = tensors
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__ if name != "tensors")
+        return f"Report({shown})"
+
+
+def tensor_statistics(names: list[str], tensors: Records, totals: Records, scale: float) -> NDArray[np.void]:
+    """The monitored figures of each tensor, from its sums; `scale` turns raw gradients into true ones."""
+    table = np.zeros(len(names), STATISTICS)
+    table["name"] = names
+    table["n"] = tensors["n"]
+    grad = np.sqrt(totals["gg"])
+    table["grad_norm"] = grad * abs(scale)
+    table["weight_norm"] = np.sqrt(totals["pp"])
+    table["update_norm"] = np.sqrt(totals["uu"])
+    table["largest_update"] = totals["largest"]
+    table["nonfinite"] = totals["nonfinite"]
+    table["stalled"] = totals["stalled"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["update_ratio"] = table["update_norm"] / table["weight_norm"]
+        table["zero_fraction"] = totals["zeros"] / tensors["n"]
+        table["momentum_cosine"] = np.sign(scale) * totals["gm"] / (grad * np.sqrt(totals["mm"]))
+    table["momentum_cosine"][tensors["momentum"] < 0] = np.nan
+    return table

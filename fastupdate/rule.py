@@ -1,0 +1,65 @@
+"""What a rule is in Python: its names, the ranges of its hyperparameters, and a readable mirror of its C++ header."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Hyper = Mapping[str, float]
+
+
+class Interval(NamedTuple):
+    """The values that a hyperparameter may take: low ≤ x, and x ≤ high (x < high if `open`)."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, x: object) -> bool:
+        if not isinstance(x, float) or not math.isfinite(x):
+            return False
+        return self.low <= x and (x < self.high if self.open else x <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"a finite number ≥ {self.low:g}"
+        return f"a number in [{self.low:g}, {self.high:g}{')' if self.open else ']'}"
+
+
+NON_NEGATIVE = Interval(0.0)
+BELOW_ONE = Interval(0.0, 1.0, open=True)
+FRACTION = Interval(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One update rule. The names are those of csrc/rules/<name>.h, in the same order.
+
+    prepare(hyper, t)
+        float64 scalars of step t = 1, 2, …, as a NamedTuple in the order of the C++ fields.
+    update(flags, s, g, p, *states)
+        the change of the parameter, then the new states. Works on scalars (Numba compiles it) and on NumPy arrays.
+        Constants must come from `s`, where they have the compute type: a literal would widen float32.
+    """
+
+    name: str
+    hypers: Mapping[str, Interval]
+    states: tuple[str, ...]
+    prepare: Callable[[Hyper, int], Any]
+    update: Callable[..., tuple[Any, ...]]
+    flags: tuple[str, ...] = ()
+    state_flags: Mapping[str, str] = field(default_factory=dict)  # state → the flag it exists under
+    flag_hypers: Mapping[str, str] = field(default_factory=dict)  # flag → the hyperparameter that switches it on
+    momentum: str | None = None  # the state that is a running mean of gradients, for monitoring
+    decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
+    native: bool = True
+
+    def mask(self, flags: Mapping[str, bool]) -> int:
+        """The bit mask that selects the compiled variant."""
+        return sum(1 << k for k, name in enumerate(self.flags) if flags[name])
+
+    def kept(self, flags: Mapping[str, bool]) -> tuple[str, ...]:
+        """The states that exist under these flags."""
+        return tuple(s for s in self.states if s not in self.state_flags or flags[self.state_flags[s]])

@@ -1,0 +1,40 @@
+"""AdamW."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Unpack
+
+from fastupdate.optimizer import Optimizer
+from fastupdate.options import Options
+from fastupdate.rules.adam import Adam, direction
+
+
+def update(flags: Any, s: Any, g: Any, p: Any, m: Any, v: Any, v_max: Any) -> tuple[Any, ...]:
+    step, m, v, v_max = direction(flags, s, g, m, v, v_max)
+    return -s.lr * (step + s.weight_decay * p), m, v, v_max
+
+
+class AdamW(Optimizer):
+    r"""Adam with decoupled weight decay, as `torch.optim.AdamW`.
+
+    m ← β₁m + (1 − β₁)∇L;  v ← β₂v + (1 − β₂)∇L²;  w ← w − α·(m̂/(√v̂ + ε) + λw)
+    with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ); amsgrad: v̂ from the largest v so far
+
+    Source: Loshchilov & Hutter (ICLR 2019), algorithm 2, with the decay times the learning rate.
+    """
+
+    rule = replace(Adam.rule, name="adamw", update=update, decoupled_decay=True)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        betas: tuple[Any, Any] = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 1e-2,
+        amsgrad: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        hypers = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, hypers, {"amsgrad": amsgrad}, **options)

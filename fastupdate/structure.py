@@ -1,0 +1,57 @@
+"""Nested containers of arrays: mappings and sequences become a flat list of (path, array) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+Path = tuple[str | int, ...]
+
+
+def is_container(x: object) -> bool:
+    """Whether x holds arrays rather than being one."""
+    return isinstance(x, Mapping) or (
+        isinstance(x, Sequence)
+        and not isinstance(x, (str, bytes, bytearray, memoryview))
+        and not hasattr(x, "dtype")
+        and not hasattr(x, "typecode")
+    )
+
+
+def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yields (path, leaf) in the order of the containers."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from leaves(value, (*path, key))
+    elif is_container(tree):
+        for k, value in enumerate(tree):
+            yield from leaves(value, (*path, k))
+    else:
+        yield path, tree
+
+
+def rebuild(tree: Any, make: Callable[[Path], Any], path: Path = ()) -> Any:
+    """A structure like `tree` of plain dicts, lists and tuples whose leaves are make(path)."""
+    if isinstance(tree, Mapping):
+        return {key: rebuild(value, make, (*path, key)) for key, value in tree.items()}
+    if is_container(tree):
+        items = [rebuild(value, make, (*path, k)) for k, value in enumerate(tree)]
+        return tuple(items) if isinstance(tree, tuple) else items
+    return make(path)
+
+
+def follow(tree: Any, path: Path) -> Any:
+    """The leaf at `path`; KeyError or IndexError where the structure differs."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def dotted(path: Path) -> str:
+    """`layers.0.weight`: what patterns match against."""
+    return ".".join(str(key) for key in path)
+
+
+def shown(role: str, path: Path) -> str:
+    """`grads['layers'][0]`: what messages say."""
+    return role + "".join(f"[{key!r}]" for key in path)
