@@ -9,7 +9,6 @@ import numpy as np
 
 from fastupdate import plan
 from fastupdate.backends import Backend
-from fastupdate.groups import Group
 from fastupdate.items import Item
 from fastupdate.options import Settings
 from fastupdate.plan import Array, Records

@@ -27,7 +27,7 @@ class Backend(Protocol):
 def native_problem() -> str | None:
     """Why the compiled module cannot be used; None if it can."""
     try:
-        from fastupdate import native  # noqa: F401, PLC0415
+        from fastupdate import native  # noqa: F401
     except ImportError as error:
         return f"{error}; install a wheel for this platform, or a compiler and `pip install --no-binary fastupdate fastupdate`"
     return None
@@ -53,6 +53,11 @@ def _load(name: str) -> Backend:
 @cache
 def _announce(reason: str) -> None:
     warnings.warn(f"fastupdate runs on Numba: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def default_name() -> str:
+    """The backend that host arrays get unless an optimizer asks for another."""
+    return os.environ.get("FASTUPDATE_BACKEND") or ("native" if native_problem() is None else "numba")
 
 
 def choose(rule: Rule, requested: str | None) -> Backend:

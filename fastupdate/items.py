@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,17 +61,26 @@ def make_items(rule: str, params: Any) -> list[Item]:
     return items
 
 
-def allocate(item: Item, kept: tuple[str, ...], settings: Settings) -> None:
+def allocate(item: Item, kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
     """Makes the arrays that belong to a tensor: states (zero, or the ones given), averages and copies."""
     shape, dtype = item.array.shape, item.array.dtype
     for name in kept:
-        item.states[name] = np.zeros(shape, dtype) if settings.state is None else _given(item, name, settings.state)
+        item.states[name] = np.zeros(shape, dtype) if given is None else _given(item, name, given)
     if settings.ema_decay is not None:
         item.ema = np.array(item.array, order="C")
     if settings.lookahead is not None:
         item.slow = np.array(item.array, order="C")
     if settings.shadow is not None:
         item.shadow = np.zeros(shape, np.float16 if settings.shadow == "float16" else np.uint16)
+
+
+def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
+    """The states that the user brings, by name; a sequence of them is in the rule's order."""
+    named = states if isinstance(states, Mapping) else dict(zip(kept, states, strict=False))
+    if len(states) != len(kept) or set(named) != set(kept):
+        received = ", ".join(named) if isinstance(states, Mapping) else f"{len(states)} of them"
+        Place(rule, "state").fail(ValueError, ", ".join(kept) or "no states", received or "none")
+    return named
 
 
 def _given(item: Item, name: str, states: Mapping[str, Any]) -> Array:

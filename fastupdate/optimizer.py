@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from fastupdate.assembly import Assembly
 from fastupdate.backends import choose
 from fastupdate.border import Place
 from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
-from fastupdate.items import Item, allocate, make_items
+from fastupdate.items import Item, allocate, given_states, make_items
 from fastupdate.norms import condition
 from fastupdate.options import settings
 from fastupdate.plan import Array
@@ -55,8 +55,7 @@ class Optimizer:
         self._bound: list[Any] | None = None
         self._pending = False  # there may be accumulated micro-batches
         self.report: Report | None = None
-        for item in self._items:
-            allocate(item, self.rule.kept(self._flags), self._settings)
+        self._allocate()
         self._assemble()
 
     # -- construction -------------------------------------------------------------------------------------------------
@@ -87,6 +86,12 @@ class Optimizer:
         for flag, hyper in self.rule.flag_hypers.items():
             flags[flag] = any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
         return flags
+
+    def _allocate(self) -> None:
+        kept, state = self.rule.kept(self._flags), self._settings.state
+        given = None if state is None else given_states(self.rule.name, kept, state)
+        for item in self._items:
+            allocate(item, kept, given, self._settings)
 
     def _assemble(self) -> None:
         s = self._settings
@@ -275,6 +280,15 @@ class Optimizer:
         self._engine.fold(a.totals)
         names = [item.name for item in a.items]
         return tensor_statistics(names, a.tensors, a.totals, scale * self._sign)
+
+    def start_at(self, step: int) -> None:
+        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**62:
+            self._place("step").fail(ValueError, "an integer ≥ 1", repr(step))
+        with self._exclusive():
+            self._clock[STEPS] = step - 1
+            self._assembly.groups["t"] = step - 1
+            self._stale = True
 
     def bind(self, grads: Any) -> None:
         """Names the gradient buffers that every later `step()` reads: same structure, shapes and dtypes as params."""

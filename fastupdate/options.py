@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
     maximize: bool
     monitor: bool
     groups: Iterable[GroupSpec]
-    state: Mapping[str, Any] | None
+    state: Mapping[str, Any] | Sequence[Any] | None
     backend: str | None
 
 
@@ -59,7 +59,7 @@ class Settings:
     maximize: bool = False
     monitor: bool = False
     groups: Iterable[GroupSpec] = ()
-    state: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] | Sequence[Any] | None = None
     backend: str | None = None
 
     def __post_init__(self) -> None:

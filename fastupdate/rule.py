@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -59,6 +60,10 @@ class Rule:
     def mask(self, flags: Mapping[str, bool]) -> int:
         """The bit mask that selects the compiled variant."""
         return sum(1 << k for k, name in enumerate(self.flags) if flags[name])
+
+    def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
+        """The flags as `update` takes them."""
+        return namedtuple("Flags", self.flags)(**flags)  # type: ignore[misc]
 
     def kept(self, flags: Mapping[str, bool]) -> tuple[str, ...]:
         """The states that exist under these flags."""

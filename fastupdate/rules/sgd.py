@@ -63,7 +63,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        if nesterov and (not callable(momentum) and momentum == 0 or not callable(dampening) and dampening != 0):
+        if nesterov and ((not callable(momentum) and momentum == 0) or (not callable(dampening) and dampening != 0)):
             raise ValueError("[sgd] nesterov: expected momentum > 0 and dampening 0, received others")
         hypers = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         super().__init__(params, hypers, {"nesterov": nesterov}, **options)

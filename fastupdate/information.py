@@ -1,0 +1,58 @@
+"""What this installation can run, and why not the rest."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from fastupdate import backends, rules, threads
+
+
+class Info(dict[str, Any]):
+    """A dict of facts that prints as lines."""
+
+    def __str__(self) -> str:
+        width = max(map(len, self))
+        return "\n".join(f"{key:<{width}}  {_shown(value)}" for key, value in self.items())
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def info() -> Info:
+    """Versions, backends and why not the others, instruction set, threads, OpenMP, CUDA devices."""
+    facts = Info(
+        fastupdate=_version("fastupdate"),
+        python=platform.python_version(),
+        numpy=_version("numpy"),
+        numba=_version("numba"),
+        machine=platform.machine(),
+        rules=rules.names(),
+        threads=threads.get_num_threads(),
+    )
+    for name, problem in backends.PROBLEMS.items():
+        facts[f"backend {name}"] = problem() or "available"
+    facts["backend chosen"] = backends.default_name()
+    if backends.native_problem() is None:
+        from fastupdate import _core
+
+        facts["instruction set"] = f"{_core.selected_isa()} (of {', '.join(_core.available_isas())})"
+        facts["compiler"] = _core.compiler
+        facts["openmp"] = f"{_core.openmp} ({_openmp_library()})"
+    return facts
+
+
+def _openmp_library() -> str:
+    """The OpenMP runtime that this process has loaded."""
+    with open("/proc/self/maps") as maps:
+        found = sorted({line.split()[-1] for line in maps if "gomp" in line or "libomp" in line or "iomp" in line})
+    return ", ".join(found) or "none loaded"
