@@ -34,7 +34,7 @@ BELOW_ONE = Interval(0.0, 1.0, open=True)
 FRACTION = Interval(0.0, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """One update rule. The names are those of csrc/rules/<name>.h, in the same order.
 
@@ -54,6 +54,7 @@ class Rule:
     state_flags: Mapping[str, str] = field(default_factory=dict)  # state → the flag it exists under
     flag_hypers: Mapping[str, str] = field(default_factory=dict)  # flag → the hyperparameter that switches it on
     momentum: str | None = None  # the state that is a running mean of gradients, for monitoring
+    momentum_sign: int = 1  # −1: that state points down the slope, as a velocity does
     decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
     native: bool = True
 
