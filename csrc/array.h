@@ -42,12 +42,12 @@ inline bool matches(const Header& g, const Header& p, bool writable) {
          all_flags(g, flags);
 }
 
-// The bytes that parameters occupy, to find gradients that overlap them.
+// The bytes that a step writes beside gradients, to find gradients that overlap them.
 class Extents {
  public:
   Extents(const Tensor* tensors, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
-      if (tensors[i].n) ranges_.push_back(range_of(tensors[i]));
+      if (tensors[i].n) add(tensors[i]);
     std::sort(ranges_.begin(), ranges_.end());
     for (size_t i = 1; i < ranges_.size(); ++i)  // interleaved views: let each range reach as far as any before it
       ranges_[i].second = std::max(ranges_[i].second, ranges_[i - 1].second);
@@ -60,6 +60,15 @@ class Extents {
 
  private:
   using Range = std::pair<uint64_t, uint64_t>;
+
+  void add(const Tensor& t) {
+    ranges_.push_back(range_of(t));
+    const uint64_t bytes = uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8);
+    for (uint64_t array : t.state)
+      if (array) ranges_.emplace_back(array, array + bytes);
+    for (uint64_t array : {t.slow, t.ema})
+      if (array) ranges_.emplace_back(array, array + bytes);
+  }
 
   static Range range_of(const Tensor& t) {
     const uint64_t size = t.dtype == kFloat32 ? 4 : 8;

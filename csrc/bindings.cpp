@@ -110,6 +110,7 @@ class Plan {
       t.g = data;
       t.g_layout = 0;
       t.samples = 1;
+      t.scale = 1;
     }
     return -1;
   }

@@ -148,6 +148,8 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
   if (stages & kMonitor) {
     *sums = Sums{};
     for (int i = 0; i < n; ++i) scratch.before[i] = p[i];
+    // The momentum of the steps before: with this gradient in it, it would agree with any gradient.
+    if (t.momentum >= 0) sum_momentum(n, raw, address<T>(t.state[t.momentum], begin), *sums);
   }
 
   const T* g = raw;
@@ -168,10 +170,8 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
   after_rule(t, group, stages, begin, n, p);
 
   if (stages & kMonitor) {
-    const T* m = t.momentum < 0 ? nullptr : address<T>(t.state[t.momentum], begin);
     sum_gradient(n, raw, *sums);
     sum_update(n, scratch.before, p, *sums);
-    if (m) sum_momentum(n, raw, m, *sums);
   }
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
   if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);

@@ -1,6 +1,7 @@
-"""fastupdate: the step between gradients and new weights, in one pass, one call, one definition, and the same bits everywhere."""
+"""fastupdate: the step between gradients and new weights, in one pass and one call, with the same bits everywhere."""
 
-from fastupdate import functional, rules, schedules
+from fastupdate import functional, groups, rules, schedules
+from fastupdate.checkpoint import CheckpointError, load
 from fastupdate.information import info
 from fastupdate.optimizer import BusyError, Optimizer
 from fastupdate.report import Report
@@ -12,13 +13,16 @@ __all__ = [
     "Adam",
     "AdamW",
     "BusyError",
+    "CheckpointError",
     "Momentum",
     "Optimizer",
     "RMSprop",
     "Report",
     "functional",
     "get_num_threads",
+    "groups",
     "info",
+    "load",
     "rules",
     "schedules",
     "set_num_threads",

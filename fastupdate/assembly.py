@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastupdate import plan
+from fastupdate import border, plan
 from fastupdate.backends import Backend
 from fastupdate.items import Item
 from fastupdate.options import Settings
@@ -46,10 +48,10 @@ class Assembly:
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
 
     def _describe(self, rows: list[int]) -> None:
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, Any] = {
             "p": [plan.address(array) for array in self.arrays],
             "p_layout": [self.layout("p", k, array) for k, array in enumerate(self.arrays)],
-            "state": [self._states(item) for item in self.items],
+            "state": np.array([self._states(item) for item in self.items], np.uint64).reshape(-1, plan.MAX_STATES),
             "n": [array.size for array in self.arrays],
             "dtype": [plan.DTYPES[array.dtype] for array in self.arrays],
             "group": rows,
@@ -95,6 +97,18 @@ class Assembly:
             return 0
         self.layouts[column, k] = plan.layout_of(array)
         return plan.address(self.layouts[column, k])
+
+    @cached_property
+    def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
+        """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
+        owned = [pair for item in self.items for pair in item.arrays() if pair[0].size]
+        spans = np.array([border.bounds(array) for array, _ in owned], np.uint64).reshape(-1, 2)
+        return spans[:, 0].copy(), spans[:, 1].copy(), owned
+
+    def neighbours(self, begin: int, end: int) -> list[tuple[Array, str]]:
+        """The arrays that a step writes within these bytes, gradients aside, with their names."""
+        low, high, owned = self._written
+        return [owned[k] for k in np.flatnonzero((low < end) & (high > begin))]
 
     def point_to_gradient(self, k: int, array: Array, *, samples: bool) -> None:
         """Notes where tensor k's gradient is, or its samples along the first axis."""

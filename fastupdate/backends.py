@@ -29,7 +29,7 @@ def native_problem() -> str | None:
     try:
         from fastupdate import native  # noqa: F401
     except ImportError as error:
-        return f"{error}; install a wheel for this platform, or a compiler and `pip install --no-binary fastupdate fastupdate`"
+        return f"{error}; install a wheel for this platform, or a compiler to build it with"
     return None
 
 

@@ -5,7 +5,6 @@ Frameworks are recognised by the name of the type's module, so none is imported 
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NoReturn
 
 import numpy as np
@@ -50,26 +49,32 @@ def as_array(x: Any, place: Place) -> Array:
     if on_gpu(x):
         place.fail(TypeError, "an array in host memory", f"{type(x).__name__} on a CUDA device")
     try:
-        if framework_of(x) == "torch":
-            array: Array = x.detach().numpy()
-            return array
-        if hasattr(x, "__buffer__") or _has_buffer(x):
-            return np.asarray(memoryview(x))
-        if hasattr(x, "__dlpack__"):
-            return np.from_dlpack(x)
+        shared = _shared(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
-    place.fail(TypeError, "an array", "None" if x is None else type(x).__name__)
+    if shared is None:
+        place.fail(TypeError, "an array", "None" if x is None else type(x).__name__)
+    return shared
+
+
+def _shared(x: Any) -> Array | None:
+    """A view of x by the protocol that it offers; None if it offers none."""
+    if framework_of(x) == "torch":
+        array: Array = x.detach().numpy()
+        return array
+    if _has_buffer(x):
+        return np.asarray(memoryview(x))
+    if hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    return None
 
 
 def _has_buffer(x: object) -> bool:
-    if sys.version_info >= (3, 12):
-        return False  # there such types have __buffer__
     try:
         memoryview(x)  # type: ignore[arg-type]
     except TypeError:
         return False
-    return not isinstance(x, (bytes, bytearray, str))
+    return not isinstance(x, (bytes, bytearray))
 
 
 def check_float(array: Array, place: Place) -> None:
@@ -137,7 +142,7 @@ def check_overlaps(arrays: list[Array], places: list[Place]) -> None:
 def check_separate(a: Array, b: Array, place_a: Place, place_b: Place) -> None:
     """The two arrays share no element."""
     try:
-        shared = np.shares_memory(a, b, max_work=10**6)
+        shared = np.shares_memory(a, b, max_work=10**6)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         shared = True
     if shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -87,9 +88,72 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from fastupdate import demo  # here, because only this command needs what it imports
+    from fastupdate.demo import DemoError  # here, because only this command needs what the demo imports
 
+    parser: _Parser = args.parser
     try:
-        runs = demo.compare(...)
-    except demo.DemoError as error:
-        args.parser.error(str(error))
+        return _compare(args, parser)
+    except DemoError as error:
+        parser.error(str(error))
+
+
+def _compare(args: argparse.Namespace, parser: _Parser) -> int:
+    from fastupdate.demo import data, report, train
+
+    rules = _choose_rules(args.rule, parser)
+    report.check_writable(args.out)
+    images = data.load(args.data)
+    settings = train.Settings(
+        epochs=args.epochs or images.epochs,
+        batch_size=args.batch_size or images.batch_size,
+        seed=args.seed,
+        lr=args.lr,
+        backend=args.backend,
+    )
+    train.check(rules, settings)
+    with report.make_progress(rules) as progress:
+        runs = [train.train(rule, images, settings, progress) for rule in rules]
+    print(f"\n{report.format_table(runs)}")
+    report.draw_curves(runs, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
+    print(f"curves: {args.out}")
+    for run in runs:
+        if run.diverged:
+            message = f"{run.rule} diverged in epoch {len(run.losses)}: try a smaller --lr"
+            print(f"{parser.prog}: {message}", file=sys.stderr)
+    return 1 if any(run.diverged for run in runs) else 0
+
+
+def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
+    known = fu.rules.names()
+    for name in given:
+        if name not in (*known, "all"):
+            parser.error(f"--rule: unknown rule {name!r}; choose from {', '.join(known)} or all")
+    return known if "all" in given else list(dict.fromkeys(given))
+
+
+def _positive_integer(text: str) -> int:
+    return _integer(text, low=1, expected="a positive integer")
+
+
+def _seed(text: str) -> int:
+    return _integer(text, low=0, expected="an integer, 0 or above")
+
+
+def _integer(text: str, low: int, expected: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if number < low:
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
+    return number
+
+
+def _learning_rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, received {text!r}")
+    return number

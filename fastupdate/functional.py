@@ -13,7 +13,7 @@ from fastupdate import rules
 from fastupdate.optimizer import Optimizer
 from fastupdate.report import Report
 
-__all__ = rules.names()
+__all__ = [*rules.names()]  # noqa: PLE0604
 
 
 def _function_of(cls: type[Optimizer]) -> Callable[..., Report]:

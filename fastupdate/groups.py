@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule
+from fastupdate import structure
+from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
 
 Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
 GroupSpec = Mapping[str, Any]
 
-# What a group may set beside the rule's own hyperparameters. Any of them, and any hyperparameter, may be a schedule.
+# What a group may set beside the rule's own hyperparameters. Each of all these but frozen_until may be a schedule.
 SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     "l1": (0.0, NON_NEGATIVE),
@@ -55,6 +57,9 @@ class Group(MutableMapping[str, Any]):
         if key == "params" or key not in self.intervals():
             known = ", ".join(self.intervals())
             raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
+        if key == "frozen_until" and (callable(value) or key in self._values):
+            expected = "a number, set when the optimizer is made (later, see freeze and unfreeze)"
+            raise TypeError(f"[{self._rule.name}] {key}: expected {expected}, received {value!r}")
         self._values[key] = value if callable(value) else self.check(key, value)
         self._changed()
 
@@ -77,13 +82,17 @@ class Group(MutableMapping[str, Any]):
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
         interval = self.intervals()[key]
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}") from None
+        if not is_number(value):
+            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
+        number = float(value)
         if number not in interval and not (key == "clip_value" and number == np.inf):
             raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
         return number
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Takes over checked values, a schedule staying the object that it is."""
+        self._values.update(values)
+        self._changed()
 
     @property
     def scheduled(self) -> bool:
@@ -133,3 +142,50 @@ def sort_into_groups(rule: str, names: list[str], specs: Iterable[GroupSpec]) ->
         (group, {key: value for k in key_specs for key, value in specs[k].items() if key != "params"})
         for key_specs, group in groups.items()
     ]
+
+
+def layerwise_decay(layers: Sequence[Pattern], decay: float) -> list[GroupSpec]:
+    """Groups whose learning rate shrinks by `decay` with each layer further from the output.
+
+    layers  patterns from input to output; the last one keeps the full rate, the one before gets lr·decay, …
+    decay   in (0, 1]; 1/2.6 in the source
+
+    Source: discriminative fine-tuning, Howard & Ruder, ULMFiT (ACL 2018), section 3.2.
+    """
+    _check_layers("layerwise_decay", layers)
+    if not is_number(decay) or not 0 < decay <= 1:
+        raise ValueError(f"[layerwise_decay] decay: expected a number in (0, 1], received {decay!r}")
+    return [{"params": layer, "lr_scale": decay**k} for layer, k in zip(layers, _depths(layers), strict=True)]
+
+
+def no_decay(params: Any) -> list[GroupSpec]:
+    """A group without weight decay of all vectors and scalars among `params`: biases and norm scales.
+
+    An empty list if there are none, so that it can be added to other groups.
+    """
+    names = [structure.dotted(path) for path, leaf in structure.leaves(params) if getattr(leaf, "ndim", 1) < 2]
+    return [{"params": [glob.escape(name) for name in names], "weight_decay": 0.0}] if names else []
+
+
+def gradual_unfreezing(layers: Sequence[Pattern], every: int) -> list[GroupSpec]:
+    """Groups that start to move one after the other, from the output down.
+
+    layers  patterns from input to output; the last one moves from the start, the one before after `every` steps, …
+    every   steps between two layers
+
+    Source: Howard & Ruder, ULMFiT (ACL 2018), section 3.3.
+    """
+    _check_layers("gradual_unfreezing", layers)
+    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
+        raise ValueError(f"[gradual_unfreezing] every: expected an integer ≥ 1, received {every!r}")
+    return [{"params": layer, "frozen_until": every * k} for layer, k in zip(layers, _depths(layers), strict=True)]
+
+
+def _check_layers(function: str, layers: Sequence[Pattern]) -> None:
+    if isinstance(layers, (str, re.Pattern)) or not isinstance(layers, Sequence) or not layers:
+        raise TypeError(f"[{function}] layers: expected patterns from input to output, received {layers!r}")
+
+
+def _depths(layers: Sequence[Pattern]) -> range:
+    """How far each layer is from the output."""
+    return range(len(layers) - 1, -1, -1)

@@ -11,7 +11,7 @@ import numpy as np
 from fastupdate import border, plan, structure
 from fastupdate.border import Place
 from fastupdate.groups import Group
-from fastupdate.options import Settings
+from fastupdate.options import Settings, Shadow
 from fastupdate.plan import Array
 from fastupdate.structure import Path
 
@@ -30,13 +30,21 @@ class Item:
     slow: Array | None = None  # lookahead's slow weights
     ema: Array | None = None
     shadow: Array | None = None
-    frozen: bool = False
+    frozen: bool = False  # left out of the plan
+    frozen_until: float = 0.0  # the step count from which it moves; infinite: until `unfreeze`
     t: int = 0  # steps this tensor has taken, as of the last plan
 
     @property
     def name(self) -> str:
         """Dotted path: what patterns match."""
         return structure.dotted(self.path)
+
+    def arrays(self) -> list[tuple[Array, str]]:
+        """What a step writes of this tensor, each array with its name in messages."""
+        named = [(self.array, self.place.argument)]
+        named += [(array, structure.shown(f"state[{name!r}]", self.path)) for name, array in self.states.items()]
+        kept = {"slow": self.slow, "ema": self.ema, "shadow": self.shadow}
+        return named + [(array, structure.shown(name, self.path)) for name, array in kept.items() if array is not None]
 
     @property
     def units(self) -> int:
@@ -71,7 +79,18 @@ def allocate(item: Item, kept: tuple[str, ...], given: Mapping[str, Any] | None,
     if settings.lookahead is not None:
         item.slow = np.array(item.array, order="C")
     if settings.shadow is not None:
-        item.shadow = np.zeros(shape, np.float16 if settings.shadow == "float16" else np.uint16)
+        item.shadow = narrowed(item.array, settings.shadow)
+
+
+def narrowed(array: Array, shadow: Shadow) -> Array:
+    """A low-precision copy as a step makes it: to nearest, ties to even; bfloat16 as bits (uint16)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.array(array, np.float32, order="C")
+        if shadow == "float16":
+            return narrow.astype(np.float16)
+        bits = narrow.view(np.uint32)
+        rounded = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))  # wraps around for NaN alone
+        return np.where(np.isnan(narrow), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
 
 
 def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -91,6 +92,7 @@ class NumbaPlan:
             unchanged = p.size == row["n"] and p.flags.writeable and plan.address(p) == row["p"]
             if not (same and unchanged and plan.address(g) == row["g"] and row["samples"] == 1 and not row["g_layout"]):
                 return k
+            row["scale"] = 1.0
         return -1
 
     def step(self, params: list[Array], grads: list[Array], scale: float, stages: int) -> int:
@@ -134,11 +136,12 @@ class NumbaPlan:
         n = min(threads.get_num_threads(), self._blocks) if self._cost >= PARALLEL_COST else 1
         cuts = [self._blocks * k // n for k in range(n + 1)] if n else [0, 0]
         waiting: list[Future[None]] = []
-        for first, last in zip(cuts[1:-1], cuts[2:], strict=True):
+        for first, last in pairwise(cuts[1:]):
+            part = partial(entry, self._tensors, *arguments, first, last)
             try:
-                waiting.append(_pool().submit(entry, self._tensors, *arguments, first, last))
+                waiting.append(_pool().submit(part))
             except RuntimeError:  # no thread can be started: do its part here
-                entry(self._tensors, *arguments, first, last)
+                part()
         entry(self._tensors, *arguments, cuts[0], cuts[1])
         for future in waiting:
             future.result()

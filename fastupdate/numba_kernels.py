@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -20,7 +20,7 @@ compiled = njit(nogil=True, error_model="numpy", cache=True)
 inlined = njit(nogil=True, error_model="numpy", inline="always")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _pointer(_typing: Any, _address: Any) -> Any:
     """An address as a pointer."""
 

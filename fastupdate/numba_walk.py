@@ -100,16 +100,22 @@ def sum_gradient(g, sums):
 
 
 @compiled
-def sum_tile(t, raw, before, p, begin, sums):
+def sum_momentum(t, raw, begin, sums):
+    """Gradient against the momentum of the steps before; with this gradient in it, it would agree with any gradient."""
+    sums.gm = sums.mm = 0.0
+    if t.momentum >= 0:
+        m = view(t.state[t.momentum], begin + len(raw), raw)[begin:]
+        sums.gm = sum_of_products(raw, m)
+        sums.mm = sum_of_products(m, m)
+
+
+@compiled
+def sum_update(raw, before, p, stalled, sums):
     sum_gradient(raw, sums)
     sums.pp = sum_of_products(p, p)
     sums.uu = sum_of_squared_differences(p, before)
     sums.largest = largest_difference(p, before)
-    sums.gm = sums.mm = 0.0
-    if t.momentum >= 0:
-        m = view(t.state[t.momentum], begin + len(p), p)[begin:]
-        sums.gm = sum_of_products(raw, m)
-        sums.mm = sum_of_products(m, m)
+    sums.stalled = stalled
 
 
 @compiled
@@ -118,6 +124,8 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
     gradient_tile(t.g, t.g_layout, t.samples, t.sample_stride, begin, raw)
     gradient_tile(t.p, t.p_layout, 1, 0, begin, p)
     before[:] = p
+    if stages & MONITOR:
+        sum_momentum(t, raw, begin, sums[0])
     scale_tile(raw, scale, t.unit_scale, t.unit_length, begin, g)
     if stages & CLIP_VALUE:
         clip_tile(g, cast(group.clip_value, like))
@@ -129,8 +137,7 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
     stalled = apply_tile(p, delta)
     after_rule(t, group, stages, begin, p)
     if stages & MONITOR:
-        sum_tile(t, raw, before, p, begin, sums[0])
-        sums[0].stalled = stalled
+        sum_update(raw, before, p, stalled, sums[0])
     if t.p_layout:
         write_strided(t.p, t.p_layout, begin, p)
     else:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastupdate import border, plan, structure
+from fastupdate import border, checkpoint, plan, structure
 from fastupdate.assembly import Assembly
 from fastupdate.backends import choose
 from fastupdate.border import Place
@@ -18,9 +21,9 @@ from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
 from fastupdate.items import Item, allocate, given_states, make_items
 from fastupdate.norms import condition
 from fastupdate.options import settings
-from fastupdate.plan import Array
+from fastupdate.plan import Array, Records
 from fastupdate.report import Report, tensor_statistics
-from fastupdate.rule import Rule
+from fastupdate.rule import Rule, is_number
 
 Reduce = Literal["mean", "sum"]
 STEPS, MICRO_BATCHES = 0, 1  # the entries of the clock
@@ -50,13 +53,16 @@ class Optimizer:
         self._items = make_items(self.rule.name, params)
         self.groups: list[Group] = []
         self._stale = True  # a hyperparameter was set since the last step
+        self._changes = False  # some of what hyperparameters decide changes from step to step
         self._make_groups(hypers)
         self._flags = self._choose_flags(flags or {})
-        self._bound: list[Any] | None = None
+        self._bound: list[Any] | None = None  # gradients of the tensors that move, from
+        self._bound_tree: Any = None  # what the user bound
         self._pending = False  # there may be accumulated micro-batches
         self.report: Report | None = None
         self._allocate()
         self._assemble()
+        self._evaluate()
 
     # -- construction -------------------------------------------------------------------------------------------------
 
@@ -72,9 +78,12 @@ class Optimizer:
         by_name = {item.name: item for item in self._items}
         for names, overrides in sort_into_groups(self.rule.name, list(by_name), s.groups):
             group = Group(self.rule, names, {**hypers, **shared, **overrides}, self._changed)
+            if s.ema_decay is None and group["ema_decay"]:
+                self._place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
             self.groups.append(group)
             for name in names:
                 by_name[name].group = group
+                by_name[name].frozen_until = group["frozen_until"]
                 by_name[name].frozen = group["frozen_until"] > 0
 
     def _changed(self) -> None:
@@ -92,20 +101,27 @@ class Optimizer:
         given = None if state is None else given_states(self.rule.name, kept, state)
         for item in self._items:
             allocate(item, kept, given, self._settings)
+        if given is not None:
+            owned = [pair for item in self._items for pair in item.arrays()]
+            border.check_overlaps([array for array, _ in owned], [self._place(argument) for _, argument in owned])
 
     def _assemble(self) -> None:
         s = self._settings
         self._assembly = Assembly(self.rule, self._flags, s, self._items, self._clock, self._backend)
         self._engine = self._assembly.engine
         self._arrays = self._assembly.arrays
-        self._torch = [item for item in self._assembly.items if border.framework_of(item.source) == "torch"]
+        self._torch = _torch_items(self._assembly.items)
         self._whole = len(self._arrays) == len(self._items)
+        self._next_thaw = min((item.frozen_until for item in self._items if item.frozen), default=math.inf)
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._simple = not special and not self._torch
-        self._evaluate()
+        self._stale = True
 
-    def _reassemble(self) -> None:
-        self._assembly.keep_times()
+    def _replan(self) -> None:
+        """Plans anew for the tensors that move in the next step; what was bound is looked through again."""
+        for item in self._items:
+            item.frozen = self.step_count < item.frozen_until
+        self._bound = None
         self._assemble()
 
     # -- hyperparameters ----------------------------------------------------------------------------------------------
@@ -113,11 +129,17 @@ class Optimizer:
     def _evaluate(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
         step = self.step_count
+        if step >= self._next_thaw:
+            self._assembly.keep_times()
+            self._replan()
+        elif not self._stale and not self._changes:
+            return  # only waits for a thaw
         values = {id(group): group.at(step) for group in self.groups}
         for flag, hyper in self.rule.flag_hypers.items():
             if not self._flags[flag] and any(v[hyper] != 0 for v in values.values()):
                 self._place(hyper).fail(ValueError, "0, as when the optimizer was made (it kept no state)", "another")
-        self._scheduled = any(group.scheduled for group in self.groups) or self._settings.lookahead is not None
+        self._changes = any(group.scheduled for group in self.groups) or self._settings.lookahead is not None
+        self._scheduled = self._changes or self._next_thaw < math.inf
         self._lr = values[id(self.groups[0])]["lr"]
         self._stages = self._assembly.stages(values, step)
         self._assembly.fill_groups(values)
@@ -146,9 +168,11 @@ class Optimizer:
         return [found[item.path] for item in self._assembly.items]
 
     def _default_gradients(self) -> list[Any]:
+        if self._bound is None and self._bound_tree is not None:
+            self._bind(self._bound_tree)
         if self._bound is not None:
             return self._bound
-        if len(self._torch) < len(self._arrays) or not self._torch:
+        if len(self._torch) < len(self._arrays):
             self._place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
         return [item.source.grad for item in self._torch]
 
@@ -188,33 +212,26 @@ class Optimizer:
 
     def _check_apart(self, grad: Array, place: Place) -> None:
         if grad.size:
-            begin, end = border.bounds(grad)
-            for item in self._assembly.items:
-                low, high = border.bounds(item.array)
-                if low < end and begin < high:
-                    border.check_separate(grad, item.array, place, item.place)
+            for array, argument in self._assembly.neighbours(*border.bounds(grad)):
+                border.check_separate(grad, array, place, self._place(argument))
 
-    def _follow_torch(self) -> None:
+    def _follow_torch(self, items: Iterable[Item]) -> None:
         """A torch parameter may have been given other memory (`p.data = …`) since the last step."""
-        moved = [item for item in self._torch if item.source.data_ptr() != plan.address(item.array)]
+        moved = [item for item in _torch_items(items) if item.source.data_ptr() != plan.address(item.array)]
         for item in moved:
             item.array = border.like(border.parameter(item.source, item.place), item.array, item.place)
         if moved:
-            self._reassemble()
+            self._assembly.keep_times()
+            self._assemble()
+            self._evaluate()
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        self._enter()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _enter(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise BusyError(f"[{self.rule.name}] busy: another call on this optimizer is running")
+    def _exclusive(self) -> threading.Lock:
+        """The lock to hold during a call; to be taken by `with`, lest Ctrl-C come between taking and freeing."""
+        if self._lock.locked():
+            raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
+        return self._lock
 
     def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
         """Updates every parameter once; raises before anything has changed, or does the whole step.
@@ -223,8 +240,7 @@ class Optimizer:
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         """
-        self._enter()
-        try:
+        with self._exclusive():
             if self._stale or self._scheduled:
                 self._evaluate()
             if self._simple and grads is None and loss_scale == 1.0 and self._bound is not None and not self._pending:
@@ -234,11 +250,9 @@ class Optimizer:
                     return self.report
             self.report = self._whole_step(grads, loss_scale, reduce)
             return self.report
-        finally:
-            self._lock.release()
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
-        self._follow_torch()
+        self._follow_torch(self._torch)
         scale = self._scale(loss_scale)
         if self._pending and self._clock[MICRO_BATCHES]:
             if grads is not None:
@@ -248,6 +262,7 @@ class Optimizer:
         else:
             self._adopt(self._gradients(grads), reduce)
             stages = self._stages
+        unclipped = scale * self._assembly.tensors["scale"]  # a new array: clipping changes the records
         outcome = condition(self._assembly, scale)
         if outcome.skip:
             self._clock[MICRO_BATCHES] = 0
@@ -260,32 +275,32 @@ class Optimizer:
             outcome.grad_norm,
             outcome.factor,
             outcome.nonfinite,
-            tensors=self._monitored(scale),
+            tensors=self._monitored(unclipped),
         )
 
     def _scale(self, loss_scale: float) -> float:
         """What turns raw gradients into the mean gradient of the loss."""
-        if (
-            isinstance(loss_scale, bool)
-            or not isinstance(loss_scale, (int, float, np.number))
-            or not 0 < loss_scale < math.inf
-        ):
+        if not (
+            is_number(loss_scale) and 2.0**-1000 <= loss_scale <= 2.0**1000
+        ):  # so that 1 / loss_scale is finite too
             self._place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
         return 1.0 / (float(loss_scale) * max(int(self._clock[MICRO_BATCHES]), 1))
 
-    def _monitored(self, scale: float) -> Any:
+    def _monitored(self, scales: NDArray[np.float64]) -> Records | None:
+        """The statistics; `scales` turn raw gradients into true ones, tensor by tensor."""
         if not self._settings.monitor:
             return None
         a = self._assembly
         self._engine.fold(a.totals)
         names = [item.name for item in a.items]
-        return tensor_statistics(names, a.tensors, a.totals, scale * self._sign)
+        return tensor_statistics(names, a.tensors, a.totals, scales, self._sign * self.rule.momentum_sign)
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**62:
             self._place("step").fail(ValueError, "an integer ≥ 1", repr(step))
         with self._exclusive():
+            self._check_nothing_accumulated("step")
             self._clock[STEPS] = step - 1
             self._assembly.groups["t"] = step - 1
             self._stale = True
@@ -293,15 +308,21 @@ class Optimizer:
     def bind(self, grads: Any) -> None:
         """Names the gradient buffers that every later `step()` reads: same structure, shapes and dtypes as params."""
         with self._exclusive():
-            flat = self._gradients(grads)
-            self._adopt(flat, None)
-            shared_memory = all(border.framework_of(g) != "torch" for g in flat)
-            self._bound = self._adopted if shared_memory else flat
+            self._bind(grads)
+
+    def _bind(self, grads: Any) -> None:
+        flat = self._gradients(grads)
+        self._adopt(flat, None)
+        shared_memory = all(border.framework_of(g) != "torch" for g in flat)
+        self._bound = self._adopted if shared_memory else flat
+        self._bound_tree = grads
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None) -> None:
         """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`."""
         with self._exclusive():
-            self._follow_torch()
+            if self._stale or self._scheduled:
+                self._evaluate()  # a tensor that thaws now takes part from the first micro-batch on
+            self._follow_torch(self._torch)
             self._adopt(self._gradients(grads), reduce)
             for item in self._assembly.items:
                 if item.acc is None:
@@ -342,53 +363,114 @@ class Optimizer:
         if self._settings.ema_decay is None:
             self._place("ema_decay").fail(ValueError, "a decay, set when the optimizer was made", "None")
         with self._exclusive():
+            self._follow_torch(self._items)
             kept = [item.array.copy() for item in self._items]
             try:
                 for item in self._items:
                     item.array[...] = item.ema
                 yield
             finally:
-                for item, array in zip(self._items, kept, strict=True):
-                    item.array[...] = array
+                to_the_end(lambda: _copy_all([item.array for item in self._items], kept))
 
     # -- transfer learning --------------------------------------------------------------------------------------------
 
     def freeze(self, pattern: Pattern) -> list[str]:
-        """Stops updating the tensors whose dotted names match; returns the names. Their states are held."""
-        return self._set_frozen(pattern, True)
+        """Stops updating the tensors whose dotted names match; returns the names. Their states are held.
+
+        A frozen tensor costs nothing, and its gradient may be None or absent.
+        """
+        return self._set_frozen(pattern, math.inf, "hold")
 
     def unfreeze(self, pattern: Pattern, *, state: Literal["hold", "reset"] | float = "hold") -> list[str]:
-        """Updates matching tensors again; returns the names.
+        """Updates matching tensors again; returns the names. Those that were not frozen go on as they are.
 
         state: "hold" goes on from the states and step counts as they were; "reset" starts from zero; a number in
         [0, 1] multiplies the states by it.
         """
-        if state not in ("hold", "reset") and not (isinstance(state, (int, float)) and 0 <= state <= 1):
+        right = state in ("hold", "reset") if isinstance(state, str) else is_number(state) and 0 <= state <= 1
+        if not right:
             self._place("state").fail(ValueError, "'hold', 'reset' or a number in [0, 1]", repr(state))
-        return self._set_frozen(pattern, False, state)
+        return self._set_frozen(pattern, 0.0, state)
 
-    def _set_frozen(self, pattern: Pattern, frozen: bool, state: str | float = "hold") -> list[str]:
+    def _set_frozen(self, pattern: Pattern, until: float, state: str | float) -> list[str]:
+        matches = matcher(pattern)
         with self._exclusive():
-            if self._clock[MICRO_BATCHES]:
-                self._place("pattern").fail(ValueError, "no accumulated micro-batches (step first)", "some")
-            matches = matcher(pattern)
+            self._check_nothing_accumulated("pattern")
             found = [item for item in self._items if matches(item.name)]
             if not found:
                 self._place("pattern").fail(ValueError, "a pattern that matches a parameter", repr(pattern))
             self._assembly.keep_times()
-            for item in found:
-                if item.frozen and not frozen:
-                    _thaw(item, state)
-                item.frozen = frozen
-            self._assemble()
-            self._bound = None
+            thawed = [item for item in found if item.frozen and state != "hold"]
+            factor = 0.0 if state == "reset" else state
+            new_states = [(old, _scaled(old, factor)) for item in thawed for old in item.states.values()]
+
+            def act() -> None:
+                for array, new in new_states:
+                    array[...] = new
+                for item in found:
+                    item.frozen_until = until
+                if state == "reset":
+                    for item in thawed:
+                        item.t = 0
+                self._replan()
+
+            to_the_end(act)
             return [item.name for item in found]
 
+    def _check_nothing_accumulated(self, argument: str) -> None:
+        if self._clock[MICRO_BATCHES]:
+            self._place(argument).fail(ValueError, "no accumulated micro-batches (step first)", "some")
 
-def _thaw(item: Item, state: str | float) -> None:
-    if state == "hold":
-        return
-    for array in item.states.values():
-        array *= 0 if state == "reset" else state
-    if state == "reset":
-        item.t = 0
+    # -- saving and resuming ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on beside the parameters, as copies: a plain dict of arrays and numbers.
+
+        That is states, step counts, averages, slow weights, low-precision copies, accumulated micro-batches, frozen
+        flags, hyperparameters and the state of schedules that have one (`plateau`).
+        """
+        with self._exclusive():
+            self._follow_torch(self._items)
+            return copy.deepcopy(checkpoint.snapshot(self, params=False))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` or `fu.load` gave; the latter restores the parameters too, in place.
+
+        Everything is checked first: ValueError or TypeError names the first difference (another rule, flag, tensor,
+        shape, dtype, group …), and nothing has changed. Schedules stay those of this optimizer; only their state, if
+        they have one, is taken over.
+        """
+        with self._exclusive():
+            self._follow_torch(self._items)
+            to_the_end(checkpoint.restorer(self, state))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes state and parameters to a safetensors file, for `fu.load`. Needs fastupdate[checkpoint].
+
+        At any moment, even if the machine stops, `path` is the old file or the new one, whole.
+        """
+        with self._exclusive():
+            self._follow_torch(self._items)
+            checkpoint.write(path, checkpoint.snapshot(self, params=True))
+
+
+def _torch_items(items: Iterable[Item]) -> list[Item]:
+    return [item for item in items if border.framework_of(item.source) == "torch"]
+
+
+def _copy_all(targets: Iterable[Array], sources: Iterable[Array]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target[...] = source
+
+
+def _scaled(array: Array, factor: Any) -> Any:
+    return array * float(factor) if factor else 0.0
+
+
+def to_the_end(act: Callable[[], None]) -> None:
+    """Runs an action that may be repeated to its end: Ctrl-C takes effect before or after it."""
+    try:
+        act()
+    except KeyboardInterrupt:
+        act()
+        raise

@@ -18,16 +18,16 @@ SHADOW_DTYPES = {"float16": 2, "bfloat16": 3}
 
 TENSOR = np.dtype(
     [
-        ("p", "u8"), ("g", "u8"), ("state", "u8", MAX_STATES), ("acc", "u8"), ("slow", "u8"), ("ema", "u8"), ("shadow", "u8"),
-        ("p_layout", "u8"), ("g_layout", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"), ("n", "i8"),
-        ("first_block", "i8"), ("samples", "i8"), ("sample_stride", "i8"), ("scale", "f8"), ("group", "i4"), ("momentum", "i1"),
-        ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
+        ("p", "u8"), ("g", "u8"), ("state", "u8", MAX_STATES), ("acc", "u8"), ("slow", "u8"), ("ema", "u8"),
+        ("shadow", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"),
+        ("unit_length", "i8"), ("n", "i8"), ("first_block", "i8"), ("samples", "i8"), ("sample_stride", "i8"),
+        ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(
     [
-        ("hyper", "f8", MAX_HYPERS), ("clip_value", "f8"), ("l2", "f8"), ("l1", "f8"), ("decay", "f8"), ("shrink", "f8"),
-        ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"),
+        ("hyper", "f8", MAX_HYPERS), ("clip_value", "f8"), ("l2", "f8"), ("l1", "f8"), ("decay", "f8"),
+        ("shrink", "f8"), ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"),
     ]
 )  # fmt: skip
 SUMS = np.dtype(

@@ -7,6 +7,14 @@ from numpy.typing import NDArray
 
 from fastupdate.plan import Records
 
+# Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights after the step; Δ: their change):
+#   grad_norm, weight_norm, update_norm   ‖g‖, ‖w‖, ‖Δ‖
+#   update_ratio                          ‖Δ‖ / ‖w‖
+#   largest_update                        max |Δᵢ|
+#   nonfinite                             how many gᵢ are NaN or infinite
+#   zero_fraction                         share of gᵢ that are 0
+#   stalled                               how many weights the rule's update is lost on: uᵢ ≠ 0, yet wᵢ + uᵢ rounds to wᵢ
+#   momentum_cosine                       g·m / (‖g‖·‖m‖), m the momentum before the step (NaN: there is none, or zero)
 STATISTICS = np.dtype(
     [
         ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"), ("update_ratio", "f8"),
@@ -52,13 +60,19 @@ class Report:
         return f"Report({shown})"
 
 
-def tensor_statistics(names: list[str], tensors: Records, totals: Records, scale: float) -> NDArray[np.void]:
-    """The monitored figures of each tensor, from its sums; `scale` turns raw gradients into true ones."""
+def tensor_statistics(
+    names: list[str], tensors: Records, totals: Records, scales: NDArray[np.float64], sign: float
+) -> NDArray[np.void]:
+    """The monitored figures of each tensor, from its sums.
+
+    scales  (tensors,) what turns raw gradients into those of the loss, before any clipping
+    sign    −1 where a momentum in favour of the gradient points against the raw one
+    """
     table = np.zeros(len(names), STATISTICS)
     table["name"] = names
     table["n"] = tensors["n"]
     grad = np.sqrt(totals["gg"])
-    table["grad_norm"] = grad * abs(scale)
+    table["grad_norm"] = grad * scales
     table["weight_norm"] = np.sqrt(totals["pp"])
     table["update_norm"] = np.sqrt(totals["uu"])
     table["largest_update"] = totals["largest"]
@@ -67,6 +81,6 @@ def tensor_statistics(names: list[str], tensors: Records, totals: Records, scale
     with np.errstate(divide="ignore", invalid="ignore"):
         table["update_ratio"] = table["update_norm"] / table["weight_norm"]
         table["zero_fraction"] = totals["zeros"] / tensors["n"]
-        table["momentum_cosine"] = np.sign(scale) * totals["gm"] / (grad * np.sqrt(totals["mm"]))
+        table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
     table["momentum_cosine"][tensors["momentum"] < 0] = np.nan
     return table

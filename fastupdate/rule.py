@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Hyper = Mapping[str, float]
+
+
+def is_number(x: object) -> bool:
+    """Whether x is a real number: Python's or NumPy's, not a bool, not text."""
+    return isinstance(x, numbers.Real) and not isinstance(x, bool)
 
 
 class Interval(NamedTuple):
@@ -64,7 +70,7 @@ class Rule:
 
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
-        return namedtuple("Flags", self.flags)(**flags)  # type: ignore[misc]
+        return namedtuple("Flags", self.flags)(**flags)
 
     def kept(self, flags: Mapping[str, bool]) -> tuple[str, ...]:
         """The states that exist under these flags."""

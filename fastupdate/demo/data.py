@@ -21,7 +21,7 @@ _TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images as rows, (n, pixels) float32 between 0 and 1, their labels, (n,) int64 from 0 up, and how long to train."""
+    """Images, (n, pixels) float32 between 0 and 1; their labels, (n,) int64 from 0 up; and how long to train."""
 
     name: str
     train_images: Floats

@@ -7,6 +7,7 @@ then on, so an optimizer may keep their addresses (`opt.bind(network.grads)`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class MLP:
     def __init__(self, sizes: Sequence[int], rng: np.random.Generator) -> None:
         self.depth = len(sizes) - 1
         self.params: dict[str, Floats] = {}
-        for k, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+        for k, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
             spread = np.float32(np.sqrt(2.0 / fan_in))
             self.params[f"w{k}"] = spread * rng.standard_normal((fan_in, fan_out), dtype=np.float32)
             self.params[f"b{k}"] = np.zeros(fan_out, np.float32)
@@ -64,7 +65,7 @@ class MLP:
 
 
 def softmax_cross_entropy(logits: Floats, labels: Labels) -> tuple[float, Floats]:
-    """Mean of -log softmax(logits)[label] over the n rows, and its gradient by the logits, both (n, classes) float32."""
+    """Mean of -log softmax(logits)[label] over n rows; its gradient by the logits; both arrays (n, classes) float32."""
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, and exp cannot overflow
     exp = np.exp(shifted)

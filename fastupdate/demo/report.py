@@ -6,23 +6,13 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.train import Run
 
 
-class Progress(Protocol):
-    """Follows a training: `start` a rule, `step` after each mini-batch, `epoch` after each pass over the images."""
-
-    def start(self, rule: str, epochs: int, steps: int) -> None: ...
-    def step(self) -> None: ...
-    def epoch(self, loss: float, accuracy: float) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exception: object) -> None: ...
-
-
-def make_progress(rules: Sequence[str]) -> Progress:
+def make_progress(rules: Sequence[str]) -> BarProgress | LineProgress:
     """A moving bar per rule where somebody watches, a line per epoch in a pipe or a file."""
     width = max(map(len, rules))
     return BarProgress(width) if sys.stdout.isatty() else LineProgress(width)
@@ -108,9 +98,9 @@ def format_table(runs: Sequence[Run]) -> str:
 
 
 _EXPLANATION = """\
-update, NumPy: median time of one update of all weights; NumPy applies the same formula to a copy of the weights,
-               right afterwards and with the same gradients. The first step, which plans the update, is left out.
-difference:    the largest between a weight and its copy at the end. weights: the beginning of their SHA-256."""
+update, NumPy: median time of one step's update of all weights. NumPy applies the same formula to a copy of the
+               weights, right after the update and with the same gradients.
+difference:    the largest between a weight and its copy at the end; weights: the beginning of their SHA-256."""
 
 
 def check_writable(path: Path) -> None:
@@ -136,7 +126,7 @@ def draw_curves(runs: Sequence[Run], title: str, path: Path) -> None:
         loss.plot(epochs, run.losses, label=run.rule, **style)
         accuracy.plot(epochs, [100.0 * share for share in run.accuracies], **style)
     loss.set(yscale="log", ylabel="training loss (mean over the epoch)")
-    accuracy.set(ylabel="test accuracy (%)")
+    accuracy.set(ylabel="test accuracy (%)", ylim=(_lowest_shown(runs), None))
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -150,7 +140,15 @@ def draw_curves(runs: Sequence[Run], title: str, path: Path) -> None:
         raise DemoError(f"--out: cannot write {path}: {error.strerror}") from error
 
 
+def _lowest_shown(runs: Sequence[Run]) -> float:
+    """Where the accuracy axis begins, in percent: the first quarter of a training would squeeze the rest."""
+    settled = [min(run.accuracies[len(run.accuracies) // 4 :]) for run in runs]
+    return max(100.0 * min(settled) - 1.0, 0.0)
+
+
 def _styles(count: int) -> list[dict[str, Any]]:
     """Colours that stay apart: ten that differ in kind, and dashes for the next ten, and so on."""
     dashes = ("-", "--", ":", "-.")
-    return [{"color": f"C{k % 10}", "linestyle": dashes[k // 10 % 4], "linewidth": 1.6} for k in range(count)]
+    return [
+        {"color": f"C{k % 10}", "linestyle": dashes[k // 10 % 4], "linewidth": 1.6, "alpha": 0.9} for k in range(count)
+    ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -14,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 import fastupdate as fu
+from fastupdate.demo import DemoError
 from fastupdate.demo.data import Dataset
 from fastupdate.demo.network import MLP, Floats
 
+States = list[Floats | None]  # of one tensor, in the rule's order; None: a state that its flags switch off
+
 HIDDEN = (256, 128)
-LEARNING_RATES = {"momentum": 0.05, "sgd": 0.3}  # a rule that is not here starts from its own default
+LEARNING_RATES = {"momentum": 0.05, "rmsprop": 1e-3, "sgd": 0.3}  # a rule that is not here starts from its own default
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Progress(Protocol):
     def epoch(self, loss: float, accuracy: float) -> None: ...
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a training that diverges is reported once, as such
 def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
     """Train a network from scratch with one rule. The same seed starts every rule from the same weights and batches."""
     rng = np.random.default_rng(settings.seed)
@@ -93,15 +98,65 @@ def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> R
 
 
 def learning_rate(rule: str, settings: Settings) -> float:
+    """Where the learning rate starts."""
     if settings.lr is not None:
         return settings.lr
-    return LEARNING_RATES.get(rule, float(fu.rules.get(rule).defaults["lr"]))
+    return LEARNING_RATES.get(rule) or float(inspect.signature(fu.rules.get(rule)).parameters["lr"].default)
 
 
 def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, steps: int) -> fu.Optimizer:
     """The rule with its own defaults; its learning rate falls to zero along a cosine, which settles every rule."""
+    optimizer_class: Callable[..., fu.Optimizer] = fu.rules.get(rule)
     schedule = fu.schedules.cosine(learning_rate(rule, settings), steps)
-    return fu.rules.get(rule)(params, lr=schedule, backend=settings.backend)
+    try:
+        return optimizer_class(params, lr=schedule, backend=settings.backend)
+    except (ValueError, RuntimeError) as error:
+        raise DemoError(str(error)) from error
+
+
+def check(rules: Sequence[str], settings: Settings) -> None:
+    """Raise now, before the first rule has trained, what any of the rules would object to."""
+    for rule in rules:
+        make_optimizer(rule, {"w": np.zeros(1, np.float32)}, settings, steps=1)
+
+
+class NumpyTwin:
+    """Copies of the weights, (name -> float32), that plain NumPy updates with the gradients that the optimizer gets."""
+
+    def __init__(self, optimizer: fu.Optimizer, params: dict[str, Floats]) -> None:
+        self._optimizer = optimizer
+        self._params = {name: p.copy() for name, p in params.items()}
+        kept = optimizer.state
+        self._states: dict[str, States] = {
+            name: [np.zeros_like(p) if state in kept else None for state in optimizer.rule.states]
+            for name, p in params.items()
+        }
+        self._t = 0
+
+    def step(self, grads: dict[str, Floats]) -> None:
+        self._t += 1
+        numpy_update(self._optimizer, self._t, self._params, grads, self._states)
+
+    def difference(self, params: dict[str, Floats]) -> float:
+        """The largest distance between a weight and its copy."""
+        return max(float(np.max(np.abs(p - self._params[name]))) for name, p in params.items())
+
+
+def numpy_update(
+    optimizer: fu.Optimizer,
+    t: int,
+    params: dict[str, Floats],
+    grads: dict[str, Floats],
+    states: dict[str, States],
+) -> None:
+    """Step t = 1, 2, ... of the optimizer's formula on whole arrays; `params` and `states` are updated."""
+    rule = optimizer.rule
+    flags = rule.flag_tuple(optimizer._flags)
+    scalars = rule.prepare(optimizer.groups[0].at(t - 1), t)
+    scalars = type(scalars)(*map(np.float32, scalars))  # rounded once, as the compiled rule does
+    for name, p in params.items():
+        change, *states[name] = rule.update(flags, scalars, grads[name], p, *states[name])
+        np.add(p, change, out=p)
 
 
 def mini_batches(images: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:

@@ -39,6 +39,7 @@ class Momentum(Optimizer):
         flags=("nesterov",),
         states=("v",),
         momentum="v",
+        momentum_sign=-1,
         prepare=prepare,
         update=update,
     )

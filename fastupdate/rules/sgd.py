@@ -38,7 +38,8 @@ class SGD(Optimizer):
 
     g ← ∇L + λw;  b ← μb + (1 − dampening)·g  (b ← g in the first step);  w ← w − α·b, or w − α·(g + μb) with nesterov
 
-    Source: Sutskever, Martens, Dahl & Hinton (ICML 2013), in the form of torch.optim.SGD. Without momentum no state is kept.
+    Source: Sutskever, Martens, Dahl & Hinton (ICML 2013), in the form of torch.optim.SGD. Without momentum there is no
+    state.
     """
 
     rule = Rule(

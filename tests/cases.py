@@ -1,0 +1,214 @@
+"""The tables that tests are made of: rules with their hyperparameters, backends, instruction sets, sizes, data.
+
+A rule that has no row in HYPERS gets generic cases from its own record, so a new rule is tested as soon as it exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from fastupdate import backends, rules
+from fastupdate.optimizer import Optimizer
+
+# Every case decays weights: a default of zero would hide mistakes in the decay.
+HYPERS: dict[str, dict[str, dict[str, Any]]] = {
+    "sgd": {
+        "plain": {"lr": 0.05, "weight_decay": 0.03},
+        "momentum": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03},
+        "dampened": {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.03},
+        "nesterov": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03, "nesterov": True},
+    },
+    "momentum": {
+        "classical": {"lr": 0.02, "beta": 0.8, "weight_decay": 0.03},
+        "nesterov": {"lr": 0.02, "beta": 0.8, "weight_decay": 0.03, "nesterov": True},
+    },
+    "rmsprop": {
+        "plain": {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.03},
+        "centered": {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "centered": True},
+        "momentum": {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.03, "momentum": 0.7},
+        "both": {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "momentum": 0.7, "centered": True},
+    },
+    "adam": {
+        "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03},
+        "amsgrad": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03, "amsgrad": True},
+    },
+    "adamw": {
+        "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3},
+        "amsgrad": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3, "amsgrad": True},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule under one set of hyperparameters."""
+
+    rule: str
+    name: str
+    kwargs: dict[str, Any] = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.rule}-{self.name}"
+
+    def make(self, params: Any, **options: Any) -> Optimizer:
+        return rules.get(self.rule)(params, **{**self.kwargs, **options})
+
+
+def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
+    """Cases for a rule that has no row: its defaults with some decay, and each of its flags switched on."""
+    arguments = inspect.signature(cls.__init__).parameters
+    base = {"weight_decay": 0.03} if "weight_decay" in arguments else {}
+    cases = {"plain": base}
+    for flag in cls.rule.flags:
+        hyper = cls.rule.flag_hypers.get(flag)
+        cases[flag] = {**base, flag: True} if hyper is None else {**base, hyper: 0.5}
+    return cases
+
+
+def cases_of(name: str) -> list[Case]:
+    table = HYPERS.get(name) or generic_cases(rules.get(name))
+    return [Case(name, key, kwargs) for key, kwargs in table.items()]
+
+
+RULES = rules.names()
+CASES = [case for name in RULES for case in cases_of(name)]
+FIRST_CASES = [cases_of(name)[-1] for name in RULES]  # one of each rule, the one with most flags
+DTYPES = [np.float32, np.float64]
+
+by_case = pytest.mark.parametrize("case", CASES, ids=str)
+by_rule = pytest.mark.parametrize("case", FIRST_CASES, ids=str)
+by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+
+
+# FASTUPDATE_TEST_BACKENDS narrows the backends, for a build that only has one (sanitizers, mutants).
+WANTED = os.environ.get("FASTUPDATE_TEST_BACKENDS", "native,numba").split(",")
+
+
+@cache
+def isas() -> list[str]:
+    """The instruction sets of this machine, in rising order; none without the native module."""
+    if backends.native_problem():
+        return []
+    from fastupdate import _core
+
+    return _core.available_isas()
+
+
+class Engine(NamedTuple):
+    """What runs a plan: a backend, and for the native one an instruction set."""
+
+    backend: str
+    isa: str | None
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.isa}" if self.isa else self.backend
+
+    def select(self) -> str:
+        """Makes the next optimizers run on it, given the backend's name that this returns."""
+        if self.isa:
+            from fastupdate import _core
+
+            _core.select_isa(self.isa)
+        return self.backend
+
+
+def _param(value: Any, backend: str) -> Any:
+    """`value` as a test parameter that is skipped, or in CI fails, where the backend is missing."""
+    problem = backends.PROBLEMS[backend]()
+    if problem and os.environ.get("CI"):
+        raise RuntimeError(f"in CI every backend must be there; {backend}: {problem}")
+    marks = [pytest.mark.skip(reason=f"no backend {backend}: {problem}")] if problem else []
+    return pytest.param(value, id=str(value), marks=marks)
+
+
+BACKENDS = [_param(name, name) for name in WANTED]
+ENGINES = [
+    _param(Engine(name, isa), name) for name in WANTED for isa in (isas() or [None] if name == "native" else [None])
+]
+by_backend = pytest.mark.parametrize("backend", BACKENDS)
+by_engine = pytest.mark.parametrize("engine", ENGINES)
+
+SIMD_WIDTH = 16  # float32 elements of the widest register
+TAILS = [*range(4 * SIMD_WIDTH + 2)]
+SIZES = [*TAILS, 127, 128, 129, 1023, 1024, 1025, 2047, 2049, 100003]
+
+
+def random_arrays(seed: int, sizes: list[int], dtype: Any, spread: float = 2.0) -> list[np.ndarray]:
+    """Arrays of both signs over several orders of magnitude; none of them is zero anywhere."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for n in sizes:
+        values = rng.choice([-1.0, 1.0], n) * np.exp(spread * rng.standard_normal(n))
+        arrays.append(values.astype(dtype))
+    return arrays
+
+
+def moderate_arrays(seed: int, sizes: list[int], dtype: Any) -> list[np.ndarray]:
+    """Arrays of both signs and magnitudes in [0.5, 8): g + λw never cancels, so rounding is all that differs."""
+    rng = np.random.default_rng(seed)
+    return [(rng.choice([-1.0, 1.0], n) * 2.0 ** rng.uniform(-1, 3, n)).astype(dtype) for n in sizes]
+
+
+def gradients(seed: int, steps: int, sizes: list[int], dtype: Any) -> list[list[np.ndarray]]:
+    """The gradients of several steps."""
+    return [random_arrays(seed + 1 + k, sizes, dtype) for k in range(steps)]
+
+
+def same_bits(actual: Any, expected: Any) -> str | None:
+    """None if two arrays have the same bits (any NaN equals any NaN), else where they differ."""
+    a, b = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f"{a.dtype}{a.shape} is not {b.dtype}{b.shape}"
+    if a.tobytes() == b.tobytes():
+        return None
+    if a.dtype.kind != "f":
+        return f"{a} is not {b}"
+    bits = f"u{a.itemsize}"
+    differ = (a.reshape(-1).view(bits) != b.reshape(-1).view(bits)) & ~(np.isnan(a) & np.isnan(b)).reshape(-1)
+    if not differ.any():
+        return None
+    k = int(np.flatnonzero(differ)[0])
+    return f"{differ.sum()} of {a.size} differ, first {k}: {a.reshape(-1)[k]!r} is not {b.reshape(-1)[k]!r}"
+
+
+def assert_same_bits(actual: Any, expected: Any, what: str) -> None:
+    """Arrays, or equally long lists of arrays."""
+    if isinstance(actual, (list, tuple)):
+        assert len(actual) == len(expected), what
+        for k, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            assert_same_bits(a, b, f"{what}[{k}]")
+        return
+    difference = same_bits(actual, expected)
+    assert difference is None, f"{what}: {difference}"
+
+
+def arrays_of(opt: Optimizer) -> dict[str, list[np.ndarray]]:
+    """Everything that an optimizer updates, by kind."""
+    items = opt._items
+    kept = {f"state {name}": [item.states[name] for item in items] for name in opt.rule.kept(opt._flags)}
+    extra = {kind: [getattr(item, kind) for item in items] for kind in ("acc", "slow", "ema", "shadow")}
+    present = {kind: [a for a in arrays if a is not None] for kind, arrays in extra.items()}
+    return {"params": [item.array for item in items], **kept, **present}
+
+
+def fingerprint(opt: Optimizer, *others: Any) -> str:
+    """A hash of all that a failed call must leave as it was: arrays, gradients, step counts, hyperparameters."""
+    digest = hashlib.sha256()
+    for kind, arrays in arrays_of(opt).items():
+        for array in arrays:
+            digest.update(kind.encode() + str((array.shape, array.dtype)).encode() + array.tobytes())
+    for other in others:
+        if isinstance(other, np.ndarray):
+            digest.update(other.tobytes())
+    digest.update(opt._clock.tobytes() + opt._assembly.groups["t"].tobytes())
+    digest.update(repr([(item.t, item.frozen) for item in opt._items]).encode())
+    digest.update(repr([dict(group) for group in opt.groups]).encode())
+    return digest.hexdigest()

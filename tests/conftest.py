@@ -1,0 +1,38 @@
+"""What all tests share: Hypothesis profiles, and process-wide settings put back after each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from cases import isas
+from hypothesis import HealthCheck, settings
+
+from fastupdate import threads
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("default", deadline=None, database=None, suppress_health_check=SLOW)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def _settings_restored() -> Iterator[None]:
+    """Thread count and instruction set are the process's: a test that changes them must not change the next one."""
+    count = threads.get_num_threads()
+    selected = _selected_isa()
+    yield
+    threads.set_num_threads(count)
+    if selected is not None:
+        from fastupdate import _core
+
+        _core.select_isa(selected)
+
+
+def _selected_isa() -> str | None:
+    if not isas():
+        return None
+    from fastupdate import _core
+
+    return _core.selected_isa()

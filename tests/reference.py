@@ -1,0 +1,191 @@
+"""A whole step in plain NumPy, whole arrays at a time: what every backend must reproduce bit for bit.
+
+The rule's own arithmetic is its readable form (`Rule.update`), which test_rules.py compares with torch, Keras and
+optax; everything around it is written here from the description of a step, and shares no code with the engines.
+In a wider dtype than the parameters' it is the reference for accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from cases import Case
+
+LANES, BLOCK = 32, 1024
+
+
+def fold(values: Any) -> float:
+    """Neighbours first, then neighbouring pairs, an odd one out moving up."""
+    values = list(values)
+    while len(values) > 1:
+        pairs = [values[k] + values[k + 1] for k in range(0, len(values) - 1, 2)]
+        values = pairs + values[len(values) & ~1 :]
+    return float(values[0]) if values else 0.0
+
+
+def ordered_sum(terms: np.ndarray) -> float:
+    """The defined order: 32 lanes in each block of 1024, lane j taking j, j + 32, …; lanes and blocks fold pairwise."""
+    blocks = np.zeros((-(-terms.size // BLOCK), BLOCK // LANES, LANES))
+    blocks.reshape(-1)[: terms.size] = terms.reshape(-1)
+    lanes = np.zeros((len(blocks), LANES))
+    for row in range(BLOCK // LANES):
+        lanes = lanes + blocks[:, row]
+    while lanes.shape[1] > 1:  # lane j takes lane j + half
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return fold(lanes[:, 0])
+
+
+def sum_of_squares(x: np.ndarray) -> float:
+    return ordered_sum(np.square(x.astype(np.float64)))
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round float32 to nearest even, as bits."""
+    u = x.view(np.uint32).astype(np.int64)
+    rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16
+    return np.where(np.isnan(x), u >> 16 | 0x40, rounded).astype(np.uint16)
+
+
+class Tensor:
+    """What belongs to one parameter; unit_factor is a column that scales slices along the first axis."""
+
+    def __init__(self, p: np.ndarray, dtype: Any, states: int) -> None:
+        self.p = np.array(p, dtype, order="C")
+        self.states = [np.zeros_like(self.p) for _ in range(states)]
+        self.slow, self.ema, self.shadow = self.p.copy(), self.p.copy(), np.zeros(p.shape, np.uint16)
+        self.raw = self.p
+        self.scale = 1.0
+        self.unit_factor = np.ones(1)
+
+
+class Reference:
+    """The steps of one optimizer. `dtype`: compute in it, instead of in each parameter's own type."""
+
+    def __init__(self, case: Case, params: list[np.ndarray], dtype: Any = None, **options: Any) -> None:
+        like = case.make([np.zeros(1)], **options)
+        self.rule, self.flags = like.rule, like.rule.flag_tuple(like._flags)
+        self.kept = like.rule.kept(like._flags)
+        self.values = {key: value for key, value in like.groups[0].items() if key != "params"}
+        self.s = like._settings
+        self.tensors = [Tensor(p, dtype or p.dtype, len(self.rule.states)) for p in params]
+        self.t = 0
+        self.grad_norm: float | None = None
+        self.clip_factor = 1.0
+
+    @property
+    def params(self) -> list[np.ndarray]:
+        return [tensor.p for tensor in self.tensors]
+
+    def step(self, grads: list[np.ndarray], loss_scale: float = 1.0, reduce: str | None = None) -> bool:
+        """Whether the step was taken."""
+        scale = 1.0 / loss_scale
+        with np.errstate(all="ignore"):
+            for tensor, g in zip(self.tensors, grads, strict=True):
+                self._take(tensor, g, reduce)
+            if not self._condition(scale):
+                return False
+            self.t += 1
+            total = scale * self.clip_factor * (-1.0 if self.s.maximize else 1.0)
+            for tensor in self.tensors:
+                self._update(tensor, total)
+        return True
+
+    def _take(self, tensor: Tensor, g: np.ndarray, reduce: str | None) -> None:
+        tensor.raw = np.asarray(g).astype(tensor.p.dtype)
+        tensor.scale = 1.0
+        if reduce is not None:
+            samples = tensor.raw
+            tensor.raw = samples[0]
+            for sample in samples[1:]:
+                tensor.raw = tensor.raw + sample
+            tensor.scale = 1.0 / len(samples) if reduce == "mean" else 1.0
+
+    def _condition(self, scale: float) -> bool:
+        """Norms, clipping and the policy on non-finite gradients; whether the step goes on."""
+        s, tensors = self.s, self.tensors
+        if s.clip_unit_norm is not None:
+            for tensor in tensors:
+                tensor.unit_factor = self._unit_factors(tensor, scale)
+        if not s.needs_sums:
+            return True
+        squares = [sum_of_squares(tensor.raw) for tensor in tensors]
+        scaled = [square * np.square(tensor.scale) for square, tensor in zip(squares, tensors, strict=True)]
+        self.grad_norm = scale * float(np.sqrt(fold(scaled)))
+        if s.nonfinite == "skip" and not all(np.isfinite(tensor.raw).all() for tensor in tensors):
+            return False
+        if s.clip_norm is not None:
+            self.clip_factor = float(np.minimum(1.0, s.clip_norm / (self.grad_norm + 1e-6)))
+        if s.clip_tensor_norm is not None:
+            for tensor, square in zip(tensors, squares, strict=True):
+                norm = float(np.sqrt(square)) * tensor.scale * scale
+                tensor.scale *= float(np.minimum(1.0, s.clip_tensor_norm / (norm + 1e-6)))
+        return True
+
+    def _unit_factors(self, tensor: Tensor, scale: float) -> np.ndarray:
+        g, p = tensor.raw, tensor.p
+        rows = zip(g, p, strict=True) if g.ndim > 1 else [(g, p)]
+        factors = []
+        for row, weights in rows:
+            norm = np.sqrt(np.float64(sum_of_squares(row))) * (scale * tensor.scale)
+            limit = self.s.clip_unit_norm * np.maximum(np.sqrt(sum_of_squares(weights)), 1e-3)
+            factors.append(np.minimum(1.0, limit / norm))
+        return np.array(factors).reshape((-1,) + (1,) * max(g.ndim - 1, 0))
+
+    def _update(self, tensor: Tensor, total: float) -> None:
+        v, kind = self.values, tensor.p.dtype.type
+        p, lr = tensor.p, v["lr"] * v["lr_scale"]
+        factor = ((total * tensor.scale) * tensor.unit_factor).astype(tensor.p.dtype)
+        g = (tensor.raw * factor).reshape(p.shape)
+        limit = kind(v["clip_value"])
+        g = np.where(g > limit, limit, np.where(g < -limit, -limit, g))
+        hyper = {name: v[name] for name in self.rule.hypers} | {"lr": lr}
+        mode = self.s.decay_mode(self.rule) if self.s.has_extra_decay(self.rule) else None
+        decay = hyper["weight_decay"] if mode else 0.0
+        if mode:
+            hyper["weight_decay"] = 0.0
+        l2 = decay if mode == "coupled" else 0.0
+        l1 = v["l1"] if self.s.l1_mode == "subgradient" else 0.0
+        if l1 or l2:
+            sign = (p > 0).astype(kind) - (p < 0).astype(kind)
+            g = g + (kind(l2) * p + kind(l1) * sign)
+        if mode in ("decoupled", "independent"):
+            p = p * kind(1.0 - (lr * decay if mode == "decoupled" else decay))
+        p = p + self._rule(tensor, hyper, g, p)
+        tensor.p = self._after(tensor, p, kind, lr)
+
+    def _rule(self, tensor: Tensor, hyper: dict[str, float], g: np.ndarray, p: np.ndarray) -> np.ndarray:
+        prepared = self.rule.prepare(hyper, self.t)
+        scalars = type(prepared)(*map(p.dtype.type, prepared))
+        delta, *states = self.rule.update(self.flags, scalars, g, p, *tensor.states)
+        for k, name in enumerate(self.rule.states):
+            if name in self.kept:
+                tensor.states[k] = states[k]
+        return delta
+
+    def _after(self, tensor: Tensor, p: np.ndarray, kind: Any, lr: float) -> np.ndarray:
+        s, v = self.s, self.values
+        if s.l1_mode == "proximal" and v["l1"]:
+            threshold = kind(lr * v["l1"])
+            outside = np.where(p > threshold, p - threshold, np.where(p < -threshold, p + threshold, p))
+            p = np.where((p >= -threshold) & (p <= threshold), kind(0), outside)
+        if s.lookahead is not None and self.t % s.lookahead[0] == 0:
+            tensor.slow = p = tensor.slow + kind(s.lookahead[1]) * (p - tensor.slow)
+        if s.ema_decay is not None:
+            tensor.ema = tensor.ema + kind(1.0 - v["ema_decay"]) * (p - tensor.ema)
+        if s.shadow is not None:
+            narrow = p.astype(np.float32)
+            tensor.shadow = narrow.astype(np.float16) if s.shadow == "float16" else to_bfloat16(narrow)
+        return p
+
+    def arrays(self) -> dict[str, list[np.ndarray]]:
+        """As cases.arrays_of."""
+        states = {
+            f"state {name}": [tensor.states[k] for tensor in self.tensors]
+            for k, name in enumerate(self.rule.states)
+            if name in self.kept
+        }
+        on = {"slow": self.s.lookahead, "ema": self.s.ema_decay, "shadow": self.s.shadow}
+        extra = {kind: [getattr(t, kind) for t in self.tensors] for kind, option in on.items() if option is not None}
+        return {"params": self.params, **states, **extra}

@@ -1,0 +1,205 @@
+"""Every rule computes what its source says: against torch, Keras and optax, and against wider references for long runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    CASES,
+    FIRST_CASES,
+    SIZES,
+    Case,
+    by_backend,
+    by_case,
+    by_dtype,
+    by_rule,
+    gradients,
+    moderate_arrays,
+    random_arrays,
+)
+from peers import peer
+from reference import Reference
+from tolerances import LONG_RUN_FLOAT32, LONG_RUN_FLOAT64, PEER_FLOAT32, PEER_FLOAT64, SOAK_FLOAT32, Drift
+
+import fastupdate as fu
+
+STEPS = 12
+TORCH = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
+KERAS = {"momentum": "SGD"}
+OPTAX = {"sgd": "sgd", "rmsprop": "rmsprop", "adam": "adam", "adamw": "adamw"}
+
+by_maximize = pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
+
+
+def cases_of(*tables: dict[str, str]) -> Any:
+    return pytest.mark.parametrize("case", [c for c in CASES if any(c.rule in t for t in tables)], ids=str)
+
+
+def run(case: Case, params: list[np.ndarray], grads: list[list[np.ndarray]], **options: Any) -> fu.Optimizer:
+    opt = case.make(params, **options)
+    for step in grads:
+        opt.step(step)
+    return opt
+
+
+def test_every_rule_has_a_peer():
+    """A rule that only our own mirror vouches for could be wrong in both. Later rules add their peer to a table."""
+    assert set(TORCH) | set(KERAS) | set(OPTAX) >= set(fu.rules.names())
+
+
+PEER_SIZES = [0, 1, 7, 16, 33, 1025]  # test_sizes has the rest
+
+
+def moderate_gradients(dtype: Any, sizes: list[int]) -> list[list[np.ndarray]]:
+    return [moderate_arrays(20 + k, sizes, dtype) for k in range(STEPS)]
+
+
+@by_maximize
+@by_dtype
+@by_backend
+@cases_of(TORCH)
+def test_torch(case, backend, dtype, maximize):
+    torch = peer("torch")
+    params = moderate_arrays(1, PEER_SIZES, dtype)
+    theirs = [torch.tensor(p) for p in params]
+    drift = [Drift(p) for p in params]
+    optimizer = getattr(torch.optim, TORCH[case.rule])(theirs, **case.kwargs, maximize=maximize, foreach=False)
+    opt = case.make(params, maximize=maximize, backend=backend)
+    for grads in moderate_gradients(dtype, PEER_SIZES):
+        for p, g in zip(theirs, grads, strict=True):
+            p.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+        opt.step(grads)
+        for d, p, q in zip(drift, params, theirs, strict=True):
+            d.compare(p, q.numpy())
+    assert max(d.worst for d in drift) <= (PEER_FLOAT32 if dtype == np.float32 else PEER_FLOAT64)
+
+
+@by_dtype
+@by_backend
+@cases_of(KERAS)
+def test_keras(case, backend, dtype, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    keras = peer("keras")
+    h = case.kwargs
+    params = moderate_arrays(1, PEER_SIZES[1:], dtype)
+    theirs = [keras.Variable(p.copy(), dtype=p.dtype.name) for p in params]
+    sgd = keras.optimizers.SGD(h["lr"], momentum=h["beta"], nesterov=h.get("nesterov", False))
+    sgd.build(theirs)
+    drift = [Drift(p) for p in params]
+    opt = case.make(params, backend=backend)
+    for grads in moderate_gradients(dtype, PEER_SIZES[1:]):
+        penalised = [g + dtype(h["weight_decay"]) * np.asarray(p.numpy()) for g, p in zip(grads, theirs, strict=True)]
+        sgd.apply(penalised, theirs)  # Keras' own decay is decoupled
+        opt.step(grads)
+        for d, p, q in zip(drift, params, theirs, strict=True):
+            d.compare(p, np.asarray(q.numpy()))
+    assert max(d.worst for d in drift) <= (PEER_FLOAT32 if dtype == np.float32 else PEER_FLOAT64)
+
+
+def optax_chain(optax: Any, case: Case) -> Any:
+    """The same step from optax' parts; the L2 penalty is added to the gradient as the rule does."""
+    h = case.kwargs
+    lr, decay = h["lr"], h["weight_decay"]
+    penalty = optax.add_decayed_weights(decay)
+    if case.rule == "sgd":
+        return optax.chain(penalty, optax.sgd(lr, h.get("momentum"), h.get("nesterov", False)))
+    if case.rule == "rmsprop":
+        core = optax.scale_by_stddev if h.get("centered") else optax.scale_by_rms
+        trace = [optax.trace(h["momentum"])] if "momentum" in h else []
+        return optax.chain(penalty, core(h["alpha"], h["eps"], eps_in_sqrt=False), *trace, optax.scale(-lr))
+    betas = dict(zip(("b1", "b2"), h["betas"], strict=True))
+    if case.rule == "adamw":
+        return optax.adamw(lr, **betas, eps=h["eps"], weight_decay=decay)
+    return optax.chain(penalty, optax.adam(lr, **betas, eps=h["eps"]))
+
+
+# optax' AMSGrad takes the maximum of corrected v, and it has no dampening.
+OPTAX_CASES = [c for c in CASES if c.rule in OPTAX and not {"amsgrad", "dampening"} & set(c.kwargs)]
+
+
+@by_backend
+@pytest.mark.parametrize("case", OPTAX_CASES, ids=str)
+def test_optax(case, backend):
+    jax, optax = peer("jax"), peer("optax")
+    params = moderate_arrays(1, PEER_SIZES, np.float32)
+    theirs = [jax.numpy.array(p) for p in params]
+    chain = optax_chain(optax, case)
+    state = chain.init(theirs)
+    drift = [Drift(p) for p in params]
+    opt = case.make(params, backend=backend)
+    for grads in moderate_gradients(np.float32, PEER_SIZES):
+        updates, state = chain.update([jax.numpy.array(g) for g in grads], state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        opt.step(grads)
+        for d, p, q in zip(drift, params, theirs, strict=True):
+            d.compare(p, np.asarray(q))
+    assert max(d.worst for d in drift) <= PEER_FLOAT32
+
+
+@by_maximize
+@by_dtype
+@by_backend
+@by_case
+def test_sizes(case, backend, dtype, maximize):
+    """Every size alone in its list, so that no neighbour hides what happens beyond an end."""
+    for n in SIZES:
+        guarded = random_arrays(3, [n + 8], dtype)[0]
+        before = guarded.copy()
+        reference = Reference(case, [guarded[4 : n + 4]], maximize=maximize)
+        grads = gradients(4, 2, [n], dtype)
+        run(case, [guarded[4 : n + 4]], grads, backend=backend, maximize=maximize)
+        for g in grads:
+            reference.step(g)
+        assert guarded[4 : n + 4].tobytes() == reference.params[0].tobytes(), n
+        assert guarded[:4].tobytes() == before[:4].tobytes(), f"before an array of {n}"
+        assert guarded[n + 4 :].tobytes() == before[n + 4 :].tobytes(), f"after an array of {n}"
+
+
+def mirror_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray, None]:
+    """Takes gradients, yields parameters: the rule's readable form in the type of p and nothing else, for speed."""
+    like = case.make([np.zeros(1)])
+    rule, flags = like.rule, like.rule.flag_tuple(like._flags)
+    states = [np.zeros_like(p) for _ in rule.states]
+    kind = p.dtype.type
+    t = 0
+    while True:
+        g = yield p
+        t += 1
+        prepared = rule.prepare(like.groups[0], t)
+        delta, *states = rule.update(flags, type(prepared)(*map(kind, prepared)), g.astype(kind), p, *states)
+        p = p + delta
+
+
+def long_run(case: Case, dtype: Any, steps: int, n: int = 16) -> float:
+    """The largest distance from a reference in a wider type over so many steps, in ulp."""
+    p = random_arrays(5, [n], dtype)[0]
+    drift, reference = Drift(p), mirror_steps(case, p.astype(np.float64 if dtype == np.float32 else np.longdouble))
+    next(reference)
+    recorded = gradients(6, 101, [n], dtype)  # a prime number, so that no period of the rule's meets it
+    buffer = np.empty_like(p)
+    opt = case.make([p])
+    opt.bind([buffer])
+    for k in range(steps):
+        buffer[:] = recorded[k % len(recorded)][0]
+        opt.step()
+        expected = reference.send(buffer)
+        if k % 97 == 0 or k == steps - 1:
+            drift.compare(p, expected)
+    assert opt.step_count == steps
+    return drift.worst
+
+
+@by_dtype
+@by_case
+def test_ten_thousand_steps(case, dtype):
+    assert long_run(case, dtype, 10**4) <= (LONG_RUN_FLOAT32 if dtype == np.float32 else LONG_RUN_FLOAT64)
+
+
+@by_rule
+def test_soak(case):
+    assert long_run(case, np.float32, 10**5, n=8) <= SOAK_FLOAT32

@@ -1,0 +1,314 @@
+"""The demonstration: the network, the data it reads, and the command `fastupdate train`."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastupdate as fu
+from fastupdate.cli import main
+
+pytest.importorskip("sklearn", reason="needs the extra 'demo'")
+pytest.importorskip("matplotlib", reason="needs the extra 'demo'")
+pytest.importorskip("rich", reason="needs the extra 'demo'")
+
+from fastupdate.demo import DemoError, data, report, train
+from fastupdate.demo.network import MLP, softmax_cross_entropy
+
+COMMAND = [sys.executable, "-m", "fastupdate", "train"]
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load_digits()
+
+
+def train_quietly(rule: str, digits: data.Dataset, **settings: float) -> train.Run:
+    settings = {"epochs": digits.epochs, "batch_size": digits.batch_size, "seed": 0} | settings
+    return train.train(rule, digits, train.Settings(**settings), report.LineProgress(width=8))
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_those_of_the_loss() -> None:
+    """Central differences of the loss, in float64, for every weight of a small network."""
+    rng = np.random.default_rng(0)
+    network = MLP((5, 7, 6, 3), rng)
+    network.params = {name: p.astype(np.float64) for name, p in network.params.items()}
+    network.grads = {name: np.full(p.shape, np.nan) for name, p in network.params.items()}
+    x, labels = rng.standard_normal((4, 5)), np.array([0, 2, 1, 2])
+    network.compute_gradients(x, labels)
+    for name, p in network.params.items():
+        for index in np.ndindex(p.shape):
+            kept, losses = p[index], []
+            for p[index] in (kept - 1e-6, kept + 1e-6):
+                losses.append(softmax_cross_entropy(network.forward(x)[-1], labels)[0])
+            p[index] = kept
+            assert network.grads[name][index] == pytest.approx((losses[1] - losses[0]) / 2e-6, abs=1e-8)
+
+
+def test_gradient_buffers_stay_where_they_are() -> None:
+    network = MLP((5, 7, 3), np.random.default_rng(0))
+    before = {name: (id(g), g.ctypes.data, g.dtype, g.shape) for name, g in network.grads.items()}
+    network.compute_gradients(np.ones((2, 5), np.float32), np.array([0, 1]))
+    assert {name: (id(g), g.ctypes.data, g.dtype, g.shape) for name, g in network.grads.items()} == before
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    loss, d_logits = softmax_cross_entropy(np.array([[1000.0, 0.0]], np.float32), np.array([1]))
+    assert loss == 1000.0
+    assert np.array_equal(d_logits, [[1.0, -1.0]])
+
+
+def test_mini_batches_cover_every_image_once() -> None:
+    batches = list(train.mini_batches(10, 4, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert sorted(np.concatenate(batches)) == list(range(10))
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", fu.rules.names())
+def test_reaches_97_percent_and_agrees_with_numpy(rule: str, digits: data.Dataset) -> None:
+    run = train_quietly(rule, digits)
+    assert run.accuracies[-1] >= 0.97
+    assert run.difference <= 1e-6
+    assert run.update_seconds > 0
+    assert run.numpy_seconds > 0
+
+
+def test_same_seed_same_bits(digits: data.Dataset) -> None:
+    digests = [train_quietly("adamw", digits, epochs=2, seed=seed).digest for seed in (3, 3, 4)]
+    assert digests[0] == digests[1] != digests[2]
+    assert re.fullmatch("[0-9a-f]{12}", digests[0])
+
+
+def test_numpy_twin_notices_a_wrong_update(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "numpy_update", lambda *_: None)
+    assert train_quietly("sgd", digits, epochs=1).difference > 1e-2
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_lines_in_a_pipe(tmp_path: Path) -> None:
+    rules, epochs = ["sgd", "adamw"], 2
+    picture = tmp_path / "curves.png"
+    arguments = ["--rule", *rules, "--epochs", str(epochs), "--out", str(picture)]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    progress = [line.split()[:3] for line in done.stdout.splitlines() if " epoch " in line]
+    assert progress == [[rule, "epoch", f"{epoch}/{epochs}"] for rule in rules for epoch in (1, 2)]
+    table = [line.split()[0] for line in done.stdout.partition("rule ")[2].splitlines()[2:4]]
+    assert table == rules
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bar_on_a_terminal(tmp_path: Path) -> None:
+    here, there = pty.openpty()
+    arguments = ["--epochs", "1", "--batch-size", "64", "--out", str(tmp_path / "curves.png")]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=there, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(there)
+        shown = b""
+        while part := _read(here):
+            shown += part
+    os.close(here)
+    assert process.returncode == 0
+    assert b"\x1b[" in shown
+    assert "━".encode() in shown
+    assert b"100%" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way of saying that the other side has closed
+        return b""
+
+
+def test_every_rule_by_one_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--rule", "all", "--epochs", "1", "--batch-size", "128", "--out", str(tmp_path / "curves.png")]
+    assert main(["train", *arguments]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line]
+    assert shown == fu.rules.names()
+
+
+def test_divergence_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--rule", "sgd", "--lr", "1e30", "--epochs", "5", "--out", str(tmp_path / "curves.png")]
+    assert main(["train", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert err == "fastupdate train: sgd diverged in epoch 1: try a smaller --lr\n"
+    assert out.count(" epoch ") == 1
+
+
+def test_help_is_quick() -> None:
+    """No help text waits for a library that only the training needs."""
+    code = (
+        "import sys; from fastupdate.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: print({'sklearn', 'rich', 'matplotlib', 'scipy', 'numba'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--batch-size" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    assert ", ".join(fu.rules.names()) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rule", "adamm"], "--rule: unknown rule 'adamm'; choose from "),
+        (["--rule"], "argument --rule: expected at least one argument"),
+        (["--epochs", "-1"], "argument --epochs: expected a positive integer, received '-1'"),
+        (["--epochs", "0"], "argument --epochs: expected a positive integer, received '0'"),
+        (["--epochs", "2.5"], "argument --epochs: expected a positive integer, received '2.5'"),
+        (["--batch-size", "0"], "argument --batch-size: expected a positive integer, received '0'"),
+        (["--lr", "nan"], "argument --lr: expected a finite number above 0, received 'nan'"),
+        (["--lr", "inf"], "argument --lr: expected a finite number above 0, received 'inf'"),
+        (["--lr", "-1"], "argument --lr: expected a finite number above 0, received '-1'"),
+        (["--lr", "fast"], "argument --lr: expected a finite number above 0, received 'fast'"),
+        (["--seed", "-1"], "argument --seed: expected an integer, 0 or above, received '-1'"),
+        (["--backend", "abacus"], "backend: expected one of "),
+        (["--data", "no/such/folder"], "--data: no folder no/such/folder"),
+        (["--out", "no/such/folder/curves.png"], "--out: cannot write no/such/folder/curves.png: No such file"),
+        (["--out", "curves.pdf"], "--out: expected a file name that ends in .png, received curves.pdf"),
+        (["--speed", "9"], "unrecognized arguments: --speed 9"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_arguments_get_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_refusal(arguments, message, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib.figure"])
+def test_missing_extra_is_named(module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    check_refusal(["--epochs", "1"], "pip install 'fastupdate[demo]'", capsys)
+
+
+def test_missing_rich_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    check_refusal(["--epochs", "1"], "the progress bar needs rich: pip install 'fastupdate[demo]'", capsys)
+
+
+def check_refusal(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out == ""
+    assert err.startswith("fastupdate")
+    assert ": error: " in err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+# -- IDX files --------------------------------------------------------------------------------------------------------
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    content = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_folder(folder: Path, suffix: str = "") -> None:
+    """Thirty training and ten test images of 3 x 4 pixels, in three classes that a network can tell apart."""
+    for part, count in (("train", 30), ("t10k", 10)):
+        labels = np.arange(count) % 3
+        images = np.zeros((count, 3, 4))
+        images[np.arange(count), labels] = 255
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_folder_is_read(suffix: str, tmp_path: Path) -> None:
+    write_folder(tmp_path, suffix)
+    images = data.load(tmp_path)
+    assert images.train_images.shape == (30, 12)
+    assert images.test_images.shape == (10, 12)
+    assert images.train_images.dtype == np.float32
+    assert images.train_images[1].tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 4
+    assert images.test_labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert images.classes == 3
+
+
+def test_idx_folder_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path)
+    picture = tmp_path / "curves.png"
+    assert main(["train", "--data", str(tmp_path), "--batch-size", "8", "--epochs", "5", "--out", str(picture)]) == 0
+    assert "epoch 5/5" in capsys.readouterr().out
+    assert picture.exists()
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (IMAGES, lambda content: content[:-1], "declares 360 bytes of data and holds 359"),
+        (IMAGES, lambda content: content + b"\0", "declares 360 bytes of data and holds 361"),
+        (IMAGES, lambda content: content[:10], "is not an IDX file of bytes in 3 dimension(s)"),
+        (IMAGES, lambda content: b"", "is not an IDX file of bytes in 3 dimension(s)"),
+        (IMAGES, lambda content: b"\x00\x00\x0d\x03" + content[4:], "is not an IDX file of bytes in 3 dimension(s)"),
+        (IMAGES, lambda content: content[:4] + b"\xff" * 12, "declares 79228162458924105385300197375 bytes"),
+        (IMAGES, lambda content: content[:4] + struct.pack(">III", 0, 3, 4), "train has no images"),
+        (IMAGES, lambda content: content[:4] + struct.pack(">III", 30, 2, 6) + content[16:], None),
+        (IMAGES, lambda content: content[:4] + struct.pack(">III", 20, 3, 6) + content[16:], "20 images and 30 labels"),
+        (IMAGES, lambda content: content[:4] + struct.pack(">III", 30, 3, 2) + content[16:196], "have 6 pixels, test"),
+        (LABELS, lambda content: None, "has neither t10k-labels-idx1-ubyte nor t10k-labels-idx1-ubyte.gz"),
+        (LABELS, lambda content: content[:7] + b"\x09" + content[8:-1], "t10k has 10 images and 9 labels"),
+    ],
+)
+def test_malformed_idx_gets_one_line(
+    name: str, change: object, message: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path)
+    path = tmp_path / name
+    content = change(path.read_bytes())
+    path.unlink() if content is None else path.write_bytes(content)
+    if message is None:
+        assert data.load(tmp_path).train_images.shape == (30, 12)
+    else:
+        check_refusal(["--data", str(tmp_path), "--out", str(tmp_path / "curves.png")], message, capsys)
+
+
+@pytest.mark.parametrize("damage", [lambda z: z[:-9], lambda z: z[:20] + b"\xff\xff" + z[22:], lambda z: b"no gzip"])
+def test_damaged_gzip_gets_one_line(damage: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path, ".gz")
+    path = tmp_path / f"{IMAGES}.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    check_refusal(["--data", str(tmp_path), "--out", str(tmp_path / "curves.png")], f"{path} is damaged: ", capsys)
+
+
+def test_unreadable_idx_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_folder(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DemoError, match="--data: cannot read .*: Permission denied"):
+        data.load(tmp_path)
