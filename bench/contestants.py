@@ -1,7 +1,7 @@
 """AdamW as each library offers it: one class per contestant, each over arrays of its own.
 
 A contestant is made, warmed up and asked for `step` many times; `before(steps)` is called, untimed, ahead of every
-timed run of that many steps. `moved()` then tells what the steps did, so that all can be compared.
+timed run of that many steps. `outcome()` then tells what the steps did, so that all can be compared.
 """
 
 from __future__ import annotations
@@ -69,17 +69,23 @@ class Contestant:
         """The parameters, as NumPy arrays."""
         return [np.asarray(p) for p in self.params]
 
-    def moved(self) -> list[Array]:
-        """How far every parameter is from where it began."""
-        return [np.asarray(p - start) for p, start in zip(self.results(), self.workload.parameters(), strict=True)]
+    def moved(self, arrays: list[Array]) -> list[Array]:
+        """How far arrays are from where the parameters began."""
+        return [np.asarray(a - start) for a, start in zip(arrays, self.workload.parameters(), strict=True)]
+
+    def outcome(self) -> dict[str, list[Array]]:
+        """What the steps did, by name."""
+        return {"parameters": self.moved(self.results())}
 
 
 class Fastupdate(Contestant):
     name = "fastupdate"
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
-        self.optimizer = fu.AdamW(self.params, **HYPERS)
+        fu.set_num_threads(threads)
+        self.optimizer = fu.AdamW(self.params, **HYPERS, **self.options)
         if workload.fresh:
             self.step = lambda: self.optimizer.step(self.next_gradients())
         else:
@@ -198,7 +204,7 @@ class Torch(Contestant):
     """torch.optim.AdamW, over torch's own memory."""
 
     modules = ("torch",)
-    options: ClassVar[dict[str, bool]] = {}
+    options: ClassVar[dict[str, bool]] = {}  # of torch.optim.AdamW
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
@@ -301,6 +307,7 @@ class Thinc(Contestant):
         self.params = [np.atleast_1d(p) for p in self.params]
         self.grads = [np.atleast_1d(g) for g in self.grads]
         self.keys = [(k, "w") for k in range(len(self.params))]
+        self.buffers: list[list[Array]] = []
 
     def before(self, steps: int) -> None:
         if self.workload.fresh or len(self.buffers) != steps:
@@ -309,8 +316,6 @@ class Thinc(Contestant):
             for array, g in zip(buffer, self.grads, strict=True):
                 np.copyto(array, g)
         self.sets = list(self.buffers)
-
-    buffers: list[list[Array]] = []  # noqa: RUF012 (replaced, never changed)
 
     def step(self) -> None:
         for key, p, g in zip(self.keys, self.params, self.next_gradients(), strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contestants import Contestant
+from bench.workloads import Array
 
 Times = NDArray[np.float64]
 
@@ -90,7 +91,7 @@ def take_turns(reference: Contestant, peer: Contestant, protocol: Protocol) -> P
     gc.collect()
     gc.disable()
     try:
-        steps = protocol.steps or _steps(timed_run(reference, 3, disturb), timed_run(peer, 3, disturb), protocol.quick)
+        steps = protocol.steps or _steps(reference, peer, disturb, protocol.quick)
         times = np.array(
             [
                 [timed_run(reference, steps, disturb), timed_run(peer, steps, disturb)]
@@ -102,12 +103,18 @@ def take_turns(reference: Contestant, peer: Contestant, protocol: Protocol) -> P
     return Pair(times[:, 0], times[:, 1], steps)
 
 
-def _steps(reference: float, peer: float, quick: bool) -> int:
-    return min(math.ceil(SAMPLE / min(reference, peer)), 10 if quick else MOST_STEPS)
+def _steps(reference: Contestant, peer: Contestant, disturb: Callable[[], object], quick: bool) -> int:
+    """As many steps as the faster one takes in 2 ms; the first runs warm up."""
+    seconds = [min(timed_run(c, 2, disturb) for _ in range(2)) for c in (reference, peer)]
+    return min(math.ceil(SAMPLE / min(seconds)), 10 if quick else MOST_STEPS)
 
 
 def difference(a: Contestant, b: Contestant) -> float:
-    """The largest difference between two results, relative to the largest entry of each array's group."""
-    pairs = list(zip(a.moved(), b.moved(), strict=True))
-    scale = max(float(np.abs(x).max()) for x, _ in pairs)
-    return max(float(np.abs(x - y).max()) for x, y in pairs) / scale
+    """The largest difference between what two contestants did, relative to the largest value of its kind."""
+    ours, theirs = a.outcome(), b.outcome()
+    return max(_relative_difference(ours[name], theirs[name]) for name in ours)
+
+
+def _relative_difference(xs: list[Array], ys: list[Array]) -> float:
+    largest = max(float(np.abs(x).max()) for x in xs)
+    return max(float(np.abs(x - y).max()) for x, y in zip(xs, ys, strict=True)) / largest

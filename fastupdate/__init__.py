@@ -1,29 +1,20 @@
 """fastupdate: the step between gradients and new weights, in one pass and one call, with the same bits everywhere."""
 
-from fastupdate import functional, groups, rules, schedules
-from fastupdate.checkpoint import CheckpointError, load
-from fastupdate.information import info
-from fastupdate.optimizer import BusyError, Optimizer
-from fastupdate.report import Report
-from fastupdate.rules import SGD, Adam, AdamW, Momentum, RMSprop
-from fastupdate.threads import get_num_threads, set_num_threads
-
-__all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "BusyError",
-    "CheckpointError",
-    "Momentum",
-    "Optimizer",
-    "RMSprop",
-    "Report",
-    "functional",
-    "get_num_threads",
-    "groups",
-    "info",
-    "load",
-    "rules",
-    "schedules",
-    "set_num_threads",
-]
+from fastupdate import functional as functional
+from fastupdate import groups as groups
+from fastupdate import rules as rules
+from fastupdate import schedules as schedules
+from fastupdate.checkpoint import CheckpointError as CheckpointError
+from fastupdate.checkpoint import load as load
+from fastupdate.information import info as info
+from fastupdate.monitor import Monitor as Monitor
+from fastupdate.optimizer import BusyError as BusyError
+from fastupdate.optimizer import Optimizer as Optimizer
+from fastupdate.report import Report as Report
+from fastupdate.rules.adam import Adam as Adam
+from fastupdate.rules.adamw import AdamW as AdamW
+from fastupdate.rules.momentum import Momentum as Momentum
+from fastupdate.rules.rmsprop import RMSprop as RMSprop
+from fastupdate.rules.sgd import SGD as SGD
+from fastupdate.threads import get_num_threads as get_num_threads
+from fastupdate.threads import set_num_threads as set_num_threads

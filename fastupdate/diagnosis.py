@@ -109,7 +109,7 @@ def find_overshooting(evidence: Evidence) -> Finding | None:
     """
     half = len(evidence.loss) // 2
     later = float(np.median(evidence.loss[half:]))
-    before = float(np.fmin(evidence.loss[:half].max(), evidence.first_loss.max()))
+    before = float(np.fmin(evidence.loss[:half].max(), evidence.first_loss[0]))
     weight, update = (np.linalg.norm(evidence.tensors[half:][f"{name}_norm"], axis=1) for name in ("weight", "update"))
     if not (later > before and np.median(update) > LARGE_RATIO * np.median(weight)):
         return None

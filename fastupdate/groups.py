@@ -114,6 +114,8 @@ def matcher(pattern: Pattern) -> Callable[[str], bool]:
         return re.compile(fnmatch.translate(pattern)).match  # type: ignore[return-value]
     if isinstance(pattern, re.Pattern):
         return lambda name: pattern.search(name) is not None
+    if not isinstance(pattern, Iterable):
+        raise TypeError(f"[fastupdate] pattern: expected a glob, a regular expression or several, received {pattern!r}")
     tests = [matcher(p) for p in pattern]
     return lambda name: any(test(name) for test in tests)
 

@@ -194,7 +194,11 @@ def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_arguments_get_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check_refusal(arguments, message, capsys)
@@ -202,7 +206,9 @@ def test_wrong_arguments_get_one_line(
 
 
 @pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib.figure"])
-def test_missing_extra_is_named(module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_named(
+    module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     check_refusal(["--epochs", "1"], "pip install 'fastupdate[demo]'", capsys)
 
@@ -310,5 +316,5 @@ def test_unreadable_idx_gets_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
 
     write_folder(tmp_path)
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(DemoError, match="--data: cannot read .*: Permission denied"):
+    with pytest.raises(DemoError, match=r"--data: cannot read .*: Permission denied"):
         data.load(tmp_path)

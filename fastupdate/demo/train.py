@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastupdate as fu
-from fastupdate.demo import DemoError
+from fastupdate.demo import DemoError, require
 from fastupdate.demo.data import Dataset
 from fastupdate.demo.network import MLP, Floats
 
@@ -63,9 +63,18 @@ class Progress(Protocol):
     def epoch(self, loss: float, accuracy: float) -> None: ...
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a training that diverges is reported once, as such
 def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
-    """Train a network from scratch with one rule. The same seed starts every rule from the same weights and batches."""
+    """Train a network from scratch with one rule. The same seed starts every rule from the same weights and batches.
+
+    Matrix products run on one thread: how they are shared out among threads changes their last bits, the same seed
+    would give other weights on another number of cores, and these are too small to gain by it.
+    """
+    one_thread = require("threadpoolctl", "the training").threadpool_limits(limits=1, user_api="blas")
+    with one_thread, np.errstate(over="ignore", invalid="ignore"):  # divergence is reported once, as such
+        return _train(rule, data, settings, progress)
+
+
+def _train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
     rng = np.random.default_rng(settings.seed)
     network = MLP((data.train_images.shape[1], *HIDDEN, data.classes), rng)
     images = len(data.train_images)

@@ -1,15 +1,16 @@
-"""The rules. Each module has the name of its header in csrc/rules and is documented there and here."""
+"""The rules. Each module here has the name of its header in csrc/rules, and the registry finds it by itself."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from fastupdate.optimizer import Optimizer
-from fastupdate.rules.adam import Adam
-from fastupdate.rules.adamw import AdamW
-from fastupdate.rules.momentum import Momentum
-from fastupdate.rules.rmsprop import RMSprop
-from fastupdate.rules.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Momentum", "RMSprop"]
-
-_registry: dict[str, type[Optimizer]] = {cls.rule.name: cls for cls in (globals()[name] for name in __all__)}
+_registry: dict[str, type[Optimizer]] = {
+    cls.rule.name: cls
+    for module in (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    for cls in vars(module).values()
+    if isinstance(cls, type) and issubclass(cls, Optimizer) and cls.__module__ == module.__name__
+}
 
 
 def names() -> list[str]:

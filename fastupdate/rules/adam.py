@@ -55,8 +55,10 @@ def update(flags: Any, s: Any, g: Any, p: Any, m: Any, v: Any, v_max: Any) -> tu
 class Adam(Optimizer):
     r"""Adam, as `torch.optim.Adam`: weight decay is L2 regularisation.
 
-    g ← ∇L + λw;  m ← β₁m + (1 − β₁)g;  v ← β₂v + (1 − β₂)g²;  w ← w − α·m̂/(√v̂ + ε)
-    with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ); amsgrad: v̂ from the largest v so far
+        g ← ∇L + λw
+        m ← β₁m + (1 − β₁)g             m̂ = m/(1 − β₁ᵗ)
+        v ← β₂v + (1 − β₂)g²            v̂ = v/(1 − β₂ᵗ), of the largest v so far with amsgrad
+        w ← w − α·m̂/(√v̂ + ε)
 
     Source: Kingma & Ba (ICLR 2015), algorithm 1; AMSGrad: Reddi, Kale & Kumar (ICLR 2018).
     """

@@ -18,8 +18,9 @@ def update(flags: Any, s: Any, g: Any, p: Any, m: Any, v: Any, v_max: Any) -> tu
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay, as `torch.optim.AdamW`.
 
-    m ← β₁m + (1 − β₁)∇L;  v ← β₂v + (1 − β₂)∇L²;  w ← w − α·(m̂/(√v̂ + ε) + λw)
-    with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ); amsgrad: v̂ from the largest v so far
+        m ← β₁m + (1 − β₁)∇L            m̂ = m/(1 − β₁ᵗ)
+        v ← β₂v + (1 − β₂)∇L²           v̂ = v/(1 − β₂ᵗ), of the largest v so far with amsgrad
+        w ← w − α·(m̂/(√v̂ + ε) + λw)
 
     Source: Loshchilov & Hutter (ICLR 2019), algorithm 2, with the decay times the learning rate.
     """

@@ -28,7 +28,9 @@ def update(flags: Any, s: Any, g: Any, p: Any, v: Any) -> tuple[Any, ...]:
 class Momentum(Optimizer):
     r"""Classical momentum: the learning rate is inside the velocity, as in Keras' SGD.
 
-    g ← ∇L + λw;  v ← βv − αg;  w ← w + v, or w + βv − αg with nesterov
+        g ← ∇L + λw
+        v ← βv − αg
+        w ← w + v                       w ← w + βv − αg with nesterov
 
     Equal to `SGD` only while the learning rate stays constant. Source: Polyak (1964); Sutskever et al. (ICML 2013).
     """

@@ -49,8 +49,11 @@ def update(flags: Any, s: Any, g: Any, p: Any, v: Any, g_mean: Any, b: Any) -> t
 class RMSprop(Optimizer):
     r"""RMSprop: the gradient over its running root mean square, as `torch.optim.RMSprop`.
 
-    g ← ∇L + λw;  v ← αv + (1 − α)g²;  w ← w − γ·g/(√v + ε)
-    centered:  ḡ ← αḡ + (1 − α)g, and √(v − ḡ²) for √v;  momentum μ:  b ← μb + g/(√v + ε), w ← w − γb
+        g ← ∇L + λw
+        v ← αv + (1 − α)g²
+        w ← w − γ·g/(√v + ε)
+        centered:     ḡ ← αḡ + (1 − α)g, and √(v − ḡ²) in place of √v
+        momentum μ:   b ← μb + g/(√v + ε), w ← w − γb
 
     Source: Tieleman & Hinton, Lecture 6.5 (2012); centered: Graves, arXiv:1308.0850, equations 38–45.
     Unlike torch, a v − ḡ² that rounding makes negative counts as zero instead of giving NaN.

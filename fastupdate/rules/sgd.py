@@ -36,7 +36,9 @@ def update(flags: Any, s: Any, g: Any, p: Any, b: Any) -> tuple[Any, ...]:
 class SGD(Optimizer):
     r"""Stochastic gradient descent with momentum outside the learning rate, as `torch.optim.SGD`.
 
-    g ← ∇L + λw;  b ← μb + (1 − dampening)·g  (b ← g in the first step);  w ← w − α·b, or w − α·(g + μb) with nesterov
+        g ← ∇L + λw
+        b ← μb + (1 − dampening)·g      b ← g in the first step
+        w ← w − αb                      w ← w − α(g + μb) with nesterov
 
     Source: Sutskever, Martens, Dahl & Hinton (ICML 2013), in the form of torch.optim.SGD. Without momentum there is no
     state.
