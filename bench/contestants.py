@@ -41,8 +41,8 @@ class Contestant:
         self.workload = workload
         self.threads = threads
         self.sets: list[list[Any]] = []  # gradient arrays of the steps to come
-        self.params = workload.parameters()
-        self.grads = workload.gradients()
+        self.params: list[Any] = workload.parameters()
+        self.grads: list[Any] = workload.gradients()
 
     @classmethod
     def problem(cls, workload: Workload) -> str | None:
@@ -203,8 +203,8 @@ def numba_kernels() -> tuple[Any, Any]:
 class Torch(Contestant):
     """torch.optim.AdamW, over torch's own memory."""
 
-    modules = ("torch",)
-    options: ClassVar[dict[str, bool]] = {}  # of torch.optim.AdamW
+    modules: ClassVar[tuple[str, ...]] = ("torch",)
+    options: ClassVar[dict[str, Any]] = {}  # of torch.optim.AdamW
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
@@ -282,7 +282,7 @@ class Optax(Contestant):
         self.grads = [jax.numpy.array(g) for g in self.grads]
         self.state = optimizer.init(self.params)
         self.update = jax.jit(update, donate_argnums=(0, 1))
-        self.wait = jax.block_until_ready
+        self.wait: Any = jax.block_until_ready
 
     @classmethod
     def problem(cls, workload: Workload) -> str | None:
@@ -301,9 +301,10 @@ class Thinc(Contestant):
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
-        from thinc.api import Adam
+        import thinc.api
 
-        self.optimizer = Adam(LR, L2=DECAY, beta1=BETA1, beta2=BETA2, eps=EPS, grad_clip=0.0, use_averages=False)
+        make: Any = thinc.api.Adam
+        self.optimizer = make(LR, L2=DECAY, beta1=BETA1, beta2=BETA2, eps=EPS, grad_clip=0.0, use_averages=False)
         self.params = [np.atleast_1d(p) for p in self.params]
         self.grads = [np.atleast_1d(g) for g in self.grads]
         self.keys = [(k, "w") for k in range(len(self.params))]

@@ -26,7 +26,7 @@ def facts(threads: int) -> dict[str, str]:
         "torch huge pages": "on" if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1" else "off (THP_MEM_ALLOC_ENABLE)",
         "load average": f"{load:.2f}{' (the machine is busy: figures will be wrong)' if load > 0.3 else ''}",
         "system": f"{platform.platform()}, Python {platform.python_version()}",
-        "fastupdate": f"{info['fastupdate']}, {info['backend chosen']}, {info.get('instruction set', 'no native module')}",
+        "fastupdate": f"{info['fastupdate']}, {info['backend chosen']}, {info.get('instruction set', 'not compiled')}",
         "OpenMP": str(info.get("openmp", "none")),
         **{name: _version(name) for name in PACKAGES},
     }

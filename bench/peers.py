@@ -115,17 +115,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else."""
     args = parser().parse_args(arguments)
     mode = "pipeline" if args.pipeline else "options" if args.options else "peers"
-    protocol = Protocol(args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode))
+    protocol = Protocol(
+        args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode)
+    )
     workloads = chosen_workloads(args.workloads or DEFAULTS[mode])
     begin, about = time.monotonic(), machine.facts(args.threads)
     rows: list[Row] = []
     absent: list[Absent] = []
     for measured in measure(mode, workloads, protocol):
-        print(f"{measured.workload}: {measured.contestant}", file=sys.stderr, flush=True)
         if isinstance(measured, Row):
             rows.append(measured)
         else:
             absent.append(measured)
+        outcome = f"{measured.ratio:.3g}" if isinstance(measured, Row) else "did not take part"
+        print(
+            f"{time.monotonic() - begin:4.0f} s  {measured.workload}: {measured.contestant}: {outcome}", file=sys.stderr
+        )
     print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
     print(table(rows, absent))
     print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")

@@ -3,6 +3,7 @@ per-tensor norms of gradients, weights and updates, by fastupdate and made of to
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,7 +59,8 @@ class FastupdatePipeline(FastupdateClip):
     def outcome(self) -> dict[str, list[Array]]:
         tensors: Any = self.report.tensors
         statistics = {name: [tensors[name]] for name in STATISTICS}
-        return {**super().outcome(), "average": self.moved(self.optimizer.ema), **statistics}
+        average, shadow = self.moved(self.optimizer.ema), means(map(from_bfloat16, self.optimizer.shadow))
+        return {**super().outcome(), "average": average, "shadow": shadow, **statistics}
 
 
 class TorchClip(Refilled, Torch):
@@ -85,8 +87,8 @@ class TorchClip(Refilled, Torch):
 class TorchPipeline(TorchClip):
     """The standard calls, one after the other."""
 
-    name = "torch foreach + fused"
-    note = "norms only; fastupdate also counts zeros, stalled and non-finite values and takes the momentum's cosine"
+    name = "torch pipeline, foreach + fused"
+    note = "norms only; fastupdate's statistics are more"
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
@@ -126,13 +128,14 @@ class TorchPipeline(TorchClip):
 
         norms = zip(STATISTICS, self.statistics, strict=True)
         statistics = {name: [torch.stack(tuple(values)).numpy()] for name, values in norms}
-        return {**super().outcome(), "average": self.moved([a.numpy() for a in self.average]), **statistics}
+        average, shadow = self.moved([a.numpy() for a in self.average]), means(s.float().numpy() for s in self.shadow)
+        return {**super().outcome(), "average": average, "shadow": shadow, **statistics}
 
 
 class TorchPipelineFolded(TorchPipeline):
     """As an expert would: the norms serve statistics and clipping, and one multiplication unscales and clips."""
 
-    name = "torch, passes folded by hand"
+    name = "torch pipeline, folded by hand"
 
     def condition(self) -> list[Any]:
         import torch
@@ -142,6 +145,17 @@ class TorchPipelineFolded(TorchPipeline):
         factor = min(1.0, MAX_NORM / (total + 1e-6)) / LOSS_SCALE
         torch._foreach_mul_(self.grads, factor)
         return list(torch._foreach_mul(norms, 1 / LOSS_SCALE))
+
+
+def from_bfloat16(bits: Any) -> Array:
+    """The float32 values of bfloat16 bits."""
+    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return wide
+
+
+def means(arrays: Iterable[Array]) -> list[Array]:
+    """What is compared of low-precision copies: single elements may be rounded the other way."""
+    return [np.array([a.mean() for a in arrays])]
 
 
 # Per recipe: what it is called, fastupdate's way, the others' ways.

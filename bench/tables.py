@@ -61,29 +61,42 @@ def duration(seconds: float) -> str:
     return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f} {unit}"
 
 
+def short(ratio: float) -> str:
+    """Two decimals, none from 100 on."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0f}"
+
+
+COLUMNS = "  {:<40}{:>9}{:>12}{:>9} {:<18}{:>9}{:>6}  {}"
+
+
 def _line(row: Row, share: float | None) -> str:
-    predicted = "" if row.predicted is None else f"{row.predicted:8.2f}"
-    part = "" if share is None else f"{share / row.ratio:8.1%}"
-    differs = "" if row.agrees else f"  THE RESULTS DIFFER by {row.difference:.1e}"
-    interval = f"[{row.low:.2f}, {row.high:.2f}]"
-    return (
-        f"  {row.contestant:<40}{duration(row.seconds):>9}{duration(row.reference_seconds):>10}{row.ratio:9.2f} "
-        f"{interval:<18}{predicted}{part:>8}{row.rounds:5}  {row.note}{differs}"
-    )
+    interval = f"[{short(row.low)}, {short(row.high)}]"
+    last = "" if share is None else f"{share / row.ratio:.1%}"
+    if row.predicted is not None:
+        last = f"{row.predicted:.2f}"
+    note = row.note if row.agrees else f"{row.note} THE RESULTS DIFFER by {row.difference:.1e}".lstrip()
+    return COLUMNS.format(
+        row.contestant,
+        duration(row.seconds),
+        duration(row.reference_seconds),
+        short(row.ratio),
+        interval,
+        last,
+        row.rounds,
+        note,
+    ).rstrip()
 
 
-def _heading(rows: list[Row]) -> str:
-    workload = WORKLOADS[rows[0].workload]
-    size = f"{len(workload.shapes)} tensors, {workload.elements:,} elements, {workload.working_set / 1e6:,.1f} MB"
-    ours = next((row.reference_seconds for row in rows if row.contestant == Stream.name), None)
-    share = stream_ratio(rows)
-    figures = ""
-    if ours is not None and share is not None:
+def _heading(rows: list[Row]) -> list[str]:
+    workload, share = WORKLOADS[rows[0].workload], stream_ratio(rows)
+    size = f"{workload.elements:,} float32 in {len(workload.shapes)}; p, g, m, v: {workload.working_set / 1e6:,.4g} MB"
+    lines = ["", f"{workload.title}: {rows[0].recipe} ({size})"]
+    if share is not None:
+        ours = next(row.reference_seconds for row in rows if row.contestant == Stream.name)
         rate = BYTES * workload.elements / ours / 1e9
-        figures = f"\n  fastupdate: {duration(ours)} = {rate:.1f} GB/s = {share:.1%} of the stream"
-    last = "predicted" if rows[0].predicted is not None else "of stream" if share is not None else ""
-    columns = f"  {'':<40}{'time':>9}{'beside':>10}{'ratio':>9} {'95 %':<18}{last:>8}{'runs':>5}"
-    return f"\n{workload.title}: {rows[0].recipe} ({size}){figures}\n{columns}"
+        lines.append(f"  fastupdate: {duration(ours)} = {rate:.3g} GB/s = {share:.1%} of the stream")
+    last = "of bytes" if rows[0].predicted is not None else "of stream" if share is not None else ""
+    return [*lines, COLUMNS.format("", "time", "fastupdate", "ratio", "95 %", last, "runs", "").rstrip()]
 
 
 def table(rows: list[Row], absent: list[Absent]) -> str:
@@ -92,7 +105,7 @@ def table(rows: list[Row], absent: list[Absent]) -> str:
     for _, members in groupby(rows, key=lambda row: (row.recipe, row.workload)):
         section = list(members)
         share = stream_ratio(section)
-        lines += [_heading(section), *(_line(row, share) for row in section)]
+        lines += [*_heading(section), *(_line(row, share) for row in section)]
     lines += ["", "Did not take part:"]
     lines += [f"  {a.contestant} ({a.workload}): {a.reason}" for a in absent] or ["  nobody"]
     return "\n".join(lines)

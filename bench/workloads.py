@@ -97,7 +97,9 @@ WORKLOADS = {
         Workload("gpt2", "GPT-2 124M", tuple(gpt2())),
         Workload("resnet50", "ResNet-50", tuple(resnet50())),
         Workload("10kx64", "10 000 tensors of 64", ((64,),) * 10_000),
-        Workload("10kx64-fresh", "10 000 tensors of 64, new gradient arrays in each step", ((64,),) * 10_000, fresh=True),
+        Workload(
+            "10kx64-fresh", "10 000 tensors of 64, new gradient arrays in each step", ((64,),) * 10_000, fresh=True
+        ),
         Workload("1kx64", "1000 tensors of 64", ((64,),) * 1000),
         Workload("one64", "one tensor of 64", ((64,),)),
         Workload("tiny", "five small tensors (a smoke test)", ((64, 33), (33,), (5,), (), (40_000,))),

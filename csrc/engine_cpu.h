@@ -41,10 +41,12 @@ struct Engine {
 
 namespace FASTUPDATE_TARGET {
 
+constexpr int64_t kTile = 256;
+static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
+
 template <class T>
 struct Scratch {
-  alignas(64) T p[kBlock], g[kBlock], sample[kBlock],
-      conditioned[kBlock], before[kBlock], delta[kBlock], nothing[kBlock];
+  alignas(64) T p[kTile], g[kTile], sample[kTile], conditioned[kTile], before[kTile], delta[kTile], nothing[kTile];
 };
 
 template <class T>
@@ -115,19 +117,14 @@ void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t be
   }
 }
 
-// The rule with its update kept apart (base is −0, for x + −0 is x, even at x = ±0), to be counted and then applied.
+// p ← p + delta, counting the elements that a non-zero delta leaves where they were.
 template <class T>
-void monitored_rule(const Tensor& t, const RuleCode& code, const void* scalars, double scale, int64_t begin, int n,
-                    const T* g, T* p, Scratch<T>& scratch, Sums& sums) {
-  for (int i = 0; i < n; ++i) scratch.nothing[i] = -T(0);
-  code.loop(scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
-  int stalled = 0;
-  for (int i = 0; i < n; ++i) {
-    T moved = p[i] + scratch.delta[i];
-    stalled += (moved == p[i]) & (scratch.delta[i] != 0);
+void apply_update(int n, T* p, const T* delta, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) {
+    const T moved = p[i] + delta[i];
+    lanes.stalled[j] += (moved == p[i]) & (delta[i] != 0);
     p[i] = moved;
-  }
-  sums.stalled = stalled;
+  });
 }
 
 template <class T>
@@ -138,7 +135,7 @@ void clear_gradient(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) 
 
 template <class T>
 void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, const void* scalars, int64_t begin, int n,
-                 Scratch<T>& scratch, Sums* sums) {
+                 Scratch<T>& scratch, Lanes<T>& lanes) {
   const Group& group = sweep.groups[t.group];
   const uint32_t stages = sweep.stages;
   double scale = sweep.scale * t.scale;
@@ -146,10 +143,10 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
   T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
   if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
   if (stages & kMonitor) {
-    *sums = Sums{};
     for (int i = 0; i < n; ++i) scratch.before[i] = p[i];
+    sum_gradient(n, raw, lanes);
     // The momentum of the steps before: with this gradient in it, it would agree with any gradient.
-    if (t.momentum >= 0) sum_momentum(n, raw, address<T>(t.state[t.momentum], begin), *sums);
+    if (t.momentum >= 0) sum_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
   }
 
   const T* g = raw;
@@ -163,18 +160,24 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
     const T decay = T(group.decay);
     for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
   }
-  if (stages & kMonitor)
-    monitored_rule(t, code, scalars, scale, begin, n, g, p, scratch, *sums);
-  else
+  if (stages & kMonitor) {
+    // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
+    code.loop(scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
+    apply_update(n, p, scratch.delta, lanes);
+  } else {
     code.loop(scalars, scale, n, g, p, p, p, t.state, begin);
+  }
   after_rule(t, group, stages, begin, n, p);
 
-  if (stages & kMonitor) {
-    sum_gradient(n, raw, *sums);
-    sum_update(n, scratch.before, p, *sums);
-  }
+  if (stages & kMonitor) sum_update(n, scratch.before, p, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
   if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
+}
+
+// Calls visit(i, n) for stretches of at most `length` elements.
+template <int64_t length, class Visit>
+FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
+  for (int64_t i = begin; i < end; i += length) visit(i, end - i < length ? int(end - i) : int(length));
 }
 
 template <class T>
@@ -188,38 +191,39 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
     return;
   }
   Scratch<T> scratch;
-  for (int64_t i = begin; i < end; i += kBlock) {
-    int n = end - i < kBlock ? int(end - i) : int(kBlock);
-    Sums* sums = sweep.sums + t.first_block + i / kBlock;
-    update_tile(sweep, t, code, scalars, i, n, scratch, sums);
-  }
+  for (T& x : scratch.nothing) x = -T(0);
+  in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
+    Lanes<T> lanes = {};
+    in_stretches<kTile>(block, block + length,
+                        [&](int64_t i, int n) { update_tile(sweep, t, code, scalars, i, n, scratch, lanes); });
+    if (sweep.stages & kMonitor) sweep.sums[t.first_block + block / kBlock] = fold(lanes);
+  });
 }
 
 template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Scratch<T> scratch;
-  for (int64_t i = begin; i < end; i += kBlock) {
-    int n = end - i < kBlock ? int(end - i) : int(kBlock);
-    Sums& sums = sweep.sums[t.first_block + i / kBlock];
-    sums = Sums{};
-    sum_gradient(n, gradient_tile(t, i, n, scratch), sums);
-  }
+  in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
+    Lanes<T> lanes = {};
+    in_stretches<kTile>(block, block + length,
+                        [&](int64_t i, int n) { sum_gradient(n, gradient_tile(t, i, n, scratch), lanes); });
+    sweep.sums[t.first_block + block / kBlock] = fold(lanes);
+  });
 }
 
 template <class T>
 void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Scratch<T> scratch;
-  for (int64_t i = begin; i < end; i += kBlock) {
-    int n = end - i < kBlock ? int(end - i) : int(kBlock);
+  const T scale = T(t.scale);
+  in_stretches<kTile>(begin, end, [&](int64_t i, int n) {
     const T* g = gradient_tile(t, i, n, scratch);
     T* acc = address<T>(t.acc, i);
-    const T scale = T(t.scale);
     if (sweep.first)
       for (int k = 0; k < n; ++k) acc[k] = g[k] * scale;
     else
       for (int k = 0; k < n; ++k) acc[k] = acc[k] + g[k] * scale;
     if (sweep.stages & kZeroGrads) clear_gradient(t, i, n, scratch);
-  }
+  });
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.
@@ -227,16 +231,20 @@ template <class T>
 void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
   if (!t.unit_norms) return;
   Scratch<T> scratch;
-  int64_t first = (begin + t.unit_length - 1) / t.unit_length, last = (end + t.unit_length - 1) / t.unit_length;
+  const int64_t length = t.unit_length, last = (end + length - 1) / length;
   double* norms = address<double>(t.unit_norms);
-  for (int64_t unit = first; unit < last; ++unit) {
+  for (int64_t unit = (begin + length - 1) / length; unit < last; ++unit) {
     Pairwise gg, pp;
-    for (int64_t i = unit * t.unit_length, stop = i + t.unit_length; i < stop; i += kBlock) {
-      int n = stop - i < kBlock ? int(stop - i) : int(kBlock);
-      gg.add(sum_of_squares(n, gradient_tile(t, i, n, scratch)));
-      if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
-      pp.add(sum_of_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i)));
-    }
+    in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
+      Lanes<T> lanes = {};
+      in_stretches<kTile>(block, block + size, [&](int64_t i, int n) {
+        sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
+        if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
+        sum_weight(n, t.p_layout ? scratch.p : address<T>(t.p, i), lanes);
+      });
+      gg.add(fold_lanes(lanes.gg));
+      pp.add(fold_lanes(lanes.pp));
+    });
     norms[2 * unit] = square_root(gg.total());
     norms[2 * unit + 1] = square_root(pp.total());
   }

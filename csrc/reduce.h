@@ -7,18 +7,56 @@
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
-// Σ term(i), i < n ≤ kBlock.
-template <class Term>
-FASTUPDATE_HD double block_sum(int n, Term term) {
-  double lane[kLanes] = {};
+// The lanes of one block, filled tile by tile (a tile holds whole rows of lanes, the last one of a tensor aside).
+template <class T>
+struct Lanes {
+  double gg[kLanes], pp[kLanes], uu[kLanes], gm[kLanes], mm[kLanes];
+  T largest[kLanes];
+  int nonfinite[kLanes], zeros[kLanes], stalled[kLanes];
+};
+
+// Calls visit(lane, i) for i = 0 … n − 1, element i in lane i mod 32.
+template <class Visit>
+FASTUPDATE_HD void by_lanes(int n, Visit visit) {
   int i = 0;
   for (; i + kLanes <= n; i += kLanes)
 #pragma omp simd
-    for (int j = 0; j < kLanes; ++j) lane[j] += term(i + j);
-  for (int j = 0; i + j < n; ++j) lane[j] += term(i + j);
-  for (int width = kLanes / 2; width; width /= 2)
-    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
+    for (int j = 0; j < kLanes; ++j) visit(j, i + j);
+  for (int j = 0; i + j < n; ++j) visit(j, i + j);
+}
+
+// sum + x·y. The product of two float32 is exact in float64, so that a fused multiply-add rounds the same.
+FASTUPDATE_HD double add_product(double sum, float x, float y) {
+#if defined(__FMA__)
+  return __builtin_fma(double(x), double(y), sum);
+#else
+  return sum + double(x) * double(y);
+#endif
+}
+FASTUPDATE_HD double add_product(double sum, double x, double y) { return sum + x * y; }
+
+template <int width = kLanes / 2, class T>
+FASTUPDATE_HD T fold_lanes(T* lane) {
+  for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
+  if constexpr (width > 1) return fold_lanes<width / 2>(lane);
   return lane[0];
+}
+
+template <class T>
+Sums fold(Lanes<T>& lanes) {
+  Sums sums;
+  sums.gg = fold_lanes(lanes.gg);
+  sums.pp = fold_lanes(lanes.pp);
+  sums.uu = fold_lanes(lanes.uu);
+  sums.gm = fold_lanes(lanes.gm);
+  sums.mm = fold_lanes(lanes.mm);
+  T largest = lanes.largest[0];
+  for (int j = 1; j < kLanes; ++j) largest = maximum(largest, lanes.largest[j]);
+  sums.largest = double(largest);
+  sums.nonfinite = fold_lanes(lanes.nonfinite);
+  sums.zeros = fold_lanes(lanes.zeros);
+  sums.stalled = fold_lanes(lanes.stalled);
+  return sums;
 }
 
 // Folds a sequence pairwise: neighbours first, then neighbouring pairs …; the odd one out moves up a level.
@@ -45,41 +83,35 @@ struct Pairwise {
 };
 
 template <class T>
-double sum_of_squares(int n, const T* x) {
-  return block_sum(n, [=](int i) { return double(x[i]) * double(x[i]); });
+void sum_weight(int n, const T* p, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) { lanes.pp[j] = add_product(lanes.pp[j], p[i], p[i]); });
 }
 
 template <class T>
-void sum_gradient(int n, const T* g, Sums& sums) {
-  sums.gg = sum_of_squares(n, g);
-  int nonfinite = 0, zeros = 0;
-  for (int i = 0; i < n; ++i) {
-    nonfinite += !is_finite(g[i]);
-    zeros += g[i] == 0;
-  }
-  sums.nonfinite = nonfinite;
-  sums.zeros = zeros;
-}
-
-template <class T>
-void sum_update(int n, const T* before, const T* after, Sums& sums) {
-  sums.pp = sum_of_squares(n, after);
-  sums.uu = block_sum(n, [=](int i) {
-    double u = double(after[i]) - double(before[i]);
-    return u * u;
+void sum_gradient(int n, const T* g, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) {
+    lanes.gg[j] = add_product(lanes.gg[j], g[i], g[i]);
+    lanes.nonfinite[j] += !is_finite(g[i]);
+    lanes.zeros[j] += g[i] == 0;
   });
-  double largest = 0;
-  for (int i = 0; i < n; ++i) {
-    double u = absolute(double(after[i]) - double(before[i]));
-    largest = maximum(largest, u);
-  }
-  sums.largest = largest;
 }
 
 template <class T>
-void sum_momentum(int n, const T* g, const T* m, Sums& sums) {
-  sums.gm = block_sum(n, [=](int i) { return double(g[i]) * double(m[i]); });
-  sums.mm = sum_of_squares(n, m);
+void sum_momentum(int n, const T* g, const T* m, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) {
+    lanes.gm[j] = add_product(lanes.gm[j], g[i], m[i]);
+    lanes.mm[j] = add_product(lanes.mm[j], m[i], m[i]);
+  });
+}
+
+template <class T>
+void sum_update(int n, const T* before, const T* after, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) {
+    const T u = after[i] - before[i];
+    lanes.pp[j] = add_product(lanes.pp[j], after[i], after[i]);
+    lanes.uu[j] = add_product(lanes.uu[j], u, u);
+    lanes.largest[j] = maximum(absolute(u), lanes.largest[j]);
+  });
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

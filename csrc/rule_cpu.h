@@ -10,7 +10,7 @@
 namespace fastupdate::FASTUPDATE_TARGET {
 
 template <class T, class Rule, size_t... k>
-void rule_loop(const Rule& rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out, T* const* state,
+void rule_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out, T* const* state,
                std::index_sequence<k...>) {
   using Keeps = typename Rule::keeps;
   // Arrays never overlap except base = p = out, each read and written at the same index.
@@ -40,9 +40,8 @@ struct Compiled {
                    void* out, const uint64_t* state, int64_t begin) {
     T* s[kMaxStates];
     for (int k = 0; k < Keeps::count; ++k) s[k] = Keeps::at[k] ? address<T>(state[k], begin) : nullptr;
-    const Rule rule = *static_cast<const Rule*>(scalars);
-    rule_loop<T>(rule, T(scale), n, static_cast<const T*>(g), static_cast<const T*>(p), static_cast<const T*>(base),
-                 static_cast<T*>(out), s, std::make_index_sequence<Keeps::count>());
+    rule_loop<T>(*static_cast<const Rule*>(scalars), T(scale), n, static_cast<const T*>(g), static_cast<const T*>(p),
+                 static_cast<const T*>(base), static_cast<T*>(out), s, std::make_index_sequence<Keeps::count>());
   }
 
   static constexpr RuleCode code = {scalars, loop};

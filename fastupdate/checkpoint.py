@@ -44,7 +44,7 @@ DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "uint16": "U16"}
 MARK = b'{"__metadata__":{"fastupdate":"'  # the header of our files begins with it; the checksum follows
 BLANK = b"0" * 64
 LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
-CHUNK = 1 << 22
+CHUNK = 1 << 18  # bytes read at a time
 
 
 class CheckpointError(ValueError):

@@ -67,6 +67,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--lr", type=_learning_rate, metavar="X", help="learning rate at the start (default: the rule's)"
     )
     train.add_argument("--seed", type=_seed, default=0, metavar="N", help="of weights and batches (default: 0)")
+    train.add_argument(
+        "--threads", type=_positive_integer, default=1, metavar="N", help="for the update (default: 1, as NumPy has)"
+    )
     train.add_argument("--backend", metavar="NAME", help="what runs the update (default: the library's choice)")
     train.add_argument(
         "--out",
@@ -74,6 +77,13 @@ def _make_parser() -> argparse.ArgumentParser:
         default=Path("fastupdate-train.png"),
         metavar="PNG",
         help="picture of the curves (default: %(default)s)",
+    )
+    train.add_argument(
+        "--monitor",
+        type=Path,
+        metavar="DIR",
+        help="folder for statistics of every step, as JSON lines and for TensorBoard; also says what is wrong with the "
+        "training. Needs: pip install 'fastupdate[tensorboard]'",
     )
     train.set_defaults(run=_train, parser=train)
 
@@ -109,13 +119,20 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         seed=args.seed,
         lr=args.lr,
         backend=args.backend,
+        monitor=args.monitor,
     )
     train.check(rules, settings)
+    fu.set_num_threads(args.threads)
     with report.make_progress(rules) as progress:
         runs = [train.train(rule, images, settings, progress) for rule in rules]
     print(f"\n{report.format_table(runs)}")
     report.draw_curves(runs, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
     print(f"curves: {args.out}")
+    if args.monitor is not None:
+        print(f"statistics: {args.monitor} (tensorboard --logdir {args.monitor})")
+        for run in runs:
+            for line in map(str, run.findings) if run.findings else ["nothing wrong is found"]:
+                print(f"{run.rule}: {line}")
     for run in runs:
         if run.diverged:
             message = f"{run.rule} diverged in epoch {len(run.losses)}: try a smaller --lr"

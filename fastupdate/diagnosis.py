@@ -18,7 +18,7 @@ START = 10  # records that are the beginning of the training
 DEPTH = 1e3  # between the gradients of a layer and those at the output
 GROWTH = 100.0  # of the gradient norm; Pascanu et al. (2013), section 3.2, clip it at 0.5 to 10 times its average
 USUAL_RATIO = 1e-3  # ‖Δ‖ / ‖w‖: Karpathy, CS231n, "Ratio of weights:updates"
-LARGE_RATIO = 1e-2
+LARGE_RATIO = 3e-2
 OPPOSED = -0.5  # cosine of gradient and momentum; O'Donoghue & Candès (2015), section 3.2, restart a momentum below 0
 LOST = 0.5  # share of the updates that rounding loses
 
@@ -43,18 +43,21 @@ class Evidence:
         of the last k records whose gradients were finite: number of the step, loss (NaN: unknown), norm over all
         tensors, and their statistics, (k, tensors)
     first_loss, first_grad_norm
-        of the first records of the training
-    nonfinite
-        the steps among the last records whose gradients were not finite, and how many records these are
+        the loss of the first record of the training, and the norms of the first START
+    recorded, lost_steps, lost_tensors
+        how many of the WINDOW last records there are; the steps among them whose gradients were not finite, and the
+        tensors (if known) in the first of these
     """
 
     steps: NDArray[np.int64]
     loss: Floats
     grad_norm: Floats
     tensors: NDArray[np.void]
-    first_loss: Floats
+    first_loss: float
     first_grad_norm: Floats
-    nonfinite: tuple[list[int], int]
+    recorded: int
+    lost_steps: list[int]
+    lost_tensors: tuple[str, ...]
 
     def names(self, chosen: Choice) -> tuple[str, ...]:
         """The names of the chosen tensors."""
@@ -81,11 +84,15 @@ def diagnose(evidence: Evidence) -> list[Finding]:
 
 def find_nonfinite(evidence: Evidence) -> Finding | None:
     """Exploding: NaN or infinite gradients in a recent step."""
-    steps, count = evidence.nonfinite
+    steps = evidence.lost_steps
     if not steps:
         return None
-    text = f"gradients were NaN or infinite in {len(steps)} of the last {count} recorded steps, first in step {steps[0]}"
-    return Finding("exploding", (), text)
+    text = (
+        f"gradients were not finite in {len(steps)} of the last {evidence.recorded} records, first in step {steps[0]}"
+    )
+    if evidence.lost_tensors:
+        text += f", there in {listed(evidence.lost_tensors)}"
+    return Finding("exploding", evidence.lost_tensors, text)
 
 
 def find_growth(evidence: Evidence) -> Finding | None:
@@ -104,31 +111,33 @@ def find_growth(evidence: Evidence) -> Finding | None:
 
 
 def find_overshooting(evidence: Evidence) -> Finding | None:
-    """Overshooting: the later half's median loss exceeds all losses of the earlier half, or all of the beginning, while
-    ‖Δ‖ > 10⁻² · ‖w‖ over all tensors (median of the later half).
+    """Overshooting: the loss rises while ‖Δ‖ > 0.03 · ‖w‖ over all tensors (medians of the later half of the steps).
+
+    It rises if its median in the later half is above the first loss of all, or above every loss of the earlier half.
     """
     half = len(evidence.loss) // 2
     later = float(np.median(evidence.loss[half:]))
-    before = float(np.fmin(evidence.loss[:half].max(), evidence.first_loss[0]))
+    before = float(np.fmin(evidence.loss[:half].max(), evidence.first_loss))
     weight, update = (np.linalg.norm(evidence.tensors[half:][f"{name}_norm"], axis=1) for name in ("weight", "update"))
     if not (later > before and np.median(update) > LARGE_RATIO * np.median(weight)):
         return None
-    ratio = np.median(evidence.tensors[half:]["update_ratio"], axis=0)
-    names = evidence.names(ratio > LARGE_RATIO)
+    names = evidence.names(np.median(evidence.tensors[half:]["update_ratio"], axis=0) > LARGE_RATIO)
     text = (
-        f"the loss rises: its median is {later:.3g} in {evidence.span(half)} and was {before:.3g} at most before; a step "
-        f"changes the weights by {np.median(update) / np.median(weight):.2g} of their norm (about {USUAL_RATIO:g} is "
-        f"usual), that is {listed(names)}"
+        f"the loss rises, to a median of {later:.3g} in {evidence.span(half)} from {before:.3g} before, and a step "
+        f"changes the weights by {np.median(update) / np.median(weight):.2g} of their norm (usual: {USUAL_RATIO:g}), "
+        f"most of all {listed(names)}"
     )
     return Finding("overshooting", names, text)
 
 
 def find_opposition(evidence: Evidence) -> Finding | None:
-    """Overshooting: median cosine of gradient and momentum < −0.5 with ‖Δ‖ > 10⁻³ · ‖w‖, and the loss (if known) does not
-    fall: the later half's median is not below every loss of the earlier half.
+    """Overshooting: median cosine of gradient and momentum < −0.5 with ‖Δ‖ > 10⁻³ · ‖w‖, and the loss does not fall.
+
+    It falls if its median in the later half of the steps is below every loss of the earlier half.
     """
     half = len(evidence.loss) // 2
-    if np.median(evidence.loss[half:]) < evidence.loss[:half].min():
+    lowest, later = evidence.loss[:half].min(), np.median(evidence.loss[half:])
+    if later < lowest:
         return None
     cosine = np.median(np.nan_to_num(evidence.tensors["momentum_cosine"]), axis=0)
     opposed = (cosine < OPPOSED) & (np.median(evidence.tensors["update_ratio"], axis=0) > USUAL_RATIO)
@@ -137,8 +146,10 @@ def find_opposition(evidence: Evidence) -> Finding | None:
     names = evidence.names(opposed)
     text = (
         f"steps go back and forth in {listed(names)}: the gradient opposes the momentum, with a median cosine down to "
-        f"{cosine[opposed].min():.2f} in {evidence.span()}, and the loss does not fall"
+        f"{cosine[opposed].min():.2f} in {evidence.span()}"
     )
+    if later >= lowest:
+        text += f", and the loss does not fall (median {later:.3g}, before as low as {lowest:.3g})"
     return Finding("overshooting", names, text)
 
 
@@ -160,7 +171,7 @@ def find_vanishing(evidence: Evidence) -> Finding | None:
 
 
 def output_rms(rms: Floats) -> float:
-    """The largest in the last quarter of the tensors, which are taken to be in the order of the layers; NaN: too few."""
+    """The largest in the last quarter of the tensors, which should be in the order of the layers; NaN: too few."""
     return float(rms[-len(rms) // 4 :].max()) if len(rms) >= 4 else np.nan
 
 
@@ -168,9 +179,10 @@ def _over_depth(kind: Kind, evidence: Evidence, rms: Floats, output: float, chos
     if not chosen.any():
         return None
     names = evidence.names(chosen)
+    verb = "fade" if kind == "vanishing" else "grow"
     text = (
-        f"gradients of {listed(names)} against those at the output: RMS {rms[chosen][0]:.2g} in {names[0]}, "
-        f"{rms[chosen][0] / output:.2g} times the {output:.2g} of the last tensors (median of {evidence.span()})"
+        f"gradients {verb} on their way back to {listed(names)}: their RMS is {rms[chosen][0]:.2g} in {names[0]}, "
+        f"{rms[chosen][0] / output:.2g} times the {output:.2g} at the output (median of {evidence.span()})"
     )
     return Finding(kind, names, text)
 
@@ -198,8 +210,8 @@ def find_stalled(evidence: Evidence) -> Finding | None:
         return None
     names, worst = evidence.names(stalled), int(lost.argmax())
     text = (
-        f"rounding loses most updates of {listed(names)}: w + Δ = w in {np.median(tensors['stalled'][:, worst]):.0f} of "
-        f"the {tensors['n'][-1, worst]} elements of {tensors['name'][-1, worst]} (median of {evidence.span()})"
+        f"rounding loses most updates of {listed(names)}: w + Δ = w for {np.median(tensors['stalled'][:, worst]):.0f} "
+        f"of the {tensors['n'][-1, worst]} weights in {tensors['name'][-1, worst]} (median of {evidence.span()})"
     )
     return Finding("stalled", names, text)
 

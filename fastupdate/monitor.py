@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
@@ -22,8 +21,9 @@ HISTORY = np.dtype(
         ("skipped", "?"),
     ]
 )  # fmt: skip
-TENSORS = np.dtype([("step", "i8"), *((name, STATISTICS[name]) for name in STATISTICS.names or ())])
-FIGURES = tuple(name for name in STATISTICS.names or () if name not in ("name", "n"))
+NAMES: tuple[str, ...] = STATISTICS.names or ()
+FIGURES = NAMES[2:]  # without name and n
+TENSORS = np.dtype([("step", "i8"), *((name, STATISTICS[name]) for name in NAMES)])
 
 
 class Record(NamedTuple):
@@ -42,6 +42,21 @@ class Record(NamedTuple):
     def row(self) -> tuple[Any, ...]:
         """The fields of HISTORY."""
         return (self.step, math.nan if self.loss is None else self.loss, *self[2:-1])
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tensors."""
+        return list(self.tensors["name"])
+
+    @property
+    def finite(self) -> bool:
+        """Whether every gradient was finite."""
+        return math.isfinite(self.grad_norm)
+
+    @property
+    def lost_tensors(self) -> tuple[str, ...]:
+        """The tensors that had gradients that were not finite."""
+        return tuple(self.tensors["name"][self.tensors["nonfinite"] > 0])
 
 
 class Monitor:
@@ -69,12 +84,12 @@ class Monitor:
         self._files = None if directory is None else _Files(Path(directory))
 
     def __call__(self, report: Report, loss: float | None = None) -> None:
-        """Records what `opt.step()` returned, and the loss if it is given. ValueError: the optimizer does not monitor."""
+        """Records what `opt.step()` returned, and the loss if given. ValueError: the optimizer does not monitor."""
         if report.step % self.every and not report.skipped:
             return
         record = _record(report, None if loss is None else float(loss))
         self._ring.append(record)
-        if len(self._first) < diagnosis.START and math.isfinite(record.grad_norm) and not record.skipped:
+        if len(self._first) < diagnosis.START and record.finite and not record.skipped:
             self._first.append(record)
         if self._files is not None:
             self._files.write(record)
@@ -86,13 +101,13 @@ class Monitor:
 
     @property
     def tensors(self) -> NDArray[np.void]:
-        """The statistics of all tensors, a row for each record and tensor: `step`, then the fields of report.tensors."""
+        """The statistics, a row for each record and tensor: `step`, then the fields of `report.tensors`."""
         table = np.zeros(sum(len(record.tensors) for record in self._ring), TENSORS)
         start = 0
         for record in self._ring:
             part = table[start : start + len(record.tensors)]
             part["step"] = record.step
-            for name in STATISTICS.names or ():
+            for name in NAMES:
                 part[name] = record.tensors[name]
             start += len(part)
         return table
@@ -102,11 +117,9 @@ class Monitor:
         return diagnosis.diagnose(self._evidence())
 
     def _evidence(self) -> diagnosis.Evidence:
-        last = list(islice(reversed(self._ring), diagnosis.WINDOW))
-        nonfinite = [record.step for record in reversed(last) if record.nonfinite]
-        moved = [record for record in reversed(self._ring) if len(record.tensors) and math.isfinite(record.grad_norm)]
-        same = [record for record in moved if np.array_equal(record.tensors["name"], moved[0].tensors["name"])]
-        window = same[: diagnosis.WINDOW][::-1]
+        last = list(self._ring)[-diagnosis.WINDOW :]
+        lost = [record for record in last if not record.finite]
+        window = self._window()
         history = np.array([record.row for record in window], HISTORY)
         first = np.array([record.row for record in self._first], HISTORY)
         return diagnosis.Evidence(
@@ -114,10 +127,18 @@ class Monitor:
             loss=history["loss"],
             grad_norm=history["grad_norm"],
             tensors=np.array([record.tensors for record in window]),
-            first_loss=first["loss"],
+            first_loss=first["loss"][0] if len(first) else math.nan,
             first_grad_norm=first["grad_norm"],
-            nonfinite=(nonfinite, len(last)),
+            recorded=len(last),
+            lost_steps=[record.step for record in lost],
+            lost_tensors=lost[0].lost_tensors if lost else (),
         )
+
+    def _window(self) -> list[Record]:
+        """The last records with finite gradients, of the tensors that move now."""
+        usable = [record for record in self._ring if record.finite and not record.skipped]
+        now = usable[-1].names if usable else []
+        return [record for record in usable if record.names == now][-diagnosis.WINDOW :]
 
     def close(self) -> None:
         """Closes the files; what is in memory stays."""
@@ -191,7 +212,7 @@ def scalars(record: Record) -> dict[str, float]:
 
 def json_line(record: Record) -> str:
     """The record as one line of JSON. JSON has no NaN and no infinity: they become "NaN", "Infinity", "-Infinity"."""
-    tensors = {row[0]: _json_values(STATISTICS.names[1:], row[1:]) for row in record.tensors.tolist()}
+    tensors = {row[0]: _json_values(NAMES[1:], row[1:]) for row in record.tensors.tolist()}
     line = _json_values(Record._fields[:-1], record[:-1]) | {"tensors": tensors}
     return json.dumps(line, allow_nan=False, ensure_ascii=False)
 

@@ -17,7 +17,6 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate import numba_kernels as kernels
-from fastupdate import numba_walk as walk
 from fastupdate import plan, threads
 from fastupdate.plan import Array, Engine, Records
 from fastupdate.rule import Rule
@@ -108,28 +107,28 @@ class NumbaPlan:
         with interrupts_deferred():
             for like, loops in zip(self._likes, self._loops, strict=True):
                 scalars = np.array(prepared, np.float64).astype(like.dtype)
-                self._run(walk.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
+                self._run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
             self._groups["t"] += 1
             self._clock[STEPS] += 1
             self._clock[MICRO_BATCHES] = 0
 
     def gradient_sums(self) -> None:
         for like in self._likes:
-            self._run(walk.gradient_sums, self._sums, like)
+            self._run(kernels.gradient_sums, self._sums, like)
 
     def unit_norms(self) -> None:
         for like in self._likes:
-            self._run(walk.unit_norms, like)
+            self._run(kernels.unit_norms, like)
 
     def accumulate(self, stages: int) -> None:
         with interrupts_deferred():
             first = bool(self._clock[MICRO_BATCHES] == 0)
             for like in self._likes:
-                self._run(walk.accumulate, first, bool(stages & plan.ZERO_GRADS), like)
+                self._run(kernels.accumulate, first, bool(stages & plan.ZERO_GRADS), like)
             self._clock[MICRO_BATCHES] += 1
 
     def fold(self, totals: Records) -> None:
-        walk.fold(self._tensors, self._sums, totals)
+        kernels.fold(self._tensors, self._sums, totals)
 
     def _run(self, entry: Any, *arguments: Any) -> None:
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""

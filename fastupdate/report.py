@@ -13,12 +13,13 @@ from fastupdate.plan import Records
 #   largest_update                        max |Δᵢ|
 #   nonfinite                             how many gᵢ are NaN or infinite
 #   zero_fraction                         share of gᵢ that are 0
-#   stalled                               how many weights the rule's update is lost on: uᵢ ≠ 0, yet wᵢ + uᵢ rounds to wᵢ
+#   stalled                               how many wᵢ the rule's update uᵢ ≠ 0 is lost on: wᵢ + uᵢ rounds to wᵢ
 #   momentum_cosine                       g·m / (‖g‖·‖m‖), m the momentum before the step (NaN: there is none, or zero)
 STATISTICS = np.dtype(
     [
-        ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"), ("update_ratio", "f8"),
-        ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"), ("stalled", "i8"), ("momentum_cosine", "f8"),
+        ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"),
+        ("update_ratio", "f8"), ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"),
+        ("stalled", "i8"), ("momentum_cosine", "f8"),
     ]
 )  # fmt: skip
 

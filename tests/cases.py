@@ -26,9 +26,9 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "dampened": {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.03},
         "nesterov": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03, "nesterov": True},
     },
-    "momentum": {
-        "classical": {"lr": 0.02, "beta": 0.8, "weight_decay": 0.03},
-        "nesterov": {"lr": 0.02, "beta": 0.8, "weight_decay": 0.03, "nesterov": True},
+    "momentum": {  # Keras keeps its learning rate in float32: a power of two is the same in both types
+        "classical": {"lr": 2**-6, "beta": 0.8, "weight_decay": 0.03},
+        "nesterov": {"lr": 2**-6, "beta": 0.8, "weight_decay": 0.03, "nesterov": True},
     },
     "rmsprop": {
         "plain": {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.03},
@@ -66,10 +66,11 @@ def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
     """Cases for a rule that has no row: its defaults with some decay, and each of its flags switched on."""
     arguments = inspect.signature(cls.__init__).parameters
     base = {"weight_decay": 0.03} if "weight_decay" in arguments else {}
+    hypers = dict.fromkeys(cls.rule.flag_hypers.values(), 0.5)
     cases = {"plain": base}
     for flag in cls.rule.flags:
         hyper = cls.rule.flag_hypers.get(flag)
-        cases[flag] = {**base, flag: True} if hyper is None else {**base, hyper: 0.5}
+        cases[flag] = {**base, **hypers, flag: True} if hyper is None else {**base, hyper: 0.5}
     return cases
 
 
@@ -169,8 +170,8 @@ def same_bits(actual: Any, expected: Any) -> str | None:
         return f"{a.dtype}{a.shape} is not {b.dtype}{b.shape}"
     if a.tobytes() == b.tobytes():
         return None
-    if a.dtype.kind != "f":
-        return f"{a} is not {b}"
+    if a.dtype == np.uint16:  # bfloat16 as bits
+        a, b = ((x.astype(np.uint32) << 16).view(np.float32) for x in (a, b))
     bits = f"u{a.itemsize}"
     differ = (a.reshape(-1).view(bits) != b.reshape(-1).view(bits)) & ~(np.isnan(a) & np.isnan(b)).reshape(-1)
     if not differ.any():

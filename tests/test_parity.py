@@ -1,4 +1,4 @@
-"""The same bits on any thread count, instruction set and backend, compared byte by byte (only NaN payloads may differ)."""
+"""The same bits on any thread count, instruction set and backend, byte by byte (only NaN payloads may differ)."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_bits_of_the_reference(case, dtype, options):
 @by_rule
 def test_same_bits_with_special_values(case, engine):
     """NaN, infinities, denormals and signed zeros take the same way through every stage."""
-    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 1e20], np.float32)
-    p, g = (a.ravel().copy() for a in np.meshgrid(special, special))
+    values = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 1e20]
+    p, g = (a.ravel().copy() for a in np.meshgrid(np.float32(values), np.float32(values)))
     options = {**OPTIONS["stages"], "clip_tensor_norm": None, "shadow": "float16"}
     reference = Reference(case, [p], **options)
     opt = case.make([p], backend=engine.select(), **options)

@@ -71,13 +71,12 @@ class BarProgress:
 
 def format_table(runs: Sequence[Run]) -> str:
     """One line per rule, and what the columns mean."""
-    head = ["rule", "lr", "loss", "test loss", "accuracy", "update", "NumPy", "faster", "difference", "weights"]
+    head = ["rule", "lr", "loss", "accuracy", "update", "NumPy", "faster", "differs", "weights"]
     rows = [
         [
             run.rule,
             f"{run.lr:g}",
             f"{run.losses[-1]:.4f}",
-            f"{run.test_loss:.4f}",
             f"{run.accuracies[-1]:.2%}",
             f"{run.update_seconds * 1e6:.1f} us",
             f"{run.numpy_seconds * 1e6:.1f} us",
@@ -98,9 +97,11 @@ def format_table(runs: Sequence[Run]) -> str:
 
 
 _EXPLANATION = """\
-update, NumPy: median time of one step's update of all weights. NumPy applies the same formula to a copy of the
-               weights, right after the update and with the same gradients.
-difference:    the largest between a weight and its copy at the end; weights: the beginning of their SHA-256."""
+update   median time in which one step updates all weights
+NumPy    the same for plain NumPy, which applies the same formula to a copy of the
+         weights, right after the update and with the same gradients
+differs  the largest distance between a weight and its copy at the end
+weights  the beginning of their SHA-256"""
 
 
 def check_writable(path: Path) -> None:
@@ -141,8 +142,8 @@ def draw_curves(runs: Sequence[Run], title: str, path: Path) -> None:
 
 
 def _lowest_shown(runs: Sequence[Run]) -> float:
-    """Where the accuracy axis begins, in percent: the first quarter of a training would squeeze the rest."""
-    settled = [min(run.accuracies[len(run.accuracies) // 4 :]) for run in runs]
+    """Where the accuracy axis begins, in percent: the first tenth of a training would squeeze the rest."""
+    settled = [min(run.accuracies[len(run.accuracies) // 10 :]) for run in runs]
     return max(100.0 * min(settled) - 1.0, 0.0)
 
 

@@ -7,7 +7,9 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Protocol
 
@@ -18,6 +20,7 @@ import fastupdate as fu
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.data import Dataset
 from fastupdate.demo.network import MLP, Floats
+from fastupdate.diagnosis import Finding
 
 States = list[Floats | None]  # of one tensor, in the rule's order; None: a state that its flags switch off
 
@@ -27,13 +30,17 @@ LEARNING_RATES = {"momentum": 0.05, "rmsprop": 1e-3, "sgd": 0.3}  # a rule that 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all rules of one comparison share. `lr` None: the rule's own; `backend` None: the library's choice."""
+    """What all rules of one comparison share. `lr` None: the rule's own; `backend` None: the library's choice.
+
+    `monitor`: a folder for statistics, with a folder in it for each rule.
+    """
 
     epochs: int
     batch_size: int
     seed: int
     lr: float | None = None
     backend: str | None = None
+    monitor: Path | None = None
 
 
 @dataclass
@@ -44,11 +51,11 @@ class Run:
     lr: float
     losses: list[float] = field(default_factory=list)  # mean over the epoch's images
     accuracies: list[float] = field(default_factory=list)  # share of right answers on the test images
-    test_loss: float = math.nan
     update_seconds: float = math.nan  # median of one step
     numpy_seconds: float = math.nan
     difference: float = math.nan  # largest between a weight and its plain-NumPy copy
     digest: str = ""  # of the final weights
+    findings: list[Finding] = field(default_factory=list)  # what the monitor says at the end
 
     @property
     def diverged(self) -> bool:
@@ -70,11 +77,12 @@ def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> R
     would give other weights on another number of cores, and these are too small to gain by it.
     """
     one_thread = require("threadpoolctl", "the training").threadpool_limits(limits=1, user_api="blas")
-    with one_thread, np.errstate(over="ignore", invalid="ignore"):  # divergence is reported once, as such
-        return _train(rule, data, settings, progress)
+    quietly = np.errstate(over="ignore", invalid="ignore")  # divergence is reported once, as such
+    with one_thread, quietly, make_monitor(rule, settings) as monitor:
+        return _train(rule, data, settings, progress, monitor)
 
 
-def _train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
+def _train(rule: str, data: Dataset, settings: Settings, progress: Progress, monitor: fu.Monitor | None) -> Run:
     rng = np.random.default_rng(settings.seed)
     network = MLP((data.train_images.shape[1], *HIDDEN, data.classes), rng)
     images = len(data.train_images)
@@ -93,16 +101,18 @@ def _train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> 
             total += loss * len(batch)
             update_times.append(seconds(optimizer.step))
             numpy_times.append(seconds(lambda: twin.step(network.grads)))
+            if monitor is not None and optimizer.report is not None:
+                monitor(optimizer.report, loss)
             progress.step()
-        run.test_loss, accuracy = network.evaluate(data.test_images, data.test_labels)
         run.losses.append(total / images)
-        run.accuracies.append(accuracy)
-        progress.epoch(run.losses[-1], accuracy)
+        run.accuracies.append(network.accuracy(data.test_images, data.test_labels))
+        progress.epoch(run.losses[-1], run.accuracies[-1])
         if run.diverged:
             break
     run.update_seconds, run.numpy_seconds = median(update_times), median(numpy_times)
     run.difference = twin.difference(network.params)
     run.digest = digest(network.params)
+    run.findings = [] if monitor is None else monitor.diagnose()
     return run
 
 
@@ -118,7 +128,7 @@ def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, ste
     optimizer_class: Callable[..., fu.Optimizer] = fu.rules.get(rule)
     schedule = fu.schedules.cosine(learning_rate(rule, settings), steps)
     try:
-        return optimizer_class(params, lr=schedule, backend=settings.backend)
+        return optimizer_class(params, lr=schedule, backend=settings.backend, monitor=settings.monitor is not None)
     except (ValueError, RuntimeError) as error:
         raise DemoError(str(error)) from error
 
@@ -127,6 +137,18 @@ def check(rules: Sequence[str], settings: Settings) -> None:
     """Raise now, before the first rule has trained, what any of the rules would object to."""
     for rule in rules:
         make_optimizer(rule, {"w": np.zeros(1, np.float32)}, settings, steps=1)
+        if settings.monitor is not None and (settings.monitor / rule).exists():
+            raise DemoError(f"--monitor: {settings.monitor / rule} exists: choose another folder")
+
+
+def make_monitor(rule: str, settings: Settings) -> AbstractContextManager[fu.Monitor | None]:
+    """One that writes into the rule's folder, if that is asked for."""
+    if settings.monitor is None:
+        return nullcontext()
+    try:
+        return fu.Monitor(settings.monitor / rule)
+    except (ImportError, OSError) as error:
+        raise DemoError(f"--monitor: {error}") from error
 
 
 class NumpyTwin:
@@ -182,5 +204,5 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def digest(params: dict[str, Floats]) -> str:
-    """The first twelve digits of the SHA-256 of all weights, in order: equal only where every bit is."""
-    return hashlib.sha256(b"".join(p.tobytes() for p in params.values())).hexdigest()[:12]
+    """The first eight digits of the SHA-256 of all weights, in order: one other bit gives others."""
+    return hashlib.sha256(b"".join(p.tobytes() for p in params.values())).hexdigest()[:8]

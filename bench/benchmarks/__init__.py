@@ -1,0 +1,1 @@
+"""The project's own history of speed, by airspeed velocity: `asv run` in bench/."""

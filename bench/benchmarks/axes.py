@@ -1,0 +1,31 @@
+"""What the benchmarks are parametrised by, and the arrays that they step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastupdate as fu
+
+RULES = fu.rules.names()
+SIZES = [64, 65_536, 4_194_304]  # elements: call overhead, cache, memory
+DTYPES = ["float32", "float64"]
+COUNTS = [100, 1000, 10_000]  # tensors
+
+Arrays = list[NDArray[Any]]
+
+
+def arrays(count: int, size: int, dtype: str) -> tuple[Arrays, Arrays]:
+    """Parameters and gradients, none of them zero, in pages that have been touched."""
+    rng = np.random.default_rng(0)
+    return tuple(  # type: ignore[return-value]
+        [(rng.standard_normal(size) + 10).astype(dtype) for _ in range(count)] for _ in ("params", "grads")
+    )
+
+
+def optimizer(rule: str, params: Arrays) -> Any:
+    """The rule with its defaults; a rate too small to move far."""
+    cls: Any = fu.rules.get(rule)
+    return cls(params, lr=1e-6)

@@ -1,0 +1,115 @@
+"""The benchmarks run, compare what they say they compare, and notice wrong results. No figure is asserted here."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # `bench` is no part of the package
+
+from bench import contestants, measuring, options, pipelines, tables, workloads  # noqa: E402
+
+TINY = workloads.WORKLOADS["tiny"]
+
+NAMES = {
+    "peers": [peer.name for peer in contestants.PEERS],
+    "pipeline": [peer.name for _, _, peers in pipelines.RECIPES for peer in peers],
+    "options": [option.name for option in options.OPTIONS],
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags"),
+    [("peers", []), ("pipeline", ["--pipeline"]), ("options", ["--options", "--no-matmul"])],
+    ids=["peers", "pipeline", "options"],
+)
+def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
+    written, drawn = tmp_path / "rows.json", tmp_path / "rows.png"
+    sizes = ["--quick", "--threads", "1", "--workloads", "tiny"]
+    command = [sys.executable, "-m", "bench.peers", *flags, *sizes, "--json", str(written), "--plot", str(drawn)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(written.read_text())
+    assert [line["contestant"] for line in _in_order(found)] == sorted(NAMES[mode])
+    assert all(name in done.stdout for name in NAMES[mode])
+    assert all(math.isfinite(row["ratio"]) and row["low"] <= row["high"] for row in found["rows"])
+    assert all(absent["reason"] for absent in found["absent"])
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+def _in_order(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(found["rows"] + found["absent"], key=lambda line: str(line["contestant"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "elements"),
+    [("gpt2", 148, 124_439_808), ("resnet50", 161, 25_557_032), ("huge", 1, 10**8), ("10kx64", 10_000, 640_000)],
+)
+def test_workloads_have_the_published_sizes(name: str, tensors: int, elements: int) -> None:
+    workload = workloads.WORKLOADS[name]
+    assert (len(workload.shapes), workload.elements) == (tensors, elements)
+
+
+def test_gradients_are_never_zero() -> None:
+    assert min(float(np.abs(g).min()) for g in TINY.gradients()) >= 0.001
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_stream_visits_every_element_once(threads: int) -> None:
+    why = contestants.Stream.problem(TINY)
+    if why:
+        pytest.skip(why)
+    stream = contestants.Stream(TINY, threads)
+    stream.step = lambda: contestants.library().stream(
+        stream.table.ctypes.data, len(stream.params), int(stream.table[-1, 5]) + 40, threads, 0.5
+    )
+    stream.step()
+    for g, m, v in zip(stream.grads, *stream.states, strict=True):
+        np.testing.assert_array_equal(m, 0.5 * g)
+        np.testing.assert_array_equal(v, 0.5 * g)
+
+
+class TooFar(contestants.Fastupdate):
+    """A contestant with a wrong rate."""
+
+    def step(self) -> None:  # type: ignore[override]
+        self.optimizer.step(self.grads)
+
+    def __init__(self, workload: workloads.Workload, threads: int) -> None:
+        super().__init__(workload, threads)
+        self.optimizer.groups[0]["lr"] = 1.01 * contestants.LR
+
+
+@pytest.mark.parametrize(
+    ("peer", "agrees"), [(contestants.NumPy, True), (TooFar, False)], ids=["the same rule", "a rate off by 1 %"]
+)
+def test_results_are_compared(peer: type[contestants.Contestant], agrees: bool) -> None:
+    ours, theirs = contestants.Fastupdate(TINY, 1), peer(TINY, 1)
+    measuring.take_turns(ours, theirs, measuring.Protocol(threads=1, quick=True, matmul=False, steps=2))
+    assert (measuring.difference(ours, theirs) <= tables.TOLERANCE) == agrees
+
+
+def test_ratio_is_that_of_the_medians() -> None:
+    ratio = measuring.Pair(np.array([1.0, 1.0, 9.0]), np.array([2.0, 3.0, 2.5]), steps=1).ratio
+    assert ratio.value == 2.5
+    assert ratio.low <= 2.5 <= ratio.high
+
+
+def _row(contestant: str, ratio: float, difference: float | None = 0.0) -> tables.Row:
+    return tables.Row("AdamW", "tiny", contestant, "", ratio, 1.0, ratio, ratio - 0.01, ratio + 0.01, 3, 1, difference)
+
+
+def test_losses_are_listed() -> None:
+    rows = [_row("stream", 0.9, None), _row("swift", 0.8), _row("slow", 1.2)]
+    assert "swift, tiny" in tables.losses(rows)
+    assert "slow" not in tables.losses(rows)
+    assert "stream" not in tables.losses(rows)
+    assert "fastupdate: 1.00 s" in tables.table(rows, [])

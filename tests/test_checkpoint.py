@@ -1,0 +1,373 @@
+"""Files: written whole or not at all, read back byte for byte, and refused where a byte is wrong."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import by_rule, random_arrays
+from peers import peer
+
+import fastupdate as fu
+from fastupdate import checkpoint
+
+MARK = checkpoint.MARK
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _needs_safetensors() -> None:
+    peer("safetensors")
+
+
+def make(seed: int = 0, **options: Any) -> fu.Optimizer:
+    """An optimizer after two steps, with a small file."""
+    w, b = random_arrays(seed, [12, 3], np.float32)
+    params = {"w": w.reshape(3, 4).T, "b": b.astype(np.float64)}
+    opt = fu.Adam(params, **options)
+    for k in (1, 2):
+        opt.step({name: np.full(a.shape, k, a.dtype) for name, a in params.items()})
+    return opt
+
+
+def content(state: dict[str, Any]) -> Any:
+    arrays = {key: (a.dtype.str, a.shape, a.tobytes()) for key, a in state["arrays"].items()}
+    return {**state, "arrays": dict(sorted(arrays.items()))}
+
+
+# -- the format -------------------------------------------------------------------------------------------------------
+
+
+@by_rule
+def test_a_file_holds_the_state_and_the_parameters(case: Any, tmp_path: Path) -> None:
+    opt = case.make({"w": np.arange(6.0).reshape(2, 3), "b": np.ones((), np.float32)}, shadow="bfloat16")
+    opt.step({"w": np.ones((2, 3)), "b": np.ones((), np.float32)})
+    opt.save(tmp_path / "run")
+    expected = opt.state_dict()
+    expected["arrays"] |= {"param.w": opt._tree["w"], "param.b": opt._tree["b"]}
+    assert content(fu.load(tmp_path / "run")) == content(expected)
+
+
+def test_the_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
+    opt = make(ema_decay=0.9, shadow="float16")
+    opt.save(tmp_path / "run.safetensors")
+    read = peer("safetensors.numpy").load_file(tmp_path / "run.safetensors")
+    assert content({"arrays": read}) == content({"arrays": fu.load(tmp_path / "run.safetensors")["arrays"]})
+    assert read["param.w"].tobytes() == np.ascontiguousarray(opt._tree["w"]).tobytes()
+
+
+def test_equal_states_give_equal_files(tmp_path: Path) -> None:
+    make().save(tmp_path / "a")
+    make().save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_arrays_are_aligned_in_the_file(tmp_path: Path) -> None:
+    make(shadow="float16").save(tmp_path / "run")
+    data = (tmp_path / "run").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    sizes = {"F16": 2, "F32": 4, "F64": 8}
+    starts = [
+        (length + entry["data_offsets"][0]) % sizes[entry["dtype"]] for key, entry in entries.items() if key[0] != "_"
+    ]
+    assert starts == [0] * 8
+
+
+NAMES = ["", "naïve μ", 'quote" and \\', "__metadata__", "a" * 300, "new\nline"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_comes_back(name: str, tmp_path: Path) -> None:
+    opt = fu.SGD({name: np.ones(2)}, momentum=0.9)
+    opt.save(tmp_path / "run")
+    assert f"state.b.{name}" in fu.load(tmp_path / "run")["arrays"]
+
+
+def test_a_name_that_is_no_unicode_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        fu.SGD({"\udc80": np.ones(2)}).save(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        make().save(tmp_path / "run")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o640
+
+
+def test_a_link_goes_on_pointing_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "there" / "run")
+    make().save(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert os.listdir(tmp_path / "there") == ["run"]
+
+
+def test_data_and_directory_are_on_the_disk_before_and_after_the_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def kind_of(fd: int) -> str:
+        return "directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(f"fsync {kind_of(fd)}") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append("replace") or replace(a, b))
+    make().save(tmp_path / "run")
+    assert calls == ["fsync file", "replace", "fsync directory"]
+
+
+FAILURES: dict[str, tuple[str, BaseException]] = {
+    "sync fails": ("fsync", OSError(errno.EIO, "Input/output error")),
+    "swap fails": ("replace", OSError(errno.EACCES, "Permission denied")),
+    "interrupt": ("fsync", KeyboardInterrupt()),
+}
+
+
+@pytest.mark.parametrize(("function", "error"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    function: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().save(tmp_path / "run")
+    old = (tmp_path / "run").read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(type(error)):
+        make(1).save(tmp_path / "run")
+    assert os.listdir(tmp_path) == ["run"]
+    assert (tmp_path / "run").read_bytes() == old
+
+
+FULL_DISK = """
+import errno, resource, sys
+import numpy as np
+import fastupdate as fu
+opt = fu.Adam({"w": np.ones(100_000)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    opt.save(sys.argv[1])
+except OSError as error:
+    sys.exit(0 if error.errno == errno.EFBIG else str(error))
+sys.exit("saved")
+"""
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    make().save(tmp_path / "run")
+    old = (tmp_path / "run").read_bytes()
+    subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "run"], check=True)
+    assert os.listdir(tmp_path) == ["run"]
+    assert (tmp_path / "run").read_bytes() == old
+
+
+SAVE_FOR_EVER = """
+import sys
+import numpy as np
+import fastupdate as fu
+opt = fu.Adam({"w": np.zeros(200_000)})
+opt.save(sys.argv[1])
+print("saved", flush=True)
+while True:
+    opt.step({"w": np.ones(200_000)})
+    opt.save(sys.argv[1])
+"""
+
+
+def test_whenever_the_process_is_killed_a_whole_file_remains(tmp_path: Path) -> None:
+    path, rng, found = tmp_path / "run", random.Random(0), set()
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, path], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+        state = fu.load(path)
+        assert set(state["tensors"]["w"].values()) == {state["step"], 0}
+        assert state["arrays"]["state.m.w"][0] == state["arrays"]["state.m.w"][-1]
+        fu.Adam({"w": np.zeros(200_000)}).load_state_dict(state)
+        found.add(state["step"])
+    assert all(name == "run" or name.startswith(".fastupdate-") for name in os.listdir(tmp_path))
+    assert len(found) > 1  # the kills came at different moments
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+def refused(path: Path, data: bytes) -> str | None:
+    """The message of the refusal, None if the file was read."""
+    path.write_bytes(data)
+    try:
+        fu.load(path)
+    except fu.CheckpointError as error:
+        return str(error)
+    return None
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    make().save(tmp_path / "run")
+    data = (tmp_path / "run").read_bytes()
+    assert refused(tmp_path / "copy", data) is None
+    for k in range(len(data)):
+        flipped = data[:k] + bytes([data[k] ^ 1 << k % 8]) + data[k + 1 :]
+        assert str(tmp_path / "copy") in (refused(tmp_path / "copy", flipped) or ""), f"byte {k}"
+
+
+def test_a_missing_or_added_end_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    make().save(tmp_path / "run")
+    data = (tmp_path / "run").read_bytes()
+    for k in range(len(data)):
+        assert refused(tmp_path / "copy", data[:k]), f"first {k} bytes"
+    assert refused(tmp_path / "copy", data + b"\0")
+    assert refused(tmp_path / "copy", data + data)
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda data: b"", "expected a checkpoint, received 0 bytes of another kind"),
+    "text": (lambda data: b"some notes" * 50, "expected a checkpoint, received 500 bytes of another kind"),
+    "zeros": (lambda data: bytes(len(data)), "expected a checkpoint"),
+    "half": (lambda data: data[: len(data) // 2], "damaged: expected a checksum of [0-9a-f]{64}"),
+    "end of zeros": (lambda data: data[:-50] + bytes(50), "damaged: expected a checksum"),
+    "swapped halves": (lambda data: data[len(data) // 2 :] + data[: len(data) // 2], "expected a checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named(change: Any, message: str, tmp_path: Path) -> None:
+    make().save(tmp_path / "run")
+    data = (tmp_path / "run").read_bytes()
+    (tmp_path / "run").write_bytes(change(data))
+    with pytest.raises(fu.CheckpointError, match=rf"\[checkpoint\] .*/run: {message}"):
+        fu.load(tmp_path / "run")
+
+
+def test_a_plain_safetensors_file_is_no_checkpoint(tmp_path: Path) -> None:
+    peer("safetensors.numpy").save_file({"w": np.ones(30)}, tmp_path / "model")
+    with pytest.raises(fu.CheckpointError, match="of another kind"):
+        fu.load(tmp_path / "model")
+
+
+def test_a_missing_file_is_just_that(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        fu.load(tmp_path / "run")
+    with pytest.raises(FileNotFoundError):
+        make().save(tmp_path / "nowhere" / "run")
+
+
+# -- malice: files with a right checksum ------------------------------------------------------------------------------
+
+
+def forged(rest: str = "{}", entries: str = "", data: bytes = b"", length: int | None = None) -> bytes:
+    """A file with the right checksum for these contents."""
+    quoted = json.dumps(f"{'0' * 64} {rest}", ensure_ascii=False)
+    header = f'{{"__metadata__":{{"fastupdate":{quoted}}}{entries}}}'.encode()
+    header += b" " * (-len(header) % 8)
+    blank = (len(header) if length is None else length).to_bytes(8, "little") + header + data
+    at = 8 + len(MARK)
+    return blank[:at] + hashlib.sha256(blank).hexdigest().encode() + blank[at + 64 :]
+
+
+def entry(dtype: str = "F32", shape: Any = (2,), begin: int = 0, end: int = 8) -> str:
+    return f',"param.w":{{"dtype":"{dtype}","shape":{json.dumps(shape)},"data_offsets":[{begin},{end}]}}'
+
+
+EIGHT = bytes(8)
+MALICE: dict[str, bytes] = {
+    "huge header": forged(length=2**63),
+    "long header": forged(length=2**40),
+    "no header": forged(length=0),
+    "more than there is": forged("{}", entry(shape=[2**40], end=2**42), EIGHT),
+    "another size than its shape": forged("{}", entry(shape=[2**40]), EIGHT),
+    "overflowing shape": forged("{}", entry(shape=[2**62, 2**62]), EIGHT),
+    "empty and huge": forged("{}", entry(shape=[0, 2**62, 2**62], end=0)),
+    "negative shape": forged("{}", entry(shape=[-2, -1]), EIGHT),
+    "backwards": forged("{}", entry(begin=8, end=0), EIGHT),
+    "a hole": forged("{}", entry(begin=4, end=12), bytes(12)),
+    "unused bytes": forged("{}", entry(), bytes(16)),
+    "shared bytes": forged("{}", entry() + entry().replace("param", "state.m"), EIGHT),
+    "no such type": forged("{}", entry("object"), EIGHT),
+    "a type that NumPy lacks": forged("{}", entry("BF16", (4,)), EIGHT),
+    "deep header": forged("{}", ',"x":' + "[" * 100_000 + "]" * 100_000),
+    "deep state": forged("[" * 100_000 + "]" * 100_000),
+    "no JSON": forged("state"),
+    "a list": forged("[1, 2]"),
+    "a long number": forged('{"step": ' + "9" * 100_000 + "}"),
+    "code": forged("cos\nsystem\n(S'true'\ntR."),
+}
+
+
+@pytest.mark.parametrize("data", MALICE.values(), ids=MALICE)
+def test_a_malicious_file_is_refused_within_little_memory(data: bytes, tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        message = refused(tmp_path / "run", data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert message is not None
+    assert "damaged" not in message  # it is not for its checksum that it is refused
+    assert peak < 10 * len(data) + (1 << 20)
+
+
+STATES: dict[str, str] = {
+    "nothing": "{}",
+    "a later version": '{"version": 2, "rule": "adam"}',
+    "infinite step": '{"version": 1, "rule": "adam", "flags": {"amsgrad": false}, "step": Infinity}',
+}
+
+
+@pytest.mark.parametrize("rest", STATES.values(), ids=STATES)
+def test_a_forged_state_is_refused_by_the_optimizer(rest: str, tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(forged(rest, entry(), EIGHT))
+    state = fu.load(tmp_path / "run")
+    opt = make()
+    before = content(opt.state_dict())
+    with pytest.raises(ValueError, match=r"\[adam\] state_dict"):
+        opt.load_state_dict(state)
+    assert content(opt.state_dict()) == before
+
+
+# -- the extra --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["save", "load"])
+def test_without_safetensors_the_extra_is_named(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = make()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"pip install fastupdate\[checkpoint\]"):
+        opt.save(tmp_path / "run") if call == "save" else fu.load(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    opt.load_state_dict(opt.state_dict())  # NumPy alone
+
+
+@pytest.mark.parametrize("page", ["checkpoints", "transfer_learning"])
+def test_the_examples_in_the_documentation_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec("\n".join(blocks), {})
+    assert blocks

@@ -1,0 +1,508 @@
+"""The rows of the fault table: bad input gets an error that names the argument, and nothing has changed.
+
+Each test's id starts with the row's number. Whatever raises must leave parameters, states, gradients, step counts and
+hyperparameters byte-identical (cases.fingerprint).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import SIMD_WIDTH, arrays_of, assert_same_bits, by_backend, by_case, by_rule, cases_of, fingerprint
+from reference import Reference
+
+import fastupdate as fu
+
+ADAM = cases_of("adam")[0]
+SHAPES = [(5,), (3, 4), (), (7, 2, 2), (40,)]
+
+
+def tensors(seed: int = 0, dtype: Any = np.float32) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [np.array(rng.standard_normal(shape) + 3, dtype) for shape in SHAPES]
+
+
+def read_only(a: np.ndarray) -> np.ndarray:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def swapped(a: np.ndarray) -> np.ndarray:
+    return a.astype(a.dtype.newbyteorder())
+
+
+def misaligned(a: np.ndarray) -> np.ndarray:
+    raw = np.zeros(a.nbytes + 1, np.uint8)
+    b = raw[1:].view(a.dtype).reshape(a.shape)
+    b[...] = a
+    assert not b.flags.aligned
+    return b
+
+
+def strided(a: np.ndarray) -> np.ndarray:
+    """The same values among strangers."""
+    wide = np.full((*a.shape, 3), 77.0, a.dtype)
+    wide[..., 1] = a
+    return wide[..., 1]
+
+
+def raises_unchanged(opt: fu.Optimizer, grads: Any, kind: type[Exception], words: str, **arguments: Any) -> None:
+    """The step fails with these words and leaves everything as it was; after it, a good step works."""
+    everything = [g for g in grads if isinstance(g, np.ndarray)] if isinstance(grads, list) else []
+    before = fingerprint(opt, *everything)
+    with pytest.raises(kind, match=words) as caught:
+        opt.step(grads, **arguments)
+    assert fingerprint(opt, *everything) == before
+    assert str(caught.value).startswith(f"[{opt.rule.name}] ")
+
+
+# Row 1, 9, 11: what is wrong with one gradient of shape (3, 4) or whichever stands there.
+BAD_GRADIENTS: dict[str, tuple[Callable[[np.ndarray], Any], type[Exception], str]] = {
+    "1-none": (lambda g: None, TypeError, "expected an array, received None"),
+    "1-number": (lambda g: 1.0, TypeError, "expected an array, received float"),
+    "1-dtype": (lambda g: g.astype(np.float64), TypeError, "expected float32, received float64"),
+    "1-shape": (lambda g: np.zeros((2, *g.shape), g.dtype), ValueError, "expected shape"),
+    "1-size-by-one": (lambda g: np.zeros(g.size + 1, g.dtype), ValueError, "expected shape"),
+    "1-masked": (np.ma.masked_invalid, TypeError, "without a mask"),
+    "7-stride-0": (lambda g: np.broadcast_to(np.float32(1), g.shape), ValueError, "addresses of their own"),
+    "9-integer": (lambda g: g.astype(np.int32), TypeError, "expected float32, received int32"),
+    "9-complex": (lambda g: g.astype(np.complex64), TypeError, "expected float32, received complex64"),
+    "9-object": (lambda g: g.astype(object), TypeError, "expected float32, received object"),
+    "9-bool": (lambda g: g > 0, TypeError, "expected float32, received bool"),
+    "9-float16": (lambda g: g.astype(np.float16), TypeError, "expected float32, received float16"),
+    "9-byte-swapped": (swapped, TypeError, "expected float32, received byte-swapped float32"),
+    "11-broadcast": (lambda g: g.ravel()[:1].reshape((1,) * g.ndim), ValueError, "expected shape"),
+}
+POSITIONS = [0, 1, len(SHAPES) - 1]  # start, middle, end; a 0-d array, which could hold anything, is not among them
+
+
+@pytest.mark.parametrize("bad", BAD_GRADIENTS)
+@by_backend
+@by_rule
+def test_bad_gradient(case, backend, bad):
+    damage, kind, words = BAD_GRADIENTS[bad]
+    opt = case.make(tensors(), backend=backend, ema_decay=0.9)
+    opt.step(tensors(1))
+    for k in POSITIONS:
+        grads: list[Any] = tensors(2)
+        grads[k] = damage(grads[k])
+        raises_unchanged(opt, grads, kind, re.escape(f"[{case.rule}] grads[{k}]: ") + ".*" + words)
+    opt.step(tensors(3))
+    assert opt.step_count == 2
+
+
+NO_ARRAY = ": expected an array, received none"
+STRUCTURES: dict[str, tuple[Any, Any, type[Exception], str]] = {
+    "1-missing": ({"a": 1, "b": {"c": 1}}, {"a": 1}, ValueError, r"grads\['b'\]\['c'\]" + NO_ARRAY),
+    "1-extra": ({"a": 1}, {"a": 1, "x": 1}, ValueError, r"grads\['x'\]: expected nothing"),
+    "1-renamed": ({"a": 1}, {"b": 1}, ValueError, r"grads\['a'\]" + NO_ARRAY),
+    "1-short-list": ([1, 1], [1], ValueError, r"grads\[1\]" + NO_ARRAY),
+    "1-long-list": ([1], [1, 1], ValueError, r"grads\[1\]: expected nothing"),
+    "1-array-for-list": ([1, 1], 1, ValueError, r"grads\[0\]" + NO_ARRAY),
+    "1-empty": ([1], [], ValueError, r"grads\[0\]" + NO_ARRAY),
+    "1-no-gradients": ([1], None, TypeError, "grads: expected gradients, or bound ones"),
+}
+
+
+def filled(tree: Any) -> Any:
+    """The same structure with an array for each 1."""
+    if isinstance(tree, dict):
+        return {key: filled(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [filled(value) for value in tree]
+    return None if tree is None else np.ones(3, np.float32)
+
+
+@by_backend
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structure(backend, name):
+    params, grads, kind, words = STRUCTURES[name]
+    raises_unchanged(ADAM.make(filled(params), backend=backend), filled(grads), kind, words)
+
+
+def zeros(n: int = 3, dtype: Any = np.float32) -> np.ndarray:
+    return np.zeros(n, dtype)
+
+
+BAD_STATES: dict[str, tuple[list[np.ndarray], type[Exception], str]] = {
+    "2-shape": ([zeros(4), zeros()], ValueError, r"state\['m'\]: expected shape"),
+    "2-dtype": ([zeros(3, np.float64), zeros()], TypeError, r"state\['m'\]: expected float32"),
+    "2-too-few": ([zeros()], ValueError, "state: expected m, v, received 1 of them"),
+    "2-strided": ([zeros(), zeros(6)[::2]], ValueError, r"state\['v'\]: expected a contiguous"),
+    "8-read-only": ([zeros(), read_only(zeros())], ValueError, r"state\['v'\]: expected a writable"),
+    "7-same-twice": ([zeros()] * 2, ValueError, r"state\['v'\]: expected memory apart from state\['m'\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STATES)
+def test_bad_state(name):
+    states, kind, words = BAD_STATES[name]
+    p = np.ones(3, np.float32)
+    before = [a.tobytes() for a in (p, *states)]
+    with pytest.raises(kind, match=words):
+        fu.functional.adam(p, np.ones(3, np.float32), *states, step=1)
+    assert [a.tobytes() for a in (p, *states)] == before
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "3-strided": strided,
+    "3-reversed": lambda a: strided(a)[::-1] if a.ndim else strided(a),
+    "3-transposed": np.asfortranarray,
+    "3-column": lambda a: np.hstack([np.full((a.size, 1), 77, a.dtype), a.reshape(-1, 1)])[:, 1].reshape(a.shape),
+    "9-misaligned": misaligned,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@by_backend
+@by_case
+def test_layouts(case, backend, layout):
+    """Updated in place, with the bits of a contiguous array, and no neighbour touched."""
+    lay = LAYOUTS[layout]
+    sizes = [(3, 5, 7), (1100,), (4 * SIMD_WIDTH + 1,), (2, 600)]
+    rng = np.random.default_rng(0)
+    start, grads = ([rng.standard_normal(s).astype(np.float32) for s in sizes] for _ in range(2))
+    options: dict[str, Any] = {"clip_norm": 0.5, "zero_grads": True}
+    params, laid = [lay(p) for p in start], [lay(g) for g in grads]
+    reference = Reference(case, params, **options)
+    opt = case.make(params, backend=backend, **options)
+    owners = [a.base for a in (*params, *laid) if a.base is not None and a.base.dtype == np.float32]
+    strangers = [np.flatnonzero(o.ravel() == 77.0) for o in owners]
+    reference.step(laid)
+    opt.step(laid)
+    assert_same_bits(params, reference.params, "params")
+    assert not any(g.any() for g in laid), "zero_grads"
+    for owner, where in zip(owners, strangers, strict=True):
+        assert (owner.ravel()[where] == 77.0).all(), "a neighbour was touched"
+
+
+@by_backend
+@by_case
+def test_4_empty_and_scalar_arrays(case, backend):
+    shapes = [(0,), (), (3, 0, 2), (5,), (0,), (), (0, 7)]
+    rng = np.random.default_rng(0)
+    params, grads = ([np.array(rng.standard_normal(s)) for s in shapes] for _ in range(2))
+    for options in ({}, {"clip_unit_norm": 0.01, "monitor": True}, {"clip_norm": 0.1}):
+        reference = Reference(case, params, **options)
+        opt = case.make(params, backend=backend, **options)
+        reference.step(grads)
+        opt.step(grads)
+        assert_same_bits(params, [p.reshape(s) for p, s in zip(reference.params, shapes, strict=True)], str(options))
+
+
+def buffer() -> np.ndarray:
+    return np.zeros(20, np.float32)
+
+
+OVERLAPS: dict[str, tuple[Callable[[np.ndarray], list[np.ndarray]], str]] = {
+    "7-same-twice": (lambda b: [b[:5], b[5:9], b[:5]], r"params\[2\]: expected memory apart from params\[0\]"),
+    "7-overlapping": (lambda b: [b[:5], b[4:9]], r"params\[1\]: expected memory apart from params\[0\]"),
+    "7-inside": (lambda b: [b[:9], b[3:4]], r"params\[1\]: expected memory apart from params\[0\]"),
+    "7-stride-0": (lambda b: [np.lib.stride_tricks.as_strided(b, (4,), (0,))], "addresses of their own"),
+    "7-windows": (lambda b: [np.lib.stride_tricks.sliding_window_view(b, 3, writeable=True)], "addresses of their own"),
+    "7-reversed": (lambda b: [b[:6], b[8:3:-1]], r"memory apart from"),
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_overlapping_parameters(name):
+    views, words = OVERLAPS[name]
+    with pytest.raises(ValueError, match=words):
+        fu.Adam(views(buffer()))
+
+
+@by_backend
+def test_7_interleaved_parameters_are_apart(backend):
+    b = buffer()
+    fu.SGD([b[::2], b[1::2]], lr=1.0, backend=backend).step([np.ones(10, np.float32), np.full(10, 2, np.float32)])
+    assert b.tolist() == [-1.0, -2.0] * 10
+
+
+GRADIENT_OVERLAPS: dict[str, tuple[Callable[[fu.Optimizer], np.ndarray], str]] = {
+    "7-the-parameter": (lambda opt: opt._items[0].array, r"params\[0\]"),
+    "7-another-parameter": (lambda opt: opt._items[1].array, r"params\[1\]"),
+    "7-a-state": (lambda opt: opt.state["m"][1], r"state\['m'\]\[1\]"),
+    "7-the-average": (lambda opt: opt.ema[0], r"ema\[0\]"),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT_OVERLAPS)
+@by_backend
+def test_overlapping_gradient(backend, name):
+    pick, words = GRADIENT_OVERLAPS[name]
+    opt = ADAM.make([np.ones(6, np.float32), np.ones(6, np.float32)], ema_decay=0.9, backend=backend)
+    words = rf"grads\[0\]: expected memory apart from {words}, received overlapping arrays"
+    raises_unchanged(opt, [pick(opt), np.ones(6, np.float32)], ValueError, words)
+
+
+@by_backend
+def test_7_gradients_to_be_zeroed_overlap(backend):
+    g = np.ones(9, np.float32)
+    opt = fu.SGD([np.ones(5, np.float32), np.ones(5, np.float32)], zero_grads=True, backend=backend)
+    raises_unchanged(opt, [g[:5], g[4:]], ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
+    fu.SGD([np.ones(5, np.float32), np.ones(5, np.float32)], backend=backend).step([g[:5], g[4:]])  # only read: allowed
+
+
+@by_backend
+def test_8_read_only(backend):
+    p, g = np.ones(3, np.float32), read_only(np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"params\[0\]: expected a writable array, received a read-only one"):
+        fu.Adam([read_only(p)])
+    opt = ADAM.make([p], backend=backend)
+    opt.step([g])  # a gradient is only read …
+    zeroing = ADAM.make([np.ones(3, np.float32)], zero_grads=True, backend=backend)
+    raises_unchanged(zeroing, [g], ValueError, r"grads\[0\]: expected a writable array, to be zeroed")  # … or not
+    p.flags.writeable = False
+    raises_unchanged(opt, [g], ValueError, r"params\[0\]: expected a writable array, received a read-only one")
+
+
+BAD_PARAMETERS: dict[str, tuple[Any, type[Exception], str]] = {
+    "1-none": (None, TypeError, "received None"),
+    "1-list-of-numbers": ([1.0, 2.0], TypeError, "expected an array, received float"),
+    "1-empty-list": ([], ValueError, "at least one array"),
+    "1-bytes": (b"1234", TypeError, "received bytes"),
+    "9-integer": (np.zeros(3, np.int64), TypeError, "expected float32 or float64, received int64"),
+    "9-complex": (np.zeros(3, np.complex64), TypeError, "received complex64"),
+    "9-object": (np.zeros(3, object), TypeError, "received object"),
+    "9-float16": (np.zeros(3, np.float16), TypeError, "received float16"),
+    "9-longdouble": (np.zeros(3, np.longdouble), TypeError, "expected float32 or float64"),
+    "9-byte-swapped": (swapped(np.zeros(3)), TypeError, "received byte-swapped float64"),
+    "9-masked": (np.ma.zeros(3), TypeError, "without a mask"),
+    "9-structured": (np.zeros(3, [("x", "f4")]), TypeError, "expected float32 or float64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PARAMETERS)
+def test_bad_parameter(name):
+    params, kind, words = BAD_PARAMETERS[name]
+    with pytest.raises(kind, match=words):
+        fu.Adam(params)
+
+
+def bad_values(interval: Any) -> list[Any]:
+    values: list[Any] = [np.nan, np.inf, -np.inf, -0.5, None, "0.1", [0.1], 1j, np.array([0.1])]
+    return [*values, 1.0, 2.0] if interval.high == 1.0 and interval.open else values
+
+
+HYPERS = [
+    (case, name)
+    for case in (cases_of(rule)[0] for rule in fu.rules.names())
+    for name in fu.rules.get(case.rule).rule.hypers
+]
+
+
+@pytest.mark.parametrize(("case", "name"), HYPERS, ids=[f"10-{c.rule}-{name}" for c, name in HYPERS])
+def test_bad_hyperparameter(case, name):
+    """At construction, set later, and returned by a schedule."""
+    opt = case.make(tensors())
+    opt.step(tensors(1))
+    before = fingerprint(opt)
+    for value in bad_values(opt.rule.hypers[name]):
+        with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
+            case.make(tensors(), groups=[{"params": "*", name: value}])
+        with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
+            opt.groups[0][name] = value
+        assert fingerprint(opt) == before
+        good = opt.groups[0][name]
+        opt.groups[0][name] = lambda step, value=value: value
+        raises_unchanged(opt, tensors(1), (TypeError, ValueError), f"{name}: expected .* received")
+        opt.groups[0][name] = good
+    opt.step(tensors(1))
+
+
+OPTIONS: dict[str, list[Any]] = {
+    "clip_norm": [0, -1.0, np.nan, np.inf, True, "1"],
+    "clip_tensor_norm": [0, -1.0, np.nan, np.inf],
+    "clip_unit_norm": [0, -1.0, np.nan, np.inf],
+    "clip_value": [-1.0, np.nan, "1"],
+    "l1": [-1.0, np.nan, np.inf],
+    "ema_decay": [-0.1, 1.0, np.nan],
+    "nonfinite": ["ignore", True],
+    "l1_mode": ["lasso"],
+    "decay": ["L2"],
+    "shadow": ["float32", np.float16],
+    "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],
+    "backend": ["cuda!", ""],
+}
+BAD_OPTIONS = [(name, value) for name, values in OPTIONS.items() for value in values if value != ""]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_OPTIONS, ids=[f"10-{n}-{v!r}" for n, v in BAD_OPTIONS])
+def test_bad_option(name, value):
+    with pytest.raises((TypeError, ValueError), match=rf"\[adam\] {name}: expected"):
+        fu.Adam(tensors(), **{name: value})
+
+
+def test_1_unknown_option():
+    with pytest.raises(TypeError, match=r"\[adam\] weight_decy: no such option"):
+        fu.Adam(tensors(), weight_decy=0.1)
+
+
+@by_backend
+@pytest.mark.parametrize(
+    "loss_scale", [0, -1.0, np.nan, np.inf, True, "1", None, 1e-320, 1j, np.complex64(1)], ids=repr
+)
+def test_10_loss_scale(backend, loss_scale):
+    raises_unchanged(ADAM.make(tensors(), backend=backend), tensors(1), ValueError, "loss_scale", loss_scale=loss_scale)
+
+
+@by_backend
+@pytest.mark.parametrize("policy", ["propagate", "skip", "raise"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=repr)
+@by_rule
+def test_12_nonfinite_gradient(case, backend, policy, value):
+    params = tensors()
+    reference = Reference(case, params)
+    opt = case.make(params, backend=backend, nonfinite=policy)
+    opt.step(tensors(1))
+    reference.step(tensors(1))
+    for k in range(len(SHAPES)):
+        grads = tensors(2)
+        grads[k].reshape(-1)[-1] = value
+        if policy == "raise":
+            words = rf"grads\[{k}\]: expected finite values, received 1"
+            raises_unchanged(opt, grads, FloatingPointError, words)
+        elif policy == "skip":
+            before = fingerprint(opt, *grads)
+            report = opt.step(grads)
+            assert (report.skipped, report.nonfinite, report.step) == (True, 1, 1)
+            assert fingerprint(opt, *grads) == before
+        else:
+            opt.step(grads)
+            reference.step(grads)
+            assert_same_bits(params, reference.params, "params")
+
+
+@by_backend
+@by_rule
+def test_13_norm_beyond_float32(case, backend):
+    """10²⁰ squares to infinity in float32; the clipped gradient is still a unit vector."""
+    huge = [np.full(s, 1e20, np.float32) for s in SHAPES]
+    count = sum(g.size for g in huge)
+    for option, norms in (("clip_norm", [count] * len(SHAPES)), ("clip_tensor_norm", [g.size for g in huge])):
+        params = tensors()
+        report = case.make(params, backend=backend, **{option: 1.0}).step(huge)
+        unit = [np.full(s, 1 / np.sqrt(n), np.float32) for s, n in zip(SHAPES, norms, strict=True)]
+        expected = tensors()
+        case.make(expected, backend=backend).step(unit)
+        assert report.grad_norm == pytest.approx(1e20 * np.sqrt(count), rel=1e-7)
+        for p, q in zip(params, expected, strict=True):
+            np.testing.assert_allclose(p, q, rtol=3e-7)
+
+
+@by_backend
+@pytest.mark.parametrize("step", [2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**53, 2**61], ids=str)
+@by_rule
+def test_14_many_steps(case, backend, step):
+    """Step counts are int64, corrections float64: the bits of the reference, which counts in Python's integers."""
+    params = tensors()
+    reference = Reference(case, params)
+    reference.t = step - 1
+    opt = case.make(params, backend=backend)
+    opt.start_at(step)
+    for k in range(3):
+        report = opt.step(tensors(k))
+        reference.step(tensors(k))
+        assert report.step == opt.step_count == step + k
+    assert_same_bits(params, reference.params, "params")
+
+
+@by_backend
+@by_rule
+def test_15_zero_gradient(case, backend):
+    params = [np.zeros(40, np.float32), np.zeros(40)]
+    opt = case.make(params, backend=backend)
+    for _ in range(3):
+        opt.step([np.zeros(40, np.float32), np.zeros(40)])
+    assert not any(p.any() for p in params)
+
+
+@by_backend
+@by_case
+def test_24_denormal_states(case, backend):
+    """States decay through the denormals with every bit."""
+    params = [np.full(100, 1e-38, np.float32), np.full(100, 1e-308)]
+    grads = [np.full(100, 3e-38, np.float32), np.full(100, 3e-308)]
+    zero = [np.zeros(100, np.float32), np.zeros(100)]
+    reference = Reference(case, params)
+    opt = case.make(params, backend=backend)
+    for k in range(60):
+        opt.step(zero if k else grads)
+        reference.step(zero if k else grads)
+    for kind, values in reference.arrays().items():
+        assert_same_bits(arrays_of(opt)[kind], values, kind)
+
+
+@by_backend
+def test_27_resized_and_rebound(backend):
+    p, g = np.ones(4, np.float32), np.ones(4, np.float32)
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    opt.bind([g])
+    opt.step()
+    g[:] = 5  # bound buffers are read again
+    opt.step()
+    assert p.tolist() == [-5.0] * 4
+    g.resize(400000, refcheck=False)  # moves
+    raises_unchanged(opt, None, ValueError, r"grads\[0\]: expected shape \(4,\), received shape \(400000,\)")
+    opt.step([np.ones(4, np.float32)])
+    p.resize(400000, refcheck=False)
+    with pytest.raises(ValueError, match=r"params\[0\]: expected the array that the optimizer was made for"):
+        opt.step([np.ones(400000, np.float32)])
+    with pytest.raises(ValueError, match=r"params\[0\]|grads\[0\]"):
+        opt.step([np.ones(4, np.float32)])
+    assert opt.step_count == 3
+
+
+@by_backend
+@pytest.mark.parametrize("n", [3, 300000], ids=["small", "large"])
+def test_28_two_threads(backend, n):
+    """Serialised or busy: every element has moved exactly as often as step_count says."""
+    p, g = np.zeros(n, np.float32), np.ones(n, np.float32)
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    opt.step([g])
+    outcomes: list[Any] = []
+
+    def work() -> None:
+        for _ in range(30):
+            try:
+                outcomes.append(opt.step([g]).step)
+            except fu.BusyError:
+                outcomes.append(None)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    steps = [s for s in outcomes if s is not None]
+    assert len(outcomes) == 120
+    assert sorted(steps) == list(range(2, len(steps) + 2))
+    assert (p == -opt.step_count).all()
+
+
+@by_backend
+def test_28_a_schedule_that_steps(backend):
+    """A call from within a call is busy too, and changes nothing."""
+    opt = ADAM.make(tensors(), backend=backend)
+    opt.groups[0]["lr"] = lambda step: opt.step(tensors(1)) and 0.1
+    raises_unchanged(opt, tensors(1), fu.BusyError, "busy: another call")
+
+
+@by_backend
+def test_1_errors_between_micro_batches(backend):
+    """A bad micro-batch, or gradients beside accumulated ones, leave the accumulators as they were."""
+    opt = ADAM.make(tensors(), backend=backend)
+    opt.accumulate(tensors(1))
+    before = fingerprint(opt)
+    with pytest.raises(TypeError, match=r"grads\[4\]: expected an array, received None"):
+        opt.accumulate([*tensors(2)[:-1], None])
+    assert fingerprint(opt) == before
+    raises_unchanged(opt, tensors(2), ValueError, "grads: expected None, for micro-batches were accumulated")
+    opt.step()
+    assert opt.step_count == 1

@@ -1,0 +1,422 @@
+"""What belongs to a step beside the rule: scaling, clipping, decay, penalties, averages, copies, accumulation.
+
+Every option is compared with another library or a formula, and then, for every rule and backend, with the bits of
+reference.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    arrays_of,
+    assert_same_bits,
+    by_backend,
+    by_dtype,
+    by_rule,
+    cases_of,
+    fingerprint,
+    gradients,
+    moderate_arrays,
+    random_arrays,
+)
+from peers import peer
+from reference import Reference
+from tolerances import NORM, PEER, Drift
+
+import fastupdate as fu
+
+SIZES = [1, 7, 33, 1024, 2500]
+STEPS = 5
+
+EACH: dict[str, dict[str, Any]] = {
+    "clip_norm": {"clip_norm": 3.0},
+    "clip_norm-not-reached": {"clip_norm": 1e9},
+    "clip_tensor_norm": {"clip_tensor_norm": 2.0},
+    "clip_unit_norm": {"clip_unit_norm": 0.02},
+    "clip_value": {"clip_value": 0.7},
+    "coupled": {"decay": "coupled"},
+    "decoupled": {"decay": "decoupled"},
+    "independent": {"decay": "independent"},
+    "l1-subgradient": {"l1": 0.05},
+    "l1-proximal": {"l1": 0.05, "l1_mode": "proximal"},
+    "ema_decay": {"ema_decay": 0.9},
+    "float16": {"shadow": "float16"},
+    "bfloat16": {"shadow": "bfloat16"},
+    "lookahead": {"lookahead": (2, 0.5)},
+    "zero_grads": {"zero_grads": True},
+    "maximize": {"maximize": True},
+    "monitor": {"monitor": True},
+    "skip": {"nonfinite": "skip"},
+}
+
+
+@pytest.mark.parametrize("option", EACH)
+@by_dtype
+@by_backend
+@by_rule
+def test_bits_of_the_reference(case, backend, dtype, option):
+    params = random_arrays(1, SIZES, dtype)
+    reference = Reference(case, params, **EACH[option])
+    opt = case.make(params, backend=backend, **EACH[option])
+    for grads in gradients(2, STEPS, SIZES, dtype):
+        reference.step(grads, loss_scale=3.0)
+        report = opt.step(grads, loss_scale=3.0)
+        assert report.clip_factor == reference.clip_factor
+        assert report.grad_norm == reference.grad_norm
+        assert option != "zero_grads" or not any(g.any() for g in grads)
+    for kind, values in reference.arrays().items():
+        assert_same_bits(arrays_of(opt)[kind], values, kind)
+
+
+def moved_by(grads: list[np.ndarray], backend: str, loss_scale: float = 1.0, **options: Any) -> list[np.ndarray]:
+    """The gradients that a rule sees: plain descent from zero by 1."""
+    params = [np.zeros_like(g) for g in grads]
+    fu.SGD(params, lr=1.0, backend=backend, **options).step(grads, loss_scale=loss_scale)
+    return [-p for p in params]
+
+
+# -- scale and clip ---------------------------------------------------------------------------------------------------
+
+
+@by_dtype
+@by_backend
+@by_rule
+def test_loss_scale(case, backend, dtype):
+    """A power of two, as loss scales are, leaves no trace."""
+    grads = random_arrays(3, SIZES, dtype)
+    results = []
+    for scale in (1.0, 65536.0):
+        params = random_arrays(1, SIZES, dtype)
+        case.make(params, backend=backend).step([g * dtype(scale) for g in grads], loss_scale=scale)
+        results.append(params)
+    assert_same_bits(*results, "params")
+
+
+@by_dtype
+@by_backend
+@by_rule
+def test_maximize(case, backend, dtype):
+    """Ascent along g is descent along −g."""
+    grads = random_arrays(3, SIZES, dtype)
+    results = []
+    for sign, maximize in ((1, True), (-1, False)):
+        params = random_arrays(1, SIZES, dtype)
+        case.make(params, backend=backend, maximize=maximize).step([sign * g for g in grads])
+        results.append(params)
+    assert_same_bits(*results, "params")
+
+
+@pytest.mark.parametrize("limit", [0.1, 100.0, 1e6])
+@by_dtype
+@by_backend
+def test_clip_norm(backend, dtype, limit):
+    torch = peer("torch")
+    grads = random_arrays(3, SIZES, dtype)
+    theirs = [torch.zeros(g.size, dtype=getattr(torch, g.dtype.name), requires_grad=True) for g in grads]
+    for p, g in zip(theirs, grads, strict=True):
+        p.grad = torch.from_numpy(g.copy())
+    norm = torch.nn.utils.clip_grad_norm_(theirs, limit)
+    report = fu.SGD([np.zeros_like(g) for g in grads], clip_norm=limit, backend=backend).step(grads)
+    assert report.grad_norm == pytest.approx(float(norm), rel=NORM[dtype])
+    for mine, p in zip(moved_by(grads, backend, clip_norm=limit), theirs, strict=True):
+        np.testing.assert_allclose(mine, p.grad.numpy(), rtol=NORM[dtype])
+
+
+@by_dtype
+@by_backend
+def test_clip_tensor_norm(backend, dtype):
+    torch = peer("torch")
+    grads = random_arrays(3, SIZES, dtype)
+    for mine, g in zip(moved_by(grads, backend, clip_tensor_norm=2.0), grads, strict=True):
+        p = torch.zeros(g.size, dtype=getattr(torch, g.dtype.name), requires_grad=True)
+        p.grad = torch.from_numpy(g.copy())
+        torch.nn.utils.clip_grad_norm_([p], 2.0)
+        np.testing.assert_allclose(mine, p.grad.numpy(), rtol=NORM[dtype])
+
+
+@by_dtype
+@by_backend
+def test_clip_value(backend, dtype):
+    """After scaling, as in `clip_grad_value_` on unscaled gradients; NaN stays NaN."""
+    torch = peer("torch")
+    grads = random_arrays(3, SIZES, dtype)
+    grads[1][3] = np.nan
+    theirs = [torch.zeros(g.size, dtype=getattr(torch, g.dtype.name), requires_grad=True) for g in grads]
+    for p, g in zip(theirs, grads, strict=True):
+        p.grad = torch.from_numpy(g.copy())
+    torch.nn.utils.clip_grad_value_(theirs, 0.7)
+    scaled = [g * dtype(8) for g in grads]
+    assert_same_bits(
+        moved_by(scaled, backend, clip_value=0.7, loss_scale=8.0), [p.grad.numpy() for p in theirs], "clipped"
+    )
+
+
+@pytest.mark.parametrize("shape", [(30, 7), (3, 3, 4, 9), (50,), ()], ids=str)
+@by_backend
+def test_clip_unit_norm(backend, shape):
+    """optax' units lie along the last axis, ours along the first."""
+    jax, optax = peer("jax"), peer("optax")
+    rng = np.random.default_rng(0)
+    p, g = (np.array(rng.standard_normal(shape) * np.exp(rng.standard_normal(shape)), np.float32) for _ in range(2))
+    agc = optax.adaptive_grad_clip(0.3)
+    theirs, _ = agc.update(jax.numpy.array(g), agc.init(p), jax.numpy.array(p))
+    before = p.copy()
+    first = np.ascontiguousarray(np.moveaxis(p, -1, 0)) if p.ndim > 1 else p
+    moved = np.ascontiguousarray(np.moveaxis(g, -1, 0)) if p.ndim > 1 else g
+    fu.SGD([first], lr=1.0, clip_unit_norm=0.3, backend=backend).step([moved])
+    mine = before - (np.moveaxis(first, 0, -1) if p.ndim > 1 else first)
+    np.testing.assert_allclose(mine, np.asarray(theirs), rtol=1e-4, atol=1e-6)  # a difference of weights
+    assert not np.allclose(mine, g), "nothing was clipped"
+
+
+# -- decay and penalties ----------------------------------------------------------------------------------------------
+
+DECAYS = [("adam", "decoupled", "AdamW"), ("adamw", "coupled", "Adam"), ("adamw", "decoupled", "AdamW")]
+
+
+@pytest.mark.parametrize(("rule", "decay", "theirs"), DECAYS, ids=[f"{r}-{d}" for r, d, _ in DECAYS])
+@by_dtype
+@by_backend
+def test_decay_of_another_kind(backend, dtype, rule, decay, theirs):
+    """Adam whose decay is decoupled is AdamW, and the other way round."""
+    torch = peer("torch")
+    case = cases_of(rule)[0]
+    p = moderate_arrays(1, [200], dtype)[0]
+    q = torch.tensor(p)
+    drift = Drift(p)
+    optimizer = getattr(torch.optim, theirs)([q], **case.kwargs)
+    opt = case.make([p], decay=decay, backend=backend)
+    for k in range(12):
+        g = moderate_arrays(2 + k, [200], dtype)
+        q.grad = torch.from_numpy(g[0].copy())
+        optimizer.step()
+        opt.step(g)
+        drift.compare(p, q.numpy())
+    assert drift.worst <= PEER
+
+
+@by_backend
+@by_rule
+def test_independent_decay(case, backend):
+    """w ← (1 − λ)w whatever the learning rate: with none, decay is all that happens."""
+    p = np.linspace(-2, 2, 50)
+    case.make([p], lr=0.0, decay="independent", weight_decay=0.25, backend=backend).step([np.ones(50)])
+    np.testing.assert_array_equal(p, np.linspace(-2, 2, 50) * 0.75)
+
+
+@by_backend
+def test_l1_subgradient(backend):
+    p = np.array([2.0, -2.0, 0.0, -0.0])
+    fu.SGD([p], lr=0.5, l1=0.25, backend=backend).step([np.zeros(4)])
+    assert p.tolist() == [1.875, -1.875, 0.0, 0.0]
+
+
+@by_backend
+@by_rule
+def test_l1_proximal(case, backend):
+    """Soft thresholding by α·l1 after the rule: small weights become exactly zero, and stay so without gradient."""
+    options = {"lr": 0.5, "weight_decay": 0.0, "l1": 0.25, "l1_mode": "proximal", "backend": backend}
+    p = np.array([2.0, -2.0, 0.125, -0.125, 0.1, -0.1, 0.0, np.nan])
+    opt = case.make([p], **options)
+    opt.step([np.zeros(8)])
+    np.testing.assert_array_equal(p, [1.875, -1.875, 0.0, 0.0, 0.0, 0.0, 0.0, np.nan])
+    for _ in range(20):
+        opt.step([np.zeros(8)])
+    np.testing.assert_array_equal(p, [0.0] * 7 + [np.nan])
+
+
+# -- what follows the weights -----------------------------------------------------------------------------------------
+
+
+@by_dtype
+@by_backend
+@by_rule
+def test_ema(case, backend, dtype):
+    torch = peer("torch")
+    p = moderate_arrays(1, [100], dtype)[0]
+    module = torch.nn.Module()
+    module.p = torch.nn.Parameter(torch.from_numpy(p))  # shares its memory
+    average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    average.update_parameters(module)  # the first only copies
+    opt = case.make([p], ema_decay=0.9, backend=backend)
+    drift = Drift(p)
+    for k in range(12):
+        opt.step(moderate_arrays(2 + k, [100], dtype))
+        average.update_parameters(module)
+        drift.compare(opt.ema[0], average.module.p.detach().numpy())
+    assert drift.worst <= PEER
+
+
+def neighbourhoods(narrow: np.ndarray) -> np.ndarray:
+    """float32 around every value of a 16-bit type: itself, halfway to the next, and one ulp to both sides of each."""
+    exact = narrow[np.isfinite(narrow)].astype(np.float32)
+    exact = np.unique(exact[exact >= 0])
+    halfway = (exact[:-1].astype(np.float64) + np.diff(exact.astype(np.float64)) / 2).astype(np.float32)
+    beyond = np.float32([2 * exact[-1] - exact[-2], 65519.996, 65520.0, 3.4e38, np.inf])
+    with np.errstate(over="ignore"):
+        centres = np.concatenate([exact, halfway, beyond, exact[-1:] + (exact[-1] - exact[-2]) / 2])
+    around = [centres, np.nextafter(centres, np.float32(np.inf)), np.nextafter(centres, np.float32(-np.inf))]
+    values = np.concatenate([*around, np.float32([1e-45, 2**-25, 2**-24, np.nan])])
+    return np.concatenate([values, -values]).astype(np.float32)
+
+
+@by_backend
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_shadow(backend, kind):
+    """Rounded to nearest even around each of the 2¹⁶ values: subnormal, tie, overflow, infinity, NaN."""
+    narrow = np.dtype(np.float16) if kind == "float16" else np.dtype(peer("ml_dtypes").bfloat16)
+    every = np.arange(2**16).astype(np.uint16).view(narrow)
+    bits = np.random.default_rng(0).integers(0, 2**32, 2**18, dtype=np.uint32).view(np.float32)
+    with np.errstate(all="ignore"):
+        values = np.concatenate([neighbourhoods(every.astype(np.float32)), bits])
+        expected = values.astype(narrow)
+    p = np.full_like(values, -0.0)  # −0 + x is x, for every x
+    opt = fu.SGD([p], lr=1.0, shadow=kind, backend=backend)
+    opt.step([-values])
+    assert_same_bits(p, values, "params")
+    actual = opt.shadow[0].view(narrow)
+    nan = np.isnan(expected)
+    np.testing.assert_array_equal(np.isnan(actual), nan)
+    np.testing.assert_array_equal(actual.view(np.uint16)[~nan], expected.view(np.uint16)[~nan])
+
+
+@by_backend
+@by_rule
+def test_lookahead(case, backend):
+    """Zhang et al. (2019), algorithm 1: every k steps slow ← slow + α(fast − slow), and fast ← slow."""
+    p = moderate_arrays(1, [60], np.float64)[0]
+    slow, plain = p.copy(), p.copy()
+    inner = case.make([plain], backend=backend)
+    opt = case.make([p], lookahead=(3, 0.4), backend=backend)
+    for k in range(1, 8):
+        g = moderate_arrays(2 + k, [60], np.float64)
+        opt.step(g)
+        inner.step(g)
+        if k % 3 == 0:
+            slow = slow + 0.4 * (plain - slow)
+            plain[:] = slow
+        np.testing.assert_array_equal(p, plain, f"step {k}")
+
+
+@by_backend
+def test_lookahead_of_optax(backend):
+    jax, optax = peer("jax"), peer("optax")
+    p = moderate_arrays(1, [60], np.float32)[0]
+    chain = optax.lookahead(optax.sgd(0.05), sync_period=3, slow_step_size=0.4)
+    theirs = optax.LookaheadParams.init_synced(jax.numpy.array(p))
+    state = chain.init(theirs)
+    opt = fu.SGD([p], lr=0.05, lookahead=(3, 0.4), backend=backend)
+    drift = Drift(p)
+    for k in range(12):
+        g = moderate_arrays(2 + k, [60], np.float32)
+        updates, state = chain.update(jax.numpy.array(g[0]), state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        opt.step(g)
+        drift.compare(p, np.asarray(theirs.fast))
+    assert drift.worst <= PEER
+
+
+# -- micro-batches and samples ----------------------------------------------------------------------------------------
+
+
+@by_dtype
+@by_backend
+@by_rule
+def test_accumulate(case, backend, dtype):
+    """A step after n micro-batches moves by their mean; the next step starts afresh."""
+    params = random_arrays(1, SIZES, dtype)
+    reference = Reference(case, params)
+    opt = case.make(params, backend=backend)
+    for n in (3, 1, 4):
+        batches = gradients(5, n, SIZES, dtype)
+        total = [np.zeros(size, dtype) for size in SIZES]
+        for batch in batches:
+            opt.accumulate(batch)
+            total = [a + b for a, b in zip(total, batch, strict=True)]
+        opt.step(loss_scale=2.0)
+        reference.step(total, loss_scale=2.0 * n)
+        assert_same_bits(params, reference.params, f"{n} micro-batches")
+    opt.step(batches[0])
+    reference.step(batches[0])
+    assert_same_bits(params, reference.params, "a plain step afterwards")
+    assert opt.step_count == 4
+
+
+@by_backend
+def test_accumulate_is_the_mean(backend):
+    batches = random_arrays(1, [500] * 8, np.float64)
+    p = np.zeros(500)
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    for batch in batches:
+        opt.accumulate([batch])
+    opt.step()
+    np.testing.assert_allclose(p, -np.mean(batches, axis=0), rtol=1e-12, atol=1e-12)
+
+
+@by_backend
+def test_accumulate_with_options(backend):
+    """Norms are those of the mean; gradients are zeroed when they are taken in; a skipped step drops what it had."""
+    g = np.full(16, 2.0)
+    opt = fu.SGD([np.zeros(16)], lr=1.0, clip_norm=1.0, nonfinite="skip", zero_grads=True, backend=backend)
+    opt.accumulate([g])
+    assert not g.any()
+    opt.accumulate([np.zeros(16)])
+    report = opt.step()
+    assert report.grad_norm == 4.0
+    opt.accumulate([np.full(16, np.nan)])
+    assert opt.step().skipped
+    opt.accumulate([np.full(16, 0.25)])
+    assert opt.step().grad_norm == 1.0
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 3.0, "zero_grads": True}, {"clip_unit_norm": 0.02}], ids=str)
+@by_dtype
+@by_backend
+@by_rule
+def test_samples(case, backend, dtype, options, reduce):
+    """Per-sample gradients along one more axis; samples that lie apart, or inside out."""
+    shapes = [(6, 5), (1100,), ()]
+    rng = np.random.default_rng(0)
+    params = [np.array(rng.standard_normal(s), dtype) for s in shapes]
+    reference = Reference(case, params, **options)
+    opt = case.make(params, backend=backend, **options)
+    for layout in (np.ascontiguousarray, lambda g: np.repeat(g, 2, axis=0)[::2], np.asfortranarray):
+        grads = [layout(rng.standard_normal((7, *s)).astype(dtype)) for s in shapes]
+        reference.step(grads, reduce=reduce)
+        opt.step(grads, reduce=reduce)
+        assert_same_bits(params, [p.reshape(s) for p, s in zip(reference.params, shapes, strict=True)], layout.__name__)
+        assert not options.get("zero_grads") or not any(g.any() for g in grads)
+
+
+BAD_SAMPLES = {
+    "no-axis": (np.ones(3, np.float32), "mean"),
+    "no-samples": (np.ones((0, 3), np.float32), "mean"),
+    "other-shape": (np.ones((2, 4), np.float32), "sum"),
+    "other-word": (np.ones((2, 3), np.float32), "median"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+@by_backend
+def test_bad_samples(backend, name):
+    g, reduce = BAD_SAMPLES[name]
+    opt = fu.Adam([np.ones(3, np.float32)], backend=backend)
+    before = fingerprint(opt, g)
+    with pytest.raises(ValueError, match=r"\[adam\] (grads\[0\]: expected shape|reduce: expected 'mean')"):
+        opt.step([g], reduce=reduce)
+    assert fingerprint(opt, g) == before
+
+
+@by_backend
+def test_bound_after_samples(backend):
+    """The factor of a mean over samples belongs to its step alone."""
+    p, g = np.zeros(4), np.ones(4)
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    opt.bind([g])
+    opt.step([np.ones((4, 4))], reduce="mean")
+    opt.step()
+    assert p.tolist() == [-2.0] * 4

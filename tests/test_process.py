@@ -1,0 +1,455 @@
+"""What a library must not do to its process, and what the process may do to it: the rows of the fault table that need
+a process of their own. Each test's name has the row's number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import by_backend, by_engine, isas
+from peers import peer
+
+import fastupdate as fu
+from fastupdate import threads
+
+x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="MXCSR and these instruction sets are x86's")
+needs_native = pytest.mark.skipif(not isas(), reason="no native module")
+
+HEADER = """
+import json, os, resource, sys, threading, time
+import numpy as np
+"""
+
+
+def child(code: str, timeout: float = 60, arguments: list[str] | None = None, **environment: str) -> Any:
+    """What the code prints last, as JSON, having run in a process of its own."""
+    done = subprocess.run(
+        [*(arguments or []), sys.executable, "-W", "error", "-c", HEADER + textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# -- row 17: Ctrl-C ---------------------------------------------------------------------------------------------------
+
+STEPPING = """
+import signal
+import fastupdate as fu
+backend, shape = sys.argv[1], json.loads(sys.argv[2])
+params = [np.zeros(n, np.float32) for n in shape]
+grads = [np.full(n, -1, np.float32) for n in shape]
+opt = fu.SGD(params, lr=1.0, backend=backend)
+opt.step(grads)
+opt.bind(grads)
+interrupts = torn = 0
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+rng = np.random.default_rng(0)
+while interrupts < 100:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 1e-2))
+        while True:
+            opt.step() if interrupts % 2 else opt.step(grads)
+    except KeyboardInterrupt:
+        interrupts += 1
+        torn += any((p != opt.step_count).any() for p in params)
+before = opt.step_count
+opt.step(grads)
+print(json.dumps([torn, opt.step_count - before, before]))
+"""
+
+
+@pytest.mark.parametrize("sizes", [[1000, 1 << 20, 7], [5] * 200], ids=["large", "many-small"])
+@by_backend
+def test_17_interrupted(backend, sizes):
+    """A hundred interrupts at random moments: every element has taken as many steps as step_count says."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEADER + STEPPING, backend, json.dumps(sizes)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    torn, further, steps = json.loads(done.stdout)
+    assert (torn, further) == (0, 1)
+    assert steps > 100
+
+
+@by_backend
+def test_17_interrupted_from_outside(backend):
+    """The same with signals of another process, as a terminal sends them, until the child gives up by itself."""
+    code = """
+    import fastupdate as fu
+    p, g = np.zeros(1 << 21, np.float32), np.full(1 << 21, -1, np.float32)
+    opt = fu.SGD([p], lr=1.0, backend=sys.argv[1])
+    opt.step([g])
+    print("ready", flush=True)
+    try:
+        while True:
+            opt.step([g])
+    except KeyboardInterrupt:
+        print(json.dumps([int(p.min()), int(p.max()), opt.step_count]))
+    """
+    for delay in (0.0, 0.003, 0.01):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HEADER + textwrap.dedent(code), backend], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        low, high, steps = json.loads(process.communicate(timeout=60)[0])
+        assert low == high == steps
+
+
+# -- row 18: fork -----------------------------------------------------------------------------------------------------
+
+
+@by_backend
+def test_18_fork_after_a_parallel_step(backend):
+    """The child steps, with the same bits, and exits; so does the parent afterwards."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(3)
+    p, g = np.ones(400_000, np.float32), np.ones(400_000, np.float32)
+    opt = fu.Adam([p], backend={backend!r})
+    opt.step([g])
+    pid = os.fork()
+    if pid == 0:
+        opt.step([g])
+        fresh = np.ones(400_000, np.float32)
+        fu.Adam([fresh], backend={backend!r}).step([g])
+        os._exit(0 if (p == p[0]).all() and (fresh == fresh[0]).all() and opt.step_count == 2 else 1)
+    deadline = time.time() + 30
+    status = (0, 0)
+    while status[0] == 0 and time.time() < deadline:
+        status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    if status[0] == 0:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    opt.step([g])
+    print(json.dumps([status[0] == pid, status[1], opt.step_count]))
+    """
+    assert child(code) == [True, 0, 2]
+
+
+# -- row 22: threads are really used ----------------------------------------------------------------------------------
+
+
+@by_backend
+def test_22_threads_are_used(backend):
+    """The parity tests would show nothing if everything ran on one thread."""
+    code = f"""
+    import fastupdate as fu
+    count = lambda: len(os.listdir("/proc/self/task"))
+    fu.set_num_threads(1)
+    p, g = np.ones({{}}, np.float32), np.ones({{}}, np.float32)
+    opt = fu.SGD([p], backend={backend!r})
+    opt.step([g])
+    one = count()
+    fu.set_num_threads(7)
+    opt.step([g])
+    print(json.dumps(count() - one))
+    """
+    assert child(code.format(140_000, 140_000)) == 6
+    assert child(code.format(1_000, 1_000)) == 0  # not worth waking a thread
+
+
+# -- row 23: the floating-point environment ---------------------------------------------------------------------------
+
+MXCSR = """
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(b"\\x0f\\xae\\x1f\\xc3" + b"\\x0f\\xae\\x17\\xc3")  # stmxcsr [rdi]; ret; ldmxcsr [rdi]; ret
+base = ctypes.addressof(ctypes.c_char.from_buffer(page))
+store = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint32))(base)
+load = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint32))(base + 4)
+def control():
+    value = ctypes.c_uint32()
+    store(value)
+    return value.value & 0xFFC0  # without the exception flags
+"""
+
+
+@x86_only
+@pytest.mark.parametrize("mode", [0x1F80, 0x9FC0, 0x7F80], ids=["default", "flush-to-zero", "round-to-zero"])
+@by_backend
+def test_23_floating_point_environment(backend, mode):
+    """Import and steps leave rounding, flush-to-zero and denormals-are-zero as they were, in every thread."""
+    code = f"""
+    load(ctypes.c_uint32({mode}))
+    seen = [control()]
+    import fastupdate as fu
+    seen.append(control())
+    p, g = np.ones(200_000, np.float32), np.ones(200_000, np.float32)
+    opt = fu.Adam([p], backend={backend!r}, shadow="float16", clip_norm=1.0)
+    for _ in range(2):
+        opt.step([g])
+        seen.append(control())
+    load(ctypes.c_uint32(0x1F80))
+    print(json.dumps(seen))
+    """
+    assert child(MXCSR + textwrap.dedent(code)) == [mode & 0xFFC0] * 4
+
+
+@needs_native
+def test_23_no_fast_math_object():
+    """GCC's -ffast-math links crtfastmath.o, whose constructor switches denormals off in the whole process."""
+    from fastupdate import _core
+
+    assert b"set_fast_math" not in Path(_core.__file__).read_bytes()
+    assert not [line for line in build_commands() if "fast-math" in line or "-Ofast" in line]
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def build_commands() -> list[str]:
+    """The lines of the build file that set flags."""
+    return [line for line in (ROOT / "CMakeLists.txt").read_text().splitlines() if not line.lstrip().startswith("#")]
+
+
+# -- row 25: older processors -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def objects() -> dict[str, list[Path]]:
+    """The object files of the latest build, by target."""
+    builds = sorted(ROOT.glob("build/*/build.ninja"), key=lambda path: path.stat().st_mtime)
+    if not builds or not shutil.which("objdump"):
+        pytest.skip("needs a build tree in build/ and objdump: an installed module has no symbols to tell levels apart")
+    found: dict[str, list[Path]] = {}
+    for path in (builds[-1].parent / "CMakeFiles").rglob("*.o"):
+        target = path.relative_to(builds[-1].parent / "CMakeFiles").parts[0].removesuffix(".dir")
+        found.setdefault(target, []).append(path)
+    return found
+
+
+def tool(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+AVX = re.compile(r"%[yz]mm|\tv[a-z0-9]+ .*%xmm")
+
+
+@x86_only
+def test_25_baseline_has_no_avx(objects):
+    """Module initialisation, the borders and level v2 run on any x86-64-v2 processor."""
+    plain = [path for target, paths in objects.items() if not target.endswith(("v3", "v4")) for path in paths]
+    assert any("v2" in str(path) for path in plain)
+    assert any("bindings" in str(path) for path in plain)
+    for path in plain:
+        code = tool("objdump", "-d", "--no-show-raw-insn", str(path))
+        assert not AVX.search(code), f"{path.name}: {AVX.search(code)}"
+    wide = [path for target, paths in objects.items() if target.endswith("v4") for path in paths]
+    assert any("%zmm" in tool("objdump", "-d", str(path)) for path in wide), "the pattern finds nothing anywhere"
+
+
+@x86_only
+def test_25_levels_share_no_inline_code(objects):
+    """A weak symbol that two levels define could be kept in its AVX-512 form for every processor."""
+    for target, paths in objects.items():
+        for path in paths if target.endswith(("v3", "v4")) else []:
+            symbols = [line.split() for line in tool("nm", "--defined-only", "--extern-only", str(path)).splitlines()]
+            foreign = [fields[-1] for fields in symbols if target[-2:] not in fields[-1]]
+            assert not foreign, f"{path.name} defines {foreign}"
+
+
+@x86_only
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+def test_25_isa_from_the_environment(isa):
+    code = """
+    import fastupdate as fu
+    from fastupdate import _core
+    p = np.ones(9, np.float32)
+    fu.SGD([p], lr=1.0, backend="native").step([p * 3])
+    print(json.dumps([_core.selected_isa(), p.tolist()]))
+    """
+    assert child(code, FASTUPDATE_ISA=isa) == [isa, [-2.0] * 9]
+
+
+@needs_native
+def test_25_unknown_isa():
+    code = """
+    try:
+        import fastupdate as fu
+        fu.SGD([np.ones(9)], backend="native")
+    except ValueError as error:
+        print(json.dumps(str(error)))
+    """
+    expected = f"FASTUPDATE_ISA: expected one of {', '.join(isas())}, received 'v9'"
+    assert child(code, FASTUPDATE_ISA="v9") == expected
+
+
+# -- row 29: other runtimes, quotas, memory ---------------------------------------------------------------------------
+
+
+@by_backend
+def test_29_beside_torch_and_scikit_learn(backend):
+    """Three thread pools take turns in one process."""
+    peer("torch"), peer("sklearn")
+    code = f"""
+    import warnings
+    warnings.simplefilter("ignore")
+    import torch
+    import fastupdate as fu
+    from sklearn.cluster import KMeans
+    fu.set_num_threads(3)
+    torch.set_num_threads(3)
+    p = torch.ones(300_000)
+    opt = fu.SGD([p], lr=1.0, backend={backend!r})
+    points = np.random.default_rng(0).standard_normal((3000, 8))
+    for _ in range(3):
+        p.grad = torch.ones(300_000) * torch.mm(torch.ones(200, 200), torch.ones(200, 200))[0, 0] / 200
+        opt.step()
+        KMeans(4, n_init=1, max_iter=5, random_state=0).fit(points)
+    print(json.dumps([float(p.min()), float(p.max())]))
+    """
+    assert child(code, timeout=120) == [-2.0, -2.0]
+
+
+def test_29_affinity():
+    code = """
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import fastupdate as fu
+    print(json.dumps(fu.get_num_threads()))
+    """
+    assert child(code, FASTUPDATE_NUM_THREADS="", OMP_NUM_THREADS="") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"FASTUPDATE_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, 5), ({"OMP_NUM_THREADS": "3,2"}, 3)],
+    ids=["ours", "openmp"],
+)
+def test_29_threads_from_the_environment(environment, expected):
+    code = "import fastupdate as fu; print(json.dumps(fu.get_num_threads()))"
+    assert child(code, **{"FASTUPDATE_NUM_THREADS": "", **environment}) == expected
+
+
+QUOTAS: dict[str, tuple[dict[str, str], float]] = {
+    "v2": ({"cpu.max": "150000 100000"}, 1.5),
+    "v2-max": ({"cpu.max": "max 100000"}, np.inf),
+    "v1": ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+    "v1-none": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, np.inf),
+    "no-cgroup": ({}, np.inf),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_29_quota(name, tmp_path, monkeypatch):
+    files, expected = QUOTAS[name]
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
+    assert threads.cgroup_quota() == expected
+    monkeypatch.delenv("FASTUPDATE_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert threads.default_threads() == (8 if expected == np.inf else int(np.ceil(expected)))
+
+
+@by_backend
+def test_29_out_of_memory(backend):
+    """An optimizer, or an accumulator, that does not fit is a MemoryError, and nothing has changed."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(2)
+    n = 1 << 24
+    p, g = np.ones(n, np.float32), np.ones(n, np.float32)
+    plain = fu.SGD([p], lr=0.5, backend={backend!r})
+    plain.step([g])
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
+    caught = []
+    for call in (lambda: fu.Adam([p], backend={backend!r}), lambda: plain.accumulate([g])):
+        try:
+            call()
+        except MemoryError as error:
+            caught.append(str(error).split(" ")[0])
+    unchanged = bool((p == 0.5).all() and (g == 1).all())
+    plain.step([g])
+    print(json.dumps([caught, unchanged, float(p[0]), plain.step_count]))
+    """
+    assert child(code) == [["Unable", "Unable"], True, 0.0, 2]
+
+
+# -- row 6: more elements than an int32 can count ---------------------------------------------------------------------
+
+HUGE = """
+import ctypes
+import fastupdate as fu
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+CHUNK, FIXED, SHARED, RESERVE = 1 << 24, 0x10, 1, 0x4022  # private, anonymous, without reserving memory
+n = (1 << 31) + 3000
+size = -(-n * 4 // CHUNK) * CHUNK
+def array(own):
+    \"\"\"n float32 in a few megabytes: pages repeat, but for the elements in `own`.\"\"\"
+    file = os.memfd_create("pages")
+    os.ftruncate(file, CHUNK * (1 + len(own)))
+    base = libc.mmap(None, size, 3, RESERVE, -1, 0)
+    where = {k * 4 // CHUNK: slot for slot, k in enumerate(own, 1)}
+    for k in range(size // CHUNK):
+        at = libc.mmap(base + k * CHUNK, CHUNK, 3, SHARED | FIXED, file, CHUNK * where.get(k, 0))
+        assert at == base + k * CHUNK, ctypes.get_errno()
+    return np.ctypeslib.as_array(ctypes.cast(base, ctypes.POINTER(ctypes.c_float)), (n,))
+own = [0, (1 << 31) - 2000, n - 1]
+p, g = array(own), array(own)
+first, boundary, last = slice(0, 5), slice((1 << 31) - 5, (1 << 31) + 5), slice(n - 5, n)
+for k, where in enumerate((first, boundary, last), 1):
+    g[where] = k
+fu.set_num_threads(1)
+fu.SGD([p], lr=1.0, backend="native").step([g])
+print(json.dumps([p[where].tolist() for where in (first, boundary, last)]))
+"""
+
+
+@needs_native
+def test_6_more_than_two_to_the_31_elements():
+    first, boundary, last = child(HUGE, timeout=120)
+    assert first == [-1.0] * 5
+    assert boundary == [-2.0] * 10
+    assert last == [-3.0] * 5
+
+
+# -- row 24: denormals ------------------------------------------------------------------------------------------------
+
+
+@by_engine
+def test_24_denormal_slowdown(engine):
+    """A step on denormal states takes at most three times as long as one on normal states."""
+    n, backend = 20_000, engine.select()
+    seconds = []
+    for value in (1e-3, 1e-42):
+        p, g = np.ones(n, np.float32), np.zeros(n, np.float32)
+        opt = fu.SGD([p], lr=0.1, momentum=1.0, backend=backend)
+        opt.state["b"][0][:] = value
+        opt.bind([g])
+        opt.step()
+        times = []
+        for _ in range(50):
+            begin = time.perf_counter()
+            opt.step()
+            times.append(time.perf_counter() - begin)
+        seconds.append(min(times))
+    assert seconds[1] <= 3 * seconds[0]

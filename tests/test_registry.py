@@ -1,0 +1,153 @@
+"""C++ and Python describe the same rules and the same records, and later rules find their place by themselves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES, Case, assert_same_bits, generic_cases, isas
+from reference import Reference
+
+import fastupdate as fu
+from fastupdate import backends, plan, rules
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = {"Tensor": plan.TENSOR, "Group": plan.GROUP, "Sums": plan.SUMS, "Layout": plan.LAYOUT}
+native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {backends.native_problem()}")
+by_name = pytest.mark.parametrize("name", rules.names())
+
+
+def split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+@native_only
+def test_names():
+    from fastupdate import _core
+
+    native = {name for name in rules.names() if rules.get(name).rule.native}
+    assert set(_core.rules()) == native
+
+
+@native_only
+@by_name
+def test_names_of_a_rule(name):
+    """Hyperparameters, flags and states have the same names in the same order, for Python passes them by position."""
+    from fastupdate import _core
+
+    rule = rules.get(name).rule
+    if not rule.native:
+        pytest.skip(f"{name} has no C++ form")
+    assert tuple(map(split, _core.rules()[name])) == (tuple(rule.hypers), rule.flags, rule.states)
+
+
+@by_name
+def test_a_rule_is_whole(name):
+    """What engines rely on: limits, names that refer to each other, scalars for every compute type."""
+    cls = rules.get(name)
+    rule = cls.rule
+    assert rule.name == name
+    assert getattr(fu, cls.__name__) is cls
+    assert len(rule.states) <= plan.MAX_STATES
+    assert len(rule.hypers) <= plan.MAX_HYPERS
+    assert set(rule.state_flags) <= set(rule.states)
+    assert set(rule.state_flags.values()) | set(rule.flag_hypers) <= set(rule.flags)
+    assert set(rule.flag_hypers.values()) <= set(rule.hypers)
+    assert rule.momentum is None or rule.momentum in rule.states
+    assert cls.__doc__
+    assert "Source:" in cls.__doc__
+    scalars = rule.prepare(cls([np.zeros(1)]).groups[0], 1)
+    assert len(scalars) * 8 <= 128  # kScalarBytes
+
+
+@by_name
+def test_a_function_of_the_same_name(name):
+    function = getattr(fu.functional, name)
+    assert function.__name__ == name
+    assert name in fu.functional.__all__
+
+
+def test_every_flag_has_a_case():
+    """The table of cases switches every flag of every rule on and off."""
+    for name in rules.names():
+        flags = [case.make([np.zeros(1)])._flags for case in CASES if case.rule == name]
+        for flag in rules.get(name).rule.flags:
+            assert {f[flag] for f in flags} == {False, True}, f"{name}: {flag}"
+
+
+@by_name
+def test_generic_cases(name):
+    """A rule without a row in the table gets cases that run and cover its flags."""
+    cls = rules.get(name)
+    for key, kwargs in generic_cases(cls).items():
+        p, g = np.linspace(-1, 1, 40), np.linspace(2, 1, 40)
+        reference = Reference(Case(name, key, kwargs), [p])
+        cls([p], **kwargs).step([g])
+        reference.step([g])
+        assert_same_bits(p, reference.params[0], key)
+
+
+@native_only
+def test_record_sizes():
+    from fastupdate import _core
+
+    assert _core.record_sizes() == {name.lower(): dtype.itemsize for name, dtype in RECORDS.items()}
+
+
+KINDS = {"u": "unsigned", "i": "signed", "f": "floating"}
+PROBE = """
+#include <cstddef>
+#include <cstdio>
+#include <type_traits>
+#include "plan.h"
+using namespace fastupdate;
+template <class T> const char* kind() {
+  using X = std::remove_all_extents_t<T>;
+  return std::is_floating_point_v<X> ? "floating" : std::is_signed_v<X> ? "signed" : "unsigned";
+}
+#define FIELD(record, name) std::printf("%s %s %zu %zu %s\\n", #record, #name, offsetof(record, name), \\
+  sizeof(record::name), kind<decltype(record::name)>());
+int main() {
+"""
+
+
+def test_record_fields(tmp_path):
+    """Every field has the same offset, size and kind in C++ as in Python."""
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if not compiler:
+        pytest.skip("needs a C++ compiler")
+    fields = [f"FIELD({name}, {field})" for name, dtype in RECORDS.items() for field in dtype.names]
+    constants = 'std::printf("%d %d %d %d %d\\n", (int)kBlock, kLanes, kMaxStates, kMaxHypers, kMaxDims);'
+    stages = ["CLIP_VALUE", "PENALTY", "DECAY", "SHRINK", "LOOKAHEAD", "EMA", "ZERO_GRADS", "MONITOR"]
+    bits = "".join(f'std::printf("%d\\n", (int)k{stage.title().replace("_", "")});' for stage in stages)
+    source = tmp_path / "probe.cpp"
+    source.write_text(PROBE + "\n".join(fields) + constants + bits + "}\n")
+    subprocess.run([compiler, "-std=c++17", f"-I{ROOT / 'csrc'}", source, "-o", tmp_path / "probe"], check=True)
+    printed = subprocess.run([tmp_path / "probe"], capture_output=True, text=True, check=True).stdout.splitlines()
+    expected = []
+    for name, dtype in RECORDS.items():
+        for field in dtype.names:
+            base, offset = dtype.fields[field][:2]
+            expected.append(f"{name} {field} {offset} {base.itemsize} {KINDS[base.base.kind]}")
+    expected.append(f"{plan.BLOCK} {plan.LANES} {plan.MAX_STATES} {plan.MAX_HYPERS} {plan.MAX_DIMS}")
+    expected += [str(getattr(plan, stage)) for stage in stages]
+    assert printed == expected
+
+
+@native_only
+@by_name
+@pytest.mark.parametrize("t", [1, 2, 10, 1000, 10**6, 2**40], ids=str)
+def test_scalars_of_a_step(name, t):
+    """`prepare` in C++ is `prepare` in Python to the last bit: seen in float64 results at every order of step."""
+    for case in (c for c in CASES if c.rule == name):
+        p, g = np.linspace(-3, 3, 64), np.cos(np.arange(64.0))
+        reference = Reference(case, [p])
+        reference.t = t - 1
+        opt = case.make([p], backend="native")
+        opt.start_at(t)
+        opt.step([g])
+        reference.step([g])
+        assert_same_bits(p, reference.params[0], str(case))
