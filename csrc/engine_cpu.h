@@ -192,8 +192,9 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
   }
   Scratch<T> scratch;
   for (T& x : scratch.nothing) x = -T(0);
+  Lanes<T> lanes;
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
-    Lanes<T> lanes = {};
+    if (sweep.stages & kMonitor) lanes = {};
     in_stretches<kTile>(block, block + length,
                         [&](int64_t i, int n) { update_tile(sweep, t, code, scalars, i, n, scratch, lanes); });
     if (sweep.stages & kMonitor) sweep.sums[t.first_block + block / kBlock] = fold(lanes);
