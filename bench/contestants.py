@@ -35,6 +35,7 @@ class Contestant:
     modules: ClassVar[tuple[str, ...]] = ()  # what it needs
     note: ClassVar[str] = ""  # where it does less, or more
     comparable: ClassVar[bool] = True  # computes AdamW
+    tolerance: ClassVar[float] = 1e-3  # relative difference from fastupdate's results that is let through
     step: Callable[[], object]
 
     def __init__(self, workload: Workload, threads: int) -> None:

@@ -30,7 +30,7 @@ from bench.workloads import WORKLOADS, Workload
 
 DEFAULTS = {
     "peers": "huge,gpt2,resnet50,10kx64,10kx64-fresh,1kx64,one64",
-    "pipeline": "huge,gpt2,resnet50,10kx64",
+    "pipeline": "gpt2,resnet50,10kx64",
     "options": "resnet50",
 }
 Measured = Row | Absent
@@ -64,6 +64,7 @@ def compare(
         rounds=len(pair.peer),
         steps=pair.steps,
         difference=difference(a, b) if peer.comparable else None,
+        tolerance=peer.tolerance,
         predicted=predicted,
     )
 

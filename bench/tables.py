@@ -13,7 +13,7 @@ from bench.contestants import Stream
 from bench.workloads import WORKLOADS
 
 BYTES = 28  # that AdamW moves per float32 parameter
-TOLERANCE = 1e-3  # relative difference between two contestants' results
+NOTEWORTHY = 1e-3  # relative difference between two contestants' results
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ class Row:
     rounds: int
     steps: int  # in each timed run
     difference: float | None  # between the two results, relative; None: not the same computation
+    tolerance: float  # of the difference
     predicted: float | None = None  # ratio, from the bytes that are moved
 
     @property
     def agrees(self) -> bool:
-        return self.difference is None or self.difference <= TOLERANCE
+        return self.difference is None or self.difference <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def _line(row: Row, share: float | None) -> str:
     last = "" if share is None else f"{share / row.ratio:.1%}"
     if row.predicted is not None:
         last = f"{row.predicted:.2f}"
-    note = row.note if row.agrees else f"{row.note} THE RESULTS DIFFER by {row.difference:.1e}".lstrip()
+    note = row.note
+    if row.difference is not None and row.difference > NOTEWORTHY:
+        note = f"{note} [results {row.difference:.1e} apart{'' if row.agrees else ': TOO FAR'}]".lstrip()
     return COLUMNS.format(
         row.contestant,
         duration(row.seconds),

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
 #include "plan.h"
@@ -15,9 +16,12 @@ namespace py = pybind11;
 
 using Header = py::detail::PyArray_Proxy;
 
-inline const Header* header_of(PyObject* object) {
-  return py::detail::npy_api::get().PyArray_Check_(object) ? py::detail::array_proxy(object) : nullptr;
+// Of exactly this type: subclasses may be headers over memory that is elsewhere (fastupdate/device.py).
+inline const Header* header_of(PyObject* object, const PyTypeObject* type) {
+  return Py_TYPE(object) == type ? py::detail::array_proxy(object) : nullptr;
 }
+
+inline const PyTypeObject* host_array_type() { return py::detail::npy_api::get().PyArray_Type_; }
 
 inline bool all_flags(const Header& a, int flags) { return (a.flags & flags) == flags; }
 
@@ -84,5 +88,28 @@ class Extents {
 
   std::vector<Range> ranges_;
 };
+
+// Points the tensors from `start` on at these gradients, arrays of exactly `type`, and notes in `changed` if any moved;
+// returns the first index that needs a closer look, −1 if none does.
+inline int64_t adopt_gradients(Tensor* tensors, int64_t count, const Extents& extents, const PyTypeObject* type,
+                               const py::list& params, const py::list& grads, int64_t start, bool writable,
+                               bool& changed) {
+  if (int64_t(params.size()) != count || int64_t(grads.size()) != count)
+    throw std::invalid_argument("adopt: one parameter and one gradient for each tensor of the plan");
+  for (int64_t i = start; i < count; ++i) {
+    Tensor& t = tensors[i];
+    const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i), type);
+    const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i), type);
+    if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
+    const uint64_t data = uint64_t(g->data);
+    if (data != t.g && extents.overlap(data, data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8))) return i;
+    changed |= data != t.g || t.g_layout || t.samples != 1 || t.scale != 1;
+    t.g = data;
+    t.g_layout = 0;
+    t.samples = 1;
+    t.scale = 1;
+  }
+  return -1;
+}
 
 }  // namespace fastupdate

@@ -98,21 +98,8 @@ class Plan {
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
-    if (int64_t(params.size()) != count_ || int64_t(grads.size()) != count_)
-      throw std::invalid_argument("adopt: one parameter and one gradient for each tensor of the plan");
-    for (int64_t i = start; i < count_; ++i) {
-      Tensor& t = row(i);
-      const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i));
-      const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i));
-      if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
-      const uint64_t data = uint64_t(g->data);
-      if (data != t.g && extents_.overlap(data, data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8))) return i;
-      t.g = data;
-      t.g_layout = 0;
-      t.samples = 1;
-      t.scale = 1;
-    }
-    return -1;
+    bool changed = false;
+    return adopt_gradients(&row(0), count_, extents_, host_array_type(), params, grads, start, writable, changed);
   }
 
   // One step over all tensors. The clocks advance in the same call, so that no interrupt can come between.

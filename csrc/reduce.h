@@ -64,13 +64,13 @@ struct Pairwise {
   double level[48];
   int64_t count = 0;
 
-  void add(double x) {
+  FASTUPDATE_HD void add(double x) {
     int depth = 0;
     for (int64_t k = count++; k & 1; k >>= 1) x = level[depth++] + x;
     level[depth] = x;
   }
 
-  double total() const {
+  FASTUPDATE_HD double total() const {
     double sum = 0;
     bool any = false;
     for (int depth = 0; count >> depth; ++depth)

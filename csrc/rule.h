@@ -11,7 +11,9 @@
 #pragma once
 
 #include <math.h>
+#include <stddef.h>
 
+#include "plan.h"
 #include "scalar.h"
 
 #define FASTUPDATE_HYPERS(...) \
@@ -29,5 +31,21 @@ struct Keeps {
   static constexpr int count = sizeof...(kept);
   static constexpr bool at[] = {kept..., false};
 };
+
+// Writes the rule as of step t to `out`.
+template <class Rule>
+void rule_scalars(const double* hyper, int64_t t, void* out) {
+  typename Rule::Hyper h;
+  static_assert(sizeof h <= kMaxHypers * sizeof(double) && sizeof(Rule) <= kScalarBytes);
+  __builtin_memcpy(&h, hyper, sizeof h);
+  const Rule rule(h, t);
+  __builtin_memcpy(out, &rule, sizeof rule);
+}
+
+constexpr size_t count_names(const char* names) {
+  size_t count = *names != 0;
+  for (; *names; ++names) count += *names == ',';
+  return count;
+}
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

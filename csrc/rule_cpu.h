@@ -26,15 +26,7 @@ template <template <class, unsigned> class R, class T, unsigned flags>
 struct Compiled {
   using Rule = R<T, flags>;
   using Keeps = typename Rule::keeps;
-  static_assert(sizeof(Rule) <= kScalarBytes && Keeps::count <= kMaxStates);
-
-  static void scalars(const double* hyper, int64_t t, void* out) {
-    typename Rule::Hyper h;
-    static_assert(sizeof h <= kMaxHypers * sizeof(double));
-    __builtin_memcpy(&h, hyper, sizeof h);
-    const Rule rule(h, t);
-    __builtin_memcpy(out, &rule, sizeof rule);
-  }
+  static_assert(Keeps::count <= kMaxStates);
 
   static void loop(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base,
                    void* out, const uint64_t* state, int64_t begin) {
@@ -44,7 +36,7 @@ struct Compiled {
                  static_cast<const T*>(base), static_cast<T*>(out), s, std::make_index_sequence<Keeps::count>());
   }
 
-  static constexpr RuleCode code = {scalars, loop};
+  static constexpr RuleCode code = {rule_scalars<Rule>, loop};
 };
 
 // A rule under all its flags; `entry` is what the registry lists.
@@ -55,12 +47,6 @@ template <template <class, unsigned> class R, size_t... flags>
 struct Variants<R, std::index_sequence<flags...>> {
   static constexpr RuleCode code[][2] = {{Compiled<R, float, flags>::code, Compiled<R, double, flags>::code}...};
 };
-
-constexpr size_t count_names(const char* names) {
-  size_t count = *names != 0;
-  for (; *names; ++names) count += *names == ',';
-  return count;
-}
 
 template <template <class, unsigned> class R>
 constexpr RuleEntry entry(const char* name) {

@@ -6,8 +6,10 @@
 
 #if defined(__CUDACC__)
 #define FASTUPDATE_HD __host__ __device__ __forceinline__
+#define FASTUPDATE_HD_CALL static __host__ __device__ __noinline__
 #else
 #define FASTUPDATE_HD inline __attribute__((always_inline))
+#define FASTUPDATE_HD_CALL inline
 #endif
 
 // Everything compiled more than once lives in a namespace of its own (v2, v3, v4, cuda …), or the linker could keep

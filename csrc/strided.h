@@ -34,6 +34,28 @@ void for_each_strided(uint64_t base, const Layout& layout, int64_t begin, int n,
   }
 }
 
+// The address of element i, in C order. Out of line on devices, where a copy per array would crowd the kernels.
+FASTUPDATE_HD_CALL uint64_t strided_address(uint64_t base, const Layout& layout, int64_t i) {
+  for (int64_t d = layout.ndim - 1; d >= 0; --d) {
+    base += uint64_t(i % layout.shape[d] * layout.stride[d]);
+    i /= layout.shape[d];
+  }
+  return base;
+}
+
+// One element, which may be misaligned.
+template <class T>
+FASTUPDATE_HD T load_strided(uint64_t base, const Layout& layout, int64_t i) {
+  T x;
+  __builtin_memcpy(&x, reinterpret_cast<const void*>(strided_address(base, layout, i)), sizeof x);
+  return x;
+}
+
+template <class T>
+FASTUPDATE_HD void store_strided(uint64_t base, const Layout& layout, int64_t i, T x) {
+  __builtin_memcpy(reinterpret_cast<void*>(strided_address(base, layout, i)), &x, sizeof x);
+}
+
 template <class T>
 void read_array(uint64_t array, uint64_t layout, int64_t begin, int n, T* out) {
   if (!layout) {

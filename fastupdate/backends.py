@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Protocol
 
+from fastupdate import device
 from fastupdate.plan import Array, Engine, Records
 from fastupdate.rule import Rule
 
 
 class Backend(Protocol):
-    """A module that makes plans: fastupdate.native, fastupdate.numba_engine."""
+    """What makes plans: fastupdate.native, fastupdate.numba_engine, fastupdate.cuda.Backend."""
 
     NAME: str
 
@@ -41,6 +42,16 @@ def numba_problem() -> str | None:
     return None
 
 
+@cache
+def cuda_problem() -> str | None:
+    """Why device arrays cannot be updated; None if they can."""
+    try:
+        from fastupdate import _cuda
+    except ImportError as error:
+        return f"{error}; this build has no CUDA engine (FASTUPDATE_CUDA=ON says why it cannot be built)"
+    return _cuda.problem() or None
+
+
 PROBLEMS = {"native": native_problem, "numba": numba_problem}
 
 
@@ -60,8 +71,29 @@ def default_name() -> str:
     return os.environ.get("FASTUPDATE_BACKEND") or ("native" if native_problem() is None else "numba")
 
 
-def choose(rule: Rule, requested: str | None) -> Backend:
-    """The backend for host arrays. A missing one that was asked for by name raises; a fallback is announced once."""
+def choose(rule: Rule, requested: str | None, like: Array) -> Backend:
+    """The backend for arrays in the memory of `like`. A missing one that was asked for by name raises."""
+    if isinstance(like, device.DeviceArray):
+        return _choose_cuda(rule, requested, like)
+    if requested == "cuda":
+        raise ValueError(f"[{rule.name}] backend: expected arrays on a CUDA device for 'cuda', received host memory")
+    return _choose_host(rule, requested)
+
+
+def _choose_cuda(rule: Rule, requested: str | None, like: device.DeviceArray) -> Backend:
+    if requested not in (None, "cuda"):
+        place = device.location(like.number)
+        raise ValueError(f"[{rule.name}] backend: expected arrays in host memory for {requested!r}, received {place}")
+    problem = cuda_problem() if rule.native else "rules of your own run on host arrays"
+    if problem:
+        raise RuntimeError(f"[{rule.name}] backend 'cuda' is not available: {problem}")
+    from fastupdate import cuda
+
+    return cuda.Backend(like.framework, like.number)
+
+
+def _choose_host(rule: Rule, requested: str | None) -> Backend:
+    """A missing backend that was asked for by name raises; a fallback is announced once."""
     name = requested or os.environ.get("FASTUPDATE_BACKEND") or None
     if name is not None:
         if name not in PROBLEMS:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastupdate import device
 from fastupdate.plan import DTYPES, Array
 
 
@@ -31,25 +32,16 @@ def framework_of(x: object) -> str:
     return type(x).__module__.partition(".")[0]
 
 
-def on_gpu(x: object) -> bool:
-    """Whether x lives on a CUDA device."""
-    if framework_of(x) == "torch":
-        return bool(getattr(x, "is_cuda", False))
-    return hasattr(type(x), "__cuda_array_interface__")
-
-
 def as_array(x: Any, place: Place) -> Array:
     """A NumPy array over the memory of x, which may be of any framework. Never a copy."""
-    if type(x) is np.ndarray:
+    if type(x) is np.ndarray or isinstance(x, device.DeviceArray):
         return x
     if isinstance(x, np.ma.MaskedArray):
         place.fail(TypeError, "an array without a mask", "a masked array")
     if isinstance(x, np.ndarray):
         return x.view(np.ndarray)
-    if on_gpu(x):
-        place.fail(TypeError, "an array in host memory", f"{type(x).__name__} on a CUDA device")
     try:
-        shared = _shared(x)
+        shared = device.view(x) if device.is_device_array(x) else _shared(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
@@ -109,6 +101,9 @@ def parameter(x: Any, place: Place) -> Array:
 def like(x: Any, param: Array, place: Place, *, samples: bool = False) -> Array:
     """x as an array of the parameter's dtype and shape, with one more leading axis if it holds `samples`."""
     array = as_array(x, place)
+    if device.device_of(array) != device.device_of(param):
+        expected, received = (device.location(device.device_of(a)) for a in (param, array))
+        place.fail(TypeError, f"an array in {expected}", f"one in {received}")
     if array.dtype != param.dtype:
         place.fail(
             TypeError,

@@ -84,7 +84,11 @@ def _arrays(items: list[Item], accumulators: Mapping[str, Array | None], *, para
 def _plain(value: Any) -> Any:
     if not callable(value):
         return value
-    return {"schedule": value.state_dict() if hasattr(value, "state_dict") else {}}
+    return {"schedule": value.state_dict() if _has_state(value) else {}}
+
+
+def _has_state(schedule: Any) -> bool:
+    return hasattr(schedule, "state_dict") and hasattr(schedule, "load_state_dict")
 
 
 # -- dict → optimizer -------------------------------------------------------------------------------------------------
@@ -95,7 +99,7 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
     rule, items = opt.rule.name, opt._items
     place = Place(rule, "state_dict")
     fixed = {"version": VERSION, "rule": rule, "flags": opt._flags}
-    _check_keys(place, state, [*fixed, "step", "micro_batches", "tensors", "groups", "arrays"])
+    _check_keys(place, state, dict.fromkeys([*fixed, "step", "micro_batches", "tensors", "groups", "arrays"]))
     for key, expected in fixed.items():
         if state[key] != expected:
             _at(place, key).fail(ValueError, repr(expected), repr(state[key]))
@@ -127,7 +131,7 @@ def _at(place: Place, key: str | int) -> Place:
     return Place(place.rule, f"{place.argument}[{key!r}]")
 
 
-def _check_keys(place: Place, received: Any, expected: list[str]) -> None:
+def _check_keys(place: Place, received: Any, expected: Mapping[str, Any]) -> None:
     if not isinstance(received, Mapping):
         place.fail(TypeError, "a mapping", type(received).__name__)
     for key in expected:
@@ -150,11 +154,11 @@ def _count(place: Place, value: Any) -> int:
 
 def _times(place: Place, received: Any, items: list[Item]) -> dict[str, tuple[int, float]]:
     """Each tensor's own step count, and the step count from which it moves."""
-    _check_keys(place, received, [item.name for item in items])
+    _check_keys(place, received, {item.name: item for item in items})
     times = {}
     for name, entry in received.items():
         own = _at(place, name)
-        _check_keys(own, entry, ["step", "frozen_until"])
+        _check_keys(own, entry, {"step": int, "frozen_until": float})
         until = entry["frozen_until"]
         if not is_number(until) or not until >= 0:
             _at(own, "frozen_until").fail(ValueError, "a number ≥ 0", repr(until))
@@ -173,7 +177,7 @@ def _hyperparameters(place: Place, received: Any, groups: list[Group]) -> tuple[
     schedules: list[Stateful] = []
     for k, (group, saved) in enumerate(zip(groups, received, strict=True)):
         own = _at(place, k)
-        _check_keys(own, saved, list(group))
+        _check_keys(own, saved, group)
         if saved["params"] != group["params"]:
             _at(own, "params").fail(ValueError, repr(group["params"]), repr(saved["params"]))
         for key in group.intervals():
@@ -195,8 +199,8 @@ def _schedule(place: Place, current: Any, saved: Any) -> list[Stateful]:
     if not isinstance(saved, Mapping) or not isinstance(saved.get("schedule"), Mapping):
         place.fail(ValueError, "a schedule, as in this optimizer", repr(saved))
     state = saved["schedule"]
-    if not hasattr(current, "load_state_dict"):
-        _check_keys(_at(place, "schedule"), state, [])
+    if not _has_state(current):
+        _check_keys(_at(place, "schedule"), state, {})
         return []
     copy.deepcopy(current).load_state_dict(state)  # raises if the state is wrong
     return [(current, state)]
@@ -208,7 +212,7 @@ def _copies(
     """Where to copy which array, after every check."""
     params = isinstance(received, Mapping) and any(str(key).startswith("param.") for key in received)
     targets = _arrays(items, accumulators, params=params)
-    _check_keys(place, received, list(targets))
+    _check_keys(place, received, targets)
     copies = []
     for key, target in targets.items():
         copies.append((target, _like(received[key], target, _at(place, key))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import Any
 
 from fastupdate import backends, rules, threads
@@ -22,6 +21,8 @@ def _shown(value: Any) -> str:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata  # as slow to import as all the rest of fastupdate
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

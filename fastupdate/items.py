@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastupdate import border, plan, structure
+from fastupdate import border, device, plan, structure
 from fastupdate.border import Place
 from fastupdate.groups import Group
 from fastupdate.options import Settings, Shadow
@@ -58,6 +58,9 @@ def make_items(rule: str, params: Any) -> list[Item]:
     for path, leaf in structure.leaves(params):
         place = Place(rule, structure.shown("params", path))
         items.append(Item(path, leaf, border.parameter(leaf, place), place))
+        here, there = (device.device_of(item.array) for item in (items[0], items[-1]))
+        if here != there:
+            place.fail(ValueError, f"an array in {device.location(here)}, like the others", device.location(there))
     if not items:
         Place(rule, "params").fail(ValueError, "at least one array", "an empty container")
     border.check_overlaps([item.array for item in items], [item.place for item in items])
@@ -71,15 +74,15 @@ def make_items(rule: str, params: Any) -> list[Item]:
 
 def allocate(item: Item, kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
     """Makes the arrays that belong to a tensor: states (zero, or the ones given), averages and copies."""
-    shape, dtype = item.array.shape, item.array.dtype
+    array, dtype = item.array, item.array.dtype.name
     for name in kept:
-        item.states[name] = np.zeros(shape, dtype) if given is None else _given(item, name, given)
+        item.states[name] = device.zeros_like(array, dtype) if given is None else _given(item, name, given)
     if settings.ema_decay is not None:
-        item.ema = np.array(item.array, order="C")
+        item.ema = device.copy_like(array, device.on_host(array), dtype)
     if settings.lookahead is not None:
-        item.slow = np.array(item.array, order="C")
+        item.slow = device.copy_like(array, device.on_host(array), dtype)
     if settings.shadow is not None:
-        item.shadow = narrowed(item.array, settings.shadow)
+        item.shadow = device.copy_like(array, narrowed(device.on_host(array), settings.shadow), settings.shadow)
 
 
 def narrowed(array: Array, shadow: Shadow) -> Array:

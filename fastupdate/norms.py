@@ -43,11 +43,8 @@ def condition(assembly: Assembly, scale: float) -> Outcome:
     tensors, totals = assembly.tensors, assembly.totals
     nonfinite = int(totals["nonfinite"].sum())
     norm = scale * float(np.sqrt(plan.pairwise(totals["gg"] * np.square(tensors["scale"]))))
-    if nonfinite and s.nonfinite == "raise":
-        k = int(np.flatnonzero(totals["nonfinite"])[0])
-        name = assembly.items[k].place.argument.replace("params", "grads", 1)
-        count = totals["nonfinite"][k]
-        raise FloatingPointError(f"[{s.rule}] {name}: expected finite values, received {count} that are not")
+    if s.nonfinite == "raise":
+        raise_nonfinite(assembly)
     if nonfinite and s.nonfinite == "skip":
         return Outcome(1.0, norm, nonfinite, skip=True)
     if s.clip_tensor_norm is not None:
@@ -55,6 +52,16 @@ def condition(assembly: Assembly, scale: float) -> Outcome:
         factors = s.clip_tensor_norm / (norms + CLIP_EPS)
         tensors["scale"] *= np.where(factors > 1.0, 1.0, factors)
     return Outcome(1.0 if s.clip_norm is None else clip_factor(s.clip_norm, norm), norm, nonfinite)
+
+
+def raise_nonfinite(assembly: Assembly) -> None:
+    """FloatingPointError for the first tensor whose gradient is not finite, by the totals."""
+    counts = assembly.totals["nonfinite"]
+    if counts.any():
+        k = int(np.flatnonzero(counts)[0])
+        name = assembly.items[k].place.argument.replace("params", "grads", 1)
+        rule = assembly.settings.rule
+        raise FloatingPointError(f"[{rule}] {name}: expected finite values, received {counts[k]} that are not")
 
 
 def _clip_units(assembly: Assembly, ratio: float, scale: float) -> None:

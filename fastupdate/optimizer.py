@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate import border, checkpoint, plan, structure
+from fastupdate import border, checkpoint, device, plan, structure
 from fastupdate.assembly import Assembly
 from fastupdate.backends import choose
 from fastupdate.border import Place
 from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
 from fastupdate.items import Item, allocate, given_states, make_items
-from fastupdate.norms import condition
+from fastupdate.norms import condition, raise_nonfinite
 from fastupdate.options import settings
 from fastupdate.plan import Array, Records
 from fastupdate.report import Report, tensor_statistics
@@ -45,12 +45,13 @@ class Optimizer:
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
     ) -> None:
         self._settings = settings(self.rule.name, options)
-        self._backend = choose(self.rule, self._settings.backend)
         self._lock = threading.Lock()
         self._sign = -1.0 if self._settings.maximize else 1.0
         self._clock = np.zeros(2, np.int64)
         self._tree = params
         self._items = make_items(self.rule.name, params)
+        self._backend = choose(self.rule, self._settings.backend, self._items[0].array)
+        self._undecided: Any = None  # the report of a step of which only the device knows whether it was skipped
         self.groups: list[Group] = []
         self._stale = True  # a hyperparameter was set since the last step
         self._changes = False  # some of what hyperparameters decide changes from step to step
@@ -114,6 +115,7 @@ class Optimizer:
         self._whole = len(self._arrays) == len(self._items)
         self._next_thaw = min((item.frozen_until for item in self._items if item.frozen), default=math.inf)
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
+        self._judges = special and hasattr(self._engine, "judged_update")  # the device looks at the gradients
         self._simple = not special and not self._torch
         self._stale = True
 
@@ -231,6 +233,8 @@ class Optimizer:
         """The lock to hold during a call; to be taken by `with`, lest Ctrl-C come between taking and freeing."""
         if self._lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
+        if self._undecided is not None:
+            self._settle()
         return self._lock
 
     def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
@@ -263,6 +267,8 @@ class Optimizer:
             self._adopt(self._gradients(grads), reduce)
             stages = self._stages
         unclipped = scale * self._assembly.tensors["scale"]  # a new array: clipping changes the records
+        if self._judges:
+            return self._judged_step(scale, stages, unclipped)
         outcome = condition(self._assembly, scale)
         if outcome.skip:
             self._clock[MICRO_BATCHES] = 0
@@ -277,6 +283,56 @@ class Optimizer:
             outcome.nonfinite,
             tensors=self._monitored(unclipped),
         )
+
+    def _judged_step(self, scale: float, stages: int, unclipped: NDArray[np.float64]) -> Report:
+        """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
+        if self._settings.nonfinite == "raise":
+            self._engine.gradient_sums()
+            self._engine.fold(self._assembly.totals)
+            raise_nonfinite(self._assembly)
+        engine: Any = self._engine
+        outcome = engine.judged_update(scale, self._sign, stages, self._settings)
+        self._pending = False
+        return self._device_report(outcome, unclipped)
+
+    def _device_report(self, outcome: Any, unclipped: NDArray[np.float64]) -> Report:
+        from fastupdate import cuda
+
+        a = self._assembly
+        names = [item.name for item in a.items]
+        watched = cuda.Watched(names, a.tensors, unclipped, self._sign * self.rule.momentum_sign)
+        taken = int(self._clock[STEPS])
+        report = cuda.DeviceReport(self._lr, taken, outcome, self._engine, self._settings, watched)
+        if self._settings.nonfinite == "skip" and report.fetched:
+            self._undecided = report
+        return report
+
+    def _settle(self) -> None:
+        """Takes back the count of a step that the device has skipped; waits until it is known."""
+        report, self._undecided = self._undecided, None
+        if report is not None and report.skipped:
+            self._clock[STEPS] -= 1
+            self._assembly.groups["t"] -= 1
+            self._stale = True
+
+    def before_replay(self, *, loss_scale: float = 1.0) -> Report:
+        """Makes a step that was captured in a CUDA graph the next one; to be called before each launch of the graph.
+
+        Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
+        is to be launched, and counts the step. The report can be looked at after the launch.
+        """
+        with self._exclusive():
+            if not hasattr(self._engine, "prepare_replay"):
+                self._place("before_replay").fail(TypeError, "parameters on a CUDA device", "host memory")
+            if self._stale or self._scheduled:
+                self._evaluate()
+            scale = self._scale(loss_scale)
+            engine: Any = self._engine
+            outcome = engine.prepare_replay(scale, self._sign, self._stages, self._settings)
+            self.report = self._device_report(outcome, scale * self._assembly.tensors["scale"])
+            if self._settings.nonfinite == "skip":
+                self._undecided = self.report
+            return self.report
 
     def _scale(self, loss_scale: float) -> float:
         """What turns raw gradients into the mean gradient of the loss."""
@@ -326,7 +382,7 @@ class Optimizer:
             self._adopt(self._gradients(grads), reduce)
             for item in self._assembly.items:
                 if item.acc is None:
-                    item.acc = np.zeros(item.array.shape, item.array.dtype)
+                    item.acc = device.zeros_like(item.array, item.array.dtype.name)
             self._assembly.point_to_accumulators()
             self._pending = True
             self._engine.accumulate(self._stages & plan.ZERO_GRADS)
@@ -336,6 +392,8 @@ class Optimizer:
     @property
     def step_count(self) -> int:
         """Steps taken."""
+        if self._undecided is not None:
+            self._settle()
         return int(self._clock[STEPS])
 
     @property
@@ -355,7 +413,7 @@ class Optimizer:
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self._items}
-        return structure.rebuild(self._tree, lambda path: pick(by_path[path]))
+        return structure.rebuild(self._tree, lambda path: device.owner_of(pick(by_path[path])))
 
     @contextmanager
     def ema_weights(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastupdate.plan import Records
 
-# Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights after the step; Δ: their change):
+# Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights afterwards; Δ: their change):
 #   grad_norm, weight_norm, update_norm   ‖g‖, ‖w‖, ‖Δ‖
 #   update_ratio                          ‖Δ‖ / ‖w‖
 #   largest_update                        max |Δᵢ|

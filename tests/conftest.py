@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from cases import isas
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from fastupdate import threads
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-settings.register_profile("default", deadline=None, database=None, suppress_health_check=SLOW)
+PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minutes and says little here
+settings.register_profile("default", deadline=None, database=None, phases=PHASES, suppress_health_check=SLOW)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 

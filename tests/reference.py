@@ -41,8 +41,11 @@ def sum_of_squares(x: np.ndarray) -> float:
     return ordered_sum(np.square(x.astype(np.float64)))
 
 
-def to_bfloat16(x: np.ndarray) -> np.ndarray:
-    """Round float32 to nearest even, as bits."""
+def narrowed(p: np.ndarray, kind: str) -> np.ndarray:
+    """float16, or bfloat16 as bits, each by way of float32 and rounded to nearest even."""
+    x = np.asarray(p.astype(np.float32))
+    if kind == "float16":
+        return x.astype(np.float16)
     u = x.view(np.uint32).astype(np.int64)
     rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16
     return np.where(np.isnan(x), u >> 16 | 0x40, rounded).astype(np.uint16)
@@ -54,7 +57,7 @@ class Tensor:
     def __init__(self, p: np.ndarray, dtype: Any, states: int) -> None:
         self.p = np.array(p, dtype, order="C")
         self.states = [np.zeros_like(self.p) for _ in range(states)]
-        self.slow, self.ema, self.shadow = self.p.copy(), self.p.copy(), np.zeros(p.shape, np.uint16)
+        self.slow = self.ema = self.shadow = self.p
         self.raw = self.p
         self.scale = 1.0
         self.unit_factor = np.ones(1)
@@ -70,6 +73,9 @@ class Reference:
         self.values = {key: value for key, value in like.groups[0].items() if key != "params"}
         self.s = like._settings
         self.tensors = [Tensor(p, dtype or p.dtype, len(self.rule.states)) for p in params]
+        for tensor in self.tensors if self.s.shadow else []:
+            with np.errstate(over="ignore"):
+                tensor.shadow = narrowed(tensor.p, self.s.shadow)
         self.t = 0
         self.grad_norm: float | None = None
         self.clip_factor = 1.0
@@ -175,8 +181,7 @@ class Reference:
         if s.ema_decay is not None:
             tensor.ema = tensor.ema + kind(1.0 - v["ema_decay"]) * (p - tensor.ema)
         if s.shadow is not None:
-            narrow = p.astype(np.float32)
-            tensor.shadow = narrow.astype(np.float16) if s.shadow == "float16" else to_bfloat16(narrow)
+            tensor.shadow = narrowed(p, s.shadow)
         return p
 
     def arrays(self) -> dict[str, list[np.ndarray]]:

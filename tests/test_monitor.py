@@ -65,7 +65,7 @@ def norm(x: np.ndarray) -> float:
 
 def expected_row(raw: np.ndarray, scale: float, before: np.ndarray, after: np.ndarray, momentum: Any) -> dict[str, Any]:
     """The statistics by definition. `momentum`: before the step, in favour of the gradient; None: there is none."""
-    g, change = raw.astype(np.float64) * scale, after.astype(np.float64) - before
+    g, change = raw.astype(np.float64) * scale, (after - before).astype(np.float64)
     dot = math.nan if momentum is None else math.fsum((g * momentum).ravel())
     length = norm(momentum) if momentum is not None else math.nan
     return {

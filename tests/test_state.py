@@ -186,10 +186,11 @@ def test_torch_parameters_are_found_where_they_are_now(tmp_path: Path) -> None:
     with opt.ema_weights():
         assert torch.equal(w, torch.from_numpy(opt.ema["w"]))
     assert torch.equal(w, torch.zeros(5))
+    w.data = torch.full((5,), 3.0)
     opt.save(tmp_path / "run")
     w.data = torch.ones(5)
     opt.load_state_dict(fu.load(tmp_path / "run"))
-    assert torch.equal(w, torch.zeros(5))
+    assert torch.equal(w, torch.full((5,), 3.0))
 
 
 # -- what state_dict gives --------------------------------------------------------------------------------------------
