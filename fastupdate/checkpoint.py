@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from fastupdate import border
+from fastupdate import border, device
 from fastupdate.border import Place
 from fastupdate.groups import Group
 from fastupdate.plan import Array
@@ -107,7 +107,7 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
     times = _times(_at(place, "tensors"), state["tensors"], items)
     groups, schedules = _hyperparameters(_at(place, "groups"), state["groups"], opt.groups)
     moving = [item for item in items if clock[1] and clock[0] >= times[item.name][1]]
-    accumulators = {item.name: np.zeros(item.array.shape, item.array.dtype) for item in moving}
+    accumulators = {item.name: device.zeros_like(item.array, item.array.dtype.name) for item in moving}
     copies = _copies(_at(place, "arrays"), state["arrays"], items, accumulators)
 
     def act() -> None:
@@ -265,7 +265,7 @@ def _header(rest: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
 
 
 def _bytes(array: Array) -> memoryview:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    little = np.ascontiguousarray(device.on_host(array), array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
 
 

@@ -83,5 +83,4 @@ def tensor_statistics(
         table["update_ratio"] = table["update_norm"] / table["weight_norm"]
         table["zero_fraction"] = totals["zeros"] / tensors["n"]
         table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
-    table["momentum_cosine"][tensors["momentum"] < 0] = np.nan
     return table

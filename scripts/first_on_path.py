@@ -1,4 +1,4 @@
-"""As sitecustomize.py on PYTHONPATH: lets PYTHONPATH come before an editable installation, whose finder is asked first."""
+"""As sitecustomize.py on PYTHONPATH: lets PYTHONPATH come before the finder of an editable installation."""
 
 import sys
 

@@ -6,7 +6,8 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,8 @@ def test_skipped_steps_are_always_recorded():
 def test_json_lines_hold_every_figure(tmp_path):
     with fu.Monitor(tmp_path / "new" / "run", every=2) as monitor:
         reports = record(monitor, 4, clip_norm=0.5)
-    lines = [json.loads(line) for line in (tmp_path / "new" / "run" / "metrics.jsonl").read_text().splitlines()]
+        written = (tmp_path / "new" / "run" / "metrics.jsonl").read_text()  # at once, not only in the end
+    lines = [json.loads(line) for line in written.splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line, report in zip(lines, reports[1::2], strict=True):
         assert (line["loss"], line["lr"], line["skipped"]) == (1 / report.step, 1e-3, False)
@@ -287,13 +289,22 @@ def test_event_file_has_every_scalar(tmp_path):
         reports = record(monitor, 4)
     found = dict(events(tmp_path))
     assert list(found) == [2, 4]
-    train = {"train/loss", "train/lr", "train/grad_norm", "train/clip_factor"}
+    general = {"train/loss", "train/lr", "train/grad_norm", "train/clip_factor"}
     for step, values in found.items():
-        assert set(values) == train | {f"{figure}/{name}" for figure in FIGURES for name in ("w", "b")}
+        assert set(values) == general | {f"{figure}/{name}" for figure in FIGURES for name in ("w", "b")}
         assert values["train/loss"] == 1 / step
         for row in reports[step - 1].tensors:
             for figure in FIGURES:
                 assert values[f"{figure}/{row['name']}"] == np.float32(row[figure])
+
+
+def test_event_file_leaves_out_what_is_not_known(tmp_path):
+    with fu.Monitor(tmp_path) as monitor:
+        monitor(fu.SGD({"w": np.ones(3)}, monitor=True).step({"w": np.full(3, np.nan)}))
+    ((step, values),) = events(tmp_path)
+    assert step == 1
+    assert not {"train/loss", "momentum_cosine/w"} & set(values)
+    assert math.isnan(values["grad_norm/w"])  # known, and worth seeing
 
 
 def test_files_are_added_to(tmp_path):
@@ -383,13 +394,47 @@ def test_the_figures_of_a_vanishing_gradient_are_right():
     assert finding.text.endswith("(median of steps 1 to 10)")
 
 
-def test_a_lone_small_gradient_does_not_vanish():
-    """The bias of keys in attention, or one in front of a normalisation, has no influence."""
-    monitor = fu.Monitor()
-    opt = fu.SGD({name: np.ones(9) for name in "abcde"}, monitor=True)
-    for _ in range(20):
-        monitor(opt.step({name: np.full(9, 1e-9 if name == "b" else 1.0) for name in "abcde"}))
-    assert monitor.diagnose() == []
+def feed(grads: Iterable[dict[str, np.ndarray]], losses: Iterable[float | None] = repeat(None), **hypers: Any) -> Any:
+    """What is found after steps of SGD from weights of one with these gradients."""
+    monitor, opt = fu.Monitor(), None
+    for g, loss in zip(grads, losses, strict=False):
+        opt = opt or fu.SGD({name: np.ones_like(a) for name, a in g.items()}, monitor=True, **hypers)
+        monitor(opt.step(g), loss)
+    return monitor.diagnose()
+
+
+def layers(*gradients: Any) -> dict[str, np.ndarray]:
+    """Gradients of tensors a, b, c, …: constant, or arrays."""
+    return {
+        name: g if isinstance(g, np.ndarray) else np.full(9, g) for name, g in zip("abcdefgh", gradients, strict=False)
+    }
+
+
+SPARSE = np.where(np.arange(10000) == 3, 1.0, 0.0)  # its RMS over all elements is 0.01
+# Each: gradients by tensor, and what is found. The last quarter of the tensors is the output.
+DEPTHS = {
+    "even": (layers(1.0, 1.0, 1.0, 1.0), None),
+    "fading": (layers(1e-5, 1e-4, 1.0, 1.0), ("vanishing", "a", "b")),
+    "hardly fading": (layers(2e-3, 2e-3, 1.0, 1.0), None),
+    "growing": (layers(1e5, 1e4, 1.0, 1.0), ("exploding", "a", "b")),
+    "hardly growing": (layers(500.0, 100.0, 1.0, 1.0), None),
+    "small in between, as a bias in front of a normalisation": (layers(1.0, 1e-9, 1.0, 1.0), None),
+    "small at the end, beside a large one": (layers(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-9), None),
+    "sparse": (layers(SPARSE / 20, 1.0, 1.0, 1.0), None),
+    "sparse and fading": (layers(SPARSE / 2000, 1.0, 1.0, 1.0), ("vanishing", "a")),
+    "too few tensors for an order": (layers(1e-9, 1.0, 1.0), None),
+}
+
+
+@pytest.mark.parametrize(("gradients", "expected"), DEPTHS.values(), ids=DEPTHS)
+def test_gradients_over_depth(gradients, expected):
+    found = [(finding.kind, *finding.tensors) for finding in feed([gradients] * 20)]
+    assert found == ([expected] if expected else [])
+
+
+def test_what_was_wrong_before_nan_is_still_found():
+    findings = feed([*[layers(1e-5, 1.0, 1.0, 1.0)] * 10, *[layers(np.nan, 1.0, 1.0, 1.0)] * 60])
+    assert [(finding.kind, finding.tensors) for finding in findings] == [("exploding", ("a",)), ("vanishing", ("a",))]
 
 
 def test_exploding_through_time_in_a_recurrent_network():
@@ -427,6 +472,40 @@ def test_overshooting_back_and_forth(rule):
     (finding,) = train(tanh(), rule, 20, batch=len(POINTS), x=4 * POINTS, lr=1.0, **hypers)
     assert (finding.kind, finding.tensors) == ("overshooting", ("w2", "b2"))
     assert finding.text.startswith("steps go back and forth in w2 and b2: the gradient opposes the momentum")
+
+
+LOSSES = {
+    "flat": (np.ones(30), True),
+    "falling": (np.linspace(3, 1, 30), False),
+    "unknown": (repeat(None), True),
+}
+
+
+@pytest.mark.parametrize(("losses", "found"), LOSSES.values(), ids=LOSSES)
+def test_turning_gradients_overshoot_unless_the_loss_falls(losses, found):
+    findings = feed([layers((-1.0) ** k) for k in range(30)], losses, lr=0.05, momentum=0.1)
+    assert [(finding.kind, finding.tensors) for finding in findings] == ([("overshooting", ("a",))] if found else [])
+    assert all(("does not fall" in finding.text) == (losses is LOSSES["flat"][0]) for finding in findings)
+
+
+RISES = {
+    "above the first": (np.r_[1.0, np.linspace(9, 2, 99)], True),
+    "above the half before": (np.r_[np.linspace(9, 1, 60), np.linspace(1, 3, 40)], True),
+    "falls": (np.linspace(9, 1, 100), False),
+    "below zero": (np.linspace(-9, -1, 100), True),
+}
+
+
+@pytest.mark.parametrize("lr", [0.05, 0.02], ids=["large steps", "moderate steps"])
+@pytest.mark.parametrize(("losses", "rises"), RISES.values(), ids=RISES)
+def test_large_steps_overshoot_if_the_loss_rises(losses, rises, lr):
+    gradients = [layers((-1.0) ** (k // 2)) for k in range(100)]  # the weight stays near 1
+    findings = feed(gradients, losses, lr=lr)
+    assert [finding.kind for finding in findings] == (["overshooting"] if rises and lr == 0.05 else [])
+
+
+def test_gradients_that_come_at_times_are_not_dead():
+    assert feed([layers(float(k % 20 == 7)) for k in range(40)]) == []
 
 
 def test_dead_relus():

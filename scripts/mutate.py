@@ -1,0 +1,246 @@
+"""Seeds bugs one at a time into a copy of the sources and checks that the tests catch each of them.
+
+    python scripts/mutate.py [words in a mutant's name …]
+
+Prints a table; the exit status is 1 if a mutant survives, or if the text that it replaces is no longer there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ["csrc", "cmake", "fastupdate", "tests", "scripts", "CMakeLists.txt", "pyproject.toml"]
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str  # arguments for pytest
+
+
+SIZES = "tests/test_rules.py -k test_sizes"
+TORCH = "tests/test_rules.py -k test_torch"
+OPTIONS = "tests/test_options.py"
+PARITY = "tests/test_parity.py"
+ERRORS = "tests/test_errors.py"
+HUGE = "tests/test_process.py -k test_6"
+CALLS = "tests/test_properties.py"
+
+MUTANTS = [
+    Mutant(
+        "dropped tail", "csrc/rule_cpu.h",
+        "for (int64_t i = 0; i < n; ++i) {", "for (int64_t i = 0; i < n / 8 * 8; ++i) {", SIZES,
+    ),
+    Mutant(
+        "no-op kernel", "csrc/rule_cpu.h",
+        "out[i] = base[i] + rule(", "out[i] = base[i] + 0 * rule(", SIZES,
+    ),
+    Mutant(
+        "int32 index", "csrc/engine_cpu.h",
+        "int64_t end = (last - t.first_block) * kBlock;",
+        "int64_t end = int32_t((last - t.first_block) * kBlock);", HUGE,
+    ),
+    Mutant(
+        "wrong state slot", "csrc/rule_cpu.h",
+        "address<T>(state[k], begin)", "address<T>(state[0], begin)", SIZES,
+    ),
+    Mutant(
+        "states from the start of the tensor", "csrc/rule_cpu.h",
+        "address<T>(state[k], begin)", "address<T>(state[k], 0)", OPTIONS,
+    ),
+    Mutant(
+        "coupled instead of decoupled decay", "csrc/rules/adamw.h",
+        "return -this->lr * (this->direction(g, m, v, v_max) + this->weight_decay * p);",
+        "return -this->lr * this->direction(g + this->weight_decay * p, m, v, v_max);", TORCH,
+    ),
+    Mutant(
+        "wrong bias correction", "csrc/rules/adam.h",
+        "correction2(1 / (1 - pow(h.beta2, t)))", "correction2(1 / (1 - pow(h.beta2, t + 1)))", TORCH,
+    ),
+    Mutant(
+        "swapped betas", "csrc/rules/adam.h",
+        "one_minus_beta1(1 - h.beta1)", "one_minus_beta1(1 - h.beta2)", TORCH,
+    ),
+    Mutant(
+        "epsilon inside the root", "csrc/rules/rmsprop.h",
+        "(square_root(variance) + eps)", "square_root(variance + eps)", TORCH,
+    ),
+    Mutant(
+        "lost nesterov", "csrc/rules/sgd.h",
+        "g = nesterov ? g + momentum * b : b;", "g = b;", TORCH,
+    ),
+    Mutant(
+        "first gradient dampened", "csrc/rules/sgd.h",
+        "intake(t == 1 ? 1 : 1 - h.dampening)", "intake(1 - h.dampening)", TORCH,
+    ),
+    Mutant(
+        "skipped decay in a rule", "csrc/rules/momentum.h",
+        "g = g + weight_decay * p;", "", "tests/test_rules.py -k test_keras",
+    ),
+    Mutant(
+        "skipped decay stage", "csrc/engine_cpu.h",
+        "p[i] = p[i] * decay;", "p[i] = p[i] * (decay - decay + 1);", OPTIONS,
+    ),
+    Mutant(
+        "float32 sum in norms", "csrc/reduce.h",
+        "return sum + double(x) * double(y);", "return float(sum + double(x) * double(y));", OPTIONS,
+    ),
+    Mutant(
+        "wrong lane fold order", "csrc/reduce.h",
+        "lane[j] += lane[j + width];", "lane[j] = lane[2 * j] + lane[2 * j + 1];", OPTIONS,
+    ),
+    Mutant(
+        "blocks folded one after the other", "csrc/reduce.h",
+        "for (int64_t k = count++; k & 1; k >>= 1) x = level[depth++] + x;",
+        "if (count) x = level[0] + x;\n    count = 1;", PARITY,
+    ),
+    Mutant(
+        "contracted multiply-add", "cmake/kernels.cmake",
+        "-ffp-contract=off", "-ffp-contract=fast", PARITY,
+    ),
+    Mutant(
+        "a block lost between threads", "csrc/bindings.cpp",
+        "blocks_ * (k + 1) / n)", "blocks_ * (k + 1) / n - (k + 1 < n))", PARITY,
+    ),
+    Mutant(
+        "clip factor ignored", "fastupdate/optimizer.py",
+        "scale * outcome.factor * self._sign", "scale * self._sign", OPTIONS,
+    ),
+    Mutant(
+        "units counted from each tile", "csrc/engine_cpu.h",
+        "int64_t unit = (begin + i) / t.unit_length,", "int64_t unit = i / t.unit_length,", OPTIONS,
+    ),
+    Mutant(
+        "average reversed", "csrc/stages.h",
+        "return mean + weight * (value - mean);", "return value + weight * (mean - value);", OPTIONS,
+    ),
+    Mutant(
+        "threshold keeps small weights", "csrc/stages.h",
+        "p < -threshold ? p + threshold : p != p ? p : T(0);", "p < -threshold ? p + threshold : p;", OPTIONS,
+    ),
+    Mutant(
+        "float16 ties away from even", "csrc/dtype.h",
+        "0x0fffu + ((a >> 13) & 1)", "0x1000u", OPTIONS,
+    ),
+    Mutant(
+        "gradients not zeroed", "csrc/engine_cpu.h",
+        "if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);", "", OPTIONS,
+    ),
+    Mutant(
+        "a sample left out", "csrc/engine_cpu.h",
+        "for (int64_t k = 1; k < t.samples; ++k) {", "for (int64_t k = 2; k < t.samples; ++k) {", OPTIONS,
+    ),
+    Mutant(
+        "accumulators never emptied", "csrc/bindings.cpp",
+        "sweep_.first = clock[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
+    ),
+    Mutant(
+        "stale gradient pointer", "csrc/bindings.cpp",
+        "t.g = data;", "if (!t.g) t.g = data;", CALLS,
+    ),
+    Mutant(
+        "strides of another axis", "csrc/strided.h",
+        "layout.shape[d] * layout.stride[d]);", "layout.shape[d - 1] * layout.stride[d]);", ERRORS,
+    ),
+    Mutant(
+        "overlap not seen", "csrc/array.h",
+        "std::prev(after)->second > begin;", "std::prev(after)->second > end;", ERRORS,
+    ),
+    Mutant(
+        "step counts stand still", "csrc/bindings.cpp",
+        "++groups[k].t;", "(void)k;", TORCH,
+    ),
+]  # fmt: skip
+
+
+class Copy:
+    """A copy of the sources with a build of its own: two instruction sets, little optimisation, for speed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in SOURCES:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            else:
+                shutil.copy(source, root / name)
+        self.replace("cmake/kernels.cmake", "set(isa_levels v2 v3 v4)", "set(isa_levels v2 v3)")
+        self.replace("cmake/kernels.cmake", "PRIVATE -O3", "PRIVATE -O1")
+        shutil.copy(root / "scripts/first_on_path.py", root / "sitecustomize.py")
+        pybind11 = self.run([sys.executable, "-m", "pybind11", "--cmakedir"]).stdout.strip()
+        self.run(["cmake", "-S", ".", "-B", "tree", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
+                  f"-Dpybind11_DIR={pybind11}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"])  # fmt: skip
+
+    def run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.root),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "FASTUPDATE_TEST_BACKENDS": "native",
+        }
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        if check and done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def replace(self, file: str, old: str, new: str) -> str:
+        """Returns the text as it was."""
+        text = (self.root / file).read_text()
+        if text.count(old) != 1:
+            raise SystemExit(f"{file}: expected once, found {text.count(old)} times: {old}")
+        (self.root / file).write_text(text.replace(old, new))
+        return text
+
+    def build(self) -> None:
+        self.run(["cmake", "--build", "tree"])
+        for module in (self.root / "tree").glob("_core*.so"):
+            shutil.copy(module, self.root / "fastupdate")
+
+    def failure(self, tests: str) -> str | None:
+        """The first test that fails; None if all pass."""
+        words = tests.split(" ")
+        done = self.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words], check=False)
+        if done.returncode == 0:
+            return None
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        return found[1] if found else f"pytest exited with {done.returncode}: {(done.stdout + done.stderr)[-300:]!r}"
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    mutants = [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Copy(Path(directory))
+        copy.build()
+        for tests in dict.fromkeys(mutant.tests for mutant in mutants):
+            broken = copy.failure(tests)
+            if broken:
+                raise SystemExit(f"without a mutant, {broken} fails: nothing can be told")
+        print(f"{'mutant':<36}{'seconds':>8}  caught by")
+        for mutant in mutants:
+            begin = time.monotonic()
+            original = copy.replace(mutant.file, mutant.old, mutant.new)
+            copy.build()
+            caught = copy.failure(mutant.tests)
+            survivors += caught is None
+            print(f"{mutant.name:<36}{time.monotonic() - begin:>8.1f}  {caught or 'NOTHING: it survives'}", flush=True)
+            (copy.root / mutant.file).write_text(original)
+    print(f"{len(mutants) - survivors} of {len(mutants)} caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
