@@ -9,8 +9,9 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,13 +30,10 @@ COMMAND = [sys.executable, "-m", "fastupdate", "train"]
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, as the command has by default (it sets this for the whole process), and a folder to write into."""
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder to write into, and one thread, as the command has by default; conftest.py puts that back."""
     monkeypatch.chdir(tmp_path)
-    before = fu.get_num_threads()
     fu.set_num_threads(1)
-    yield
-    fu.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +213,14 @@ def test_wrong_arguments_get_one_line(
 def test_no_rule_trains_when_another_one_cannot(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object, **options: object) -> None:
-        raise RuntimeError("[adam] backend 'abacus' is not available: lost")
+    make_optimizer = train.make_optimizer
 
-    monkeypatch.setattr(fu.Adam, "__init__", refuse)
+    def refuse_adam(rule: str, *arguments: Any, **options: Any) -> fu.Optimizer:
+        if rule == "adam":
+            raise DemoError("[adam] backend 'abacus' is not available: lost")
+        return make_optimizer(rule, *arguments, **options)
+
+    monkeypatch.setattr(train, "make_optimizer", refuse_adam)
     check_refusal(["--rule", "sgd", "adam"], "[adam] backend 'abacus' is not available: lost", capsys)
 
 
