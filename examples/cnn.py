@@ -62,7 +62,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     X, y, X_test, y_test = load(rng)
     params, running = make_params(rng), {}
-    opt = fu.AdamW(params, lr=2e-3, weight_decay=0.1, groups=[{"params": ["*bias", "*norm*"], "weight_decay": 0}])
+    opt = fu.AdamW(params, lr=2e-3, weight_decay=0.1, groups=fu.groups.no_decay(params))
     for group in opt.groups:
         print(f"weight decay {group['weight_decay']}: {', '.join(group['params'])}")
     print("epoch    loss  test accuracy")

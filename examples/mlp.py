@@ -29,7 +29,7 @@ def make_layers(sizes: tuple[int, ...], rng: np.random.Generator, dtype=np.float
 
 
 def forward(layers: list[dict], X: np.ndarray) -> list[np.ndarray]:
-    """The activations of all layers, the input first and the logits last."""
+    """The input, the activations, and last the logits."""
     activations = [X]
     for layer in layers:
         z = activations[-1] @ layer["weight"] + layer["bias"]
@@ -74,8 +74,8 @@ def main() -> None:
             losses.append(loss)
         right = accuracy(forward(layers, X_test)[-1], y_test)
         print(f"{epoch:5}  {report.lr:.5f}  {np.mean(losses):.4f}  {right:13.2%}")
-    weights = hashlib.sha256(b"".join(p.tobytes() for layer in layers for p in layer.values())).hexdigest()
-    print("sha256 of the weights, the same in every run on one machine:", weights[:16])
+    weights = b"".join(p.tobytes() for layer in layers for p in layer.values())
+    print("sha256 of the weights:", hashlib.sha256(weights).hexdigest()[:16])
 
 
 if __name__ == "__main__":

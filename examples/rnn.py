@@ -23,10 +23,9 @@ def load() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_params(characters: int, hidden: int, rng: np.random.Generator, dtype=np.float32) -> dict[str, np.ndarray]:
-    W_hh = rng.normal(size=(hidden, hidden))
     params = {
         "W_xh": rng.normal(0, 0.1, (characters, hidden)),
-        "W_hh": W_hh * RADIUS / abs(np.linalg.eigvals(W_hh)).max(),
+        "W_hh": RADIUS * np.linalg.qr(rng.normal(size=(hidden, hidden)))[0],  # all eigenvalues: |λ| = RADIUS
         "b_h": np.zeros(hidden),
         "W_hy": rng.normal(0, 0.1, (hidden, characters)),
         "b_y": np.zeros(characters),
@@ -54,24 +53,27 @@ def loss_and_gradients(params: dict, x: np.ndarray, y: np.ndarray, h: np.ndarray
 def train(clip_norm: float | None) -> None:
     characters, text = load()
     params = make_params(len(characters), HIDDEN, np.random.default_rng(0))
-    opt, monitor = fu.SGD(params, lr=0.3, momentum=0.9, clip_norm=clip_norm, monitor=True), fu.Monitor()
-    h, bits, findings = np.zeros((STREAMS, HIDDEN), np.float32), [], []
-    print(f"clip_norm={clip_norm}\n  step  bits per character  largest gradient norm")
+    lr, monitor = fu.schedules.cosine(1.0, STEPS), fu.Monitor()
+    opt = fu.SGD(params, lr=lr, momentum=0.9, clip_norm=clip_norm, monitor=True)
+    h, bits = np.zeros((STREAMS, HIDDEN), np.float32), []
+    print(f"\nclip_norm={clip_norm}\n  steps  bits per character  largest gradient norm")
     for start in range(0, STEPS * LENGTH, LENGTH):
         window = text[start : start + LENGTH + 1]
         loss, grads, h = loss_and_gradients(params, window[:-1], window[1:], h)
-        report = opt.step(grads)
-        monitor(report, loss)
+        monitor(opt.step(grads), loss)
         bits.append(loss / np.log(2))
-        if report.step % 10 == 0 and report.step<=50 or report.step%50==0: print("   ", report.step, [str(f) for f in monitor.diagnose()])
-        if report.step % 100 == 0:
-            largest = monitor.history["grad_norm"][-100:].max()
-            print(f"{report.step:6}  {np.mean(bits[-100:]):18.2f}  {largest:21.3g}")
+        if opt.step_count % 50 == 0:
+            largest = monitor.history["grad_norm"][-50:].max()
+            print(f"{opt.step_count:7}  {np.mean(bits[-50:]):18.2f}  {largest:21.2g}")
+        if opt.step_count in (50, STEPS):
+            print("  diagnosis:", *(monitor.diagnose() or ["nothing found"]))
 
 
 def main() -> None:
+    share = np.unique(load()[1], return_counts=True)[1] / load()[1].size
+    print(f"guessing by the frequency of each character alone: {-share @ np.log2(share):.2f} bits per character")
     train(clip_norm=None)
-    train(clip_norm=0.5)
+    train(clip_norm=0.25)
 
 
 if __name__ == "__main__":

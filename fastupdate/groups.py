@@ -36,6 +36,7 @@ class Group(MutableMapping[str, Any]):
 
     def __init__(self, rule: Rule, params: list[str], values: Mapping[str, Any], changed: Callable[[], None]) -> None:
         self._rule = rule
+        self._intervals = {**rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._values: dict[str, Any] = {"params": params}
         self._changed = changed
         for key, value in values.items():
@@ -75,9 +76,9 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"Group({self._values!r})"
 
-    def intervals(self) -> dict[str, Interval]:
+    def intervals(self) -> Mapping[str, Interval]:
         """The names that may be set, and the values they may take."""
-        return {**self._rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
+        return self._intervals
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""

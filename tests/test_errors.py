@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import SIMD_WIDTH, arrays_of, assert_same_bits, by_backend, by_case, by_rule, cases_of, fingerprint
+from peers import peer
 from reference import Reference
 
 import fastupdate as fu
@@ -457,6 +458,24 @@ def test_27_resized_and_rebound(backend):
     with pytest.raises(ValueError, match=r"params\[0\]|grads\[0\]"):
         opt.step([np.ones(4, np.float32)])
     assert opt.step_count == 3
+
+
+@by_backend
+def test_27_torch_data_replaced(backend):
+    """`p.data = …` moves a parameter: the step follows it, and the old memory stays as it was."""
+    torch = peer("torch")
+    p = torch.ones(4)
+    old = p.detach().numpy()
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    p.grad = torch.ones(4)
+    opt.step()
+    p.data = torch.full((4,), 10.0)
+    p.grad = torch.full((4,), 3.0)
+    opt.step()
+    assert (old.tolist(), p.tolist(), opt.step_count) == ([0.0] * 4, [7.0] * 4, 2)
+    p.data = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"params\[0\]: expected shape \(4,\), received shape \(5,\)"):
+        opt.step()
 
 
 @by_backend
