@@ -26,6 +26,7 @@ HYPERS: dict[str, Any] = {"lr": LR, "betas": (BETA1, BETA2), "eps": EPS, "weight
 
 BLOCK = 1024  # of fastupdate's plan
 PARALLEL = 32768  # elements from which more than one thread pays
+STREAM_FACTOR = 1e-9  # of the stream's arithmetic
 
 
 class Contestant:
@@ -96,8 +97,9 @@ class Fastupdate(Contestant):
 
 class Stream(Contestant):
     name = "stream"
-    note = "the same reads and writes, trivial arithmetic (bench/stream.c)"
+    note = "the same reads and writes, one multiplication (bench/stream.c)"
     comparable = False
+    divides: ClassVar[bool] = False
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
@@ -111,15 +113,20 @@ class Stream(Contestant):
         self.table[:, 4] = sizes
         self.table[:, 5] = np.cumsum(blocks) - blocks
         teams = threads if workload.elements >= PARALLEL else 1
-        self.step = functools.partial(
-            library().stream, self.table.ctypes.data, len(sizes), int(blocks.sum()), teams, 1e-9
-        )
+        arguments = (self.table.ctypes.data, len(sizes), int(blocks.sum()), teams, STREAM_FACTOR, self.divides)
+        self.step = functools.partial(library().stream, *arguments)
 
     @classmethod
     def problem(cls, workload: Workload) -> str | None:
         if compiler() is None:
             return "there is no C compiler (cc, gcc or clang)"
         return "new gradient arrays mean nothing to it" if workload.fresh else None
+
+
+class StreamDivided(Stream):
+    name = "stream, dividing"
+    note = "the same, one division"
+    divides = True
 
 
 def compiler() -> str | None:
@@ -135,7 +142,8 @@ def library() -> ctypes.CDLL:
         flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
         subprocess.run([compiler() or "cc", *flags, str(source), "-o", str(built)], check=True)
         loaded = ctypes.CDLL(str(built))
-    loaded.stream.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_float]
+    int64, integer = ctypes.c_int64, ctypes.c_int
+    loaded.stream.argtypes = [ctypes.c_void_p, int64, int64, integer, ctypes.c_float, integer]
     loaded.stream.restype = None
     return loaded
 
@@ -329,6 +337,7 @@ class Thinc(Contestant):
 
 PEERS: tuple[type[Contestant], ...] = (
     Stream,
+    StreamDivided,
     NumPy,
     Numba,
     TorchDefault,

@@ -20,6 +20,7 @@ Times = NDArray[np.float64]
 SAMPLE = 2e-3  # seconds that a timed run should last
 MOST_STEPS = 1000  # in one timed run
 SMALL = 64 << 20  # bytes of a working set below which 30 rounds are taken
+LONG = 0.2  # seconds of a round from which it is 15 anyway
 ROUNDING = 2e-6  # a few units in the last place of the parameters, whose values reach 5
 
 
@@ -32,10 +33,11 @@ class Protocol:
     matmul: bool = True  # torch multiplies two matrices, untimed, before each timed run
     steps: int | None = None  # in one timed run; None: as many as last 2 ms
 
-    def rounds(self, working_set: int) -> int:
+    def rounds(self, working_set: int, seconds: float) -> int:
+        """How many: fewer where memory is what counts, or a round takes long."""
         if self.quick:
             return 3
-        return 30 if working_set < SMALL else 15
+        return 30 if working_set < SMALL and seconds < LONG else 15
 
     def disturbance(self) -> Callable[[], object]:
         """What happens right before each timed run: as in training, another user of the threads has just finished."""
@@ -88,17 +90,13 @@ def timed_run(contestant: Contestant, steps: int, disturb: Callable[[], object])
 def take_turns(reference: Contestant, peer: Contestant, protocol: Protocol) -> Pair:
     """Warm-up, then reference and peer in turn; both take the same number of steps."""
     disturb = protocol.disturbance()
-    working_set = reference.workload.working_set
     gc.collect()
     gc.disable()
     try:
         steps = protocol.steps or _steps(reference, peer, disturb, protocol.quick)
-        times = np.array(
-            [
-                [timed_run(reference, steps, disturb), timed_run(peer, steps, disturb)]
-                for _ in range(1 + protocol.rounds(working_set))
-            ]
-        )[1:]
+        warm = timed_run(reference, steps, disturb) + timed_run(peer, steps, disturb)
+        rounds = range(protocol.rounds(reference.workload.working_set, steps * warm))
+        times = np.array([[timed_run(c, steps, disturb) for c in (reference, peer)] for _ in rounds])
     finally:
         gc.enable()
     return Pair(times[:, 0], times[:, 1], steps)

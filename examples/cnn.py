@@ -26,7 +26,7 @@ def block(params: dict, name: str, running: dict, x: np.ndarray, training: bool)
     columns = np.concatenate([x[window] for window in windows], axis=3)  # im2col: each pixel's window is a row
     z = np.tensordot(columns, W, axes=1)
     mean, var = batch = (z.mean(AXES), z.var(AXES)) if training else running[name]
-    if training:  # predictions will use averages over the last batches
+    if training:  # predictions will use running averages
         running[name] = [0.9 * old + 0.1 * new for old, new in zip(running.get(name, batch), batch, strict=True)]
     std = np.sqrt(var + 1e-5)
     z_hat = (z - mean) / std
@@ -44,18 +44,20 @@ def block(params: dict, name: str, running: dict, x: np.ndarray, training: bool)
     return y, backward
 
 
-def network(params: dict, running: dict, X: np.ndarray, rng: np.random.Generator | None = None):
-    """Logits, and the function from ∂L/∂logits to all gradients. With a generator: in training, with dropout."""
+def forward(params: dict, running: dict, X: np.ndarray, rng: np.random.Generator | None = None):
+    """Logits, and what the way back needs. With a generator: in training, so batch statistics and dropout."""
     a1, backward1 = block(params, "block1", running, X.reshape(-1, 8, 8, 1), rng is not None)
     a2, backward2 = block(params, "block2", running, a1, rng is not None)
     kept = np.ones_like(a2) if rng is None else (rng.random(a2.shape) > DROPOUT).astype(X.dtype) / (1 - DROPOUT)
-    features = (a2 * kept).reshape(len(X), -1)
+    a3 = (a2 * kept).reshape(len(X), -1)
+    return a3 @ params["head.weight"] + params["head.bias"], (backward1, backward2, kept, a3)
 
-    def backward(d_logits: np.ndarray) -> dict:
-        d2, grads2 = backward2((d_logits @ params["head.weight"].T).reshape(a2.shape) * kept)
-        return backward1(d2)[1] | grads2 | {"head.weight": features.T @ d_logits, "head.bias": d_logits.sum(axis=0)}
 
-    return features @ params["head.weight"] + params["head.bias"], backward
+def loss_and_gradients(params: dict, running: dict, X: np.ndarray, y: np.ndarray, rng: np.random.Generator):
+    logits, (backward1, backward2, kept, a3) = forward(params, running, X, rng)
+    loss, dz = cross_entropy(logits, y)
+    d1, grads2 = backward2((dz @ params["head.weight"].T).reshape(kept.shape) * kept)
+    return loss, backward1(d1)[1] | grads2 | {"head.weight": a3.T @ dz, "head.bias": dz.sum(axis=0)}
 
 
 def main() -> None:
@@ -63,18 +65,15 @@ def main() -> None:
     X, y, X_test, y_test = load(rng)
     params, running = make_params(rng), {}
     opt = fu.AdamW(params, lr=2e-3, weight_decay=0.1, groups=fu.groups.no_decay(params))
-    for group in opt.groups:
-        print(f"weight decay {group['weight_decay']}: {', '.join(group['params'])}")
-    print("epoch    loss  test accuracy")
+    print("without weight decay:", ", ".join(opt.groups[1]["params"]))
     for epoch in range(1, EPOCHS + 1):
         losses = []
         for batch in rng.permutation(len(y))[: len(y) // BATCH * BATCH].reshape(-1, BATCH):
-            logits, backward = network(params, running, X[batch], rng)
-            loss, d_logits = cross_entropy(logits, y[batch])
-            opt.step(backward(d_logits))
+            loss, grads = loss_and_gradients(params, running, X[batch], y[batch], rng)
+            opt.step(grads)
             losses.append(loss)
-        logits, _ = network(params, running, X_test)
-        print(f"{epoch:5}  {np.mean(losses):.4f}  {accuracy(logits, y_test):13.2%}")
+        right = accuracy(forward(params, running, X_test)[0], y_test)
+        print(f"epoch {epoch:2}  loss {np.mean(losses):.4f}  test accuracy {right:.1%}")
 
 
 if __name__ == "__main__":

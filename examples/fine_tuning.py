@@ -12,6 +12,13 @@ from mlp import accuracy, forward, load, loss_and_gradients, make_layers
 import fastupdate as fu
 
 SIZES, FEW, STEPS, LR, SEEDS = (64, 128, 64, 5), 10, 300, 3e-3, 3
+METHODS: dict[str, dict] = {  # what is done with the first two layers; tensors are named 0.weight, 0.bias, 1.weight, …
+    "new": {"reuse": False},
+    "pretrained": {},
+    "second slow": {"slow": "1.*"},
+    "first frozen, second slow": {"frozen": "0.*", "slow": "1.*"},
+    "both frozen": {"frozen": "[01].*"},
+}
 
 
 def train(layers: list[dict], X: np.ndarray, y: np.ndarray, opt: fu.Optimizer, rng: np.random.Generator) -> None:
@@ -24,19 +31,16 @@ def digest(layer: dict) -> str:
     return hashlib.sha256(layer["weight"].tobytes() + layer["bias"].tobytes()).hexdigest()[:8]
 
 
-def fine_tune(pretrained: list[dict], X: np.ndarray, y: np.ndarray, method: str, seed: int) -> list[dict]:
-    """The pretrained layers (the last one new) after STEPS on FEW images of each digit."""
+def fine_tune(pretrained: list[dict], X, y, seed: int, reuse=True, frozen=None, slow=None) -> list[dict]:
+    """The layers after STEPS on FEW images of each digit; slow ones have a tenth of the learning rate."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.choice(np.flatnonzero(y == digit), FEW, replace=False) for digit in range(5)])
     layers = make_layers(SIZES, rng)
-    if method != "new":
+    if reuse:
         layers[:2] = [{name: p.copy() for name, p in layer.items()} for layer in pretrained[:2]]
-    slow = [{"params": "1.*", "lr_scale": 0.1}] if "slow" in method else []
-    opt = fu.AdamW(layers, lr=LR, groups=slow)  # the tensors are named 0.weight, 0.bias, 1.weight, …
-    if "first frozen" in method:
-        opt.freeze("0.*")
-    if "both frozen" in method:
-        opt.freeze(["0.*", "1.*"])
+    opt = fu.AdamW(layers, lr=LR, groups=[{"params": slow, "lr_scale": 0.1}] if slow else [])
+    if frozen:
+        opt.freeze(frozen)
     train(layers, X[rows], y[rows], opt, rng)
     return layers
 
@@ -53,13 +57,13 @@ def main() -> None:
     pretrained = make_layers(SIZES, rng)
     train(pretrained, X[old], y[old], fu.AdamW(pretrained, lr=LR), rng)
     right = accuracy(forward(pretrained, X_test[old_test])[-1], y_test[old_test])
-    print(f"pretrained on 0–4: {right:.1%} of the test images right, sha256 of the first layer {digest(pretrained[0])}\n")
-    print("test images right on:            new    old   change of layer       sha256 of")
-    print("first two layers are             5–9    0–4       1       2   the first layer")
-    for method in ("new", "free", "second slow", "first frozen, second slow", "both frozen"):
+    print(f"pretrained on 0–4: {right:.1%} of its test images right; first layer: sha256 {digest(pretrained[0])}\n")
+    print("test images right                new    old   change of layer       sha256 of")
+    print("first two layers:                5–9    0–4       1       2   the first layer")
+    for method, options in METHODS.items():
         rows = []
         for seed in range(SEEDS):
-            layers = fine_tune(pretrained, X[~old], y[~old] - 5, method, seed)
+            layers = fine_tune(pretrained, X[~old], y[~old] - 5, seed, **options)
             new_task = accuracy(forward(layers, X_test[~old_test])[-1], y_test[~old_test] - 5)
             old_task = accuracy(forward([*layers[:2], pretrained[2]], X_test[old_test])[-1], y_test[old_test])
             rows.append([new_task, old_task, *(change(layers[k], pretrained[k]) for k in (0, 1))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import warnings
@@ -15,7 +16,7 @@ from fastupdate.rule import Rule
 
 
 class Backend(Protocol):
-    """What makes plans: fastupdate.native, fastupdate.numba_engine, fastupdate.cuda.Backend."""
+    """What makes plans: fastupdate.native, fastupdate.numba_engine, cuda.Backend, numba_cuda_engine.Backend."""
 
     NAME: str
 
@@ -52,7 +53,20 @@ def cuda_problem() -> str | None:
     return _cuda.problem() or None
 
 
+@cache
+def numba_cuda_problem() -> str | None:
+    """Why device arrays cannot be updated through numba-cuda; None if they can. Does not import it."""
+    if importlib.util.find_spec("numba_cuda") is None or numba_problem():
+        return 'numba-cuda is not installed; `pip install "numba-cuda[cu13]"` (or [cu12])'
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1)"
+    return None
+
+
 PROBLEMS = {"native": native_problem, "numba": numba_problem}
+DEVICE_PROBLEMS = {"cuda": cuda_problem, "numba-cuda": numba_cuda_problem}
 
 
 def _load(name: str) -> Backend:
@@ -62,8 +76,8 @@ def _load(name: str) -> Backend:
 
 
 @cache
-def _announce(reason: str) -> None:
-    warnings.warn(f"fastupdate runs on Numba: {reason}", RuntimeWarning, stacklevel=2)
+def _announce(fallback: str, reason: str) -> None:
+    warnings.warn(f"fastupdate runs on {fallback}: {reason}", RuntimeWarning, stacklevel=2)
 
 
 def default_name() -> str:
@@ -74,22 +88,35 @@ def default_name() -> str:
 def choose(rule: Rule, requested: str | None, like: Array) -> Backend:
     """The backend for arrays in the memory of `like`. A missing one that was asked for by name raises."""
     if isinstance(like, device.DeviceArray):
-        return _choose_cuda(rule, requested, like)
-    if requested == "cuda":
-        raise ValueError(f"[{rule.name}] backend: expected arrays on a CUDA device for 'cuda', received host memory")
+        return _choose_device(rule, requested, like)
+    if requested in DEVICE_PROBLEMS:
+        raise ValueError(
+            f"[{rule.name}] backend: expected arrays on a CUDA device for {requested!r}, received host memory"
+        )
     return _choose_host(rule, requested)
 
 
-def _choose_cuda(rule: Rule, requested: str | None, like: device.DeviceArray) -> Backend:
-    if requested not in (None, "cuda"):
+def _choose_device(rule: Rule, requested: str | None, like: device.DeviceArray) -> Backend:
+    """The native module if it is there, else numba-cuda, which is announced once."""
+    if requested not in (None, *DEVICE_PROBLEMS):
         place = device.location(like.number)
         raise ValueError(f"[{rule.name}] backend: expected arrays in host memory for {requested!r}, received {place}")
-    problem = cuda_problem() if rule.native else "rules of your own run on host arrays"
-    if problem:
-        raise RuntimeError(f"[{rule.name}] backend 'cuda' is not available: {problem}")
-    from fastupdate import cuda
+    problems = {name: find() for name, find in DEVICE_PROBLEMS.items() if requested in (None, name)}
+    if "cuda" in problems and not rule.native:
+        problems["cuda"] = "rules of your own run through numba-cuda"
+    name = next((name for name, problem in problems.items() if problem is None), None)
+    if name is None:
+        reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise RuntimeError(f"[{rule.name}] no backend for CUDA devices is available: {reasons}")
+    if name == "cuda":
+        from fastupdate import cuda
 
-    return cuda.Backend(like.framework, like.number)
+        return cuda.Backend(like.framework, like.number)
+    if requested is None and rule.native:
+        _announce("numba-cuda", str(problems["cuda"]))
+    from fastupdate import numba_cuda_engine
+
+    return numba_cuda_engine.Backend(like.framework, like.number)
 
 
 def _choose_host(rule: Rule, requested: str | None) -> Backend:
@@ -109,5 +136,5 @@ def _choose_host(rule: Rule, requested: str | None) -> Backend:
     if missing:
         raise RuntimeError(f"[{rule.name}] no backend is available: native: {problem}; numba: {missing}")
     if problem is not None:
-        _announce(problem)
+        _announce("Numba", problem)
     return _load("numba")

@@ -20,6 +20,21 @@ CUDA_DLPACK = 2  # kDLCUDA
 DEFAULT_STREAM = 1  # the legacy default stream, as __cuda_array_interface__ numbers it
 
 
+def runtime() -> Any:
+    """What allocates and copies device memory: the native module, or numba-cuda where that is absent."""
+    try:
+        from fastupdate import _cuda
+
+        return _cuda
+    except ImportError:
+        pass
+    try:
+        from fastupdate import numba_cuda_driver
+    except ImportError as error:
+        raise RuntimeError("neither fastupdate's CUDA module nor numba-cuda is installed (see docs/gpu.md)") from error
+    return numba_cuda_driver
+
+
 class Framework(Protocol):
     """Where an array comes from. Equal ones share a current stream."""
 
@@ -72,9 +87,7 @@ class Buffer:
     """Zeroed device memory, for arrays of frameworks that cannot be asked for any."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> None:
-        from fastupdate import _cuda
-
-        self._memory = _cuda.Memory(math.prod(shape) * dtype.itemsize, device)
+        self._memory = runtime().Memory(math.prod(shape) * dtype.itemsize, device)
         self.shape, self.dtype = shape, dtype
 
     @property
@@ -108,17 +121,13 @@ class DeviceArray(np.ndarray[Any, Any]):
 
     def _fetch_bytes(self) -> tuple[Array, int]:
         """All bytes from the first to the last element, and where they start."""
-        from fastupdate import _cuda
-
         begin, end = np.lib.array_utils.byte_bounds(self)
         held = np.empty(end - begin, np.uint8)
-        _cuda.copy_to_host(held, begin, self.number, self.framework.stream(self.number))
+        runtime().copy_to_host(held, begin, self.number, self.framework.stream(self.number))
         return held, begin
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """`array[...] = x` copies values from host or device memory; what lies between strided elements is kept."""
-        from fastupdate import _cuda
-
         if key is not Ellipsis:
             raise TypeError("elements of device arrays cannot be set one by one")
         values = value.fetch() if isinstance(value, DeviceArray) else np.asarray(value)
@@ -126,7 +135,7 @@ class DeviceArray(np.ndarray[Any, Any]):
             held, begin = self._fetch_bytes()
             offset = self.__array_interface__["data"][0] - begin
             np.ndarray(self.shape, self.dtype, held, offset, self.strides)[...] = values
-            _cuda.copy_from_host(begin, held, self.number, self.framework.stream(self.number))
+            runtime().copy_from_host(begin, held, self.number, self.framework.stream(self.number))
 
     def copy(self, order: Any = "C") -> Array:  # type: ignore[override]
         """The values in host memory."""
@@ -189,9 +198,7 @@ def view(x: Any) -> DeviceArray:
         raise TypeError("masked arrays have no single value for each element")
     if name == "cupy":
         return header(x, _described(interface), CuPy(), x.device.id)
-    from fastupdate import _cuda
-
-    device = _cuda.device_of(interface["data"][0]) if math.prod(interface["shape"]) else 0
+    device = runtime().device_of(interface["data"][0]) if math.prod(interface["shape"]) else 0
     return header(x, _described(interface), Exported(interface.get("stream") or DEFAULT_STREAM), device)
 
 
@@ -211,11 +218,9 @@ def _view_torch(x: Any) -> DeviceArray:
 
 
 def _view_dlpack(x: Any) -> DeviceArray:
-    from fastupdate import _cuda
-
     device = x.__dlpack_device__()[1]
     capsule = x.__dlpack__(stream=DEFAULT_STREAM)
-    described = _cuda.describe_dlpack(capsule)
+    described = runtime().describe_dlpack(capsule)
     return header((x, capsule), described | {"version": 3}, Exported(DEFAULT_STREAM), device)
 
 

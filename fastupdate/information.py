@@ -40,7 +40,7 @@ def info() -> Info:
         rules=rules.names(),
         threads=threads.get_num_threads(),
     )
-    for name, problem in backends.PROBLEMS.items():
+    for name, problem in (backends.PROBLEMS | backends.DEVICE_PROBLEMS).items():
         facts[f"backend {name}"] = problem() or "available"
     facts["backend chosen"] = backends.default_name()
     if backends.native_problem() is None:

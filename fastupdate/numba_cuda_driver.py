@@ -24,7 +24,7 @@ from fastupdate.plan import Array
 CONTRACTED = re.compile(r"\b(?:fma|mad)\.(?:\w+\.)*f(?:32|64)\b|\b(?:mul|add|sub)\.f(?:32|64)\b")
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def load(_typing: Any, _address: Any, like: Any) -> Any:
     """The value at an address, of the type of `like`."""
 
@@ -34,7 +34,7 @@ def load(_typing: Any, _address: Any, like: Any) -> Any:
     return like(types.int64, like), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def store(_typing: Any, _address: Any, value: Any) -> Any:
     """Writes a value of any scalar type to an address."""
 
@@ -45,7 +45,7 @@ def store(_typing: Any, _address: Any, value: Any) -> Any:
     return types.void(types.int64, value), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def float_bits(_typing: Any, _x: Any) -> Any:
     """The bits of a float32, as an int64 ≥ 0."""
 
@@ -64,7 +64,7 @@ def square_root(x):  # type: ignore[no-untyped-def]
 
 @contextmanager
 def contraction_off() -> Iterator[None]:
-    """Within the context numba-cuda compiles a·b + c as two roundings: it has no option for what libNVVM calls -fma=0."""
+    """Within the context a·b + c is compiled as two roundings: numba-cuda has no option for libNVVM's -fma=0."""
     compile_ir = nvvm.compile_ir
     nvvm.compile_ir = partial(compile_ir, fma=False)
     try:
@@ -85,15 +85,22 @@ def check_arithmetic(ptx: str) -> None:
     """RuntimeError if an instruction might round once where the rule says twice."""
     found = CONTRACTED.search(ptx)
     if found:
-        raise RuntimeError(f"this version of numba-cuda contracts floating-point operations ({found[0]}); install another")
+        raise RuntimeError(
+            f"this version of numba-cuda contracts floating-point operations ({found[0]}); install another"
+        )
 
 
-def launch(kernel: Any, blocks: int, threads: int, device: int, stream: int, arguments: tuple[Any, ...]) -> None:
-    """Runs a kernel and waits for it; NumPy arrays among the arguments are uploaded first."""
+def launch(
+    kernel: Any, grid: tuple[int, int], device: int, stream: int, arguments: tuple[Any, ...], out: Array | None
+) -> None:
+    """Runs a kernel and waits; NumPy arrays among the arguments are uploaded, and the one that is `out` is fetched."""
     with cuda.gpus[device]:
         queue = cuda.external_stream(stream)
         there = [cuda.to_device(a, stream=queue) if isinstance(a, np.ndarray) else a for a in arguments]
-        kernel[blocks, threads, queue](*there)
+        kernel[(*grid, queue)](*there)
+        for a, uploaded in zip(arguments, there, strict=True):
+            if a is out and out is not None:
+                uploaded.copy_to_host(out, stream=queue)
         queue.synchronize()
 
 

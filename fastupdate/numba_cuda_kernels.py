@@ -21,12 +21,18 @@ CLIP_VALUE, PENALTY, DECAY, SHRINK = plan.CLIP_VALUE, plan.PENALTY, plan.DECAY, 
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = plan.LOOKAHEAD, plan.EMA, plan.ZERO_GRADS, plan.MONITOR
 FLOAT64, FLOAT16 = plan.DTYPES[np.dtype(np.float64)], plan.SHADOW_DTYPES["float16"]
 LAYOUT_WORDS = 1 + 2 * plan.MAX_DIMS
-COLUMNS = len(plan.SUMS)
+COLUMNS = len(plan.SUMS.names or ())
 GG, PP, UU, GM, MM, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
 
-# Addresses as signed numbers: with a signed index, an unsigned one would become a float.
+# The records of csrc/plan.h, aligned as there. Addresses are signed: an unsigned one plus a signed index would become
+# a float. In the simulator `t.dtype` would be the record's own.
+GROUP = np.dtype(plan.GROUP.descr, align=True)
 TENSOR = np.dtype(
-    [(name, "i8", field.shape) if field.base == "u8" else (name, field) for name, (field, _) in plan.TENSOR.fields.items()]
+    [
+        ("kind" if name == "dtype" else name, "i8" if field.base == "u8" else field.base, field.shape)
+        for name, (field, *_) in (plan.TENSOR.fields or {}).items()
+    ],
+    align=True,
 )
 
 device = cuda.jit(device=True)
@@ -49,7 +55,7 @@ def positive_part(x):
 
 @device
 def item_size(t):
-    return 8 if t.dtype == FLOAT64 else 4
+    return 8 if t.kind == FLOAT64 else 4
 
 
 @device
@@ -221,12 +227,12 @@ def end_of_block(t, block):
     return min((block - t.first_block + 1) * BLOCK, t.n)
 
 
-def gradient_sums(tensors, layouts, sums, dtype, zero):
+def gradient_sums(tensors, layouts, sums, kind, zero):
     """Σg² and the counts of each block."""
     lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
     block, lane = cuda.blockIdx.x, cuda.threadIdx.x
     t = tensors[first_tensor(tensors, block)]
-    if t.dtype != dtype:
+    if t.kind != kind:
         return
     clear_lanes(lanes, lane)
     for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
@@ -234,11 +240,11 @@ def gradient_sums(tensors, layouts, sums, dtype, zero):
     fold_block(lanes, lane, sums, block)
 
 
-def accumulate(tensors, layouts, overwrite, clear, dtype, zero):
+def accumulate(tensors, layouts, overwrite, clear, kind, zero):
     """Adds the gradients to the accumulators."""
     block, lane = cuda.blockIdx.x, cuda.threadIdx.x
     t = tensors[first_tensor(tensors, block)]
-    if t.dtype != dtype:
+    if t.kind != kind:
         return
     for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
         g = gradient(t, layouts, i, zero) * cast(t.scale, zero)
@@ -261,14 +267,14 @@ def tensor_of_unit(tensors, unit):
     return low
 
 
-def unit_norms(tensors, layouts, norms, dtype, zero):
+def unit_norms(tensors, layouts, norms, kind, zero):
     """Norms of gradient and weight of one unit for each CUDA block; a unit sums in blocks of its own."""
     lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
     level = cuda.local.array(64, np.float64)
     unit, lane = cuda.blockIdx.x, cuda.threadIdx.x
     t = tensors[tensor_of_unit(tensors, unit)]
     begin = (unit - (t.unit_norms - 1)) * t.unit_length
-    if t.dtype != dtype or begin >= t.n:
+    if t.kind != kind or begin >= t.n:
         return
     count, end = 0, begin + t.unit_length
     for block in range(begin, end, BLOCK):
@@ -287,7 +293,7 @@ def unit_norms(tensors, layouts, norms, dtype, zero):
 
 
 def make_update(apply: Any) -> Any:
-    """One step, around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns the change of p."""
+    """One step around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns p's change."""
 
     @device
     def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
@@ -312,11 +318,11 @@ def make_update(apply: Any) -> Any:
         if stages & ZERO_GRADS:
             clear_gradient(t, layouts, i, zero)
 
-    def update(tensors, layouts, groups, scalars, unit_scale, scale, stages, sums, dtype, zero):
+    def update(tensors, layouts, groups, scalars, unit_scale, scale, stages, sums, kind, zero):
         lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
         block, lane = cuda.blockIdx.x, cuda.threadIdx.x
         t = tensors[first_tensor(tensors, block)]
-        if t.dtype != dtype:
+        if t.kind != kind:
             return
         clear_lanes(lanes, lane)
         for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
@@ -328,7 +334,7 @@ def make_update(apply: Any) -> Any:
     return update
 
 
-_RECORDS, _GROUPS = from_dtype(TENSOR)[::1], from_dtype(plan.GROUP)[::1]
+_RECORDS, _GROUPS = from_dtype(TENSOR)[::1], from_dtype(GROUP)[::1]
 _WORDS, _DOUBLES, _TABLE = types.int64[:, ::1], types.float64[::1], types.float64[:, ::1]
 
 

@@ -67,19 +67,29 @@ def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
     return cfunc(signature, error_model="numpy")(scope["loop"])
 
 
-class NumbaPlan:
-    """The records of a plan, run range by range on a pool of threads that need no GIL."""
+class RecordPlan:
+    """What plans over records have in common that no compiled module runs."""
 
-    def __init__(
-        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
-    ) -> None:
-        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
-        dtypes = [dtype for dtype, code in plan.DTYPES.items() if (tensors["dtype"] == code).any()]
-        self._likes = [np.empty(0, dtype) for dtype in dtypes]
-        stores = ("p[i] = p[i] + delta", "out[i] = delta")
-        self._loops = [[rule_loop(rule, rule.mask(flags), dtype, store) for store in stores] for dtype in dtypes]
-        self._blocks = int((-(-tensors["n"] // plan.BLOCK)).sum())
-        self._cost = int(tensors["n"].sum()) + TENSOR_COST * len(tensors)
+    _rule: Rule
+    _tensors: Records
+    _groups: Records
+    _clock: Array
+    _sums: Records
+
+    def update(self, scale: float, stages: int) -> None:
+        raise NotImplementedError
+
+    def _prepared(self) -> Array:
+        """The rule's scalars of the coming step, a row for each group."""
+        hypers = list(self._rule.hypers)
+        rows = [dict(zip(hypers, map(float, group["hyper"]), strict=False)) for group in self._groups]
+        prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
+        return np.array(prepared, np.float64)
+
+    def _advance(self) -> None:
+        self._groups["t"] += 1
+        self._clock[STEPS] += 1
+        self._clock[MICRO_BATCHES] = 0
 
     def adopt(self, params: list[Array], grads: list[Array], start: int, writable: bool) -> int:
         """Accepts only gradients that were looked at closely before and lie where they did."""
@@ -100,17 +110,31 @@ class NumbaPlan:
         self.update(scale, stages)
         return int(self._clock[STEPS])
 
+    def fold(self, totals: Records) -> None:
+        kernels.fold(self._tensors, self._sums, totals)
+
+
+class NumbaPlan(RecordPlan):
+    """The records of a plan, run range by range on a pool of threads that need no GIL."""
+
+    def __init__(
+        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    ) -> None:
+        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
+        dtypes = [dtype for dtype, code in plan.DTYPES.items() if (tensors["dtype"] == code).any()]
+        self._likes = [np.empty(0, dtype) for dtype in dtypes]
+        stores = ("p[i] = p[i] + delta", "out[i] = delta")
+        self._loops = [[rule_loop(rule, rule.mask(flags), dtype, store) for store in stores] for dtype in dtypes]
+        self._blocks = int((-(-tensors["n"] // plan.BLOCK)).sum())
+        self._cost = int(tensors["n"].sum()) + TENSOR_COST * len(tensors)
+
     def update(self, scale: float, stages: int) -> None:
-        hypers = list(self._rule.hypers)
-        rows = [dict(zip(hypers, map(float, group["hyper"]), strict=False)) for group in self._groups]
-        prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
+        prepared = self._prepared()
         with interrupts_deferred():
             for like, loops in zip(self._likes, self._loops, strict=True):
-                scalars = np.array(prepared, np.float64).astype(like.dtype)
+                scalars = prepared.astype(like.dtype)
                 self._run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
-            self._groups["t"] += 1
-            self._clock[STEPS] += 1
-            self._clock[MICRO_BATCHES] = 0
+            self._advance()
 
     def gradient_sums(self) -> None:
         for like in self._likes:
@@ -126,9 +150,6 @@ class NumbaPlan:
             for like in self._likes:
                 self._run(kernels.accumulate, first, bool(stages & plan.ZERO_GRADS), like)
             self._clock[MICRO_BATCHES] += 1
-
-    def fold(self, totals: Records) -> None:
-        kernels.fold(self._tensors, self._sums, totals)
 
     def _run(self, entry: Any, *arguments: Any) -> None:
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""

@@ -323,7 +323,7 @@ class Optimizer:
         """
         with self._exclusive():
             if not hasattr(self._engine, "prepare_replay"):
-                self._place("before_replay").fail(TypeError, "parameters on a CUDA device", "host memory")
+                self._place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self._backend.NAME))
             if self._stale or self._scheduled:
                 self._evaluate()
             scale = self._scale(loss_scale)

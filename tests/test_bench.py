@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
-from bench import contestants, measuring, options, pipelines, tables, workloads  # noqa: E402
+from bench import contestants, measuring, options, peers, pipelines, tables, workloads  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -32,7 +32,7 @@ NAMES = {
     ids=["peers", "pipeline", "options"],
 )
 def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
-    written, drawn = tmp_path / "rows.json", tmp_path / "rows.png"
+    written, drawn = tmp_path / "new" / "rows.json", tmp_path / "rows.png"
     sizes = ["--quick", "--threads", "1", "--workloads", "tiny"]
     command = [sys.executable, "-m", "bench.peers", *flags, *sizes, "--json", str(written), "--plot", str(drawn)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -63,15 +63,18 @@ def test_gradients_are_never_zero() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_stream_visits_every_element_once(threads: int) -> None:
-    why = contestants.Stream.problem(TINY)
+@pytest.mark.parametrize("kind", [contestants.Stream, contestants.StreamDivided], ids=lambda kind: kind.name)
+def test_stream_visits_every_element_once(kind: type[contestants.Stream], threads: int) -> None:
+    why = kind.problem(TINY)
     if why:
         pytest.skip(why)
-    stream = contestants.Stream(TINY, threads)
+    stream = kind(TINY, threads)
     stream.step()
+    factor = np.float32(contestants.STREAM_FACTOR)
     for g, m, v in zip(stream.grads, *stream.states, strict=True):
-        np.testing.assert_array_equal(m, np.float32(1e-9) * g)
-        np.testing.assert_array_equal(v, np.float32(1e-9) * g)
+        expected = factor / (g + 3) if kind.divides else factor * g
+        np.testing.assert_array_equal(m, expected)
+        np.testing.assert_array_equal(v, expected)
 
 
 class TooFar(contestants.Fastupdate):
@@ -89,6 +92,20 @@ def test_results_are_compared(peer: type[contestants.Contestant], agrees: bool) 
     ours, theirs = contestants.Fastupdate(TINY, 1), peer(TINY, 1)
     measuring.take_turns(ours, theirs, measuring.Protocol(threads=1, quick=True, matmul=False, steps=2))
     assert (measuring.difference(ours, theirs) <= peer.tolerance) == agrees
+
+
+class Unusable(contestants.NumPy):
+    """A contestant that is installed but cannot be made."""
+
+    name = "unusable"
+
+    def __init__(self, *_: object) -> None:
+        raise RuntimeError("needs a compiler")
+
+
+def test_who_cannot_be_made_is_listed_with_the_reason() -> None:
+    row = peers.compare("AdamW", contestants.Fastupdate, Unusable, TINY, measuring.Protocol(threads=1))
+    assert row == tables.Absent("AdamW", "tiny", "unusable", "RuntimeError: needs a compiler")
 
 
 def test_ratio_is_that_of_the_medians() -> None:

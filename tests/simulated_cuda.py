@@ -1,0 +1,113 @@
+"""numba-cuda's simulator in the place of a device: fastupdate.numba_cuda_driver on host memory, and arrays there.
+
+`install` must run in a process that was started with NUMBA_ENABLE_CUDASIM=1. As a script it runs the cases of
+tests/test_numba_cuda.py and writes what they leave behind to a file, for that process to compare.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+def load(address: Any, like: Any) -> Any:
+    return np.frombuffer((ctypes.c_char * like.nbytes).from_address(int(address)), like.dtype)[0]
+
+
+def store(address: Any, value: Any) -> None:
+    ctypes.memmove(int(address), value.tobytes(), value.nbytes)
+
+
+def float_bits(x: np.float32) -> int:
+    return int(x.view(np.uint32))
+
+
+def square_root(x: Any) -> Any:
+    return np.sqrt(x)
+
+
+def compiled(function: Any, _signature: Any, _device: int) -> Any:
+    from numba import cuda
+
+    return cuda.jit(function)
+
+
+def launch(kernel: Any, grid: tuple[int, int], _device: int, _stream: int, arguments: Any, out: Any) -> None:
+    from numba import cuda
+
+    there = [cuda.to_device(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    kernel[grid](*there)
+    for a, uploaded in zip(arguments, there, strict=True):
+        if a is out and out is not None:
+            uploaded.copy_to_host(out)
+
+
+class Memory:
+    def __init__(self, size: int, _device: int) -> None:
+        self._array = np.zeros(max(size, 1), np.uint8)
+
+    @property
+    def address(self) -> int:
+        return int(self._array.__array_interface__["data"][0])
+
+
+def copy_to_host(to: Any, source: int, _device: int, _stream: int) -> None:
+    ctypes.memmove(to.ctypes.data, source, to.nbytes)
+
+
+def copy_from_host(to: int, source: Any, _device: int, _stream: int) -> None:
+    ctypes.memmove(to, source.ctypes.data, source.nbytes)
+
+
+def wait(_stream: int, _device: int) -> None:
+    waits.append(_stream)
+
+
+def device_of(_address: int) -> int:
+    return 0
+
+
+waits: list[int] = []  # streams that were waited for
+DRIVER = (load, store, float_bits, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait, device_of)
+
+
+def install() -> None:
+    """Makes fastupdate run device arrays in the simulator, as if there were no native CUDA module."""
+    import fastupdate
+    from fastupdate import backends
+
+    driver = ModuleType("fastupdate.numba_cuda_driver")
+    for each in DRIVER:
+        setattr(driver, each.__name__, each)
+    fastupdate.numba_cuda_driver = sys.modules[driver.__name__] = driver
+    sys.modules["fastupdate._cuda"] = None  # importing it fails
+    backends.DEVICE_PROBLEMS["numba-cuda"] = lambda: None
+
+
+class SimulatedArray:
+    """An array that says it is in device memory."""
+
+    def __init__(self, values: np.ndarray, stream: int = 1) -> None:
+        self.values, self.stream = values, stream
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self.values.__array_interface__, "stream": self.stream, "version": 3}
+
+
+def main(path: Path) -> None:
+    install()
+    warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy's arithmetic in the simulator's threads
+    import test_numba_cuda
+
+    np.savez(path, **test_numba_cuda.all_outcomes(SimulatedArray, "numba-cuda"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,310 @@
+"""The numba-cuda fallback leaves the bits of the CPU behind, in numba-cuda's simulator; what it would run on a device
+contracts nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from cases import CASES, FIRST_CASES, Case, arrays_of, assert_same_bits, by_dtype, random_arrays
+from peers import peer
+
+import fastupdate as fu
+from fastupdate import backends, device
+
+HERE = Path(__file__).parent
+STEPS = 2
+SHAPES: list[tuple[int, ...]] = [(1,), (33,), (0, 3), (5, 7), (1025,)]
+SHORT = SHAPES[:-1]  # the simulator takes seconds for a thousand elements
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norms": {"clip_norm": 3.0, "nonfinite": "skip", "monitor": True},
+    "stages": {
+        "clip_tensor_norm": 5.0, "clip_value": 0.8, "l1": 1e-3, "ema_decay": 0.9, "shadow": "bfloat16",
+        "zero_grads": True, "lookahead": (2, 0.6), "monitor": True,
+    },
+    "units": {
+        "clip_unit_norm": 0.05, "l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "maximize": True,
+        "decay": "independent", "monitor": True,
+    },
+    "raise": {"nonfinite": "raise"},
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One optimizer's steps: what it is, on what, and how it gets its gradients."""
+
+    case: Case
+    options: str
+    dtypes: str  # of the tensors, in turn
+    shapes: list[tuple[int, ...]]
+    gradients: str = "each step"
+
+    def __str__(self) -> str:
+        return f"{self.case}-{self.options}-{self.dtypes}-{self.gradients.replace(' ', '_')}-{len(self.shapes)}"
+
+
+GRADIENTS = ["bound", "accumulated", "samples", "transposed", "special values"]
+ADAMW = next(case for case in CASES if case.rule == "adamw")
+RUNS = [
+    *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
+    *(Run(case, name, "f4", SHORT) for case in FIRST_CASES for name in ("norms", "stages", "units")),
+    *(Run(ADAMW, name, dtype, SHORT) for name, dtype in (("norms", "f8"), ("stages", "f8"), ("raise", "f4"))),
+    *(Run(ADAMW, "stages", "f4f8", SHORT, gradients) for gradients in GRADIENTS),
+    *(Run(ADAMW, name, dtype, SHAPES[3:]) for name in ("norms", "units") for dtype in ("f4", "f8")),
+]
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38, 1e20])
+
+
+def tensors(seed: int, run: Run) -> list[np.ndarray]:
+    """One tensor of each shape, of the run's dtypes in turn."""
+    dtypes = [run.dtypes[k : k + 2] for k in range(0, len(run.dtypes), 2)]
+    flat = random_arrays(seed, [int(np.prod(shape)) for shape in run.shapes], np.float64)
+    arrays = [np.resize(SPECIAL, a.size) if run.gradients == "special values" else a for a in flat]
+    with np.errstate(over="ignore"):
+        return [
+            a.reshape(s).astype(dtypes[k % len(dtypes)])
+            for k, (a, s) in enumerate(zip(arrays, run.shapes, strict=True))
+        ]
+
+
+def take_steps(run: Run, opt: Any, place: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+    """The steps of a run, each with its gradients; yields the reports."""
+    every = [tensors(8 + k, run) for k in range(STEPS)]
+    if run.gradients == "bound":
+        opt.bind([place(g) for g in every[0]])
+        for _ in range(STEPS):
+            yield opt.step()
+    elif run.gradients == "accumulated":
+        for grads in every:
+            opt.accumulate([place(g) for g in grads])
+        yield opt.step()
+    elif run.gradients == "samples":
+        stacked = [np.stack(samples) for samples in zip(*every, strict=True)]
+        yield opt.step([place(g) for g in stacked], reduce="mean", loss_scale=4.0)
+    else:
+        order = "F" if run.gradients == "transposed" else "C"
+        for grads in every:
+            yield opt.step([place(np.array(g, order=order)) for g in grads])
+
+
+def outcome(run: Run, place: Callable[[np.ndarray], Any], backend: str | None) -> dict[str, Any]:
+    """Everything that the steps of a run leave behind."""
+    params = [np.array(a, order="F" if run.gradients == "transposed" else "C") for a in tensors(7, run)]
+    opt = run.case.make([place(p) for p in params], backend=backend, **OPTIONS[run.options])
+    left: dict[str, Any] = {}
+    for step, report in enumerate(take_steps(run, opt, place)):
+        left[f"report {step}"] = np.array([report.step, report.lr, report.clip_factor, report.grad_norm or 0.0])
+        for name in () if report.tensors is None else report.tensors.dtype.names[1:]:
+            left[f"statistics {step} {name}"] = report.tensors[name]
+    for kind, arrays in arrays_of(opt).items():
+        for k, array in enumerate(arrays):
+            left[f"{kind} {k}"] = array.copy()
+    return left
+
+
+def all_outcomes(place: Callable[[np.ndarray], Any], backend: str) -> dict[str, Any]:
+    """The outcomes of all runs, keyed by run and array: what the process with the simulator hands over."""
+    return {f"{run}/{name}": a for run in RUNS for name, a in outcome(run, place, backend).items()}
+
+
+def in_simulator(arguments: list[str]) -> str:
+    """What a Python process prints in which numba-cuda simulates a device."""
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(HERE)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What the simulator leaves behind in all runs."""
+    peer("numba_cuda")
+    path = tmp_path_factory.mktemp("simulated") / "outcomes.npz"
+    in_simulator([str(HERE / "simulated_cuda.py"), str(path)])
+    with np.load(path) as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_simulator_leaves_the_bits_of_the_cpu(run, simulated):
+    expected = outcome(run, lambda array: array, None)
+    actual = {name.partition("/")[2]: a for name, a in simulated.items() if name.startswith(f"{run}/")}
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        assert_same_bits(actual[name], values, name)
+
+
+REFUSALS = """
+import numpy as np, fastupdate as fu, simulated_cuda
+simulated_cuda.install()
+place = lambda n, value=0.0, stream=1: simulated_cuda.SimulatedArray(np.full(n, value, np.float32), stream)
+p = place(3)
+opt = fu.AdamW([p], nonfinite="raise")
+opt.step([place(3, 1.0, stream=5)])
+print("waited for", simulated_cuda.waits)
+before = p.values.tobytes()
+for act in (lambda: opt.step([place(3, np.nan)]), lambda: opt.before_replay(), lambda: opt.step([place(2)])):
+    try:
+        act()
+    except Exception as error:
+        print(type(error).__name__, error)
+print(opt.step_count, p.values.tobytes() == before)
+"""
+
+
+def test_refusals_in_the_simulator():
+    peer("numba_cuda")
+    assert in_simulator(["-W", "ignore", "-c", REFUSALS]).splitlines() == [
+        "waited for [5, 5]",  # before the gradients are looked at, and before the step
+        "FloatingPointError [adamw] grads[0]: expected finite values, received 3 that are not",
+        "TypeError [adamw] before_replay: expected a step on the backend 'cuda', received 'numba-cuda'",
+        "ValueError [adamw] grads[0]: expected shape (3,), received shape (2,)",
+        "1 True",
+    ]
+
+
+# -- what a device would run ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Compiles a kernel for a device that is not there; that takes libNVVM alone."""
+    peer("numba_cuda")
+    nvcc = shutil.which("nvcc")
+    if "CUDA_HOME" not in os.environ and nvcc:
+        found = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False).stderr
+        monkeypatch.setenv("CUDA_HOME", next(s.partition("TOP=")[2] for s in found.splitlines() if "TOP=" in s))
+    from numba import cuda
+    from numba.cuda import cuda_paths, dispatcher
+    from numba.cuda.cudadrv import nvrtc, nvvm
+
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=(9, 0)))
+    monkeypatch.setattr(nvrtc, "get_arch_option", lambda *_: "compute_90")
+    monkeypatch.setattr(cuda_paths, "_get_nvrtc_path", lambda: None)
+    try:
+        nvvm.NVVM()
+    except Exception as error:
+        pytest.skip(f"libNVVM (of the CUDA toolkit) cannot be loaded: {str(error).splitlines()[0]}")
+    return lambda function, signature: str(cuda.compile_ptx(function, signature, cc=(9, 0))[0])
+
+
+@pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
+@by_dtype
+def test_kernels_round_as_written(name, dtype, to_ptx):
+    from fastupdate import numba_cuda_driver, numba_cuda_kernels
+
+    with numba_cuda_driver.contraction_off():
+        ptx = to_ptx(getattr(numba_cuda_kernels, name), numba_cuda_kernels.signature(name, np.dtype(dtype)))
+    numba_cuda_driver.check_arithmetic(ptx)
+    assert "mul.rn.f64" in ptx or name == "accumulate"
+
+
+@pytest.mark.parametrize("case", FIRST_CASES, ids=str)
+def test_rules_round_as_written(case, to_ptx):
+    """In float32, and that no constant widens it: the only float64 roots are of norms, which this kernel has not."""
+    ptx = rule_ptx(case, np.float32, to_ptx, contract=False)
+    from fastupdate import numba_cuda_driver
+
+    numba_cuda_driver.check_arithmetic(ptx)
+    assert "mul.rn.f32" in ptx
+    assert "sqrt.rn.f64" not in ptx
+    assert "div.rn.f64" not in ptx
+
+
+def test_contraction_would_be_noticed(to_ptx):
+    from fastupdate import numba_cuda_driver
+
+    ptx = rule_ptx(FIRST_CASES[0], np.float32, to_ptx, contract=True)
+    with pytest.raises(RuntimeError, match="contracts floating-point operations"):
+        numba_cuda_driver.check_arithmetic(ptx)
+
+
+def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool) -> str:
+    from fastupdate import numba_cuda_driver, numba_cuda_engine, numba_cuda_kernels
+
+    opt = case.make([np.zeros(1, dtype)])
+    kernel = numba_cuda_engine.rule_update(opt.rule, opt._flags)
+    with nullcontext() if contract else numba_cuda_driver.contraction_off():
+        return to_ptx(kernel, numba_cuda_kernels.signature("update", np.dtype(dtype)))
+
+
+# -- which backend ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def like(monkeypatch: pytest.MonkeyPatch) -> device.DeviceArray:
+    """A device array's header. The native backend is one in name only, and nothing has been announced."""
+    peer("numba_cuda")
+    native = ModuleType("fastupdate.cuda")
+    native.Backend = lambda framework, number: SimpleNamespace(NAME="cuda")  # type: ignore[attr-defined]
+    monkeypatch.setattr(fu, "cuda", native, raising=False)
+    monkeypatch.setitem(sys.modules, "fastupdate.cuda", native)
+    backends._announce.cache_clear()
+    return device.header(None, np.zeros(3).__array_interface__, device.CuPy(), 0)
+
+
+ADAM = fu.Adam.rule
+OWN = replace(ADAM, name="own", native=False)
+CHOICES = {  # rule, backend asked for, is cuda there, is numba-cuda there → backend, is it announced
+    "native": (ADAM, None, True, True, "cuda", False),
+    "fallback": (ADAM, None, False, True, "numba-cuda", True),
+    "forced": (ADAM, "numba-cuda", True, True, "numba-cuda", False),
+    "native forced": (ADAM, "cuda", True, True, "cuda", False),
+    "rule of one's own": (OWN, None, True, True, "numba-cuda", False),
+}
+MISSING = {
+    "native": (ADAM, "cuda", "cuda: none here$"),
+    "numba-cuda": (ADAM, "numba-cuda", "available: numba-cuda: none here$"),
+    "both": (ADAM, None, "cuda: none here; numba-cuda: none here$"),
+    "own": (OWN, "cuda", "rules of your own run through numba-cuda$"),
+}
+
+
+def there_are(monkeypatch: pytest.MonkeyPatch, cuda: bool, numba_cuda: bool) -> None:
+    for name, there in (("cuda", cuda), ("numba-cuda", numba_cuda)):
+        monkeypatch.setitem(backends.DEVICE_PROBLEMS, name, lambda there=there: None if there else "none here")
+
+
+@pytest.mark.parametrize(
+    ("rule", "requested", "cuda", "numba_cuda", "chosen", "announced"), CHOICES.values(), ids=CHOICES
+)
+def test_choice(rule, requested, cuda, numba_cuda, chosen, announced, like, monkeypatch):
+    there_are(monkeypatch, cuda, numba_cuda)
+    for expected in (announced, False):  # once
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            backend = backends.choose(rule, requested, like)
+        name = backend.NAME
+        assert name == chosen
+        assert [str(w.message) for w in caught] == ["fastupdate runs on numba-cuda: none here"] * expected
+
+
+@pytest.mark.parametrize(("rule", "requested", "message"), MISSING.values(), ids=MISSING)
+def test_missing_backends(rule, requested, message, like, monkeypatch):
+    there_are(monkeypatch, False, False)
+    with pytest.raises(RuntimeError, match=message):
+        backends.choose(rule, requested, like)
+
+
+def test_host_arrays_stay_on_the_host():
+    expected = r"backend: expected arrays on a CUDA device for 'numba-cuda', received host memory"
+    with pytest.raises(ValueError, match=expected):
+        fu.Adam([np.zeros(3)], backend="numba-cuda")
+
+
+def test_info_lists_it():
+    assert "backend numba-cuda" in fu.info()
