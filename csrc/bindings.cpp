@@ -6,9 +6,12 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "array.h"
 #include "registry.h"
@@ -22,9 +25,27 @@ std::atomic<bool> forked{false};  // a forked child has no OpenMP workers, and w
 
 constexpr int kSteps = 0, kMicroBatches = 1;  // the entries of the clock
 
-constexpr int64_t kTensorCost = 64;       // a tensor costs about as much as this many elements
-constexpr int64_t kParallelCost = 32768;  // below it, waking a thread costs more than it saves
-constexpr int64_t kReleaseCost = 8192;    // below it, releasing the GIL does
+constexpr int64_t kTensorCost = 64;            // a tensor costs about as much as this many elements
+constexpr int64_t kParallelCost = 128 * 1024;  // below it, waking a thread costs more than it saves
+constexpr int64_t kReleaseCost = 8192;         // below it, releasing the GIL does
+
+// Whether n threads can run beside each other here. OpenMP ends the process if it cannot start one, so this is tried
+// before the first region of that size.
+bool can_run(int n) {
+  static std::atomic<int> proven{1};
+  if (n <= proven) return true;
+  std::mutex gate;
+  std::unique_lock<std::mutex> closed(gate);
+  std::vector<std::thread> threads;
+  try {
+    while (int(threads.size()) < n - 1) threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
+    proven = n;
+  } catch (const std::exception&) {  // too little memory, or too many threads
+  }
+  closed.unlock();
+  for (std::thread& thread : threads) thread.join();
+  return n <= proven;
+}
 
 void select_isa(const std::string& name) {
   for (int k = 0; k < target_count; ++k)
@@ -174,7 +195,7 @@ class Plan {
     std::optional<py::gil_scoped_release> released;
     if (cost_ >= kReleaseCost) released.emplace();
     const int threads = int(std::min<int64_t>(thread_limit, blocks_));
-    if (threads <= 1 || cost_ < kParallelCost || forked) {
+    if (threads <= 1 || cost_ < kParallelCost || forked || !can_run(threads)) {
       entry(sweep_, 0, blocks_);
       return;
     }

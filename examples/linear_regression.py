@@ -62,12 +62,14 @@ def main() -> None:
     for name, (lr, batch) in runs.items():
         print(f"{name:24}", *(f"{value - best:9.1e}" for value in descend(X, y, lr, batch)[1]))
 
-    params, plain = descend(X, y, alpha)[0], zeros(X)
-    for _ in range(SHOWN[-1]):
+    params, plain = zeros(X), zeros(X)
+    opt = fu.SGD(params, lr=alpha)
+    for _ in range(100):
+        opt.step(gradient(params, X, y))
         for name, g in gradient(plain, X, y).items():
             plain[name] -= alpha * g
     same = all(np.array_equal(params[name], plain[name]) for name in plain)
-    print("the batch run is, bit for bit, NumPy's  w -= alpha * g:", same)
+    print("100 steps equal NumPy's  w -= alpha * g  bit for bit:", same)
 
     for mode in ("subgradient", "proximal"):  # the lasso: L + λ‖w‖₁; the bias is not penalised
         w = descend(X, y, alpha, l1=LASSO, l1_mode=mode, groups=[{"params": "b", "l1": 0}])[0]["w"]

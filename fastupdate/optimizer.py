@@ -269,7 +269,11 @@ class Optimizer:
         unclipped = scale * self._assembly.tensors["scale"]  # a new array: clipping changes the records
         if self._judges:
             return self._judged_step(scale, stages, unclipped)
-        outcome = condition(self._assembly, scale)
+        try:
+            outcome = condition(self._assembly, scale)
+        except FloatingPointError:
+            self._clock[MICRO_BATCHES] = 0  # accumulated NaN would come back in every later step
+            raise
         if outcome.skip:
             self._clock[MICRO_BATCHES] = 0
             return Report(self.step_count, self._lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)

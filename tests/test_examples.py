@@ -164,7 +164,7 @@ def test_linear_regression_converges() -> None:
     assert batch[0] > batch[1] > batch[2] > batch[3]
     assert abs(batch[3]) < 1e-9  # the loss above least squares
     assert constant[3] > 5 * max(losses[3] for losses in scheduled) > 0
-    assert line_of("linear_regression", "the batch run is, bit for bit, NumPy's  w -= alpha * g: ") == "True"
+    assert line_of("linear_regression", "100 steps equal NumPy's  w -= alpha * g  bit for bit: ") == "True"
 
 
 def test_lasso_has_exact_zeros(example: Callable[[str], ModuleType]) -> None:
