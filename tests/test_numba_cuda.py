@@ -25,6 +25,7 @@ from fastupdate import backends, device
 
 HERE = Path(__file__).parent
 STEPS = 2
+WEIGHTS = 7  # the seed of the parameters; those of the gradients follow it
 SHAPES: list[tuple[int, ...]] = [(1,), (33,), (0, 3), (5, 7), (1025,)]
 SHORT = SHAPES[:-1]  # the simulator takes seconds for a thousand elements
 
@@ -40,6 +41,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "decay": "independent", "monitor": True,
     },
     "raise": {"nonfinite": "raise"},
+    "edges": {"clip_value": 0.8, "l1": 1e-3, "shadow": "bfloat16", "monitor": True},
+    "proximal edges": {"l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "monitor": True},
 }  # fmt: skip
 
 
@@ -53,10 +56,16 @@ class Run(NamedTuple):
     gradients: str = "each step"
 
     def __str__(self) -> str:
-        return f"{self.case}-{self.options}-{self.dtypes}-{self.gradients.replace(' ', '_')}-{len(self.shapes)}"
+        return f"{self.case}-{self.options}-{self.dtypes}-{self.gradients}-{len(self.shapes)}".replace(" ", "_")
 
 
-GRADIENTS = ["bound", "accumulated", "samples", "transposed", "special values"]
+GRADIENTS = ["bound", "accumulated", "samples", "transposed"]
+STILL = Case("sgd", "still", {"lr": 0.0})  # weights stay, so that their copies are of chosen values
+# The last ones lie where rounding to bfloat16 or float16 turns: ties, overflow, the smallest subnormal.
+SPECIAL = np.array(
+    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38]
+    + [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519.996, 65520.0, 2**-25, -(2.0**-24.5)]
+)
 ADAMW = next(case for case in CASES if case.rule == "adamw")
 RUNS = [
     *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
@@ -64,25 +73,25 @@ RUNS = [
     *(Run(ADAMW, name, dtype, SHORT) for name, dtype in (("norms", "f8"), ("stages", "f8"), ("raise", "f4"))),
     *(Run(ADAMW, "stages", "f4f8", SHORT, gradients) for gradients in GRADIENTS),
     *(Run(ADAMW, name, dtype, SHAPES[3:]) for name in ("norms", "units") for dtype in ("f4", "f8")),
+    *(Run(case, "edges", "f4", [(len(SPECIAL) ** 2,)], "special values") for case in (ADAMW, STILL)),
+    Run(STILL, "proximal edges", "f4", [(len(SPECIAL) ** 2,)], "special values"),
 ]
-SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38, 1e20])
 
 
 def tensors(seed: int, run: Run) -> list[np.ndarray]:
-    """One tensor of each shape, of the run's dtypes in turn."""
+    """One tensor of each shape, of the run's dtypes in turn; special values come in all pairs of weight and gradient."""
     dtypes = [run.dtypes[k : k + 2] for k in range(0, len(run.dtypes), 2)]
+    if run.gradients == "special values":
+        pairs = np.meshgrid(SPECIAL, SPECIAL, indexing="ij")
+        return [pairs[0 if seed == WEIGHTS else 1].ravel().astype(run.dtypes)]
     flat = random_arrays(seed, [int(np.prod(shape)) for shape in run.shapes], np.float64)
-    arrays = [np.resize(SPECIAL, a.size) if run.gradients == "special values" else a for a in flat]
-    with np.errstate(over="ignore"):
-        return [
-            a.reshape(s).astype(dtypes[k % len(dtypes)])
-            for k, (a, s) in enumerate(zip(arrays, run.shapes, strict=True))
-        ]
+    shaped = [a.reshape(shape) for a, shape in zip(flat, run.shapes, strict=True)]
+    return [a.astype(dtypes[k % len(dtypes)]) for k, a in enumerate(shaped)]
 
 
 def take_steps(run: Run, opt: Any, place: Callable[[np.ndarray], Any]) -> Iterator[Any]:
     """The steps of a run, each with its gradients; yields the reports."""
-    every = [tensors(8 + k, run) for k in range(STEPS)]
+    every = [tensors(WEIGHTS + 1 + k, run) for k in range(STEPS)]
     if run.gradients == "bound":
         opt.bind([place(g) for g in every[0]])
         for _ in range(STEPS):
@@ -102,7 +111,7 @@ def take_steps(run: Run, opt: Any, place: Callable[[np.ndarray], Any]) -> Iterat
 
 def outcome(run: Run, place: Callable[[np.ndarray], Any], backend: str | None) -> dict[str, Any]:
     """Everything that the steps of a run leave behind."""
-    params = [np.array(a, order="F" if run.gradients == "transposed" else "C") for a in tensors(7, run)]
+    params = [np.array(a, order="F" if run.gradients == "transposed" else "C") for a in tensors(WEIGHTS, run)]
     opt = run.case.make([place(p) for p in params], backend=backend, **OPTIONS[run.options])
     left: dict[str, Any] = {}
     for step, report in enumerate(take_steps(run, opt, place)):
