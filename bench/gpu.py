@@ -15,7 +15,7 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def take_turns(ours: Any, peer: Any, clock: Clock, rounds: int) -> Pair:
 
 
 def compare(
-    recipe: str, ours: type[Any], peer: type[Any], workload: Workload, clocks: dict[str, Clock], rounds: int
+    recipe: str, ours: type[Any], peer: type[Any], workload: Workload, clocks: Mapping[str, Clock], rounds: int
 ) -> list[Row | Absent]:
     """One row for each clock; both contestants are made for it and freed after it."""
     reason = peer.problem(workload)
@@ -121,7 +121,9 @@ def row(recipe: str, peer: type[Any], workload: Workload, pair: Pair, apart: flo
     )
 
 
-def measure(workloads: list[Workload], clocks: dict[str, Clock], rounds: int, budget: float) -> Iterator[Row | Absent]:
+def measure(
+    workloads: list[Workload], clocks: Mapping[str, Clock], rounds: int, budget: float
+) -> Iterator[Row | Absent]:
     """All rows; what the budget does not allow for is said to be absent."""
     begin = time.monotonic()
     for workload in workloads:
@@ -232,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Status 0: measured; 1: some contestant computed something else; 2: there is no GPU."""
+    """Status 0: measured; 1: some contestant computed something else, or none could run; 2: there is no GPU."""
     args = parser().parse_args(arguments)
     unknown = [name for name in args.workloads.split(",") if name not in WORKLOADS]
     if unknown:
@@ -250,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{time.monotonic() - begin:4.0f} s  {found.workload}: {found.contestant}", file=sys.stderr)
     report(about, rows, absent, args.json, args.plot)
     print(f"\nThat took {time.monotonic() - begin:.0f} s.")
-    return 0 if all(r.agrees for r in rows) else 1
+    return 0 if rows and all(r.agrees for r in rows) else 1
 
 
 def report(about: dict[str, str], rows: list[Row], absent: list[Absent], json: Path, plot: Path) -> None:

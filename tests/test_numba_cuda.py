@@ -61,11 +61,9 @@ class Run(NamedTuple):
 
 GRADIENTS = ["bound", "accumulated", "samples", "transposed"]
 STILL = Case("sgd", "still", {"lr": 0.0})  # weights stay, so that their copies are of chosen values
-# The last ones lie where rounding to bfloat16 or float16 turns: ties, overflow, the smallest subnormal.
-SPECIAL = np.array(
-    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38]
-    + [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519.996, 65520.0, 2**-25, -(2.0**-24.5)]
-)
+# Where rounding to bfloat16 or float16 turns: ties, overflow, the smallest subnormal.
+TURNS = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519.996, 65520.0, 2**-25, -(2.0**-24.5)]
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38, *TURNS])
 ADAMW = next(case for case in CASES if case.rule == "adamw")
 RUNS = [
     *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
@@ -79,7 +77,7 @@ RUNS = [
 
 
 def tensors(seed: int, run: Run) -> list[np.ndarray]:
-    """One tensor of each shape, of the run's dtypes in turn; special values come in all pairs of weight and gradient."""
+    """A tensor of each shape, of the run's dtypes in turn; special values come in all pairs of weight and gradient."""
     dtypes = [run.dtypes[k : k + 2] for k in range(0, len(run.dtypes), 2)]
     if run.gradients == "special values":
         pairs = np.meshgrid(SPECIAL, SPECIAL, indexing="ij")

@@ -1,4 +1,5 @@
-// Prints a digest of what every rule and reduction computes, without Python: for processors that are only emulated here.
+// Prints a digest of what every rule and reduction computes, without Python: for processors that are only emulated
+// here.
 #include <stdio.h>
 #include <string.h>
 
@@ -44,7 +45,8 @@ void step_rule(const Target& target, const RuleEntry& rule, unsigned flags, int6
   alignas(64) unsigned char scalars[2 * kScalarBytes];
   Sweep sweep = {&t, 1, &group, {&rule.code[flags][0], &rule.code[flags][1]}, scalars, 0.7, stages, false, sums.data()};
   for (int64_t step = 1; step <= 3; ++step) {
-    for (int dtype : {kFloat32, kFloat64}) sweep.code[dtype]->scalars(group.hyper, step, scalars + dtype * kScalarBytes);
+    for (int dtype : {kFloat32, kFloat64})
+      sweep.code[dtype]->scalars(group.hyper, step, scalars + dtype * kScalarBytes);
     target.engine.update(sweep, 0, int64_t(sums.size()));
   }
   for (const auto& array : arrays) hash(array.data(), array.size() * sizeof(T));
