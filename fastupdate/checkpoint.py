@@ -306,6 +306,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="numpy") as tensors:
             arrays = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 (it is no mapping)
             text = tensors.metadata()["fastupdate"][len(BLANK) :]
+        odd = next((key for key, array in arrays.items() if array.dtype.name not in DTYPES), None)
+        if odd is not None:  # with ml_dtypes loaded, NumPy has more types than we write
+            raise ValueError(f"{arrays[odd].dtype.name} at {odd}")
         return {**json.loads(text), "arrays": arrays}
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         if isinstance(error, CheckpointError):
