@@ -1,4 +1,4 @@
-// The module fastupdate._cuda: the host side of the CUDA engine.
+// The host side of the CUDA engine.
 //
 // Records that kernels read are kept in device memory and uploaded on the caller's stream when they have changed. What
 // a step decides stays on the device; whoever asks for it waits for it.
@@ -201,13 +201,15 @@ class Plan {
 
   void update(double scale, uint32_t stages, Stream stream) {
     touched_ = true;
-    run_update(command(scale, 1, stages, {}), {}, stream);
+    device::Scope scope(device_);
+    run_update(command(scale, 1, stages, {}), {}, stream, nullptr);
   }
 
   // The whole fast path: if every array is as expected, updates and returns the number of steps taken, else 0.
   int64_t step(const py::list& params, const py::list& grads, double scale, uint32_t stages, Stream stream) {
     if (adopt(params, grads, 0, stages & kZeroGrads) >= 0) return 0;
-    run_update(command(scale, 1, stages, {}), {}, stream);
+    device::Scope scope(device_);
+    run_update(command(scale, 1, stages, {}), {}, stream, nullptr);
     return std::max<int64_t>(clock_.at(kSteps), 1);
   }
 
@@ -215,7 +217,10 @@ class Plan {
   std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t stages, const Wishes& wishes,
                                          Stream stream) {
     touched_ = true;
-    return run_update(command(scale, sign, stages, wishes), wishes, stream);
+    device::Scope scope(device_);
+    std::shared_ptr<Outcome> outcome = new_outcome(wishes);
+    run_update(command(scale, sign, stages, wishes), wishes, stream, outcome.get());
+    return outcome;
   }
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
@@ -382,12 +387,15 @@ class Plan {
   void upload_rows(Stream stream) {
     if (!touched_ && !fresh_) return;
     int64_t first = count_, last = 0;
-    for (int64_t i = 0; i < count_; ++i)
+    direct_gradients_ = true;
+    for (int64_t i = 0; i < count_; ++i) {
+      direct_gradients_ &= !row(i).g_layout && row(i).samples == 1;
       if (const Tensor there = translated(row(i)); fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
         uploaded_[size_t(i)] = there;
         first = std::min(first, i);
         last = i + 1;
       }
+    }
     touched_ = fresh_ = false;
     if (first >= last) return;
     const size_t bytes = size_t(last - first) * sizeof(Tensor);
@@ -425,30 +433,21 @@ class Plan {
                                      wishes.monitor ? all_totals_.take() : nullptr);
   }
 
-  bool is_plain(uint32_t stages) {
-    bool plain = direct_ && stages == 0;
-    for (int64_t i = 0; plain && i < count_; ++i)
-      plain = !uploaded_[size_t(i)].g_layout && uploaded_[size_t(i)].samples == 1;
-    return plain;
-  }
-
-  std::shared_ptr<Outcome> run_update(const Command& command, const Wishes& wishes, Stream stream) {
-    device::Scope scope(device_);
+  // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
+  void run_update(const Command& command, const Wishes& wishes, Stream stream, Outcome* outcome) {
     const bool capturing = device::capturing(stream);
     const DeviceSweep sweep = prepared(command, stream);
     const bool monitor = command.stages & kMonitor;
-    const Start start = {blocks_, stream, !capturing && is_plain(command.stages), monitor};
-    std::shared_ptr<Outcome> outcome = new_outcome(wishes);
+    const bool plain = !capturing && direct_ && direct_gradients_ && command.stages == 0;
+    const Start start = {blocks_, stream, plain, monitor};
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
-    if (!capturing) outcome->fetch_decision(header(), stream);
+    if (outcome && !capturing) outcome->fetch_decision(header(), stream);
     for (int dtype : {kFloat32, kFloat64})
       if (has_[dtype]) code_[dtype]->update(sweep, start);
     if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
-    if (capturing) return outcome;
-    outcome->fetch_totals(sweep.totals, stream);
-    advance();
-    return outcome;
+    if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
+    if (!capturing) advance();
   }
 
   void advance() {
@@ -464,8 +463,9 @@ class Plan {
   py::array_t<int64_t> clock_;
   const int64_t count_, group_count_;
   int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
-  bool has_[2] = {}, direct_ = true;
-  bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
+  bool has_[2] = {};
+  bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
+  bool touched_ = true, fresh_ = true;            // records may have changed; none has been uploaded
   const DeviceCode* code_[2];
   Extents extents_;
   std::vector<std::unique_ptr<Memory>> memory_;
@@ -543,11 +543,8 @@ std::unique_ptr<Memory> new_memory(size_t bytes, int device) {
 }
 
 }  // namespace
-}  // namespace fastupdate
 
-PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
-  using namespace fastupdate;
-  namespace py = pybind11;
+void bind_cuda(py::module_& m) {
   m.def("problem", &device::problem);
   m.def("devices", &device::devices);
   m.def("driver", &device::driver);
@@ -586,3 +583,5 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
       .def("accumulate", &Plan::accumulate)
       .def("fold", &Plan::fold);
 }
+
+}  // namespace fastupdate

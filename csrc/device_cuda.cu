@@ -44,6 +44,7 @@ bool usable() { return !forked; }
 
 std::string problem() {
   if (forked) return "this process was forked after its parent used CUDA";
+  if (driver() == "none") return "there is no NVIDIA driver (libcuda.so.1)";
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {

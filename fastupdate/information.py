@@ -49,7 +49,21 @@ def info() -> Info:
         facts["instruction set"] = f"{_core.selected_isa()} (of {', '.join(_core.available_isas())})"
         facts["compiler"] = _core.compiler
         facts["openmp"] = f"{_core.openmp} ({_openmp_library()})"
-    return facts
+    return Info(facts | _cuda_facts())
+
+
+def _cuda_facts() -> dict[str, Any]:
+    """What the CUDA module was built by and what it finds; empty in a build without it."""
+    try:
+        from fastupdate import _cuda
+    except ImportError:
+        return {}
+    return {
+        "cuda toolkit": _cuda.toolkit,
+        "cuda architectures": _cuda.architectures,
+        "cuda driver": _cuda.driver(),
+        "cuda devices": _cuda.devices() or f"none: {_cuda.problem()}",
+    }
 
 
 def _openmp_library() -> str:

@@ -148,12 +148,12 @@ MUTANTS = [
         "sweep_.first = clock[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
     ),
     Mutant(
-        "stale gradient pointer", "csrc/bindings.cpp",
+        "stale gradient pointer", "csrc/array.h",
         "t.g = data;", "if (!t.g) t.g = data;", CALLS,
     ),
     Mutant(
         "strides of another axis", "csrc/strided.h",
-        "layout.shape[d] * layout.stride[d]);", "layout.shape[d - 1] * layout.stride[d]);", ERRORS,
+        "layout.stride[d - 1] - layout.shape[d] * layout.stride[d]", "layout.stride[d - 1]", ERRORS,
     ),
     Mutant(
         "overlap not seen", "csrc/array.h",
@@ -231,6 +231,8 @@ def main() -> int:
     survivors = 0
     with tempfile.TemporaryDirectory() as directory:
         copy = Copy(Path(directory))
+        for mutant in mutants:  # all texts are there, before minutes go by
+            (copy.root / mutant.file).write_text(copy.replace(mutant.file, mutant.old, mutant.new))
         copy.build()
         for tests in dict.fromkeys(mutant.tests for mutant in mutants):
             broken = copy.failure(tests)

@@ -139,6 +139,7 @@ by_engine = pytest.mark.parametrize("engine", ENGINES)
 
 SIMD_WIDTH = 16  # float32 elements of the widest register
 TAILS = [*range(4 * SIMD_WIDTH + 2)]
+PARALLEL = 200_003  # enough work to wake every thread, as test_22_threads_are_used asserts
 SIZES = [*TAILS, 127, 128, 129, 1023, 1024, 1025, 2047, 2049, 100003]
 
 

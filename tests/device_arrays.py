@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 HERE = Path(__file__).parent
 SHIM = HERE / "cuda_shim"
 STREAM = 1  # the legacy default stream
+CSRC = HERE.parent / "csrc"
+BUILD = HERE.parent / "build" / "cuda_shim"
+NAMES = ("_cuda", "cuda")  # what is replaced, and what has taken hold of it
 
 
-def build(folder: Path, csrc: Path = HERE.parent / "csrc") -> Path:
+def build(folder: Path) -> Path:
     """Compiles the kernels for the host; returns the module's file. What has not changed is not compiled again."""
+    missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool) is None]
+    if importlib.util.find_spec("pybind11") is None:
+        missing.append("pybind11")
+    if missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"the kernels' stand-in needs {', '.join(missing)}")
     import pybind11
 
     configure = [
-        "cmake", "-S", SHIM, "-B", folder, "-G", "Ninja", f"-Dcsrc={csrc}", "-DCMAKE_BUILD_TYPE=None",
+        "cmake", "-S", SHIM, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=None",
         f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]  # fmt: skip
-    for command in (configure, ["cmake", "--build", folder]):
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
-    return next(folder.glob("_cuda*.so"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes
+        for command in (configure, ["cmake", "--build", folder]):
+            result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.glob("_cuda_stand_in*.so"))
 
 
+@cache
 def load(file: Path, name: str) -> ModuleType:
     """The extension module of this name in a file that may hold several."""
     spec = importlib.util.spec_from_file_location(name, file)
@@ -41,14 +59,28 @@ def load(file: Path, name: str) -> ModuleType:
     return module
 
 
-@cache
-def shim() -> ModuleType:
-    """The controls of the stand-in, which is installed as fastupdate._cuda."""
+@contextmanager
+def installed(file: Path | None = None) -> Iterator[ModuleType]:
+    """The stand-in, built if need be, is fastupdate._cuda for a while. Yields its controls."""
     import fastupdate
+    from fastupdate import backends
 
-    file = build(HERE.parent / "build" / "cuda_shim")
-    fastupdate._cuda = sys.modules["fastupdate._cuda"] = load(file, "fastupdate._cuda")
-    return load(file, "fastupdate._cuda_shim")
+    modules = {f"fastupdate.{name}": sys.modules.pop(f"fastupdate.{name}", None) for name in NAMES}
+    attributes = {name: fastupdate.__dict__.pop(name, None) for name in NAMES}
+    backends.cuda_problem.cache_clear()
+    file = file or build(BUILD)
+    fastupdate._cuda = sys.modules["fastupdate._cuda"] = load(file, "_cuda_stand_in")
+    try:
+        yield load(file, "_cuda_controls")
+    finally:
+        for name in NAMES:
+            sys.modules.pop(f"fastupdate.{name}", None)
+            fastupdate.__dict__.pop(name, None)
+        sys.modules.update({name: module for name, module in modules.items() if module})
+        for name, attribute in attributes.items():
+            if attribute is not None:
+                setattr(fastupdate, name, attribute)
+        backends.cuda_problem.cache_clear()
 
 
 class FakeArray:

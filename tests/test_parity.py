@@ -11,6 +11,7 @@ from cases import (
     CASES,
     ENGINES,
     FIRST_CASES,
+    PARALLEL,
     SIZES,
     Case,
     Engine,
@@ -28,7 +29,8 @@ import fastupdate as fu
 THREADS = [1, 2, 3, 7]
 STEPS = 3
 MATRICES = {"square": (64, 64), "transposed": (37, 53), "strided": (5000,), "cube": (9, 11, 13)}
-ALL_SIZES = [*SIZES, *(int(np.prod(shape)) for shape in MATRICES.values())]
+FLAT_SIZES = [*SIZES, PARALLEL]
+ALL_SIZES = [*FLAT_SIZES, *(int(np.prod(shape)) for shape in MATRICES.values())]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -59,8 +61,8 @@ def in_memory(name: str, array: np.ndarray) -> np.ndarray:
 def arrays(seed: int, dtype: Any) -> list[np.ndarray]:
     """One array of each size, then the matrices."""
     flat = random_arrays(seed, ALL_SIZES, dtype)
-    matrices = zip(MATRICES, flat[len(SIZES) :], strict=True)
-    return [*flat[: len(SIZES)], *(in_memory(name, a.reshape(MATRICES[name])) for name, a in matrices)]
+    matrices = zip(MATRICES, flat[len(FLAT_SIZES) :], strict=True)
+    return [*flat[: len(FLAT_SIZES)], *(in_memory(name, a.reshape(MATRICES[name])) for name, a in matrices)]
 
 
 @cache
@@ -69,7 +71,7 @@ def problem(dtype: Any) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
 
 
 def fresh(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    names = [""] * len(SIZES) + list(MATRICES)
+    names = [""] * len(FLAT_SIZES) + list(MATRICES)
     return [in_memory(name, a) for name, a in zip(names, arrays, strict=True)]
 
 

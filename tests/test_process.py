@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BACKENDS, by_backend, by_engine, isas
+from cases import BACKENDS, PARALLEL, by_backend, by_engine, isas
 from peers import peer
 
 import fastupdate as fu
@@ -162,7 +162,7 @@ def test_22_threads_are_used(backend):
         return len(os.listdir("/proc/self/task")) - before
     started(10)
     fu.set_num_threads(7)
-    print(json.dumps([started(1_000), started(140_000)]))
+    print(json.dumps([started(1_000), started({PARALLEL})]))
     """
     small, large = child(code)
     assert small == 0, "not worth waking a thread"

@@ -1,6 +1,7 @@
 // device.h and cuda_shim.h on a host without a GPU. Streams are queues that run when somebody waits for them, so that
 // whatever is read or overwritten too early shows; a capture is a queue that is kept.
 #include <pybind11/pybind11.h>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -33,7 +34,9 @@ struct ThreadBlock {
   int current = 0;
   State state[kMaxThreads];
   uint64_t given[kMaxThreads];
-  ucontext_t context[kMaxThreads], scheduler;
+  bool started[kMaxThreads];
+  ucontext_t context[kMaxThreads];  // where a thread starts; from then on jumps are cheaper
+  jmp_buf resumption[kMaxThreads], scheduler;
   std::vector<unsigned char> shared;
 };
 
@@ -46,12 +49,21 @@ std::string failure;   // of a kernel
 void enter() {
   block.run(block.argument);
   block.state[block.current] = State::finished;
+  _longjmp(block.scheduler, 1);
 }
 
 void yield(State state) {
   const int me = block.current;
   block.state[me] = state;
-  swapcontext(&block.context[me], &block.scheduler);
+  if (!_setjmp(block.resumption[me])) _longjmp(block.scheduler, 1);
+}
+
+// Lets a thread run until it must wait.
+void resume(int k) {
+  block.current = k;
+  if (_setjmp(block.scheduler)) return;
+  if (std::exchange(block.started[k], true)) _longjmp(block.resumption[k], 1);
+  setcontext(&block.context[k]);
 }
 
 std::vector<int> order() {
@@ -79,9 +91,10 @@ void run_block() {
   std::memset(block.shared.data(), 0xff, block.shared.size());  // garbage: NaN, −1
   for (int k = 0; k < block.threads; ++k) {
     block.state[k] = State::ready;
+    block.started[k] = false;
     getcontext(&block.context[k]);
     block.context[k].uc_stack = {&stacks[size_t(k) * kStack], 0, kStack};
-    block.context[k].uc_link = &block.scheduler;
+    block.context[k].uc_link = nullptr;
     makecontext(&block.context[k], enter, 0);
   }
   const std::vector<int> turns = order();
@@ -89,8 +102,7 @@ void run_block() {
     going = false;
     for (int k : turns)
       if (block.state[k] == State::ready) {
-        block.current = k;
-        swapcontext(&block.scheduler, &block.context[k]);
+        resume(k);
         going = true;
       }
     going |= release_waiting();
@@ -143,12 +155,24 @@ void give(Stream stream, Work work) {
     streams[stream].push_back(std::move(work));
 }
 
-// Device memory has pages of its own, which the host may touch only while the "device" is at work.
-std::map<void*, size_t> allocations;
+// Device memory, which the host may touch only while the "device" is at work. Behind each piece are bytes that nobody
+// may write. Space is used again when all is free.
+constexpr size_t kReserved = size_t(1) << 36, kAlignment = 256, kGuard = 64;
+constexpr int kUntouched = 0xa5;
+unsigned char* arena = nullptr;
+size_t used = 0;
+std::map<void*, size_t> pieces;
 int working = 0;
 
 void open_memory(bool open) {
-  for (const auto& [memory, bytes] : allocations) mprotect(memory, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  if (used) mprotect(arena, (used + 4095) / 4096 * 4096, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+void check_guards() {
+  for (const auto& [memory, bytes] : pieces)
+    for (size_t k = 0; k < kGuard; ++k)
+      if (static_cast<unsigned char*>(memory)[bytes + k] != kUntouched)
+        shim::failure = "written past the end of an array";
 }
 
 struct AtWork {
@@ -156,6 +180,7 @@ struct AtWork {
     if (working++ == 0) open_memory(true);
   }
   ~AtWork() {
+    if (working == 1) check_guards();
     if (--working == 0) open_memory(false);
   }
 };
@@ -197,17 +222,24 @@ Scope::~Scope() = default;
 
 void* allocate(size_t bytes) {
   if (bytes == 0) return nullptr;
-  void* memory = mmap(nullptr, bytes, working ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  allocations[memory] = bytes;
+  if (!arena) {
+    void* there = mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (there == MAP_FAILED) throw std::bad_alloc();
+    arena = static_cast<unsigned char*>(there);
+  }
+  void* memory = arena + used;
+  used += (bytes + kGuard + kAlignment - 1) / kAlignment * kAlignment;
+  if (used > kReserved) throw std::bad_alloc();
+  const AtWork at_work;
+  std::memset(memory, 0, bytes);
+  std::memset(static_cast<unsigned char*>(memory) + bytes, kUntouched, kGuard);
+  pieces[memory] = bytes;
   return memory;
 }
 void release(void* memory) noexcept {
   drain_all();
-  const auto found = allocations.find(memory);
-  if (found == allocations.end()) return;
-  munmap(memory, found->second);
-  allocations.erase(found);
+  pieces.erase(memory);
+  if (pieces.empty()) used = 0;
 }
 void* allocate_pinned(size_t bytes) { return std::calloc(1, bytes + 1); }
 void release_pinned(void* memory) noexcept {
@@ -271,8 +303,15 @@ void enqueue(Kernel run, const void* argument, size_t bytes, const Start& how, i
 
 }  // namespace fastupdate::shim
 
-// fastupdate._cuda_shim: what tests do to the stand-in.
-PYBIND11_MODULE(_cuda_shim, m) {
+namespace fastupdate {
+void bind_cuda(pybind11::module_& m);  // csrc/bindings_cuda.cpp
+}
+
+// What stands in for fastupdate._cuda. The name differs, for pybind11 has one module of a name in a process.
+PYBIND11_MODULE(_cuda_stand_in, m) { fastupdate::bind_cuda(m); }
+
+// What tests do to it.
+PYBIND11_MODULE(_cuda_controls, m) {
   using namespace fastupdate;
   m.def("set_schedule", [](int schedule) { shim::schedule = schedule; });
   m.def("set_resident", [](int64_t blocks) { shim::resident = blocks; });

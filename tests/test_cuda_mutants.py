@@ -1,0 +1,86 @@
+"""Faults put into the kernels by hand: the stand-in must show each of them, or comparing bytes on it proves nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import device_arrays
+import pytest
+from device_arrays import BUILD, CSRC, HERE, SHIM
+
+RULE = "adam"
+# file, text, what it becomes, order of the threads (cuda_shim/device_shim.cpp) that shows it
+FAULTS = {
+    "none": ("blocks_cuda.cuh", "first + kQuad <= here", "first + kQuad <= here", 0),
+    "tail too long": ("blocks_cuda.cuh", "first + kQuad <= here", "first + kQuad <= here + 3", 0),
+    "tail too short": ("blocks_cuda.cuh", "if (e < here)", "if (e + 1 < here)", 0),
+    "alignment not looked at": ("blocks_cuda.cuh", "(array + uint64_t(head) * sizeof(T)) % bytes == 0", "bytes", 0),
+    "no barrier before a block is summed": ("engine_cuda.cuh", "stalled;\n  barrier();", "stalled;", 0),
+    "no barrier before warps are folded": ("engine_cuda.cu", "&nonfinite[k]);\n  barrier();", "&nonfinite[k]);", 0),
+    "no barrier between levels of a fold": ("sums_cuda.cuh", "= x[0];\n    }\n    barrier();", "= x[0];\n    }", 0),
+    "lanes folded the other way": ("sums_cuda.cuh", "distance = kLanes / 2; distance; distance /= 2",
+                                   "distance = 1; distance < kLanes; distance *= 2", 0),
+    "fold of neighbours skipped": ("sums_cuda.cuh", "w = 1; w < kRadix", "w = 2; w < kRadix", 0),
+}  # fmt: skip
+FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-O1", "-ffp-contract=off", "-fopenmp-simd"]
+
+CHECK = """if True:
+    import sys, pathlib, device_arrays
+    stand_in = device_arrays.installed(pathlib.Path(sys.argv[1]))
+    stand_in.__enter__().set_schedule(int(sys.argv[2]))
+    import numpy as np, fastupdate as fu
+    from cases import random_arrays, same_bits
+    from device_arrays import FakeArray
+    sizes = [1, 6, 1023, 1025, 50 * 1024 + 7]
+    params, grads = random_arrays(1, sizes, np.float32), random_arrays(2, sizes, np.float32)
+    options = {"clip_norm": 1.0, "monitor": True}
+    host = fu.Adam([p.copy() for p in params], **options)
+    there = fu.Adam([FakeArray(p) for p in params], **options)
+    for offset in (0, 4):
+        expected, actual = host.step(grads), there.step([FakeArray(g, offset=offset) for g in grads])
+        assert repr(actual) == repr(expected)
+        for name in expected.tensors.dtype.names[1:]:
+            assert same_bits(actual.tensors[name], expected.tensors[name]) is None, name
+    for a, b in zip(host._items, there._items, strict=True):
+        for (x, name), (y, _) in zip(a.arrays(), b.arrays(), strict=True):
+            assert same_bits(y.fetch(), x) is None, name
+    print("same")
+"""
+
+
+def compile_mutant(folder: Path, file: str, old: str, new: str) -> Path:
+    """The stand-in with one text of the kernels replaced; only what that text is part of is compiled."""
+    csrc = Path(shutil.copytree(CSRC, folder / "csrc"))
+    text = (csrc / file).read_text()
+    assert text.count(old) == 1, f"{file} no longer holds {old!r} once"
+    (csrc / file).write_text(text.replace(old, new))
+    (folder / f"{RULE}.cu").write_text((csrc / "rule_cuda.cu.in").read_text().replace("@RULE@", RULE))
+    mutated = []
+    for source in (folder / f"{RULE}.cu", csrc / "engine_cuda.cu"):
+        mutated.append(folder / f"{source.name}.o")
+        include = [f"-I{path}" for path in (csrc, SHIM, BUILD / "generated")]
+        run(["c++", *FLAGS, "-DFASTUPDATE_TARGET=cuda", *include, "-xc++", "-c", source, "-o", mutated[-1]])
+    others = [o for o in BUILD.rglob("*.o") if o.name not in {m.name for m in mutated}]
+    module = folder / "_cuda.so"
+    run(["c++", "-shared", *mutated, *others, "-o", module])
+    return module
+
+
+def run(command: list[object]) -> None:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_show(fault, tmp_path):
+    device_arrays.build(BUILD)
+    file, old, new, schedule = FAULTS[fault]
+    module = compile_mutant(tmp_path, file, old, new)
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(module), str(schedule)],
+        capture_output=True, text=True, check=False, cwd=HERE,
+    )  # fmt: skip
+    assert ("same" in done.stdout) == (fault == "none"), done.stderr

@@ -1,0 +1,390 @@
+"""The host side of the CUDA engine, on the stand-in: what is queued when, reports, graphs, errors. No GPU is needed."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import subprocess
+import sys
+from typing import Any
+
+import device_arrays
+import numpy as np
+import pytest
+from cases import FIRST_CASES, assert_same_bits, by_rule, random_arrays
+from device_arrays import STREAM, FakeArray
+
+import fastupdate as fu
+from fastupdate import device, schedules
+
+SIZES = [5, 1024, 1500]
+OTHER_STREAM = 77
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in():
+    with device_arrays.installed() as controls:
+        yield controls
+
+
+@pytest.fixture(autouse=True)
+def shim(stand_in):
+    """The stand-in's controls, set as after loading."""
+    stand_in.set_schedule(0)
+    stand_in.set_resident(3)
+    yield stand_in
+    stand_in.set_forked(False)
+
+
+def params() -> list[np.ndarray]:
+    return random_arrays(1, SIZES, np.float32)
+
+
+def grads(k: int = 0) -> list[np.ndarray]:
+    return random_arrays(2 + k, SIZES, np.float32, spread=1.0)
+
+
+def on_device(arrays: list[np.ndarray], **kwargs: Any) -> list[FakeArray]:
+    return [FakeArray(a, **kwargs) for a in arrays]
+
+
+def pair(**options: Any) -> tuple[Any, Any]:
+    """The same optimizer in host memory and on the device."""
+    options = {"lr": 0.01, "weight_decay": 0.1, **options}
+    return fu.AdamW(params(), **options), fu.AdamW(on_device(params()), **options)
+
+
+def assert_alike(host: Any, there: Any) -> None:
+    assert there.step_count == host.step_count
+    for a, b in zip(host._items, there._items, strict=True):
+        for (x, name), (y, _) in zip(a.arrays(), b.arrays(), strict=True):
+            assert_same_bits(device.on_host(y), x, name)
+
+
+POISONED = [1, 2, 4]  # steps whose gradients hold a NaN
+
+
+def poisoned(k: int) -> list[np.ndarray]:
+    arrays = grads(k)
+    if k in POISONED:
+        arrays[1][7] = np.nan
+    return arrays
+
+
+# -- what is queued, and when -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"clip_norm": 1.0, "monitor": True}, {"clip_unit_norm": 0.1}], ids=["plain", "norms", "units"]
+)
+def test_steps_do_not_wait(options, shim):
+    """Several steps are queued before any of them runs, and none of them reads what a later one has uploaded."""
+    gc.collect()  # what is freed later would wait for the device
+    host, there = pair(lr=schedules.cosine(0.1, 9), **options)
+    device_grads = [on_device(grads(k)) for k in range(4)]
+    shim.synchronize(STREAM)
+    waiting = 0
+    for k in range(4):
+        host.step(grads(k))
+        report = there.step(device_grads[k])
+        assert shim.pending(STREAM) > waiting
+        waiting = shim.pending(STREAM)
+        assert report.lr == host.report.lr
+    assert_alike(host, there)
+
+
+def test_reports_keep_their_own_figures():
+    """A report fetched late tells of its own step."""
+    host, there = pair(clip_norm=1.0, monitor=True)
+    pairs = [(host.step(grads(k)), there.step(on_device(grads(k)))) for k in range(5)]
+    for expected, actual in reversed(pairs):
+        assert repr(actual) == repr(expected)
+        for name in expected.tensors.dtype.names:
+            np.testing.assert_array_equal(actual.tensors[name], expected.tensors[name])
+
+
+def test_skipped_steps_do_not_count():
+    host, there = pair(nonfinite="skip", lr=schedules.cosine(0.1, 9), lookahead=(2, 0.5))
+    reports = []
+    for k in range(6):
+        expected, actual = host.step(poisoned(k)), there.step(on_device(poisoned(k)))
+        reports.append((expected, actual))
+    assert [actual.skipped for _, actual in reports] == [k in POISONED for k in range(6)]
+    for expected, actual in reports:
+        assert (actual.step, actual.lr, actual.nonfinite) == (expected.step, expected.lr, expected.nonfinite)
+    assert_alike(host, there)
+
+
+def test_raise_names_the_tensor_and_changes_nothing():
+    _, there = pair(nonfinite="raise", zero_grads=True)
+    bad = on_device(poisoned(POISONED[0]))
+    with pytest.raises(FloatingPointError, match=r"\[adamw\] grads\[1\]: expected finite values, received 1"):
+        there.step(bad)
+    assert_alike(pair()[0], there)
+    assert_same_bits(bad[0].get(), grads(POISONED[0])[0], "gradient")
+
+
+def test_bound_gradients():
+    host, there = pair()
+    buffers, host_buffers = on_device(grads()), grads()
+    host.bind(host_buffers), there.bind(buffers)
+    for k in range(3):
+        for a, b, g in zip(buffers, host_buffers, grads(k), strict=True):
+            a.set(g)
+            b[...] = g
+        assert there.step().step == host.step().step
+    assert_alike(host, there)
+
+
+def test_gradients_that_move_are_followed(shim):
+    """Their addresses are uploaded again, and only then."""
+    host, there = pair()
+    same = on_device(grads())
+    counts = []
+    for k, fresh in enumerate([False, False, True]):
+        before = shim.pending(STREAM)
+        there.step(on_device(grads(k)) if fresh else same)
+        counts.append(shim.pending(STREAM) - before)
+        host.step(grads(k if fresh else 0))
+    assert counts[1] < counts[0]
+    assert_alike(host, there)
+
+
+def test_work_of_another_stream_is_waited_for(shim):
+    """A gradient that names another stream is read after what that stream has been given, and written over after it."""
+    host, there = pair()
+    late, values = on_device(grads(), stream=OTHER_STREAM), on_device(grads(1))
+    for gradient, value in zip(late, values, strict=True):
+        size = gradient.dtype.itemsize * int(np.prod(gradient.shape))
+        shim.enqueue_copy(gradient.address, value.address, size, OTHER_STREAM)
+    there.step(late)
+    for gradient, value in zip(late, on_device(grads(2)), strict=True):
+        shim.enqueue_copy(gradient.address, value.address, gradient.dtype.itemsize * gradient.shape[0], OTHER_STREAM)
+    shim.synchronize(OTHER_STREAM)
+    host.step(grads(1))
+    assert_alike(host, there)
+
+
+# -- graphs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_norm": 1.0, "nonfinite": "skip", "monitor": True},
+        {"lookahead": (3, 0.5), "ema_decay": 0.9, "clip_tensor_norm": 0.5},
+        {"clip_unit_norm": 0.05},
+    ],
+    ids=["plain", "skip", "lookahead", "units"],
+)
+@pytest.mark.parametrize("warm", [0, 2], ids=["cold", "warm"])
+def test_a_captured_step_replays(options, warm, shim):
+    """Learning rate, step count and synchronisation change from launch to launch; eager steps may come between."""
+    host, there = pair(lr=schedules.cosine(0.1, 20), **options)
+    buffers = on_device(grads())
+
+    def both(k: int, step: Any) -> None:
+        for buffer, values in zip(buffers, poisoned(k) if "nonfinite" in options else grads(k), strict=True):
+            buffer.set(values)
+        expected, actual = host.step([b.get() for b in buffers]), step()
+        assert (actual.lr, actual.step) == (expected.lr, expected.step)
+        assert repr(actual) == repr(expected)
+
+    for k in range(warm):
+        both(k, lambda: there.step(buffers))
+    shim.begin_capture(STREAM)
+    there.step(buffers)
+    graph = shim.end_capture(STREAM)
+    assert there.step_count == host.step_count
+
+    def replay() -> Any:
+        report = there.before_replay()
+        graph(STREAM)
+        return report
+
+    for k in range(warm, 7):
+        both(k, replay)
+    both(7, lambda: there.step(on_device([b.get() for b in buffers])))
+    both(8, replay)
+    assert_alike(host, there)
+
+
+def test_what_cannot_be_captured(shim):
+    host, there = pair()
+    with pytest.raises(TypeError, match="before_replay: expected a step on the backend 'cuda'"):
+        host.before_replay()
+    with pytest.raises(RuntimeError, match="no step of this optimizer was captured"):
+        there.before_replay()
+    gradients = on_device(grads())
+    shim.begin_capture(STREAM)
+    try:
+        with pytest.raises(RuntimeError, match="micro-batches cannot be captured"):
+            there.accumulate(gradients)
+        report = there.step(gradients)
+    finally:
+        shim.end_capture(STREAM)
+    assert report.skipped is False
+    assert there.step_count == 0
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make_params", "make_grads", "backend", "message"),
+    [
+        (lambda: on_device(params()), grads, None, "CUDA device 0, received one in host memory"),
+        (params, lambda: on_device(grads()), "native", "host memory, received one in CUDA device 0"),
+        (params, lambda: on_device(grads()), "numba", "host memory, received one in CUDA device 0"),
+    ],
+    ids=["host gradient", "device gradient, native", "device gradient, numba"],
+)
+def test_memory_must_match(make_params, make_grads, backend, message, shim):
+    opt = fu.SGD(make_params(), backend=backend)
+    launched = shim.launches()
+    for call in (opt.step, opt.bind, opt.accumulate):
+        with pytest.raises(TypeError, match=r"grads\[0\]: expected an array in " + message):
+            call(make_grads())
+    assert shim.launches() == launched
+    assert opt.step_count == 0
+
+
+def test_lists_must_be_in_one_memory():
+    with pytest.raises(ValueError, match=r"params\[1\]: expected an array in CUDA device 0, like the others"):
+        fu.SGD([FakeArray(np.ones(3, np.float32)), np.ones(3, np.float32)])
+
+
+@pytest.mark.parametrize("backend", ["native", "numba"])
+def test_backends_of_host_arrays_refuse(backend):
+    with pytest.raises(ValueError, match=f"backend: expected arrays in host memory for '{backend}'"):
+        fu.SGD(on_device(params()), backend=backend)
+    with pytest.raises(ValueError, match="backend: expected arrays on a CUDA device"):
+        fu.SGD(params(), backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (lambda: FakeArray(np.ones(3, np.int32)), TypeError, "expected float32 or float64, received int32"),
+        (lambda: FakeArray(np.broadcast_to(np.ones(1, np.float32), (4,))), ValueError, "addresses of their own"),
+    ],
+    ids=["integers", "broadcast"],
+)
+def test_wrong_parameters(array, error, message):
+    with pytest.raises(error, match=message):
+        fu.SGD([array()])
+
+
+def test_overlapping_device_arrays():
+    one = FakeArray(np.ones(8, np.float32))
+    with pytest.raises(ValueError, match="expected memory apart from"):
+        fu.SGD([one, one])
+    with pytest.raises(ValueError, match=r"grads\[0\]: expected memory apart from"):
+        fu.SGD([one]).step([one])
+
+
+class OnlyDLPack:
+    """A device array that offers nothing but DLPack; the capsule is NumPy's, with the address put in."""
+
+    def __init__(self, array: FakeArray) -> None:
+        self.array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        assert stream == STREAM
+        return np.zeros((4, 3), np.float32).T.__dlpack__()
+
+
+def test_dlpack_describes_arrays():
+    cuda = sys.modules["fastupdate._cuda"]
+    array = np.zeros((4, 3), np.float32)[:, ::2].T
+    described = cuda.describe_dlpack(array.__dlpack__())
+    assert described == {
+        "shape": array.shape, "strides": array.strides, "typestr": array.dtype.str,
+        "data": (array.__array_interface__["data"][0], False),
+    }  # fmt: skip
+    header = device.view(OnlyDLPack(FakeArray([1.0])))
+    assert (header.shape, header.strides, header.number) == ((3, 4), (4, 12), 0)
+
+
+def test_state_is_the_users_kind_of_array():
+    _, there = pair(ema_decay=0.5, shadow="bfloat16")
+    there.step(on_device(grads()))
+    for array in (*there.state["m"], *there.ema, *there.shadow):
+        assert isinstance(array, device.Buffer)
+    assert "DeviceArray" not in repr(there.state)
+    assert "CUDA device 0" in repr(there._items[0].array)
+
+
+def test_given_states():
+    host = fu.AdamW(params(), state={"m": grads(1), "v": [g * g for g in grads(2)]})
+    there = fu.AdamW(on_device(params()), state={"m": on_device(grads(1)), "v": on_device([g * g for g in grads(2)])})
+    host.step(grads()), there.step(on_device(grads()))
+    assert_alike(host, there)
+    with pytest.raises(TypeError, match=r"state\['m'\]\[0\]: expected an array in CUDA device 0"):
+        fu.AdamW(on_device(params()), state={"m": grads(1), "v": grads(2)})
+
+
+@by_rule
+def test_saved_and_resumed(case, tmp_path):
+    """Checkpoints pass between host and device."""
+    options = {"ema_decay": 0.5, "shadow": "float16", "lookahead": (2, 0.5)}
+    host, there = case.make(params(), **options), case.make(on_device(params()), **options)
+    host.step(grads()), there.step(on_device(grads()))
+    there.save(tmp_path / "there")
+    resumed = case.make(params(), **options)
+    resumed.load_state_dict(fu.load(tmp_path / "there"))
+    assert_alike(host, resumed)
+    back = case.make(on_device(params()), **options)
+    back.load_state_dict(fu.load(tmp_path / "there"))
+    host.step(grads(1)), back.step(on_device(grads(1)))
+    assert_alike(host, back)
+    plain = copy.deepcopy(there.state_dict())
+    assert all(type(array) is np.ndarray for array in plain["arrays"].values())
+
+
+def test_ema_weights_and_freezing():
+    host, there = pair(ema_decay=0.5)
+    for k in range(2):
+        host.step(grads(k)), there.step(on_device(grads(k)))
+    with host.ema_weights(), there.ema_weights():
+        assert_alike(host, there)
+    host.freeze("1"), there.freeze("1")
+    host.step(grads(3)), there.step(on_device(grads(3)))
+    host.unfreeze("1", state=0.5), there.unfreeze("1", state=0.5)
+    host.step(grads(4)), there.step(on_device(grads(4)))
+    assert_alike(host, there)
+
+
+def test_after_a_fork(shim):
+    _, there = pair()
+    gradients = on_device(grads())
+    shim.set_forked(True)
+    with pytest.raises(RuntimeError, match="forked after its parent used CUDA"):
+        there.step(gradients)
+
+
+def test_no_framework_is_imported():
+    """An optimizer of device arrays imports neither CuPy nor torch."""
+    code = """if True:
+        import sys, device_arrays, numpy as np, fastupdate as fu
+        with device_arrays.installed():
+            p, g = (device_arrays.FakeArray(np.ones(3, np.float32)) for _ in range(2))
+            fu.SGD([p]).step([g])
+        assert not {"cupy", "torch"} & set(sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=device_arrays.HERE
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_records_and_rules_of_the_build():
+    cuda = sys.modules["fastupdate._cuda"]
+    core = pytest.importorskip("fastupdate._core", reason="compares with the CPU module, which this build lacks")
+    assert cuda.record_sizes() == core.record_sizes()
+    assert cuda.rules() == core.rules()
+    assert {case.rule for case in FIRST_CASES} <= set(cuda.rules())
