@@ -191,6 +191,7 @@ class Copy:
             "PYTHONSAFEPATH": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "FASTUPDATE_TEST_BACKENDS": "native",
+            "FASTUPDATE_TEST_EXAMPLES": "60",
         }
         done = subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=HANGS, check=False
