@@ -70,10 +70,11 @@ def interrupted(sizes):
     interrupts = torn = 0
     while interrupts < 100:
         try:
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 1e-2))
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 1e-2), 0.5)  # again, should one be swallowed
             while True:
                 opt.step() if interrupts % 2 else opt.step(grads)
         except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             interrupts += 1
             torn += any((p != opt.step_count).any() for p in params)
     before = opt.step_count
