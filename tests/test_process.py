@@ -31,8 +31,9 @@ needs_native = pytest.mark.skipif(not isas(), reason="no native module")
 NAMES = [backend.values[0] for backend in BACKENDS if not backend.marks]
 
 HEADER = """
-import json, os, resource, sys, threading, time
+import json, os, resource, signal, sys, threading, time
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been told to ignore it
 """
 
 
