@@ -376,6 +376,10 @@ def test_29_out_of_memory(backend):
     fu.set_num_threads(2)
     n = 1 << 24
     p, g = np.ones(n, np.float32), np.ones(n, np.float32)
+    one = np.ones(1, np.float32)
+    warm = fu.SGD([one], lr=0.5, backend={backend!r})
+    warm.accumulate([one.copy()])  # what Numba compiles takes memory too
+    warm.step()
     plain = fu.SGD([p], lr=0.5, backend={backend!r})
     plain.step([g])
     used = int(open("/proc/self/statm").read().split()[0]) * 4096
@@ -391,6 +395,25 @@ def test_29_out_of_memory(backend):
     print(json.dumps([caught, unchanged, float(p[0]), plain.step_count]))
     """
     assert child(code) == [["Unable", "Unable"], True, 0.0, 2]
+
+
+@by_backend
+def test_29_no_thread_can_be_started(backend):
+    """OpenMP would end the process; the step is taken by the threads that there are."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(4)
+    p, g = np.ones({PARALLEL}, np.float32), np.ones({PARALLEL}, np.float32)
+    opt = fu.SGD([p], lr=1.0, backend={backend!r})
+    fu.SGD([np.ones(1, np.float32)], lr=1.0, backend={backend!r}).step([np.ones(1, np.float32)])
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
+    opt.step([g])
+    print(json.dumps([float(p.min()), float(p.max()), len(os.listdir("/proc/self/task"))]))
+    """
+    low, high, tasks = child(code, OPENBLAS_NUM_THREADS="1")
+    assert low == high == 0.0
+    assert tasks == 1, "the limit stopped nobody: nothing was shown"
 
 
 # -- row 6: more elements than an int32 can count ---------------------------------------------------------------------
