@@ -33,6 +33,7 @@ class Assembly:
     ) -> None:
         self.rule, self.settings = rule, settings
         self.items = [item for item in items if not item.frozen]
+        self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
         self.arrays = [item.array for item in self.items]
         keys = [(id(item.group), item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -119,14 +120,16 @@ class Assembly:
         row["samples"] = len(array) if samples else 1
         row["sample_stride"] = array.strides[0] if samples else 0
 
-    def gradients_may_overlap(self) -> bool:
-        """Whether two gradients might share memory; False is certain."""
+    def zeroing_may_harm(self) -> bool:
+        """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""
         if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
             return True
-        filled = self.tensors[self.tensors["n"] > 0]
-        rows = filled[np.argsort(filled["g"])]
+        rows = self.tensors[self.tensors["n"] > 0]
         ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
-        return bool((rows["g"][1:] < ends[:-1]).any())
+        held = np.array([border.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
+        spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
+        spans = spans[np.argsort(spans[:, 0])]
+        return bool((spans[1:, 0] < spans[:-1, 1]).any())
 
     def gradients_are_accumulators(self) -> None:
         """The next step moves by the accumulated gradients."""

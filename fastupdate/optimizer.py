@@ -195,8 +195,10 @@ class Optimizer:
         while 0 <= k < len(arrays):
             self._adopt_closely(k, arrays[k], reduce)
             k = k + 1 if reduce else self._engine.adopt(self._arrays, arrays, k + 1, zeroed)
-        if zeroed and self._assembly.gradients_may_overlap():
-            border.check_overlaps(arrays, [self._gradient_place(k) for k in range(len(arrays))])
+        if zeroed and self._assembly.zeroing_may_harm():
+            held = self._assembly.held
+            places = [self._gradient_place(k) for k in range(len(arrays))] + [self._place(name) for _, name in held]
+            border.check_overlaps([*arrays, *(array for array, _ in held)], places)
 
     def _adopt_closely(self, k: int, array: Array, reduce: Reduce | None) -> None:
         item, row, place = self._assembly.items[k], self._assembly.tensors[k], self._gradient_place(k)

@@ -251,6 +251,14 @@ def test_7_gradients_to_be_zeroed_overlap(backend):
 
 
 @by_backend
+def test_7_gradients_to_be_zeroed_lie_in_a_frozen_tensor(backend):
+    params = [np.ones(5, np.float32), np.ones(5, np.float32)]
+    opt = fu.SGD(params, zero_grads=True, backend=backend)
+    opt.freeze("1")
+    raises_unchanged(opt, [params[1], None], ValueError, r"memory apart from (params\[1\]|grads\[0\])")
+
+
+@by_backend
 def test_8_read_only(backend):
     p, g = np.ones(3, np.float32), read_only(np.ones(3, np.float32))
     with pytest.raises(ValueError, match=r"params\[0\]: expected a writable array, received a read-only one"):
