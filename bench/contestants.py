@@ -43,6 +43,7 @@ class Contestant:
         self.workload = workload
         self.threads = threads
         self.sets: list[list[Any]] = []  # gradient arrays of the steps to come
+        self.used: list[list[Any]] = []  # those of the steps taken: freeing them is not the step's work
         self.params: list[Any] = workload.parameters()
         self.grads: list[Any] = workload.gradients()
 
@@ -58,6 +59,7 @@ class Contestant:
 
     def before(self, steps: int) -> None:
         """Makes the coming steps' gradients, where each step needs its own."""
+        self.used = []
         if self.workload.fresh:
             self.sets = [[self.copied(g) for g in self.grads] for _ in range(steps)]
 
@@ -65,7 +67,10 @@ class Contestant:
         return grad.copy()
 
     def next_gradients(self) -> list[Any]:
-        return self.sets.pop() if self.sets else self.grads
+        if not self.sets:
+            return self.grads
+        self.used.append(self.sets.pop())
+        return self.used[-1]
 
     def results(self) -> list[Array]:
         """The parameters, as NumPy arrays."""

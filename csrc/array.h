@@ -46,6 +46,12 @@ inline bool matches(const Header& g, const Header& p, bool writable) {
          all_flags(g, flags);
 }
 
+using Range = std::pair<uint64_t, uint64_t>;  // of addresses: first, and one past the last
+
+inline bool holds(const Range& range, uint64_t begin, uint64_t end) {
+  return range.first <= begin && end <= range.second;
+}
+
 // The bytes that a step writes beside gradients, to find gradients that overlap them.
 class Extents {
  public:
@@ -57,14 +63,14 @@ class Extents {
       ranges_[i].second = std::max(ranges_[i].second, ranges_[i - 1].second);
   }
 
-  bool overlap(uint64_t begin, uint64_t end) const {
-    auto after = std::lower_bound(ranges_.begin(), ranges_.end(), Range(end, 0));
-    return after != ranges_.begin() && std::prev(after)->second > begin;
+  // The bytes around an address that are not written; if it is in none of them, the range does not hold the address.
+  Range gap_around(uint64_t address) const {
+    const auto after = std::upper_bound(ranges_.begin(), ranges_.end(), Range(address, UINT64_MAX));
+    return {after == ranges_.begin() ? 0 : std::prev(after)->second,
+            after == ranges_.end() ? UINT64_MAX : after->first};
   }
 
  private:
-  using Range = std::pair<uint64_t, uint64_t>;
-
   void add(const Tensor& t) {
     ranges_.push_back(range_of(t));
     const uint64_t bytes = uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8);
@@ -89,27 +95,51 @@ class Extents {
   std::vector<Range> ranges_;
 };
 
-// Points the tensors from `start` on at these gradients, arrays of exactly `type`, and notes in `changed` if any moved;
-// returns the first index that needs a closer look, −1 if none does.
-inline int64_t adopt_gradients(Tensor* tensors, int64_t count, const Extents& extents, const PyTypeObject* type,
-                               const py::list& params, const py::list& grads, int64_t start, bool writable,
-                               bool& changed) {
+// Starts fetching what adopt_gradients will read of a later element: headers are scattered all over memory.
+inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
+  constexpr int64_t kNear = 8, kFar = 2 * kNear;
+  if (i + kFar < count)
+    for (size_t line : {0, 64})
+      __builtin_prefetch(reinterpret_cast<const char*>(PyList_GET_ITEM(arrays.ptr(), i + kFar)) + line);
+  if (i + kNear < count)
+    if (const Header* a = header_of(PyList_GET_ITEM(arrays.ptr(), i + kNear), type)) __builtin_prefetch(a->dimensions);
+}
+
+// A list of parameters and one of gradients, arrays of exactly `type`, about to be adopted by tensors of a plan.
+struct Adoption {
+  Tensor* tensors;
+  const Extents& extents;
+  const PyTypeObject* type;
+  const py::list &params, &grads;
+  bool writable;
+
+  // Points the tensors begin … end − 1 at their gradients and notes in `changed` if any moved; returns the first index
+  // that needs a closer look, −1 if none does.
+  int64_t adopt(int64_t begin, int64_t end, bool& changed) const {
+    Range gap(0, 0);  // most gradients lie where the one before does
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_header(params, i, end, type);
+      prefetch_header(grads, i, end, type);
+      Tensor& t = tensors[i];
+      const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i), type);
+      const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i), type);
+      if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
+      const uint64_t data = uint64_t(g->data), last = data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8);
+      if (data != t.g && !holds(gap, data, last) && !holds(gap = extents.gap_around(data), data, last)) return i;
+      if (data == t.g && !t.g_layout && t.samples == 1 && t.scale == 1) continue;
+      changed = true;
+      t.g = data;
+      t.g_layout = 0;
+      t.samples = 1;
+      t.scale = 1;
+    }
+    return -1;
+  }
+};
+
+inline void check_lengths(int64_t count, const py::list& params, const py::list& grads) {
   if (int64_t(params.size()) != count || int64_t(grads.size()) != count)
     throw std::invalid_argument("adopt: one parameter and one gradient for each tensor of the plan");
-  for (int64_t i = start; i < count; ++i) {
-    Tensor& t = tensors[i];
-    const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i), type);
-    const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i), type);
-    if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
-    const uint64_t data = uint64_t(g->data);
-    if (data != t.g && extents.overlap(data, data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8))) return i;
-    changed |= data != t.g || t.g_layout || t.samples != 1 || t.scale != 1;
-    t.g = data;
-    t.g_layout = 0;
-    t.samples = 1;
-    t.scale = 1;
-  }
-  return -1;
 }
 
 }  // namespace fastupdate

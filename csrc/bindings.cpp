@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
@@ -115,12 +116,27 @@ class Plan {
       cost_ += t.n + kTensorCost;
       blocks_ += (t.n + kBlock - 1) / kBlock;
     }
+    for (int dtype : {kFloat32, kFloat64})
+      if (std::any_of(&row(0), &row(0) + count_, [=](const Tensor& t) { return t.dtype == dtype; }))
+        dtypes_.push_back(dtype);
   }
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
+    check_lengths(count_, params, grads);
+    const Adoption adoption = {&row(0), extents_, host_array_type(), params, grads, writable};
+    const int64_t count = count_ - start;
+    const int threads = team(count * kTensorCost);
     bool changed = false;
-    return adopt_gradients(&row(0), count_, extents_, host_array_type(), params, grads, start, writable, changed);
+    if (threads == 1) return adoption.adopt(start, count_, changed);
+    int64_t found = count_;
+#pragma omp parallel num_threads(threads) reduction(min : found) firstprivate(changed)
+    {
+      const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
+      const int64_t i = adoption.adopt(start + count * k / n, start + count * (k + 1) / n, changed);
+      if (i >= 0) found = i;
+    }
+    return found < count_ ? found : -1;
   }
 
   // One step over all tensors. The clocks advance in the same call, so that no interrupt can come between.
@@ -128,7 +144,7 @@ class Plan {
     int64_t* clock = clock_.mutable_data();
     Group* groups = static_cast<Group*>(groups_.mutable_data());
     for (int64_t k = 0; k < group_count_; ++k)
-      for (int dtype : {kFloat32, kFloat64})
+      for (int dtype : dtypes_)
         sweep_.code[dtype]->scalars(groups[k].hyper, groups[k].t + 1, &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
     sweep_.scale = scale;
     sweep_.stages = stages;
@@ -144,6 +160,9 @@ class Plan {
     update(scale, stages);
     return clock_.at(kSteps);
   }
+
+  // Whether no other Python thread can run during a call.
+  bool keeps_gil() const { return cost_ < kReleaseCost; }
 
   void gradient_sums() { run(target_->engine.gradient_sums); }
   void unit_norms() { run(target_->engine.unit_norms); }
@@ -191,14 +210,17 @@ class Plan {
     return total;
   }
 
+  // How many threads share work of a cost.
+  int team(int64_t cost) const {
+    const int threads = int(std::min<int64_t>(thread_limit, blocks_));
+    return threads > 1 && cost >= kParallelCost && !forked && can_run(threads) ? threads : 1;
+  }
+
   void run(Engine::Entry entry) {
     std::optional<py::gil_scoped_release> released;
-    if (cost_ >= kReleaseCost) released.emplace();
-    const int threads = int(std::min<int64_t>(thread_limit, blocks_));
-    if (threads <= 1 || cost_ < kParallelCost || forked || !can_run(threads)) {
-      entry(sweep_, 0, blocks_);
-      return;
-    }
+    if (!keeps_gil()) released.emplace();
+    const int threads = team(cost_);
+    if (threads == 1) return entry(sweep_, 0, blocks_);
 #pragma omp parallel num_threads(threads)
     {
       const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
@@ -210,6 +232,7 @@ class Plan {
   py::array_t<int64_t> clock_;
   py::array sums_;
   int64_t count_, group_count_, cost_ = 0, blocks_ = 0;
+  std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
   Extents extents_;
   const Target* target_;
@@ -244,6 +267,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.attr("openmp") = _OPENMP;
   py::class_<Plan>(m, "Plan")
       .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, py::array>())
+      .def_property_readonly("keeps_gil", &Plan::keeps_gil)
       .def("adopt", &Plan::adopt)
       .def("update", &Plan::update)
       .def("step", &Plan::step)

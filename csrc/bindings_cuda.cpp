@@ -194,9 +194,10 @@ class Plan {
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
-    return adopt_gradients(records<Tensor>(tensors_, "tensors"), count_, extents_,
-                           reinterpret_cast<PyTypeObject*>(array_type_.ptr()), params, grads, start, writable,
-                           touched_);
+    check_lengths(count_, params, grads);
+    const auto type = reinterpret_cast<PyTypeObject*>(array_type_.ptr());
+    return Adoption{records<Tensor>(tensors_, "tensors"), extents_, type, params, grads, writable}.adopt(start, count_,
+                                                                                                         touched_);
   }
 
   void update(double scale, uint32_t stages, Stream stream) {

@@ -251,9 +251,20 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
   }
 }
 
+// Starts fetching the beginnings of a later tensor's arrays: a list of small tensors is scattered all over memory.
+inline void prefetch(const Tensor& t) {
+  constexpr int64_t kReach = 256, kLine = 64;
+  const int64_t bytes = t.n * (t.dtype == kFloat32 ? 4 : 8);
+  const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1]};
+  for (const uint64_t array : arrays)
+    if (array)
+      for (int64_t k = 0; k < kReach && k < bytes; k += kLine) __builtin_prefetch(address<char>(array, k));
+}
+
 // Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1.
 template <class Span>
 void walk(const Sweep& sweep, int64_t first, int64_t last, Span span) {
+  constexpr int64_t kAhead = 4;  // tensors
   int64_t low = 0, high = sweep.count;
   while (low < high) {  // the first tensor that ends after block `first`
     int64_t middle = (low + high) / 2;
@@ -265,6 +276,7 @@ void walk(const Sweep& sweep, int64_t first, int64_t last, Span span) {
   }
   for (; low < sweep.count && sweep.tensors[low].first_block < last; ++low) {
     const Tensor& t = sweep.tensors[low];
+    if (low + kAhead < sweep.count) prefetch(sweep.tensors[low + kAhead]);
     int64_t begin = first > t.first_block ? (first - t.first_block) * kBlock : 0;
     int64_t end = (last - t.first_block) * kBlock;
     span(t, begin, end < t.n ? end : t.n);

@@ -21,22 +21,24 @@ struct Layout {
   int64_t stride[kMaxDims];  // bytes
 };
 
-// One tensor. Addresses are 0 where there is no such array; only p and g may have a layout.
+// One tensor. Addresses are 0 where there is no such array; only p and g may have a layout. What every step reads comes
+// first, in one cache line.
 struct Tensor {
   uint64_t p, g;
+  uint64_t p_layout, g_layout;  // Layout*, 0: contiguous
+  int64_t n;                    // elements
+  int64_t samples;              // the gradient is a sum over so many arrays
+  double scale;                 // this tensor's own gradient factor
+  int32_t group;                // row of the groups
+  int8_t momentum;              // the state that is the momentum, −1: none
+  uint8_t dtype, shadow_dtype, pad;
   uint64_t state[kMaxStates];
+  int64_t first_block;              // blocks of the tensors before this one
+  int64_t sample_stride;            // bytes from sample to sample
   uint64_t acc;                     // accumulated micro-batches
   uint64_t slow, ema, shadow;       // lookahead's slow weights, moving average, low-precision copy
-  uint64_t p_layout, g_layout;      // Layout*, 0: contiguous
   uint64_t unit_norms, unit_scale;  // double*: [unit][gradient, weight] and [unit]; a unit is a slice along axis 0
   int64_t unit_length;              // elements of a unit
-  int64_t n;                        // elements
-  int64_t first_block;              // blocks of the tensors before this one
-  int64_t samples, sample_stride;   // the gradient is a sum over this many arrays, so many bytes apart
-  double scale;                     // this tensor's own gradient factor
-  int32_t group;                    // row of the groups
-  int8_t momentum;                  // the state that is the momentum, −1: none
-  uint8_t dtype, shadow_dtype, pad;
 };
 
 // What the tensors of a group share in one step. Float64, rounded once to the compute type.

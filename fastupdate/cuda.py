@@ -58,13 +58,13 @@ class Plan:
             if (theirs := framework.stream(self._device)) != stream:
                 _cuda.follow(theirs, stream, self._device)
 
-    def adopt(self, params: list[Array], grads: list[Array], start: int, writable: bool) -> int:
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
             arrays = [g for g in grads if isinstance(g, DeviceArray)]
             self._foreign = {g.framework for g in arrays} - {self._framework}
         return int(self._native.adopt(params, grads, start, writable))
 
-    def step(self, params: list[Array], grads: list[Array], scale: float, stages: int) -> int:
+    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
         stream = self._stream()
         taken = int(self._native.step(params, grads, scale, stages, stream))
         self._release(stream)

@@ -104,7 +104,7 @@ class NumbaCudaPlan(RecordPlan):
         self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
         self._compiled("update")  # whatever cannot be compiled is known before anything has moved
 
-    def adopt(self, params: list[Array], grads: list[Array], start: int, writable: bool) -> int:
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
             self._foreign = {g.framework for g in grads if isinstance(g, DeviceArray)} - {self._framework}
         return super().adopt(params, grads, start, writable)

@@ -91,12 +91,15 @@ class RecordPlan:
         self._clock[STEPS] += 1
         self._clock[MICRO_BATCHES] = 0
 
-    def adopt(self, params: list[Array], grads: list[Array], start: int, writable: bool) -> int:
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         """Accepts only gradients that were looked at closely before and lie where they did."""
         for k in range(start, len(grads)):
             p, g, row = params[k], grads[k], self._tensors[k]
             same = (
-                g.dtype == p.dtype and g.shape == p.shape and plan.is_direct(g) and (g.flags.writeable or not writable)
+                type(g) is type(p)
+                and (g.dtype, g.shape) == (p.dtype, p.shape)
+                and plan.is_direct(g)
+                and (g.flags.writeable or not writable)
             )
             unchanged = p.size == row["n"] and p.flags.writeable and plan.address(p) == row["p"]
             if not (same and unchanged and plan.address(g) == row["g"] and row["samples"] == 1 and not row["g_layout"]):
@@ -104,7 +107,7 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
-    def step(self, params: list[Array], grads: list[Array], scale: float, stages: int) -> int:
+    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
         if self.adopt(params, grads, 0, bool(stages & plan.ZERO_GRADS)) >= 0:
             return 0
         self.update(scale, stages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,8 +58,11 @@ class Optimizer:
         self._changes = False  # some of what hyperparameters decide changes from step to step
         self._make_groups(hypers)
         self._flags = self._choose_flags(flags or {})
+        self._prepared: Any = None  # of the next step, should it be like the last one, during which no other thread ran
+        self._take: Callable[..., int]  # what takes it
         self._bound: list[Any] | None = None  # gradients of the tensors that move, from
         self._bound_tree: Any = None  # what the user bound
+        self._held: list[Array] = []  # gradients that the engine may be reading
         self._pending = False  # there may be accumulated micro-batches
         self.report: Report | None = None
         self._allocate()
@@ -117,6 +121,7 @@ class Optimizer:
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._judges = special and hasattr(self._engine, "judged_update")  # the device looks at the gradients
         self._simple = not special and not self._torch
+        self._indivisible = getattr(self._engine, "keeps_gil", False) and _gil_enabled()
         self._stale = True
 
     def _replan(self) -> None:
@@ -144,6 +149,7 @@ class Optimizer:
         self._scheduled = self._changes or self._next_thaw < math.inf
         self._lr = values[id(self.groups[0])]["lr"]
         self._stages = self._assembly.stages(values, step)
+        self._prepared = None
         self._assembly.fill_groups(values)
         self._stale = False
 
@@ -181,17 +187,19 @@ class Optimizer:
     def _gradient_place(self, k: int) -> Place:
         return self._place(structure.shown("grads", self._assembly.items[k].path))
 
-    def _adopt(self, grads: list[Any], reduce: Reduce | None) -> None:
-        """Points the plan at these gradients after every check; raises for the first one that is wrong."""
+    def _adopt(self, grads: list[Any], reduce: Reduce | None) -> list[Array]:
+        """Points the plan at these gradients after every check; raises for the first one that is wrong.
+
+        The arrays returned are to be held until the engine has read them, and no longer: they take memory.
+        """
         if reduce not in (None, "mean", "sum"):
             self._place("reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
-        arrays = [
-            g if type(g) is np.ndarray else border.as_array(g, self._gradient_place(k)) for k, g in enumerate(grads)
-        ]
-        self._adopted = arrays  # alive as long as the plan points to them
-        self._assembly.tensors["scale"] = 1.0
+        arrays = list(grads)
         zeroed = self._settings.zero_grads
         k = 0 if reduce else self._engine.adopt(self._arrays, arrays, 0, zeroed)
+        if k >= 0:
+            arrays = [border.as_array(g, self._gradient_place(k)) for k, g in enumerate(grads)]
+            k = 0 if reduce else self._engine.adopt(self._arrays, arrays, 0, zeroed)
         while 0 <= k < len(arrays):
             self._adopt_closely(k, arrays[k], reduce)
             k = k + 1 if reduce else self._engine.adopt(self._arrays, arrays, k + 1, zeroed)
@@ -199,6 +207,7 @@ class Optimizer:
             held = self._assembly.held
             places = [self._gradient_place(k) for k in range(len(arrays))] + [self._place(name) for _, name in held]
             border.check_overlaps([*arrays, *(array for array, _ in held)], places)
+        return arrays
 
     def _adopt_closely(self, k: int, array: Array, reduce: Reduce | None) -> None:
         item, row, place = self._assembly.items[k], self._assembly.tensors[k], self._gradient_place(k)
@@ -211,8 +220,7 @@ class Optimizer:
             place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
         self._check_apart(array, place)
         self._assembly.point_to_gradient(k, array, samples=reduce is not None)
-        if reduce == "mean":
-            row["scale"] = 1.0 / len(array)
+        row["scale"] = 1.0 / len(array) if reduce == "mean" else 1.0
 
     def _check_apart(self, grad: Array, place: Place) -> None:
         if grad.size:
@@ -246,15 +254,27 @@ class Optimizer:
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         """
+        plain = grads is None and loss_scale == 1.0 and reduce is None
+        ready = plain and self._prepared is not None and not (self._stale or self._scheduled or self._lock.locked())
+        if ready:  # from here on no other thread can come between, so there is nothing to lock
+            taken = self._take(*self._prepared)
+            if taken:
+                self.report = report = Report(taken, self._lr)
+                return report
         with self._exclusive():
             if self._stale or self._scheduled:
                 self._evaluate()
-            if self._simple and grads is None and loss_scale == 1.0 and self._bound is not None and not self._pending:
-                taken = self._engine.step(self._arrays, self._bound, self._sign, self._stages)
+            if plain and self._simple and self._bound is not None and not self._pending:
+                arguments = (self._arrays, self._bound, self._sign, self._stages)
+                taken = self._engine.step(*arguments)
                 if taken:
+                    self._take, self._prepared = self._engine.step, arguments if self._indivisible else None
                     self.report = Report(taken, self._lr)
                     return self.report
-            self.report = self._whole_step(grads, loss_scale, reduce)
+            try:
+                self.report = self._whole_step(grads, loss_scale, reduce)
+            finally:
+                self._held = []
             return self.report
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
@@ -266,7 +286,7 @@ class Optimizer:
             self._assembly.gradients_are_accumulators()
             stages = self._stages & ~plan.ZERO_GRADS
         else:
-            self._adopt(self._gradients(grads), reduce)
+            self._held = self._adopt(self._gradients(grads), reduce)
             stages = self._stages
         unclipped = scale * self._assembly.tensors["scale"]  # a new array: clipping changes the records
         if self._judges:
@@ -374,10 +394,11 @@ class Optimizer:
 
     def _bind(self, grads: Any) -> None:
         flat = self._gradients(grads)
-        self._adopt(flat, None)
+        arrays = self._adopt(flat, None)
         shared_memory = all(border.framework_of(g) != "torch" for g in flat)
-        self._bound = self._adopted if shared_memory else flat
+        self._bound = arrays if shared_memory else flat
         self._bound_tree = grads
+        self._prepared = None
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None) -> None:
         """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`."""
@@ -385,13 +406,16 @@ class Optimizer:
             if self._stale or self._scheduled:
                 self._evaluate()  # a tensor that thaws now takes part from the first micro-batch on
             self._follow_torch(self._torch)
-            self._adopt(self._gradients(grads), reduce)
             for item in self._assembly.items:
                 if item.acc is None:
                     item.acc = device.zeros_like(item.array, item.array.dtype.name)
             self._assembly.point_to_accumulators()
-            self._pending = True
-            self._engine.accumulate(self._stages & plan.ZERO_GRADS)
+            try:
+                self._held = self._adopt(self._gradients(grads), reduce)
+                self._pending, self._prepared = True, None
+                self._engine.accumulate(self._stages & plan.ZERO_GRADS)
+            finally:
+                self._held = []
 
     # -- what is kept -------------------------------------------------------------------------------------------------
 
@@ -516,6 +540,10 @@ class Optimizer:
         with self._exclusive():
             self._follow_torch(self._items)
             checkpoint.write(path, checkpoint.snapshot(self, params=True))
+
+
+def _gil_enabled() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _torch_items(items: Iterable[Item]) -> list[Item]:

@@ -18,10 +18,10 @@ SHADOW_DTYPES = {"float16": 2, "bfloat16": 3}
 
 TENSOR = np.dtype(
     [
-        ("p", "u8"), ("g", "u8"), ("state", "u8", MAX_STATES), ("acc", "u8"), ("slow", "u8"), ("ema", "u8"),
-        ("shadow", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"),
-        ("unit_length", "i8"), ("n", "i8"), ("first_block", "i8"), ("samples", "i8"), ("sample_stride", "i8"),
+        ("p", "u8"), ("g", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("n", "i8"), ("samples", "i8"),
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
+        ("state", "u8", MAX_STATES), ("first_block", "i8"), ("sample_stride", "i8"), ("acc", "u8"), ("slow", "u8"),
+        ("ema", "u8"), ("shadow", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(
@@ -56,8 +56,8 @@ class Engine(Protocol):
     fold            sums of blocks → sums of tensors
     """
 
-    def adopt(self, params: list[Array], grads: list[Array], start: int, writable: bool) -> int: ...
-    def step(self, params: list[Array], grads: list[Array], scale: float, stages: int) -> int: ...
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int: ...
+    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int: ...
     def update(self, scale: float, stages: int) -> None: ...
     def gradient_sums(self) -> None: ...
     def unit_norms(self) -> None: ...
