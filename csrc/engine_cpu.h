@@ -41,7 +41,7 @@ struct Engine {
 
 namespace FASTUPDATE_TARGET {
 
-constexpr int64_t kTile = 256;
+constexpr int64_t kTile = 128;
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 
 template <class T>
@@ -70,6 +70,7 @@ const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratc
 template <class T>
 void scale_tile(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
   if (!t.unit_scale) {
+#pragma omp simd
     for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
     return;
   }
@@ -84,10 +85,12 @@ template <class T>
 void condition_tile(const Group& group, uint32_t stages, int n, T* g, const T* p) {
   if (stages & kClipValue) {
     const T limit = T(group.clip_value);
+#pragma omp simd
     for (int i = 0; i < n; ++i) g[i] = clip_value(g[i], limit);
   }
   if (stages & kPenalty) {
     const T l2 = T(group.l2), l1 = T(group.l1);
+#pragma omp simd
     for (int i = 0; i < n; ++i) g[i] = penalty(g[i], p[i], l2, l1);
   }
 }
@@ -117,13 +120,14 @@ void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t be
   }
 }
 
-// p ← p + delta, counting the elements that a non-zero delta leaves where they were.
-template <class T>
+// p ← p + delta, counting the elements that a non-zero delta leaves where they were; `last`: nothing else moves p.
+template <bool last, class T>
 void apply_update(int n, T* p, const T* delta, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) {
-    const T moved = p[i] + delta[i];
-    lanes.stalled[j] += (moved == p[i]) & (delta[i] != 0);
-    p[i] = moved;
+    const T before = p[i], after = before + delta[i];
+    lanes.stalled[j] += (after == before) & (delta[i] != 0);
+    if constexpr (last) note_update(before, after, j, lanes);
+    p[i] = after;
   });
 }
 
@@ -142,11 +146,13 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
   const T* raw = gradient_tile(t, begin, n, scratch);
   T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
   if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
+  const bool moved_by_rule_alone = !(stages & (kDecay | kShrink | kLookahead));
   if (stages & kMonitor) {
-    for (int i = 0; i < n; ++i) scratch.before[i] = p[i];
-    sum_gradient(n, raw, lanes);
-    // The momentum of the steps before: with this gradient in it, it would agree with any gradient.
-    if (t.momentum >= 0) sum_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
+    if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
+    if (t.momentum < 0)
+      sum_gradient(n, raw, lanes);
+    else  // the momentum of the steps before: with this gradient in it, it would agree with any gradient
+      sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
   }
 
   const T* g = raw;
@@ -163,13 +169,16 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
   if (stages & kMonitor) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
     code.loop(scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
-    apply_update(n, p, scratch.delta, lanes);
+    if (moved_by_rule_alone)
+      apply_update<true>(n, p, scratch.delta, lanes);
+    else
+      apply_update<false>(n, p, scratch.delta, lanes);
   } else {
     code.loop(scalars, scale, n, g, p, p, p, t.state, begin);
   }
   after_rule(t, group, stages, begin, n, p);
 
-  if (stages & kMonitor) sum_update(n, scratch.before, p, lanes);
+  if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
   if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
 }

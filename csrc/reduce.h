@@ -2,16 +2,21 @@
 // pairwise; blocks then fold pairwise in order. Thread count and tiling never enter.
 #pragma once
 
+#include <type_traits>
+
+#include "dtype.h"
 #include "plan.h"
-#include "scalar.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
+
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
 // The lanes of one block, filled tile by tile (a tile holds whole rows of lanes, the last one of a tensor aside).
 template <class T>
 struct Lanes {
   double gg[kLanes], pp[kLanes], uu[kLanes], gm[kLanes], mm[kLanes];
-  T largest[kLanes];
+  Bits<T> largest[kLanes];  // of |update|: numbers without a sign are in the order of their bits, and NaN is above all
   int nonfinite[kLanes], zeros[kLanes], stalled[kLanes];
 };
 
@@ -50,9 +55,9 @@ Sums fold(Lanes<T>& lanes) {
   sums.uu = fold_lanes(lanes.uu);
   sums.gm = fold_lanes(lanes.gm);
   sums.mm = fold_lanes(lanes.mm);
-  T largest = lanes.largest[0];
-  for (int j = 1; j < kLanes; ++j) largest = maximum(largest, lanes.largest[j]);
-  sums.largest = double(largest);
+  Bits<T> largest = 0;
+  for (int j = 0; j < kLanes; ++j) largest = lanes.largest[j] > largest ? lanes.largest[j] : largest;
+  sums.largest = double(reinterpret<T>(largest));
   sums.nonfinite = fold_lanes(lanes.nonfinite);
   sums.zeros = fold_lanes(lanes.zeros);
   sums.stalled = fold_lanes(lanes.stalled);
@@ -88,17 +93,30 @@ void sum_weight(int n, const T* p, Lanes<T>& lanes) {
 }
 
 template <class T>
-void sum_gradient(int n, const T* g, Lanes<T>& lanes) {
-  by_lanes(n, [&](int j, int i) {
-    lanes.gg[j] = add_product(lanes.gg[j], g[i], g[i]);
-    lanes.nonfinite[j] += !is_finite(g[i]);
-    lanes.zeros[j] += g[i] == 0;
-  });
+FASTUPDATE_HD void note_gradient(T g, int lane, Lanes<T>& lanes) {
+  lanes.gg[lane] = add_product(lanes.gg[lane], g, g);
+  lanes.nonfinite[lane] += !is_finite(g);
+  lanes.zeros[lane] += g == 0;
 }
 
 template <class T>
-void sum_momentum(int n, const T* g, const T* m, Lanes<T>& lanes) {
+FASTUPDATE_HD void note_update(T before, T after, int lane, Lanes<T>& lanes) {
+  const T u = after - before;
+  lanes.pp[lane] = add_product(lanes.pp[lane], after, after);
+  lanes.uu[lane] = add_product(lanes.uu[lane], u, u);
+  const Bits<T> size = reinterpret<Bits<T>>(absolute(u));
+  lanes.largest[lane] = size > lanes.largest[lane] ? size : lanes.largest[lane];
+}
+
+template <class T>
+void sum_gradient(int n, const T* g, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) { note_gradient(g[i], j, lanes); });
+}
+
+template <class T>
+void sum_gradient_and_momentum(int n, const T* g, const T* m, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) {
+    note_gradient(g[i], j, lanes);
     lanes.gm[j] = add_product(lanes.gm[j], g[i], m[i]);
     lanes.mm[j] = add_product(lanes.mm[j], m[i], m[i]);
   });
@@ -106,12 +124,7 @@ void sum_momentum(int n, const T* g, const T* m, Lanes<T>& lanes) {
 
 template <class T>
 void sum_update(int n, const T* before, const T* after, Lanes<T>& lanes) {
-  by_lanes(n, [&](int j, int i) {
-    const T u = after[i] - before[i];
-    lanes.pp[j] = add_product(lanes.pp[j], after[i], after[i]);
-    lanes.uu[j] = add_product(lanes.uu[j], u, u);
-    lanes.largest[j] = maximum(absolute(u), lanes.largest[j]);
-  });
+  by_lanes(n, [&](int j, int i) { note_update(before[i], after[i], j, lanes); });
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -35,10 +35,8 @@ FASTUPDATE_HD double square_root(double x) {
 #endif
 }
 
-template <class T>
-FASTUPDATE_HD T absolute(T x) {
-  return x < 0 ? -x : x;
-}
+FASTUPDATE_HD float absolute(float x) { return __builtin_fabsf(x); }
+FASTUPDATE_HD double absolute(double x) { return __builtin_fabs(x); }
 
 // The larger of two numbers; NaN if either is NaN.
 template <class T>

@@ -9,7 +9,8 @@ namespace fastupdate::FASTUPDATE_TARGET {
 // |g| ≤ limit; NaN stays NaN.
 template <class T>
 FASTUPDATE_HD T clip_value(T g, T limit) {
-  return g > limit ? limit : g < -limit ? -limit : g;
+  g = g > limit ? limit : g;
+  return g < -limit ? -limit : g;
 }
 
 // The gradient of ½·l2·p² + l1·|p|.
@@ -21,7 +22,7 @@ FASTUPDATE_HD T penalty(T g, T p, T l2, T l1) {
 // The proximal step of l1·|p| (soft thresholding): values within the threshold become exactly zero.
 template <class T>
 FASTUPDATE_HD T shrink(T p, T threshold) {
-  return p > threshold ? p - threshold : p < -threshold ? p + threshold : p != p ? p : T(0);
+  return p - clip_value(p, threshold);
 }
 
 // A weighted mean that moves by `weight` towards the new value: moving average, lookahead.
