@@ -174,7 +174,7 @@ class Plan {
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
-        code_{&find_rule(rule).code[flags][kFloat32], &find_rule(rule).code[flags][kFloat64]},
+        variant_(find_rule(rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
         uploaded_(size_t(count_)),
         staging_(step_bytes() + size_t(count_) * sizeof(Tensor)),
@@ -350,7 +350,8 @@ class Plan {
     unsigned char* scalars = out + scalars_offset();
     for (int64_t k = 0; k < group_count_; ++k)
       for (int dtype : {kFloat32, kFloat64})
-        code_[dtype]->scalars(groups()[k].hyper, groups()[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
+        variant_.of[dtype].scalars(groups()[k].hyper, groups()[k].t + 1,
+                                   scalars + size_t(k * 2 + dtype) * kScalarBytes);
   }
 
   void upload_step(const Command& command, Stream stream) {
@@ -444,8 +445,10 @@ class Plan {
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
     if (outcome && !capturing) outcome->fetch_decision(header(), stream);
-    for (int dtype : {kFloat32, kFloat64})
-      if (has_[dtype]) code_[dtype]->update(sweep, start);
+    if (has_[kFloat32] && has_[kFloat64])
+      variant_.mixed(sweep, start);
+    else if (blocks_)
+      variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
     if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
     if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
     if (!capturing) advance();
@@ -467,7 +470,7 @@ class Plan {
   bool has_[2] = {};
   bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
   bool touched_ = true, fresh_ = true;            // records may have changed; none has been uploaded
-  const DeviceCode* code_[2];
+  const DeviceVariant& variant_;
   Extents extents_;
   std::vector<std::unique_ptr<Memory>> memory_;
   Tensor* rows_ = nullptr;

@@ -66,9 +66,15 @@ struct DeviceCode {
   Launch update;
 };
 
+// A rule under one set of flags.
+struct DeviceVariant {
+  DeviceCode of[2];  // [dtype]
+  Launch mixed;      // updates a list of both types
+};
+
 struct DeviceRule {
   const char *name, *hypers, *flags, *states;
-  const DeviceCode (*code)[2];  // [flags][dtype]
+  const DeviceVariant* variants;  // [flags]
 };
 
 struct DeviceEngine {

@@ -50,11 +50,11 @@ def read_ptx(text: str) -> Iterator[str]:
 def read_machine_code(text: str) -> Iterator[str]:
     """An update reads weight, gradient and states, and writes all but the gradient; with options, as much of each."""
     for name, code in kernels(text, r"\.section\s+\.text\.(\w+)"):
-        kind = re.search(r"(plain|full)_update", name)
+        kind = re.search(r"(plain|full|mixed)_update", name)
         if kind is None:
             continue
         loads, stores = (len(re.findall(rf"\b{op}\.E\.128\b", code)) for op in ("LDG", "STG"))
-        one = 2 if "IdLj" in name else 1  # accesses to four elements: float64 takes two
+        one = 3 if kind[1] == "mixed" else 2 if "IdLj" in name else 1  # accesses to four elements: float64 takes two
         least, spare = (2 * one, one) if kind[1] == "plain" else (4 * one, 0)
         if loads < least or loads != stores + spare:
             yield f"{name}: {loads} loads and {stores} stores of 16 bytes"

@@ -60,6 +60,8 @@ def test_contraction_is_seen():
         ("plain_updateIdLj0E", 8, 7, False),
         ("full_updateIfLj0E", 6, 6, True),
         ("full_updateIfLj0E", 6, 5, False),
+        ("mixed_updateINS0_4adamELj0E", 18, 18, True),
+        ("mixed_updateINS0_4adamELj0E", 14, 18, False),
         ("fold_sums", 0, 0, True),
     ],
 )

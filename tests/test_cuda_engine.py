@@ -194,14 +194,18 @@ def test_accumulated_samples(case, dtype):
 
 
 @by_rule
-def test_lists_of_both_dtypes(case):
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 2.0, "monitor": True}], ids=["plain", "norms"])
+def test_lists_of_both_dtypes(options, case, shim):
+    """Which are updated by one launch too; norms and the folding of statistics take another each."""
     mixed = [problem(np.float32), problem(np.float64)]
     params, *steps = [[a for pair in zip(*lists, strict=True) for a in pair] for lists in zip(*mixed, strict=True)]
-    options = {"clip_norm": 2.0, "monitor": True}
     host = case.make([np.array(a) for a in params], **options)
     there = case.make([FakeArray(a) for a in params], **options)
     for step in steps:
-        assert report_of(there.step([FakeArray(g) for g in step])) == report_of(host.step([np.array(g) for g in step]))
+        before = shim.launches()
+        actual = there.step([FakeArray(g) for g in step])
+        assert shim.launches() - before == 1 + len(options)
+        assert report_of(actual) == report_of(host.step([np.array(g) for g in step]))
     assert_same_arrays(there, host)
 
 
