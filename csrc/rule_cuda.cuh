@@ -67,9 +67,11 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
 
 template <class Rule, class T>
 FASTUPDATE_DEVICE Job<Rule> job_of(const DeviceSweep& sweep, int64_t index, const Tensor& t) {
-  const unsigned char* scalars = sweep.scalars + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
-  return {t, sweep.groups[t.group], *reinterpret_cast<const Rule*>(scalars),
-          sweep.step->decision.scale * (t.scale * sweep.factors[index]), sweep.step->command.stages};
+  const Decision& decision = sweep.step->decision;
+  const unsigned char* row = sweep.rows + decision.row * sweep.row_bytes;
+  const unsigned char* scalars = row + sweep.scalars_offset + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
+  return {t, reinterpret_cast<const Group*>(row)[t.group], *reinterpret_cast<const Rule*>(scalars),
+          decision.scale * (t.scale * sweep.factors[index]), decision.stages};
 }
 
 // A step that was asked for nothing beside the rule, on contiguous arrays. Few registers, for many loads in flight.

@@ -6,6 +6,7 @@ import copy
 import gc
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import device_arrays
@@ -64,9 +65,9 @@ def assert_alike(host: Any, there: Any) -> None:
 POISONED = [1, 2, 4]  # steps whose gradients hold a NaN
 
 
-def poisoned(k: int) -> list[np.ndarray]:
+def poisoned(k: int, which: list[int] = POISONED) -> list[np.ndarray]:
     arrays = grads(k)
-    if k in POISONED:
+    if k in which:
         arrays[1][7] = np.nan
     return arrays
 
@@ -113,6 +114,38 @@ def test_skipped_steps_do_not_count():
     for expected, actual in reports:
         assert (actual.step, actual.lr, actual.nonfinite) == (expected.step, expected.lr, expected.nonfinite)
     assert_alike(host, there)
+
+
+@pytest.mark.parametrize("lr", [0.01, schedules.cosine(0.1, 20)], ids=["constant", "scheduled"])
+def test_skipped_steps_are_not_waited_for(lr, shim):
+    """Which step it is, only the device knows: seven may be under way before one is waited for."""
+    gc.collect()
+    options = {"nonfinite": "skip", "clip_norm": 1.0, "lookahead": (3, 0.5), "monitor": True, "decay": "independent"}
+    host, there = pair(lr=lr, **options)
+    gradients = [poisoned(k, [0, 2, 8]) for k in range(12)]
+    device_grads = [on_device(g) for g in gradients]
+    shim.synchronize(STREAM)
+    pairs, waiting = [], 0
+    for k in range(12):
+        pairs.append((host.step(gradients[k]), there.step(device_grads[k])))
+        assert (shim.pending(STREAM) > waiting) == (k != 8)
+        waiting = shim.pending(STREAM)
+    assert len(there._undecided) == 4
+    for expected, actual in reversed(pairs):
+        assert repr(actual) == repr(expected)
+    assert_alike(host, there)
+    assert there.step_count == 9
+
+
+def test_reports_let_go_of_earlier_ones():
+    _, there = pair(nonfinite="skip")
+    reports = [there.step(on_device(poisoned(k))) for k in range(3)]
+    first = weakref.ref(reports[0])
+    assert there.step_count == 1
+    assert [report.step for report in reports] == [1, 1, 1]
+    del reports[0]
+    gc.collect()
+    assert first() is None
 
 
 def test_raise_names_the_tensor_and_changes_nothing():
