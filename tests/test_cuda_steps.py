@@ -243,6 +243,30 @@ def test_a_captured_step_replays(options, warm, shim):
     assert_alike(host, there)
 
 
+def test_captured_steps_are_not_waited_for(shim):
+    """Nor for whether those before were skipped."""
+    gc.collect()
+    options = {"nonfinite": "skip", "lookahead": (3, 0.5), "lr": schedules.cosine(0.1, 20)}
+    host, there = pair(**options)
+    gradients = [poisoned(k, [0, 2]) for k in range(6)]
+    buffers, sources = on_device(grads()), [on_device(g) for g in gradients]
+    shim.begin_capture(STREAM)
+    there.step(buffers)
+    graph = shim.end_capture(STREAM)
+    shim.synchronize(STREAM)
+    pairs, waiting = [], 0
+    for k in range(6):
+        for buffer, source in zip(buffers, sources[k], strict=True):
+            shim.enqueue_copy(buffer.address, source.address, buffer.dtype.itemsize * buffer.shape[0], STREAM)
+        pairs.append((host.step(gradients[k]), there.before_replay()))
+        graph(STREAM)
+        assert shim.pending(STREAM) > waiting
+        waiting = shim.pending(STREAM)
+    for expected, actual in pairs:
+        assert repr(actual) == repr(expected)
+    assert_alike(host, there)
+
+
 def test_what_cannot_be_captured(shim):
     host, there = pair()
     with pytest.raises(TypeError, match="before_replay: expected a step on the backend 'cuda'"):
