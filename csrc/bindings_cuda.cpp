@@ -260,9 +260,13 @@ class Plan {
     replayed_.reset();
   }
 
+  // For whoever waits for the sums, to raise.
   void gradient_sums(Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
+    if (device::capturing(stream))
+      throw std::runtime_error(
+          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
     const DeviceSweep sweep = prepared(command(1, 1, 0, {}), own_groups(), stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }

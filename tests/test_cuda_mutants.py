@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import device_arrays
 import pytest
-from device_arrays import BUILD, CSRC, HERE, SHIM
+from device_arrays import BUILD, CSRC, SHIM
 
 RULE = "adam"
 # file, text, what it becomes, order of the threads (cuda_shim/device_shim.cpp) that shows it
@@ -92,13 +91,6 @@ def run(command: list[object]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def check(module: Path, schedule: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHECK, str(module), str(schedule)],
-        capture_output=True, text=True, check=False, cwd=HERE,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[subprocess.CompletedProcess[str]]]:
     """What each fault leads to, found out side by side."""
@@ -107,7 +99,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[subpr
 
     def outcome(fault: str) -> subprocess.CompletedProcess[str]:
         file, old, new, schedule = FAULTS[fault]
-        return check(compile_mutant(folder / fault.replace(" ", "_"), file, old, new), schedule)
+        module = compile_mutant(folder / fault.replace(" ", "_"), file, old, new)
+        return device_arrays.run_python("-c", CHECK, str(module), str(schedule))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return {fault: pool.submit(outcome, fault) for fault in FAULTS}

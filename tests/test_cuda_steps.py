@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import subprocess
 import sys
 import weakref
 from typing import Any
@@ -283,6 +282,13 @@ def test_what_cannot_be_captured(shim):
         shim.end_capture(STREAM)
     assert report.skipped is False
     assert there.step_count == 0
+    raising = fu.SGD(on_device(params()), nonfinite="raise")
+    shim.begin_capture(STREAM)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            raising.step(gradients)
+    finally:
+        shim.end_capture(STREAM)
 
 
 # -- arrays -----------------------------------------------------------------------------------------------------------
@@ -433,9 +439,7 @@ def test_no_framework_is_imported():
             fu.SGD([p]).step([g])
         assert not {"cupy", "torch"} & set(sys.modules)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=device_arrays.HERE
-    )
+    done = device_arrays.run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
