@@ -134,9 +134,6 @@ def possible(steps: list[PossibleStep]) -> Any:
     return _cuda.Possible([step.stages for step in steps], np.stack([step.groups for step in steps]))
 
 
-MOST_UNDECIDED = _cuda.MAX_ROWS - 1  # steps that may be under way while it is not known whether they were skipped
-
-
 class DeviceReport(Report):
     """A report whose figures are fetched when they are first looked at; that waits for the device."""
 

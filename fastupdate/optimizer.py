@@ -265,7 +265,7 @@ class Optimizer:
             if taken:
                 self.report = report = Report(taken, self._lr)
                 return report
-        with self._exclusive(self._may_stay_undecided()):
+        with self._exclusive(plan.MOST_UNDECIDED):
             if self._stale or self._scheduled:
                 self._evaluate()
             if plain and self._simple and self._bound is not None and not self._pending:
@@ -363,16 +363,10 @@ class Optimizer:
             watched,
         )
 
-    def _may_stay_undecided(self) -> int:
-        """Of how many steps it may be open whether they were skipped, when a step is taken."""
-        if not self._undecided or self._next_thaw < math.inf:  # what moves depends on the step
-            return 0
-        from fastupdate.cuda import MOST_UNDECIDED
-
-        return MOST_UNDECIDED
-
     def _settle(self, undecided: int = 0) -> None:
         """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
+        if self._next_thaw < math.inf:  # which tensors move depends on the step
+            undecided = 0
         while self._undecided and (len(self._undecided) > undecided or self._undecided[0].ready):
             if self._undecided.pop(0).settle():
                 self._clock[STEPS] -= 1
@@ -385,7 +379,7 @@ class Optimizer:
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        with self._exclusive(self._may_stay_undecided()):
+        with self._exclusive(plan.MOST_UNDECIDED):
             if not hasattr(self._engine, "prepare_replay"):
                 self._place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self._backend.NAME))
             if self._stale or self._scheduled:

@@ -15,7 +15,7 @@ from cases import FIRST_CASES, assert_same_bits, by_rule, random_arrays
 from device_arrays import STREAM, FakeArray
 
 import fastupdate as fu
-from fastupdate import device, schedules
+from fastupdate import device, plan, schedules
 
 SIZES = [5, 1024, 1500]
 OTHER_STREAM = 77
@@ -447,5 +447,6 @@ def test_records_and_rules_of_the_build():
     cuda = sys.modules["fastupdate._cuda"]
     core = pytest.importorskip("fastupdate._core", reason="compares with the CPU module, which this build lacks")
     assert cuda.record_sizes() == core.record_sizes()
+    assert plan.MOST_UNDECIDED == cuda.MAX_ROWS - 1
     assert cuda.rules() == core.rules()
     assert {case.rule for case in FIRST_CASES} <= set(cuda.rules())
