@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -123,6 +124,11 @@ class Outcome {
     totals_->mark(stream);
   }
   bool fetched() const { return decided_; }
+  bool ready() const {
+    if (!decided_) return false;
+    device::Scope scope(device_);
+    return decision_->idle();
+  }
 
   // (norm, clip factor, number of non-finite gradients, skipped); waits for the device.
   py::tuple decision() const {
@@ -162,6 +168,12 @@ struct Wishes {
   bool sums = false, skip_nonfinite = false, monitor = false;
 };
 
+// The next step, once for each number of undecided steps that may have been skipped.
+struct Possible {
+  std::vector<uint32_t> stages;
+  py::array groups;  // Group[row][group]
+};
+
 // A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
 class Plan {
  public:
@@ -174,10 +186,10 @@ class Plan {
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
-        code_{&find_rule(rule).code[flags][kFloat32], &find_rule(rule).code[flags][kFloat64]},
+        variant_(find_rule(rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
         uploaded_(size_t(count_)),
-        staging_(step_bytes() + size_t(count_) * sizeof(Tensor)),
+        staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
         decisions_(sizeof(Decision)),
         all_totals_(size_t(count_) * sizeof(Sums)) {
     records<Group>(groups_, "groups");
@@ -203,35 +215,37 @@ class Plan {
   void update(double scale, uint32_t stages, Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
-    run_update(command(scale, 1, stages, {}), {}, stream, nullptr);
+    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
   }
 
   // The whole fast path: if every array is as expected, updates and returns the number of steps taken, else 0.
   int64_t step(const py::list& params, const py::list& grads, double scale, uint32_t stages, Stream stream) {
     if (adopt(params, grads, 0, stages & kZeroGrads) >= 0) return 0;
     device::Scope scope(device_);
-    run_update(command(scale, 1, stages, {}), {}, stream, nullptr);
+    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
     return std::max<int64_t>(clock_.at(kSteps), 1);
   }
 
   // A step whose gradients the device judges first.
-  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t stages, const Wishes& wishes,
+  std::shared_ptr<Outcome> judged_update(double scale, double sign, Possible& possible, const Wishes& wishes,
                                          Stream stream) {
     touched_ = true;
+    const Rows rows = rows_of(possible);
     device::Scope scope(device_);
     std::shared_ptr<Outcome> outcome = new_outcome(wishes);
-    run_update(command(scale, sign, stages, wishes), wishes, stream, outcome.get());
+    run_update(command(scale, sign, possible, wishes), wishes, rows, stream, outcome.get());
     return outcome;
   }
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
-  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, uint32_t stages, const Wishes& wishes,
+  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, Possible& possible, const Wishes& wishes,
                                           Stream stream) {
+    const Rows rows = rows_of(possible);
     device::Scope scope(device_);
     if (captured_.empty()) throw std::runtime_error("no step of this optimizer was captured");
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
-    upload_step(command(scale, sign, stages, wishes), stream);
+    upload_step(command(scale, sign, possible, wishes), rows, stream);
     advance();
     replayed_ = new_outcome(wishes);
     return replayed_;
@@ -246,10 +260,14 @@ class Plan {
     replayed_.reset();
   }
 
+  // For whoever waits for the sums, to raise.
   void gradient_sums(Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
-    const DeviceSweep sweep = prepared(command(1, 1, 0, {}), stream);
+    if (device::capturing(stream))
+      throw std::runtime_error(
+          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
+    const DeviceSweep sweep = prepared(command(1, 1, 0, {}), own_groups(), stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }
 
@@ -262,7 +280,7 @@ class Plan {
     Command c = command(1, 1, stages, {});
     int64_t* clock = clock_.mutable_data();
     c.first = clock[kMicroBatches] == 0;
-    const DeviceSweep sweep = prepared(c, stream);
+    const DeviceSweep sweep = prepared(c, own_groups(), stream);
     if (blocks_) cuda::engine.accumulate(sweep, {blocks_, stream, false, false});
     ++clock[kMicroBatches];
   }
@@ -280,13 +298,29 @@ class Plan {
   }
 
  private:
+  // The groups that a step may find, as `count` rows.
+  struct Rows {
+    const Group* groups;
+    int64_t count;
+  };
+
+  Rows own_groups() { return {groups(), 1}; }
+
+  Rows rows_of(Possible& possible) {
+    const int64_t count = int64_t(possible.stages.size());
+    const Group* at = records<Group>(possible.groups, "groups");
+    if (count < 1 || count > kMaxRows || possible.groups.size() != count * group_count_)
+      throw std::invalid_argument("groups: one to " + std::to_string(kMaxRows) + " rows of the plan's groups");
+    return {at, count};
+  }
+
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
   Group* groups() { return static_cast<Group*>(groups_.mutable_data()); }
   StepHeader* header() const { return sweep_.step; }
 
-  size_t groups_offset() const { return sizeof(StepHeader); }
-  size_t scalars_offset() const { return groups_offset() + size_t(group_count_) * sizeof(Group); }
-  size_t step_bytes() const { return scalars_offset() + size_t(group_count_) * 2 * kScalarBytes; }
+  size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
+  size_t row_bytes() const { return scalars_offset() + size_t(group_count_) * 2 * kScalarBytes; }
+  size_t step_bytes(int64_t rows) const { return sizeof(StepHeader) + size_t(rows) * row_bytes(); }
 
   // How much there is of everything.
   void measure() {
@@ -311,7 +345,7 @@ class Plan {
 
   void allocate(bool sums) {
     rows_ = new_memory<Tensor>(count_);
-    step_ = new_memory<unsigned char>(int64_t(step_bytes()));
+    step_ = new_memory<unsigned char>(int64_t(step_bytes(kMaxRows)));
     unit_scale_ = new_memory<double>(units_);
     sweep_.tensors = rows_;
     sweep_.count = count_;
@@ -319,8 +353,10 @@ class Plan {
     sweep_.blocks = blocks_;
     sweep_.segment = segment_;
     sweep_.step = reinterpret_cast<StepHeader*>(step_);
-    sweep_.groups = reinterpret_cast<const Group*>(step_ + groups_offset());
-    sweep_.scalars = step_ + scalars_offset();
+    sweep_.rows = step_ + sizeof(StepHeader);
+    sweep_.row_bytes = int64_t(row_bytes());
+    sweep_.scalars_offset = int64_t(scalars_offset());
+    sweep_.skipped = new_memory<int64_t>(kMaxRows);
     sweep_.sums = new_memory<Sums>(sums ? blocks_ : 0);
     sweep_.totals = new_memory<Sums>(count_);
     sweep_.factors = new_memory<double>(count_);
@@ -337,27 +373,36 @@ class Plan {
     c.clip_norm = wishes.clip_norm;
     c.clip_tensor_norm = wishes.clip_tensor_norm;
     c.clip_unit_norm = wishes.clip_unit_norm;
-    c.stages = stages;
+    c.stages[0] = stages;
     c.skip_nonfinite = wishes.skip_nonfinite;
     return c;
   }
 
-  // Writes header, groups and scalars of the next step to `out`.
-  void fill_step(const Command& command, unsigned char* out) {
-    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0}};
-    std::memcpy(out, &header, sizeof header);
-    std::memcpy(out + groups_offset(), groups(), size_t(group_count_) * sizeof(Group));
+  Command command(double scale, double sign, const Possible& possible, const Wishes& wishes) const {
+    Command c = command(scale, sign, 0, wishes);
+    std::copy(possible.stages.begin(), possible.stages.end(), c.stages);
+    c.serial = serial_;
+    c.undecided = int64_t(possible.stages.size()) - 1;
+    return c;
+  }
+
+  // Writes groups and scalars of a step to `out`.
+  void fill_row(const Group* row, unsigned char* out) {
+    std::memcpy(out, row, size_t(group_count_) * sizeof(Group));
     unsigned char* scalars = out + scalars_offset();
     for (int64_t k = 0; k < group_count_; ++k)
       for (int dtype : {kFloat32, kFloat64})
-        code_[dtype]->scalars(groups()[k].hyper, groups()[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
+        variant_.of[dtype].scalars(row[k].hyper, row[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
   }
 
-  void upload_step(const Command& command, Stream stream) {
+  void upload_step(const Command& command, const Rows& rows, Stream stream) {
     std::shared_ptr<Pinned> buffer = staging_.take();
-    fill_step(command, buffer->as());
-    device::copy(step_, buffer->as(), step_bytes(), stream);
+    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
+    std::memcpy(buffer->as(), &header, sizeof header);
+    for (int64_t k = 0; k < rows.count; ++k) fill_row(rows.groups + k * group_count_, buffer->as() + step_bytes(k));
+    device::copy(step_, buffer->as(), step_bytes(rows.count), stream);
     buffer->mark(stream);
+    serial_ += command.skip_nonfinite;
   }
 
   // The device's own copy of a layout. Layouts never change once they are there, so none is ever waited for.
@@ -417,7 +462,7 @@ class Plan {
 
   // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
   // launch of the graph.
-  DeviceSweep prepared(const Command& command, Stream stream) {
+  DeviceSweep prepared(const Command& command, const Rows& rows, Stream stream) {
     DeviceSweep sweep = sweep_;
     if (device::capturing(stream)) {
       sweep.tensors = captured_rows();
@@ -425,7 +470,7 @@ class Plan {
     }
     fetch_replayed(stream);
     upload_rows(stream);
-    upload_step(command, stream);
+    upload_step(command, rows, stream);
     return sweep;
   }
 
@@ -435,17 +480,21 @@ class Plan {
   }
 
   // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
-  void run_update(const Command& command, const Wishes& wishes, Stream stream, Outcome* outcome) {
+  void run_update(const Command& command, const Wishes& wishes, const Rows& rows, Stream stream, Outcome* outcome) {
     const bool capturing = device::capturing(stream);
-    const DeviceSweep sweep = prepared(command, stream);
-    const bool monitor = command.stages & kMonitor;
-    const bool plain = !capturing && direct_ && direct_gradients_ && command.stages == 0;
+    const DeviceSweep sweep = prepared(command, rows, stream);
+    uint32_t stages = 0;  // of any row
+    for (const uint32_t each : command.stages) stages |= each;
+    const bool monitor = stages & kMonitor;
+    const bool plain = !capturing && direct_ && direct_gradients_ && stages == 0;
     const Start start = {blocks_, stream, plain, monitor};
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
     if (outcome && !capturing) outcome->fetch_decision(header(), stream);
-    for (int dtype : {kFloat32, kFloat64})
-      if (has_[dtype]) code_[dtype]->update(sweep, start);
+    if (has_[kFloat32] && has_[kFloat64])
+      variant_.mixed(sweep, start);
+    else if (blocks_)
+      variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
     if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
     if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
     if (!capturing) advance();
@@ -466,8 +515,9 @@ class Plan {
   int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
   bool has_[2] = {};
   bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
+  int64_t serial_ = kMaxRows;                     // of the next step that may be skipped
   bool touched_ = true, fresh_ = true;            // records may have changed; none has been uploaded
-  const DeviceCode* code_[2];
+  const DeviceVariant& variant_;
   Extents extents_;
   std::vector<std::unique_ptr<Memory>> memory_;
   Tensor* rows_ = nullptr;
@@ -568,8 +618,13 @@ void bind_cuda(py::module_& m) {
            }),
            py::kw_only(), py::arg("clip_norm"), py::arg("clip_tensor_norm"), py::arg("clip_unit_norm"), py::arg("sums"),
            py::arg("skip_nonfinite"), py::arg("monitor"));
+  m.attr("MAX_ROWS") = kMaxRows;
+  py::class_<Possible>(m, "Possible", py::module_local())
+      .def(
+          py::init([](std::vector<uint32_t> stages, py::array groups) { return Possible{std::move(stages), groups}; }));
   py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local())
       .def_property_readonly("fetched", &Outcome::fetched)
+      .def_property_readonly("ready", &Outcome::ready)
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
   py::class_<Plan>(m, "Plan", py::module_local())

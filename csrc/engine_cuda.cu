@@ -115,6 +115,12 @@ FASTUPDATE_DEVICE void decide(const DeviceSweep& sweep) {
   decision.skip = command.skip_nonfinite && count;
   decision.factor = decision.skip || command.clip_norm == 0 ? 1 : clip_factor(command.clip_norm, decision.norm);
   decision.scale = command.scale * decision.factor * command.sign;
+  if (!command.skip_nonfinite) return;
+  sweep.skipped[command.serial % kMaxRows] = decision.skip;
+  int64_t row = 0;
+  for (int64_t k = 1; k <= command.undecided; ++k) row += sweep.skipped[(command.serial - k) % kMaxRows];
+  decision.row = row;
+  decision.stages = command.stages[row];
 }
 
 // Sums of the gradients, tensor by tensor; whoever sums a tensor's last segment folds the tensor, and whoever folds the
@@ -189,7 +195,7 @@ FASTUPDATE_DEVICE void accumulate_elements(const Command& command, const Tensor&
     acc.at[j] = command.first ? term : acc.at[j] + term;
   }
   access.store(t.acc, acc);
-  if (command.stages & kZeroGrads) access.template clear_gradient<T>(t);
+  if (command.stages[0] & kZeroGrads) access.template clear_gradient<T>(t);
 }
 
 template <class T>

@@ -67,9 +67,11 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
 
 template <class Rule, class T>
 FASTUPDATE_DEVICE Job<Rule> job_of(const DeviceSweep& sweep, int64_t index, const Tensor& t) {
-  const unsigned char* scalars = sweep.scalars + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
-  return {t, sweep.groups[t.group], *reinterpret_cast<const Rule*>(scalars),
-          sweep.step->decision.scale * (t.scale * sweep.factors[index]), sweep.step->command.stages};
+  const Decision& decision = sweep.step->decision;
+  const unsigned char* row = sweep.rows + decision.row * sweep.row_bytes;
+  const unsigned char* scalars = row + sweep.scalars_offset + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
+  return {t, reinterpret_cast<const Group*>(row)[t.group], *reinterpret_cast<const Rule*>(scalars),
+          decision.scale * (t.scale * sweep.factors[index]), decision.stages};
 }
 
 // A step that was asked for nothing beside the rule, on contiguous arrays. Few registers, for many loads in flight.
@@ -77,7 +79,6 @@ template <class Rule, class T>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, sizeof(T) == 4 ? 4 : 2) plain_update(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
-    if (t.dtype != dtype_of<T>()) return;
     const Job<Rule> job = job_of<Rule, T>(sweep, index, t);
     const int head = head_of<T>(t.p);
     const bool vectors = takes_vectors<T>(t, head);
@@ -88,39 +89,64 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, sizeof(T) == 4 ? 4 : 2) pla
   });
 }
 
+// Blocks `begin` … `end` − 1 of a tensor, with everything that a step may be asked for.
+template <class Rule, class T>
+FASTUPDATE_DEVICE void update_blocks(const DeviceSweep& sweep, int64_t index, const Tensor& t, int64_t begin,
+                                     int64_t end) {
+  const Job<Rule> job = job_of<Rule, T>(sweep, index, t);
+  const int head = t.p_layout ? 0 : head_of<T>(t.p);
+  const bool vectors = takes_vectors<T>(t, head);
+  for (int64_t block = begin; block < end; ++block) {
+    int stalled = 0;
+    visit_block<Anywhere>(t.n, block, vectors, head, [&](auto access) {
+      stalled += update_fully<T>(job, access, std::make_index_sequence<Rule::keeps::count>());
+    });
+    if (job.stages & kMonitor)
+      sum_watched<T>(elements_from(block * kBlock, t.n), t.momentum >= 0, stalled, sweep.sums[t.first_block + block]);
+  }
+}
+
 template <class Rule, class T>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) full_update(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
-    if (t.dtype != dtype_of<T>()) return;
-    const Job<Rule> job = job_of<Rule, T>(sweep, index, t);
-    const int head = t.p_layout ? 0 : head_of<T>(t.p);
-    const bool vectors = takes_vectors<T>(t, head);
-    for (int64_t block = begin; block < end; ++block) {
-      int stalled = 0;
-      visit_block<Anywhere>(t.n, block, vectors, head, [&](auto access) {
-        stalled += update_fully<T>(job, access, std::make_index_sequence<Rule::keeps::count>());
-      });
-      if (job.stages & kMonitor)
-        sum_watched<T>(elements_from(block * kBlock, t.n), t.momentum >= 0, stalled, sweep.sums[t.first_block + block]);
-    }
+    update_blocks<Rule, T>(sweep, index, t, begin, end);
   });
 }
 
-template <template <class, unsigned> class R, class T, unsigned flags>
-struct Compiled {
-  using Rule = R<T, flags>;
+// Both compute types in one launch; lists of one type do not pay for it.
+template <template <class, unsigned> class R, unsigned flags>
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) mixed_update(DeviceSweep sweep) {
+  if (sweep.step->decision.skip) return;
+  walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
+    t.dtype == kFloat32 ? update_blocks<R<float, flags>, float>(sweep, index, t, begin, end)
+                        : update_blocks<R<double, flags>, double>(sweep, index, t, begin, end);
+  });
+}
+
+template <class Rule, class T>
+void start_update(const DeviceSweep& sweep, const Start& how) {
+  if (how.plain)
+    launch(plain_update<Rule, T>, sweep, how, kThreads, 0);
+  else
+    launch(full_update<Rule, T>, sweep, how, kThreads, how.monitor ? sizeof(Watched<T>) : 0);
+}
+
+template <template <class, unsigned> class R, unsigned flags>
+void start_mixed_update(const DeviceSweep& sweep, const Start& how) {
+  launch(mixed_update<R, flags>, sweep, how, kThreads, how.monitor ? sizeof(Watched<double>) : 0);
+}
+
+template <class Rule, class T>
+constexpr DeviceCode code_of() {
   static_assert(Rule::keeps::count <= kMaxStates);
+  return {rule_scalars<Rule>, start_update<Rule, T>};
+}
 
-  static void start(const DeviceSweep& sweep, const Start& how) {
-    if (how.plain)
-      launch(plain_update<Rule, T>, sweep, how, kThreads, 0);
-    else
-      launch(full_update<Rule, T>, sweep, how, kThreads, how.monitor ? sizeof(Watched<T>) : 0);
-  }
-
-  static constexpr DeviceCode code = {rule_scalars<Rule>, start};
-};
+template <template <class, unsigned> class R, unsigned flags>
+constexpr DeviceVariant variant_of() {
+  return {{code_of<R<float, flags>, float>(), code_of<R<double, flags>, double>()}, start_mixed_update<R, flags>};
+}
 
 // A rule under all its flags; `device_entry` is what the registry lists.
 template <template <class, unsigned> class R, class Masks>
@@ -128,7 +154,7 @@ struct Variants;
 
 template <template <class, unsigned> class R, size_t... flags>
 struct Variants<R, std::index_sequence<flags...>> {
-  static constexpr DeviceCode code[][2] = {{Compiled<R, float, flags>::code, Compiled<R, double, flags>::code}...};
+  static constexpr DeviceVariant at[] = {variant_of<R, flags>()...};
 };
 
 template <template <class, unsigned> class R>
@@ -136,7 +162,7 @@ constexpr DeviceRule device_entry(const char* name) {
   using Any = R<float, 0>;
   constexpr size_t variants = size_t(1) << count_names(Any::flag_names);
   return {name, Any::hyper_names, Any::flag_names, Any::state_names,
-          Variants<R, std::make_index_sequence<variants>>::code};
+          Variants<R, std::make_index_sequence<variants>>::at};
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -6,12 +6,17 @@
 
 namespace fastupdate {
 
+// Which step this is depends on how many of the last ones were skipped, and only the device may know that yet. So the
+// host uploads a row of groups and scalars for each number of them.
+constexpr int kMaxRows = 8;
+
 // Uploaded before every step. Limits are 0 where they were not asked for.
 struct Command {
   double scale, sign;  // of the raw gradients: 1 / (loss scale · micro-batches); −1 to maximise
   double clip_norm, clip_tensor_norm, clip_unit_norm;
-  uint32_t stages;
-  uint8_t skip_nonfinite, first, pad[2];  // first: the accumulators are overwritten
+  int64_t serial, undecided;              // of steps that may be skipped; how many before it the host knows nothing of
+  uint32_t stages[kMaxRows];              // by row
+  uint8_t skip_nonfinite, first, pad[6];  // first: the accumulators are overwritten
 };
 
 // What the gradients were found to be, and what follows. The upload holds what is so if nothing is asked of them.
@@ -19,6 +24,8 @@ struct Decision {
   double scale;  // what the update multiplies raw gradients by
   double norm, factor;
   int64_t nonfinite, skip;
+  int64_t row;
+  uint32_t stages, pad;
 };
 
 struct StepHeader {
@@ -35,13 +42,14 @@ struct DeviceSweep {
   int64_t blocks;
   int64_t segment;  // blocks that one thread block sums up before it writes: a power of two
   StepHeader* step;
-  const Group* groups;
-  const unsigned char* scalars;  // [group][dtype][kScalarBytes]
-  Sums* sums;                    // one per block
-  Sums* totals;                  // one per tensor
-  double* factors;               // one per tensor: what clipping its own norm multiplies it by
-  double* weights;               // one per tensor: work space
-  uint32_t* done;                // [tensor] segments summed, and after them the number of tensors; 0 between launches
+  const unsigned char* rows;  // each Group[group], and then scalars [group][dtype][kScalarBytes]
+  int64_t row_bytes, scalars_offset;
+  int64_t* skipped;  // [serial mod kMaxRows] whether that step was
+  Sums* sums;        // one per block
+  Sums* totals;      // one per tensor
+  double* factors;   // one per tensor: what clipping its own norm multiplies it by
+  double* weights;   // one per tensor: work space
+  uint32_t* done;    // [tensor] segments summed, and after them the number of tensors; 0 between launches
 };
 
 using Stream = uint64_t;  // a cudaStream_t
@@ -66,9 +74,15 @@ struct DeviceCode {
   Launch update;
 };
 
+// A rule under one set of flags.
+struct DeviceVariant {
+  DeviceCode of[2];  // [dtype]
+  Launch mixed;      // updates a list of both types
+};
+
 struct DeviceRule {
   const char *name, *hypers, *flags, *states;
-  const DeviceCode (*code)[2];  // [flags][dtype]
+  const DeviceVariant* variants;  // [flags]
 };
 
 struct DeviceEngine {

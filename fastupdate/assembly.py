@@ -143,12 +143,12 @@ class Assembly:
         for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
             item.t = int(t)
 
-    def fill_groups(self, values: Mapping[int, Values]) -> None:
-        """Writes hyperparameters (by id of the group) into the group records."""
+    def fill_groups(self, values: Mapping[int, Values], groups: Records | None = None) -> None:
+        """Writes hyperparameters (by id of the group) into the group records, or into a copy of them."""
         s, rule = self.settings, self.rule
         for k, group in self._group_of_row.items():
             v = dict(values[id(group)])
-            record = self.groups[k]
+            record = (self.groups if groups is None else groups)[k]
             lr = v["lr"] = v["lr"] * v["lr_scale"]
             if s.has_extra_decay(rule):
                 decay, v["weight_decay"] = v["weight_decay"], 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,17 +75,20 @@ class Plan:
         self._native.update(scale, stages, stream)
         self._release(stream)
 
-    def judged_update(self, scale: float, sign: float, stages: int, settings: Settings) -> Any:
-        """A step whose gradients the device judges first; returns what it will have found."""
+    def judged_update(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
+        """A step whose gradients the device judges first; returns what it will have found.
+
+        steps: what the step is if none of the undecided steps before it was skipped, if one was, and so on.
+        """
         stream = self._stream()
-        outcome = self._native.judged_update(scale, sign, stages, wishes(settings), stream)
+        outcome = self._native.judged_update(scale, sign, possible(steps), wishes(settings), stream)
         self._release(stream)
         return outcome
 
-    def prepare_replay(self, scale: float, sign: float, stages: int, settings: Settings) -> Any:
+    def prepare_replay(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
         """Uploads what a captured step reads; returns what it will have found."""
         stream = self._framework.stream(self._device)
-        return self._native.prepare_replay(scale, sign, stages, wishes(settings), stream)
+        return self._native.prepare_replay(scale, sign, possible(steps), wishes(settings), stream)
 
     def fetch_replayed(self) -> None:
         """Queues the way back of what the launch of a captured step has found."""
@@ -118,19 +121,55 @@ def wishes(settings: Settings) -> Any:
     )
 
 
+class PossibleStep(NamedTuple):
+    """What a step does if so many of the steps before it were skipped as its place in a list says."""
+
+    lr: float
+    stages: int
+    groups: Records
+
+
+def possible(steps: list[PossibleStep]) -> Any:
+    """The same for the native module."""
+    return _cuda.Possible([step.stages for step in steps], np.stack([step.groups for step in steps]))
+
+
 class DeviceReport(Report):
     """A report whose figures are fetched when they are first looked at; that waits for the device."""
 
-    def __init__(self, lr: float, taken: int, outcome: Any, engine: Any, settings: Settings, watched: Watched) -> None:
-        self.lr = lr
-        self._taken, self._outcome, self._engine, self._settings, self._watched = (
-            taken, outcome, engine, settings, watched,
-        )  # fmt: skip
+    def __init__(
+        self,
+        taken: int,
+        lrs: list[float],
+        before: list[DeviceReport],
+        outcome: Any,
+        engine: Any,
+        settings: Settings,
+        watched: Watched,
+    ) -> None:
+        self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
+        self._outcome, self._engine, self._settings, self._watched = outcome, engine, settings, watched
 
     @property
     def fetched(self) -> bool:
         """Whether the figures are on their way: not so for a step that was captured."""
         return bool(self._outcome.fetched)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the figures can be looked at without waiting."""
+        return bool(self._outcome.ready)
+
+    @cached_property
+    def _skips_before(self) -> int:
+        """How many of the steps that were undecided at the time were skipped."""
+        count = sum(report.skipped for report in self._before)
+        self._before = []  # or each report would keep all reports before it
+        return count
+
+    def settle(self) -> bool:
+        """Whether the step was skipped; waits for the device, and lets go of the reports before it."""
+        return self._skips_before >= 0 and self.skipped
 
     @cached_property
     def _decision(self) -> tuple[float, float, int, bool]:
@@ -140,8 +179,12 @@ class DeviceReport(Report):
         return decision
 
     @property
+    def lr(self) -> float:  # type: ignore[override]
+        return self._lrs[self._skips_before]
+
+    @property
     def step(self) -> int:  # type: ignore[override]
-        return self._taken - self.skipped
+        return self._taken - self._skips_before - self.skipped
 
     @property
     def grad_norm(self) -> float | None:  # type: ignore[override]

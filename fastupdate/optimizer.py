@@ -52,7 +52,7 @@ class Optimizer:
         self._tree = params
         self._items = make_items(self.rule.name, params)
         self._backend = choose(self.rule, self._settings.backend, self._items[0].array)
-        self._undecided: Any = None  # the report of a step of which only the device knows whether it was skipped
+        self._undecided: list[Any] = []  # reports of steps of which only the device knows whether they were skipped
         self.groups: list[Group] = []
         self._stale = True  # a hyperparameter was set since the last step
         self._changes = False  # some of what hyperparameters decide changes from step to step
@@ -135,7 +135,7 @@ class Optimizer:
 
     def _evaluate(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
-        step = self.step_count
+        step = int(self._clock[STEPS])
         if step >= self._next_thaw:
             self._assembly.keep_times()
             self._replan()
@@ -233,18 +233,22 @@ class Optimizer:
         for item in moved:
             item.array = border.like(border.parameter(item.source, item.place), item.array, item.place)
         if moved:
+            self._settle()
             self._assembly.keep_times()
             self._assemble()
             self._evaluate()
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def _exclusive(self) -> threading.Lock:
-        """The lock to hold during a call; to be taken by `with`, lest Ctrl-C come between taking and freeing."""
+    def _exclusive(self, undecided: int = 0) -> threading.Lock:
+        """The lock to hold during a call; to be taken by `with`, lest Ctrl-C come between taking and freeing.
+
+        undecided: of how many steps it may stay open whether the device has skipped them
+        """
         if self._lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
-        if self._undecided is not None:
-            self._settle()
+        if self._undecided:
+            self._settle(undecided)
         return self._lock
 
     def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
@@ -261,7 +265,7 @@ class Optimizer:
             if taken:
                 self.report = report = Report(taken, self._lr)
                 return report
-        with self._exclusive():
+        with self._exclusive(plan.MOST_UNDECIDED):
             if self._stale or self._scheduled:
                 self._evaluate()
             if plain and self._simple and self._bound is not None and not self._pending:
@@ -317,29 +321,57 @@ class Optimizer:
             self._engine.fold(self._assembly.totals)
             raise_nonfinite(self._assembly)
         engine: Any = self._engine
-        outcome = engine.judged_update(scale, self._sign, stages, self._settings)
+        steps = self._possible_steps(stages)
+        outcome = engine.judged_update(scale, self._sign, steps, self._settings)
         self._pending = False
-        return self._device_report(outcome, unclipped)
+        report: Any = self._device_report(outcome, steps, unclipped)
+        if self._settings.nonfinite == "skip" and report.fetched:
+            self._undecided.append(report)
+        return report  # type: ignore[no-any-return]
 
-    def _device_report(self, outcome: Any, unclipped: NDArray[np.float64]) -> Report:
+    def _possible_steps(self, stages: int) -> list[Any]:
+        """What the next step is if none of the undecided steps was skipped, if one was, and so on."""
+        from fastupdate.cuda import PossibleStep
+
+        a, dropped = self._assembly, self._stages & ~stages
+        steps = [PossibleStep(self._lr, stages, a.groups.copy())]
+        for skipped in range(1, len(self._undecided) + 1):
+            groups = a.groups.copy()
+            groups["t"] -= skipped
+            if self._scheduled:
+                step = int(self._clock[STEPS]) - skipped
+                values = {id(group): group.at(step) for group in self.groups}
+                a.fill_groups(values, groups)
+                steps.append(PossibleStep(values[id(self.groups[0])]["lr"], a.stages(values, step) & ~dropped, groups))
+            else:
+                steps.append(PossibleStep(self._lr, stages, groups))
+        return steps
+
+    def _device_report(self, outcome: Any, steps: list[Any], unclipped: NDArray[np.float64]) -> Report:
         from fastupdate import cuda
 
         a = self._assembly
         names = [item.name for item in a.items]
         watched = cuda.Watched(names, a.tensors, unclipped, self._sign * self.rule.momentum_sign)
-        taken = int(self._clock[STEPS])
-        report = cuda.DeviceReport(self._lr, taken, outcome, self._engine, self._settings, watched)
-        if self._settings.nonfinite == "skip" and report.fetched:
-            self._undecided = report
-        return report
+        return cuda.DeviceReport(
+            int(self._clock[STEPS]),
+            [step.lr for step in steps],
+            self._undecided[:],
+            outcome,
+            self._engine,
+            self._settings,
+            watched,
+        )
 
-    def _settle(self) -> None:
-        """Takes back the count of a step that the device has skipped; waits until it is known."""
-        report, self._undecided = self._undecided, None
-        if report is not None and report.skipped:
-            self._clock[STEPS] -= 1
-            self._assembly.groups["t"] -= 1
-            self._stale = True
+    def _settle(self, undecided: int = 0) -> None:
+        """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
+        if self._next_thaw < math.inf:  # which tensors move depends on the step
+            undecided = 0
+        while self._undecided and (len(self._undecided) > undecided or self._undecided[0].ready):
+            if self._undecided.pop(0).settle():
+                self._clock[STEPS] -= 1
+                self._assembly.groups["t"] -= 1
+                self._stale = True
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:
         """Makes a step that was captured in a CUDA graph the next one; to be called before each launch of the graph.
@@ -347,17 +379,18 @@ class Optimizer:
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        with self._exclusive():
+        with self._exclusive(plan.MOST_UNDECIDED):
             if not hasattr(self._engine, "prepare_replay"):
                 self._place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self._backend.NAME))
             if self._stale or self._scheduled:
                 self._evaluate()
             scale = self._scale(loss_scale)
             engine: Any = self._engine
-            outcome = engine.prepare_replay(scale, self._sign, self._stages, self._settings)
-            self.report = self._device_report(outcome, scale * self._assembly.tensors["scale"])
+            steps = self._possible_steps(self._stages)
+            outcome = engine.prepare_replay(scale, self._sign, steps, self._settings)
+            self.report = self._device_report(outcome, steps, scale * self._assembly.tensors["scale"])
             if self._settings.nonfinite == "skip":
-                self._undecided = self.report
+                self._undecided.append(self.report)
             return self.report
 
     def _scale(self, loss_scale: float) -> float:
@@ -422,7 +455,7 @@ class Optimizer:
     @property
     def step_count(self) -> int:
         """Steps taken."""
-        if self._undecided is not None:
+        if self._undecided:
             self._settle()
         return int(self._clock[STEPS])
 

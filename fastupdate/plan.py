@@ -12,6 +12,7 @@ LANES = 32
 MAX_STATES = 4
 MAX_HYPERS = 16
 MAX_DIMS = 64
+MOST_UNDECIDED = 7  # steps under way on a device of which it is not known whether they were skipped (sweep_cuda.h)
 
 DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 SHADOW_DTYPES = {"float16": 2, "bfloat16": 3}

@@ -182,7 +182,7 @@ class Copy:
         shutil.copy(root / "scripts/first_on_path.py", root / "sitecustomize.py")
         pybind11 = self.run([sys.executable, "-m", "pybind11", "--cmakedir"]).stdout.strip()
         self.run(["cmake", "-S", ".", "-B", "tree", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
-                  f"-Dpybind11_DIR={pybind11}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"])  # fmt: skip
+                  f"-Dpybind11_DIR={pybind11}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DFASTUPDATE_CUDA=OFF"])  # fmt: skip
 
     def run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {

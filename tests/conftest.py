@@ -11,9 +11,6 @@ from hypothesis import HealthCheck, Phase, settings
 
 from fastupdate import threads
 
-# The CUDA engine is being brought up: its tests build it for the host, which takes minutes.
-collect_ignore_glob = [] if os.environ.get("FASTUPDATE_TEST_CUDA") else ["test_cuda_*.py"]
-
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minutes and says little here
 settings.register_profile("default", deadline=None, database=None, phases=PHASES, suppress_health_check=SLOW)

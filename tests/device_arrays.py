@@ -26,6 +26,13 @@ BUILD = HERE.parent / "build" / "cuda_shim"
 NAMES = ("_cuda", "cuda")  # what is replaced, and what has taken hold of it
 
 
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the tests' modules on its path, whatever else is there."""
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
 def build(folder: Path) -> Path:
     """Compiles the kernels for the host; returns the module's file. What has not changed is not compiled again."""
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool) is None]

@@ -1,13 +1,14 @@
 """numba-cuda's simulator in the place of a device: fastupdate.numba_cuda_driver on host memory, and arrays there.
 
-`install` must run in a process that was started with NUMBA_ENABLE_CUDASIM=1. As a script it runs the cases of
-tests/test_numba_cuda.py and writes what they leave behind to a file, for that process to compare.
+`install` must run in a process that was started with NUMBA_ENABLE_CUDASIM=1. As a script (FILE FIRST STEP) it does the
+runs of tests/test_numba_cuda.py from FIRST on, each STEP-th, and writes what they leave behind to a file.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -73,14 +74,25 @@ def device_of(_address: int) -> int:
     return 0
 
 
+def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
+    """The simulator's own looks for the array and then makes it: two threads may get one each. A kernel has but one."""
+    with _sharing:
+        return self._allocations.setdefault(shape, np.full(shape, np.nan, dtype))
+
+
+_sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
 DRIVER = (load, store, float_bits, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait, device_of)
 
 
 def install() -> None:
     """Makes fastupdate run device arrays in the simulator, as if there were no native CUDA module."""
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
     import fastupdate
     from fastupdate import backends
+
+    FakeCUDAShared.array = shared_array
 
     driver = ModuleType("fastupdate.numba_cuda_driver")
     for each in DRIVER:
@@ -101,13 +113,14 @@ class SimulatedArray:
         return {**self.values.__array_interface__, "stream": self.stream, "version": 3}
 
 
-def main(path: Path) -> None:
+def main(path: Path, first: int, step: int) -> None:
     install()
     warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy's arithmetic in the simulator's threads
+    sys.setswitchinterval(1e-4)  # the simulator's threads are short, and polled for
     import test_numba_cuda
 
-    np.savez(path, **test_numba_cuda.all_outcomes(SimulatedArray, "numba-cuda"))
+    np.savez(path, **test_numba_cuda.outcomes(test_numba_cuda.RUNS[first::step], SimulatedArray, "numba-cuda"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -126,12 +126,12 @@ def test_any_order_and_grid(options, resident, schedule, shim):
     assert_same(run(case, np.float32, OPTIONS[options], FakeArray), on_the_cpu(case, np.float32, options))
 
 
+@by_rule
 @by_dtype
 @pytest.mark.parametrize("offset", range(1, 4))
 @pytest.mark.parametrize("which", ["params", "grads", "both"])
-def test_arrays_off_a_16_byte_boundary(which, offset, dtype):
+def test_arrays_off_a_16_byte_boundary(which, offset, dtype, case):
     """Heads are peeled where all arrays share one, and misaligned arrays are read element by element."""
-    case = FIRST_CASES[0]
     moved = offset * np.dtype(dtype).itemsize
     count = [0]
 
@@ -143,6 +143,23 @@ def test_arrays_off_a_16_byte_boundary(which, offset, dtype):
     options = {"nonfinite": "skip", "zero_grads": True}
     expected = run(case, dtype, options, lambda a: np.array(a, order="K"))
     assert_same(run(case, dtype, options, wrap), expected)
+
+
+@by_dtype
+@pytest.mark.parametrize("options", ["plain", "copies"])
+@pytest.mark.parametrize("offsets", [(0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 3)], ids=str)
+def test_states_off_a_16_byte_boundary(offsets, options, dtype):
+    """Of weight, first and second moment."""
+    (params, *steps), size = problem(dtype), np.dtype(dtype).itemsize
+
+    def make(wrap: Any) -> Any:
+        p, m, v = ([wrap(np.array(a, order="C"), k) for a in arrays] for arrays, k in zip(lists, offsets, strict=True))
+        return fu.AdamW(p, state={"m": m, "v": v}, **OPTIONS[options])
+
+    lists = [params, steps[0], [a * a for a in steps[1]]]
+    host, there = make(lambda a, _: a), make(lambda a, offset: FakeArray(a, offset * size))
+    host.step([np.array(g) for g in steps[2]]), there.step([FakeArray(g) for g in steps[2]])
+    assert_same_arrays(there, host)
 
 
 @by_case
@@ -177,18 +194,28 @@ def test_accumulated_samples(case, dtype):
 
 
 @by_rule
-def test_lists_of_both_dtypes(case):
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 2.0, "monitor": True}], ids=["plain", "norms"])
+def test_lists_of_both_dtypes(options, case, shim):
+    """Which are updated by one launch too; norms and the folding of statistics take another each."""
     mixed = [problem(np.float32), problem(np.float64)]
     params, *steps = [[a for pair in zip(*lists, strict=True) for a in pair] for lists in zip(*mixed, strict=True)]
-    options = {"clip_norm": 2.0, "monitor": True}
     host = case.make([np.array(a) for a in params], **options)
     there = case.make([FakeArray(a) for a in params], **options)
     for step in steps:
-        assert report_of(there.step([FakeArray(g) for g in step])) == report_of(host.step([np.array(g) for g in step]))
+        before = shim.launches()
+        actual = there.step([FakeArray(g) for g in step])
+        assert shim.launches() - before == 1 + len(options)
+        assert report_of(actual) == report_of(host.step([np.array(g) for g in step]))
     assert_same_arrays(there, host)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [0, 5, 0], [3] * 500, [200_000], [1024] * 70 + [1]], ids=str)
+LISTS = {
+    "none": [], "nothing": [0], "empty ones around": [0, 5, 0], "many": [3] * 500, "large": [200_000],
+    "whole blocks": [1024] * 70 + [1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", LISTS.values(), ids=LISTS)
 def test_list_shapes(sizes, shim):
     """One launch for the norms and one for the update, however long the list."""
     case, options = FIRST_CASES[0], {"clip_norm": 1.0}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import device_arrays
 import pytest
-from device_arrays import BUILD, CSRC, HERE, SHIM
+from device_arrays import BUILD, CSRC, SHIM
 
 RULE = "adam"
 # file, text, what it becomes, order of the threads (cuda_shim/device_shim.cpp) that shows it
@@ -51,18 +52,34 @@ CHECK = """if True:
 """
 
 
+# One rule in one compute type: a fifth of the kernels, and fewer still, of a build of it.
+SOURCE = f"""
+#include "rule_cuda.cuh"
+#include "rules/{RULE}.h"
+namespace fastupdate::cuda {{
+using Rule = {RULE}<float, 0>;
+constexpr DeviceCode code = code_of<Rule, float>();
+constexpr DeviceVariant variant = {{{{code, code}}, code.update}};
+extern const DeviceRule {RULE}_entry;
+const DeviceRule {RULE}_entry = {{"{RULE}", Rule::hyper_names, Rule::flag_names, Rule::state_names, &variant}};
+}}
+"""
+ENGINE = "engine_cuda.cu"
+INCLUDED_BY = {"engine_cuda.cu": [ENGINE], "engine_cuda.cuh": [RULE]}  # the others by both
+
+
 def compile_mutant(folder: Path, file: str, old: str, new: str) -> Path:
     """The stand-in with one text of the kernels replaced; only what that text is part of is compiled."""
     csrc = Path(shutil.copytree(CSRC, folder / "csrc"))
     text = (csrc / file).read_text()
     assert text.count(old) == 1, f"{file} no longer holds {old!r} once"
     (csrc / file).write_text(text.replace(old, new))
-    (folder / f"{RULE}.cu").write_text((csrc / "rule_cuda.cu.in").read_text().replace("@RULE@", RULE))
+    (csrc / RULE).write_text(SOURCE)
     mutated = []
-    for source in (folder / f"{RULE}.cu", csrc / "engine_cuda.cu"):
-        mutated.append(folder / f"{source.name}.o")
+    for source in INCLUDED_BY.get(file, [ENGINE, RULE]):
+        mutated.append(folder / f"{source.removesuffix('.cu')}.cu.o")
         include = [f"-I{path}" for path in (csrc, SHIM, BUILD / "generated")]
-        run(["c++", *FLAGS, "-DFASTUPDATE_TARGET=cuda", *include, "-xc++", "-c", source, "-o", mutated[-1]])
+        run(["c++", *FLAGS, "-DFASTUPDATE_TARGET=cuda", *include, "-xc++", "-c", csrc / source, "-o", mutated[-1]])
     others = [o for o in BUILD.rglob("*.o") if o.name not in {m.name for m in mutated}]
     module = folder / "_cuda.so"
     run(["c++", "-shared", *mutated, *others, "-o", module])
@@ -74,13 +91,22 @@ def run(command: list[object]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_show(fault, tmp_path):
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[subprocess.CompletedProcess[str]]]:
+    """What each fault leads to, found out side by side."""
     device_arrays.build(BUILD)
-    file, old, new, schedule = FAULTS[fault]
-    module = compile_mutant(tmp_path, file, old, new)
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK, str(module), str(schedule)],
-        capture_output=True, text=True, check=False, cwd=HERE,
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("mutants")
+
+    def outcome(fault: str) -> subprocess.CompletedProcess[str]:
+        file, old, new, schedule = FAULTS[fault]
+        module = compile_mutant(folder / fault.replace(" ", "_"), file, old, new)
+        return device_arrays.run_python("-c", CHECK, str(module), str(schedule))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {fault: pool.submit(outcome, fault) for fault in FAULTS}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_show(fault, outcomes):
+    done = outcomes[fault].result()
     assert ("same" in done.stdout) == (fault == "none"), done.stderr

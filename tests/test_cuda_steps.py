@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
-import subprocess
 import sys
+import weakref
 from typing import Any
 
 import device_arrays
@@ -15,7 +15,7 @@ from cases import FIRST_CASES, assert_same_bits, by_rule, random_arrays
 from device_arrays import STREAM, FakeArray
 
 import fastupdate as fu
-from fastupdate import device, schedules
+from fastupdate import device, plan, schedules
 
 SIZES = [5, 1024, 1500]
 OTHER_STREAM = 77
@@ -64,9 +64,9 @@ def assert_alike(host: Any, there: Any) -> None:
 POISONED = [1, 2, 4]  # steps whose gradients hold a NaN
 
 
-def poisoned(k: int) -> list[np.ndarray]:
+def poisoned(k: int, which: list[int] = POISONED) -> list[np.ndarray]:
     arrays = grads(k)
-    if k in POISONED:
+    if k in which:
         arrays[1][7] = np.nan
     return arrays
 
@@ -113,6 +113,38 @@ def test_skipped_steps_do_not_count():
     for expected, actual in reports:
         assert (actual.step, actual.lr, actual.nonfinite) == (expected.step, expected.lr, expected.nonfinite)
     assert_alike(host, there)
+
+
+@pytest.mark.parametrize("lr", [0.01, schedules.cosine(0.1, 20)], ids=["constant", "scheduled"])
+def test_skipped_steps_are_not_waited_for(lr, shim):
+    """Which step it is, only the device knows: seven may be under way before one is waited for."""
+    gc.collect()
+    options = {"nonfinite": "skip", "clip_norm": 1.0, "lookahead": (3, 0.5), "monitor": True, "decay": "independent"}
+    host, there = pair(lr=lr, **options)
+    gradients = [poisoned(k, [0, 2, 8]) for k in range(12)]
+    device_grads = [on_device(g) for g in gradients]
+    shim.synchronize(STREAM)
+    pairs, waiting = [], 0
+    for k in range(12):
+        pairs.append((host.step(gradients[k]), there.step(device_grads[k])))
+        assert (shim.pending(STREAM) > waiting) == (k != 8)
+        waiting = shim.pending(STREAM)
+    assert len(there._undecided) == 4
+    for expected, actual in reversed(pairs):
+        assert repr(actual) == repr(expected)
+    assert_alike(host, there)
+    assert there.step_count == 9
+
+
+def test_reports_let_go_of_earlier_ones():
+    _, there = pair(nonfinite="skip")
+    reports = [there.step(on_device(poisoned(k))) for k in range(3)]
+    first = weakref.ref(reports[0])
+    assert there.step_count == 1
+    assert [report.step for report in reports] == [1, 1, 1]
+    del reports[0]
+    gc.collect()
+    assert first() is None
 
 
 def test_raise_names_the_tensor_and_changes_nothing():
@@ -210,6 +242,30 @@ def test_a_captured_step_replays(options, warm, shim):
     assert_alike(host, there)
 
 
+def test_captured_steps_are_not_waited_for(shim):
+    """Nor for whether those before were skipped."""
+    gc.collect()
+    options = {"nonfinite": "skip", "lookahead": (3, 0.5), "lr": schedules.cosine(0.1, 20)}
+    host, there = pair(**options)
+    gradients = [poisoned(k, [0, 2]) for k in range(6)]
+    buffers, sources = on_device(grads()), [on_device(g) for g in gradients]
+    shim.begin_capture(STREAM)
+    there.step(buffers)
+    graph = shim.end_capture(STREAM)
+    shim.synchronize(STREAM)
+    pairs, waiting = [], 0
+    for k in range(6):
+        for buffer, source in zip(buffers, sources[k], strict=True):
+            shim.enqueue_copy(buffer.address, source.address, buffer.dtype.itemsize * buffer.shape[0], STREAM)
+        pairs.append((host.step(gradients[k]), there.before_replay()))
+        graph(STREAM)
+        assert shim.pending(STREAM) > waiting
+        waiting = shim.pending(STREAM)
+    for expected, actual in pairs:
+        assert repr(actual) == repr(expected)
+    assert_alike(host, there)
+
+
 def test_what_cannot_be_captured(shim):
     host, there = pair()
     with pytest.raises(TypeError, match="before_replay: expected a step on the backend 'cuda'"):
@@ -226,6 +282,13 @@ def test_what_cannot_be_captured(shim):
         shim.end_capture(STREAM)
     assert report.skipped is False
     assert there.step_count == 0
+    raising = fu.SGD(on_device(params()), nonfinite="raise")
+    shim.begin_capture(STREAM)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            raising.step(gradients)
+    finally:
+        shim.end_capture(STREAM)
 
 
 # -- arrays -----------------------------------------------------------------------------------------------------------
@@ -376,9 +439,7 @@ def test_no_framework_is_imported():
             fu.SGD([p]).step([g])
         assert not {"cupy", "torch"} & set(sys.modules)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=device_arrays.HERE
-    )
+    done = device_arrays.run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -386,5 +447,6 @@ def test_records_and_rules_of_the_build():
     cuda = sys.modules["fastupdate._cuda"]
     core = pytest.importorskip("fastupdate._core", reason="compares with the CPU module, which this build lacks")
     assert cuda.record_sizes() == core.record_sizes()
+    assert plan.MOST_UNDECIDED == cuda.MAX_ROWS - 1
     assert cuda.rules() == core.rules()
     assert {case.rule for case in FIRST_CASES} <= set(cuda.rules())

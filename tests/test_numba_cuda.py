@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -122,9 +123,9 @@ def outcome(run: Run, place: Callable[[np.ndarray], Any], backend: str | None) -
     return left
 
 
-def all_outcomes(place: Callable[[np.ndarray], Any], backend: str) -> dict[str, Any]:
-    """The outcomes of all runs, keyed by run and array: what the process with the simulator hands over."""
-    return {f"{run}/{name}": a for run in RUNS for name, a in outcome(run, place, backend).items()}
+def outcomes(runs: list[Run], place: Callable[[np.ndarray], Any], backend: str) -> dict[str, Any]:
+    """The outcomes of several runs, keyed by run and array: what a process with the simulator hands over."""
+    return {f"{run}/{name}": a for run in runs for name, a in outcome(run, place, backend).items()}
 
 
 def in_simulator(arguments: list[str]) -> str:
@@ -138,12 +139,17 @@ def in_simulator(arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What the simulator leaves behind in all runs."""
+    """What the simulator leaves behind in all runs, a process for each processor having done its share of them."""
     peer("numba_cuda")
-    path = tmp_path_factory.mktemp("simulated") / "outcomes.npz"
-    in_simulator([str(HERE / "simulated_cuda.py"), str(path)])
-    with np.load(path) as found:
-        return dict(found)
+    folder, share = tmp_path_factory.mktemp("simulated"), os.cpu_count() or 1
+    script, paths = str(HERE / "simulated_cuda.py"), [folder / f"{k}.npz" for k in range(share)]
+    with ThreadPoolExecutor(share) as pool:
+        list(pool.map(lambda k: in_simulator([script, str(paths[k]), str(k), str(share)]), range(share)))
+    found = {}
+    for path in paths:
+        with np.load(path) as part:
+            found.update(part)
+    return found
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)

@@ -232,12 +232,12 @@ def build_commands() -> list[str]:
 @pytest.fixture(scope="module")
 def objects() -> dict[str, list[Path]]:
     """The object files of the latest build, by target."""
-    builds = sorted(ROOT.glob("build/*/build.ninja"), key=lambda path: path.stat().st_mtime)
+    builds = sorted(ROOT.glob("build/*/CMakeFiles/_core.dir"), key=lambda path: path.stat().st_mtime)
     if not builds or not shutil.which("objdump"):
         pytest.skip("needs a build tree in build/ and objdump: an installed module has no symbols to tell levels apart")
     found: dict[str, list[Path]] = {}
-    for path in (builds[-1].parent / "CMakeFiles").rglob("*.o"):
-        target = path.relative_to(builds[-1].parent / "CMakeFiles").parts[0].removesuffix(".dir")
+    for path in builds[-1].parent.rglob("*.o"):
+        target = path.relative_to(builds[-1].parent).parts[0].removesuffix(".dir")
         found.setdefault(target, []).append(path)
     return found
 

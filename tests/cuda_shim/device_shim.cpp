@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -21,11 +22,12 @@ namespace fastupdate::shim {
 namespace {
 
 constexpr int kMaxThreads = 1024, kWarp = 32;
-constexpr size_t kStack = 1 << 16;
+constexpr size_t kStack = (1 << 16) + 5 * 64;  // no power of two, or all stacks would want the same lines of the cache
 
 enum class State { ready, at_barrier, at_exchange, finished };
 
-// One thread block: its threads take turns, each until it must wait for others.
+// One thread block: its threads take turns, each until it must wait for others. A thread that has finished waits for
+// the next thread block, so that contexts are made once: that takes system calls, and jumps do not.
 struct ThreadBlock {
   Kernel run;
   const void* argument;
@@ -33,24 +35,18 @@ struct ThreadBlock {
   int64_t index, grid;
   int current = 0;
   State state[kMaxThreads];
-  uint64_t given[kMaxThreads];
-  bool started[kMaxThreads];
-  ucontext_t context[kMaxThreads];  // where a thread starts; from then on jumps are cheaper
+  uint64_t given[2][kMaxThreads];  // to the exchanges of a warp, which use them in turn
+  bool turn[kMaxThreads];
+  bool started[kMaxThreads] = {};
   jmp_buf resumption[kMaxThreads], scheduler;
   std::vector<unsigned char> shared;
 };
 
 ThreadBlock block;
-std::vector<unsigned char> stacks;
+std::unique_ptr<unsigned char[]> stacks;
 int schedule = 0;      // 0: threads in order; 1: in reverse; else a seed
 int64_t resident = 3;  // thread blocks that the "device" holds at once
 std::string failure;   // of a kernel
-
-void enter() {
-  block.run(block.argument);
-  block.state[block.current] = State::finished;
-  _longjmp(block.scheduler, 1);
-}
 
 void yield(State state) {
   const int me = block.current;
@@ -58,12 +54,28 @@ void yield(State state) {
   if (!_setjmp(block.resumption[me])) _longjmp(block.scheduler, 1);
 }
 
+void enter() {
+  for (;;) {
+    block.run(block.argument);
+    yield(State::finished);
+  }
+}
+
+void start(int k) {
+  block.started[k] = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack = {&stacks[size_t(k) * kStack], 0, kStack};
+  makecontext(&context, enter, 0);
+  setcontext(&context);
+}
+
 // Lets a thread run until it must wait.
 void resume(int k) {
   block.current = k;
   if (_setjmp(block.scheduler)) return;
-  if (std::exchange(block.started[k], true)) _longjmp(block.resumption[k], 1);
-  setcontext(&block.context[k]);
+  if (block.started[k]) _longjmp(block.resumption[k], 1);
+  start(k);
 }
 
 std::vector<int> order() {
@@ -87,17 +99,10 @@ bool release_waiting() {
   return any;
 }
 
-void run_block() {
+void run_block(const std::vector<int>& turns) {
   std::memset(block.shared.data(), 0xff, block.shared.size());  // garbage: NaN, −1
-  for (int k = 0; k < block.threads; ++k) {
-    block.state[k] = State::ready;
-    block.started[k] = false;
-    getcontext(&block.context[k]);
-    block.context[k].uc_stack = {&stacks[size_t(k) * kStack], 0, kStack};
-    block.context[k].uc_link = nullptr;
-    makecontext(&block.context[k], enter, 0);
-  }
-  const std::vector<int> turns = order();
+  std::fill_n(block.state, block.threads, State::ready);
+  std::fill_n(block.turn, block.threads, false);
   for (bool going = true; going;) {
     going = false;
     for (int k : turns)
@@ -108,7 +113,10 @@ void run_block() {
     going |= release_waiting();
   }
   for (int k = 0; k < block.threads; ++k)
-    if (block.state[k] != State::finished) failure = "threads of a block wait for others that have gone another way";
+    if (block.state[k] != State::finished) {
+      failure = "threads of a block wait for others that have gone another way";
+      block.started[k] = false;  // its stack is given up
+    }
 }
 
 }  // namespace
@@ -122,11 +130,11 @@ unsigned char* shared_memory() { return block.shared.data(); }
 
 uint64_t exchange(uint64_t x, int distance) {
   const int me = block.current;
-  block.given[me] = x;
+  uint64_t* given = block.given[block.turn[me]];
+  block.turn[me] = !block.turn[me];  // a lane can be one exchange ahead of its warp
+  given[me] = x;
   yield(State::at_exchange);
-  const uint64_t taken = me % kWarp + distance < kWarp ? block.given[me + distance] : x;
-  yield(State::at_exchange);  // before anybody gives the next
-  return taken;
+  return me % kWarp + distance < kWarp ? given[me + distance] : x;
 }
 
 }  // namespace fastupdate::shim
@@ -155,40 +163,59 @@ void give(Stream stream, Work work) {
     streams[stream].push_back(std::move(work));
 }
 
-// Device memory, which the host may touch only while the "device" is at work. Behind each piece are bytes that nobody
-// may write. Space is used again when all is free.
+// Device memory is mapped twice: where arrays have their addresses, it can be touched only while a kernel runs; copies
+// go through the other one. Behind each piece are bytes that nobody may write.
 constexpr size_t kReserved = size_t(1) << 36, kAlignment = 256, kGuard = 64;
 constexpr int kUntouched = 0xa5;
-unsigned char* arena = nullptr;
-size_t used = 0;
-std::map<void*, size_t> pieces;
-int working = 0;
+unsigned char *arena = nullptr, *back_door = nullptr;
+std::map<unsigned char*, size_t> pieces;
+
+void reserve_memory() {
+  const int file = memfd_create("device memory", 0);
+  if (file < 0 || ftruncate(file, off_t(kReserved)) != 0) throw std::bad_alloc();
+  void* there = mmap(nullptr, kReserved, PROT_NONE, MAP_SHARED | MAP_NORESERVE, file, 0);
+  void* open = mmap(nullptr, kReserved, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+  close(file);
+  if (there == MAP_FAILED || open == MAP_FAILED) throw std::bad_alloc();
+  arena = static_cast<unsigned char*>(there);
+  back_door = static_cast<unsigned char*>(open);
+}
+
+// Where the host reaches an address of the device; host addresses stay as they are.
+unsigned char* reach(const void* address) {
+  auto* at = static_cast<unsigned char*>(const_cast<void*>(address));
+  return at >= arena && at < arena + kReserved ? back_door + (at - arena) : at;
+}
+
+size_t room_for(size_t bytes) { return (bytes + kGuard + kAlignment - 1) / kAlignment * kAlignment; }
+
+// The first gap that is large enough, so that little memory is opened and closed.
+unsigned char* find_gap(size_t room) {
+  unsigned char* end = arena;
+  for (const auto& [memory, bytes] : pieces) {
+    if (size_t(memory - end) >= room) break;
+    end = memory + room_for(bytes);
+  }
+  if (end + room > arena + kReserved) throw std::bad_alloc();
+  return end;
+}
 
 void open_memory(bool open) {
-  if (used) mprotect(arena, (used + 4095) / 4096 * 4096, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  if (pieces.empty()) return;
+  const auto& [last, bytes] = *pieces.rbegin();
+  const size_t used = size_t(last - arena) + room_for(bytes);
+  mprotect(arena, (used + 4095) / 4096 * 4096, open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 void check_guards() {
+  static const std::vector<unsigned char> untouched(kGuard, kUntouched);
   for (const auto& [memory, bytes] : pieces)
-    for (size_t k = 0; k < kGuard; ++k)
-      if (static_cast<unsigned char*>(memory)[bytes + k] != kUntouched)
-        shim::failure = "written past the end of an array";
+    if (std::memcmp(reach(memory) + bytes, untouched.data(), kGuard) != 0)
+      shim::failure = "written past the end of an array";
 }
-
-struct AtWork {
-  AtWork() {
-    if (working++ == 0) open_memory(true);
-  }
-  ~AtWork() {
-    if (working == 1) check_guards();
-    if (--working == 0) open_memory(false);
-  }
-};
 
 void drain(Stream stream) {
   Queue& queue = streams[stream];
-  if (queue.empty()) return;
-  const AtWork at_work;
   while (!queue.empty()) {
     Work work = std::move(queue.front());
     queue.pop_front();
@@ -222,24 +249,16 @@ Scope::~Scope() = default;
 
 void* allocate(size_t bytes) {
   if (bytes == 0) return nullptr;
-  if (!arena) {
-    void* there = mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (there == MAP_FAILED) throw std::bad_alloc();
-    arena = static_cast<unsigned char*>(there);
-  }
-  void* memory = arena + used;
-  used += (bytes + kGuard + kAlignment - 1) / kAlignment * kAlignment;
-  if (used > kReserved) throw std::bad_alloc();
-  const AtWork at_work;
-  std::memset(memory, 0, bytes);
-  std::memset(static_cast<unsigned char*>(memory) + bytes, kUntouched, kGuard);
+  if (!arena) reserve_memory();
+  unsigned char* memory = find_gap(room_for(bytes));
   pieces[memory] = bytes;
+  std::memset(reach(memory), 0, bytes);
+  std::memset(reach(memory) + bytes, kUntouched, kGuard);
   return memory;
 }
 void release(void* memory) noexcept {
   drain_all();
-  pieces.erase(memory);
-  if (pieces.empty()) used = 0;
+  pieces.erase(static_cast<unsigned char*>(memory));
 }
 void* allocate_pinned(size_t bytes) { return std::calloc(1, bytes + 1); }
 void release_pinned(void* memory) noexcept {
@@ -248,12 +267,9 @@ void release_pinned(void* memory) noexcept {
 }
 
 void copy(void* to, const void* from, size_t bytes, Stream stream) {
-  give(stream, [=] { std::memcpy(to, from, bytes); });
+  give(stream, [=] { std::memcpy(reach(to), reach(from), bytes); });
 }
-void copy_now(void* to, const void* from, size_t bytes) {
-  const AtWork at_work;
-  std::memcpy(to, from, bytes);
-}
+void copy_now(void* to, const void* from, size_t bytes) { std::memcpy(reach(to), reach(from), bytes); }
 
 void synchronize(Stream stream) {
   drain(stream);
@@ -291,13 +307,17 @@ void enqueue(Kernel run, const void* argument, size_t bytes, const Start& how, i
   std::memcpy(kept.data(), argument, bytes);
   ++device::launches;
   device::give(how.stream, [=] {
-    stacks.resize(kMaxThreads * kStack);
+    if (!stacks) stacks.reset(new unsigned char[kMaxThreads * kStack]);  // pages that nobody touches cost nothing
     block.run = run;
     block.argument = kept.data();
     block.threads = threads;
     block.grid = grid;
     block.shared.assign(shared + 16, 0);
-    for (block.index = 0; block.index < grid; ++block.index) run_block();
+    const std::vector<int> turns = order();
+    device::open_memory(true);
+    for (block.index = 0; block.index < grid; ++block.index) run_block(turns);
+    device::open_memory(false);
+    device::check_guards();
   });
 }
 

@@ -155,16 +155,18 @@ def test_a_captured_step_replays(options, framework):
     assert_alike(there, host)
 
 
-def test_steps_do_not_wait(framework):
-    """The call returns while the device is still busy with what was queued before it."""
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
+def test_steps_do_not_wait(nonfinite, framework):
+    """Calls return while the device is still busy with what was queued before them."""
     p, g = framework.empty(1 << 20), framework.empty(1 << 20)
-    opt = fu.Adam([p], clip_norm=1.0, monitor=True)
+    opt = fu.Adam([p], clip_norm=1.0, monitor=True, nonfinite=nonfinite)
     opt.step([g])
     framework.synchronize()
     stream = framework.stream()
     with on(stream):
         framework.busy()
-        opt.step([g])
+        for _ in range(3):
+            opt.step([g])
         assert not framework.done(stream)
 
 
