@@ -54,10 +54,13 @@ T* address(uint64_t array, int64_t i = 0) {
   return reinterpret_cast<T*>(array) + i;
 }
 
+// Whether the gradient can be read where it is.
+inline bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+
 // The raw gradient of one tile: in place if it can be, else gathered, else the sum of its samples in order.
 template <class T>
 const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  if (!t.g_layout && t.samples == 1) return address<T>(t.g, begin);
+  if (is_direct(t)) return address<T>(t.g, begin);
   read_array(t.g, t.g_layout, begin, n, scratch.g);
   for (int64_t k = 1; k < t.samples; ++k) {
     read_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
@@ -193,7 +196,7 @@ template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const RuleCode& code = *sweep.code[t.dtype];
   const void* scalars = sweep.scalars + (t.group * 2 + t.dtype) * kScalarBytes;
-  const bool plain = !sweep.stages && !t.p_layout && !t.g_layout && t.samples == 1 && !t.shadow && !t.unit_scale;
+  const bool plain = !sweep.stages && !t.p_layout && is_direct(t) && !t.shadow && !t.unit_scale;
   if (plain) {
     T* p = address<T>(t.p, begin);
     code.loop(scalars, sweep.scale * t.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
@@ -215,8 +218,11 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
   Scratch<T> scratch;
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     Lanes<T> lanes = {};
-    in_stretches<kTile>(block, block + length,
-                        [&](int64_t i, int n) { sum_gradient(n, gradient_tile(t, i, n, scratch), lanes); });
+    if (is_direct(t))
+      sum_gradient(length, address<T>(t.g, block), lanes);
+    else
+      in_stretches<kTile>(block, block + length,
+                          [&](int64_t i, int n) { sum_gradient(n, gradient_tile(t, i, n, scratch), lanes); });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
 }
@@ -264,7 +270,7 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
 inline void prefetch(const Tensor& t) {
   constexpr int64_t kReach = 256, kLine = 64;
   const int64_t bytes = t.n * (t.dtype == kFloat32 ? 4 : 8);
-  const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1]};
+  const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow};
   for (const uint64_t array : arrays)
     if (array)
       for (int64_t k = 0; k < kReach && k < bytes; k += kLine) __builtin_prefetch(address<char>(array, k));

@@ -92,10 +92,22 @@ void sum_weight(int n, const T* p, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) { lanes.pp[j] = add_product(lanes.pp[j], p[i], p[i]); });
 }
 
+inline bool all_finite(const double (&lanes)[kLanes]) {
+  double nothing = 0;
+#pragma omp simd reduction(+ : nothing)
+  for (int j = 0; j < kLanes; ++j) nothing += lanes[j] - lanes[j];
+  return nothing == 0;
+}
+
+// Where the squares add up to a finite number, nothing was infinite or NaN, and there is nothing to count.
+template <class T>
+void count_nonfinite(int n, const T* g, Lanes<T>& lanes) {
+  if (!all_finite(lanes.gg)) by_lanes(n, [&](int j, int i) { lanes.nonfinite[j] += !is_finite(g[i]); });
+}
+
 template <class T>
 FASTUPDATE_HD void note_gradient(T g, int lane, Lanes<T>& lanes) {
   lanes.gg[lane] = add_product(lanes.gg[lane], g, g);
-  lanes.nonfinite[lane] += !is_finite(g);
   lanes.zeros[lane] += g == 0;
 }
 
@@ -111,6 +123,7 @@ FASTUPDATE_HD void note_update(T before, T after, int lane, Lanes<T>& lanes) {
 template <class T>
 void sum_gradient(int n, const T* g, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) { note_gradient(g[i], j, lanes); });
+  count_nonfinite(n, g, lanes);
 }
 
 template <class T>
@@ -120,6 +133,7 @@ void sum_gradient_and_momentum(int n, const T* g, const T* m, Lanes<T>& lanes) {
     lanes.gm[j] = add_product(lanes.gm[j], g[i], m[i]);
     lanes.mm[j] = add_product(lanes.mm[j], m[i], m[i]);
   });
+  count_nonfinite(n, g, lanes);
 }
 
 template <class T>

@@ -41,6 +41,7 @@ class Assembly:
         self.groups = np.zeros(len(rows), plan.GROUP)
         self.groups["t"] = [t for _, t in rows]
         self.tensors = np.zeros(len(self.items), plan.TENSOR)
+        self._harmless = np.zeros(0, np.uint64)  # where gradients were last found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
         self._describe([rows[key] for key in keys])
         blocks = int((-(-self.tensors["n"] // plan.BLOCK)).sum())
@@ -100,6 +101,13 @@ class Assembly:
         return plan.address(self.layouts[column, k])
 
     @cached_property
+    def names(self) -> NDArray[np.object_]:
+        """Dotted names of the tensors."""
+        names = np.empty(len(self.items), object)
+        names[:] = [item.name for item in self.items]
+        return names
+
+    @cached_property
     def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
         """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
         owned = [pair for item in self.items for pair in item.arrays() if pair[0].size]
@@ -124,12 +132,17 @@ class Assembly:
         """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""
         if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
             return True
+        if np.array_equal(self.tensors["g"], self._harmless):
+            return False
         rows = self.tensors[self.tensors["n"] > 0]
         ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
         held = np.array([border.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
         spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
         spans = spans[np.argsort(spans[:, 0])]
-        return bool((spans[1:, 0] < spans[:-1, 1]).any())
+        if (spans[1:, 0] < spans[:-1, 1]).any():
+            return True
+        self._harmless = self.tensors["g"].copy()
+        return False
 
     def gradients_are_accumulators(self) -> None:
         """The next step moves by the accumulated gradients."""

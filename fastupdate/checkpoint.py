@@ -107,7 +107,8 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
     times = _times(_at(place, "tensors"), state["tensors"], items)
     groups, schedules = _hyperparameters(_at(place, "groups"), state["groups"], opt.groups)
     moving = [item for item in items if clock[1] and clock[0] >= times[item.name][1]]
-    accumulators = {item.name: device.zeros_like(item.array, item.array.dtype.name) for item in moving}
+    zeros = device.zeros_like([item.array for item in moving], [item.array.dtype.name for item in moving])
+    accumulators = {item.name: acc for item, acc in zip(moving, zeros, strict=True)}
     copies = _copies(_at(place, "arrays"), state["arrays"], items, accumulators)
 
     def act() -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastupdate import _cuda, device, plan
 from fastupdate.device import DeviceArray, Framework
@@ -203,20 +204,20 @@ class DeviceReport(Report):
         return self._settings.nonfinite == "skip" and self._decision[3]
 
     @cached_property
-    def tensors(self) -> Any:  # type: ignore[override]
+    def tensors(self) -> Any:
         if not self._settings.monitor or self.skipped:
             return None
         return self._watched.statistics(self._outcome)
 
 
 class Watched:
-    """What the statistics of a monitored step are made of beside the sums: the records as they were in that step."""
+    """What the statistics of a monitored step are made of beside the sums."""
 
-    def __init__(self, names: list[str], tensors: Records, scales: Any, sign: float) -> None:
-        self.names, self.tensors, self.scales, self.sign = names, tensors[["n", "momentum"]].copy(), scales, sign
+    def __init__(self, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float) -> None:
+        self.names, self.sizes, self.scales, self.sign = names, sizes, scales, sign
 
     def statistics(self, outcome: Any) -> Records:
         """The monitored figures of each tensor; waits for the device."""
         totals = np.zeros(len(self.names), plan.SUMS)
         outcome.totals(totals)
-        return tensor_statistics(self.names, self.tensors, totals, self.scales, self.sign)
+        return tensor_statistics(self.names, self.sizes, totals, self.scales, self.sign)

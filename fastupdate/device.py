@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import numpy as np
 
 from fastupdate.plan import Array
 
+LINE = 64  # bytes of a cache line
 CUDA_DLPACK = 2  # kDLCUDA
 DEFAULT_STREAM = 1  # the legacy default stream, as __cuda_array_interface__ numbers it
 
@@ -224,20 +225,28 @@ def _view_dlpack(x: Any) -> DeviceArray:
     return header((x, capsule), described | {"version": 3}, Exported(DEFAULT_STREAM), device)
 
 
-def zeros_like(array: Array, dtype: str) -> Array:
-    """A new C-contiguous array of the same shape, in the same kind of memory; bfloat16 as uint16."""
-    if not isinstance(array, DeviceArray):
-        return np.zeros(array.shape, "uint16" if dtype == "bfloat16" else dtype)
-    return view(array.framework.zeros(array.shape, dtype, array.number))
+def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str]) -> list[Array]:
+    """New C-contiguous arrays of the same shapes, in the same kind of memory; bfloat16 as uint16.
+
+    In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
+    straight ahead, and all of it can be in huge pages.
+    """
+    there = [array for array in arrays if isinstance(array, DeviceArray)]
+    if there:  # all of them are, for a list is in one memory
+        return [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
+    kinds = [np.dtype("uint16" if dtype == "bfloat16" else dtype) for dtype in dtypes]
+    sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
+    memory = np.zeros(sum(sizes) + LINE, np.uint8)
+    offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
+    return [np.ndarray(a.shape, kind, memory, int(at)) for a, kind, at in zip(arrays, kinds, offsets, strict=True)]
 
 
-def copy_like(array: Array, values: Array, dtype: str) -> Array:
-    """`values`, of host memory, as a new C-contiguous array in the memory that `array` is in."""
-    if not isinstance(array, DeviceArray):
-        return np.array(values, order="C")
-    copy = zeros_like(array, dtype)
-    copy[...] = values
-    return copy
+def copies_like(arrays: Sequence[Array], values: Iterable[Array], dtypes: Sequence[str]) -> list[Array]:
+    """`values`, of host memory, as new arrays like those of `zeros_like`."""
+    copies = zeros_like(arrays, dtypes)
+    for copy, value in zip(copies, values, strict=True):
+        copy[...] = value
+    return copies
 
 
 def on_host(array: Array) -> Array:

@@ -72,17 +72,29 @@ def make_items(rule: str, params: Any) -> list[Item]:
     return items
 
 
-def allocate(item: Item, kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
-    """Makes the arrays that belong to a tensor: states (zero, or the ones given), averages and copies."""
-    array, dtype = item.array, item.array.dtype.name
+def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
+    """Makes the arrays that belong to each tensor: states (zero, or the ones given), averages and copies."""
+    arrays, dtypes = [item.array for item in items], [item.array.dtype.name for item in items]
     for name in kept:
-        item.states[name] = device.zeros_like(array, dtype) if given is None else _given(item, name, given)
-    if settings.ema_decay is not None:
-        item.ema = device.copy_like(array, device.on_host(array), dtype)
-    if settings.lookahead is not None:
-        item.slow = device.copy_like(array, device.on_host(array), dtype)
+        states = device.zeros_like(arrays, dtypes) if given is None else [_given(item, name, given) for item in items]
+        for item, state in zip(items, states, strict=True):
+            item.states[name] = state
+    wanted = {"ema": settings.ema_decay, "slow": settings.lookahead}
+    for role in [role for role, option in wanted.items() if option is not None]:
+        for item, copy in zip(items, device.copies_like(arrays, map(device.on_host, arrays), dtypes), strict=True):
+            setattr(item, role, copy)
     if settings.shadow is not None:
-        item.shadow = device.copy_like(array, narrowed(device.on_host(array), settings.shadow), settings.shadow)
+        kind = settings.shadow
+        narrow = (narrowed(device.on_host(array), kind) for array in arrays)
+        for item, copy in zip(items, device.copies_like(arrays, narrow, [kind] * len(items)), strict=True):
+            item.shadow = copy
+
+
+def allocate_accumulators(items: list[Item]) -> None:
+    """Makes the arrays that micro-batches add up in."""
+    zeros = device.zeros_like([item.array for item in items], [item.array.dtype.name for item in items])
+    for item, acc in zip(items, zeros, strict=True):
+        item.acc = acc
 
 
 def narrowed(array: Array, shadow: Shadow) -> Array:

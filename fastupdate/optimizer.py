@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ from fastupdate.assembly import Assembly
 from fastupdate.backends import choose
 from fastupdate.border import Place
 from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
-from fastupdate.items import Item, allocate, given_states, make_items
+from fastupdate.items import Item, allocate, allocate_accumulators, given_states, make_items
 from fastupdate.norms import condition, raise_nonfinite
 from fastupdate.options import settings
 from fastupdate.plan import Array, Records
@@ -104,8 +105,7 @@ class Optimizer:
     def _allocate(self) -> None:
         kept, state = self.rule.kept(self._flags), self._settings.state
         given = None if state is None else given_states(self.rule.name, kept, state)
-        for item in self._items:
-            allocate(item, kept, given, self._settings)
+        allocate(self._items, kept, given, self._settings)
         if given is not None:
             owned = [pair for item in self._items for pair in item.arrays()]
             border.check_overlaps([array for array, _ in owned], [self._place(argument) for _, argument in owned])
@@ -121,6 +121,7 @@ class Optimizer:
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._judges = special and hasattr(self._engine, "judged_update")  # the device looks at the gradients
         self._simple = not special and not self._torch
+        self._queued = any(isinstance(array, device.DeviceArray) for array in self._arrays[:1])  # read after the call
         self._indivisible = getattr(self._engine, "keeps_gil", False) and _gil_enabled()
         self._stale = True
 
@@ -190,7 +191,7 @@ class Optimizer:
     def _adopt(self, grads: list[Any], reduce: Reduce | None) -> list[Array]:
         """Points the plan at these gradients after every check; raises for the first one that is wrong.
 
-        The arrays returned are to be held until the engine has read them, and no longer: they take memory.
+        The arrays returned are to be held until the engine has read them.
         """
         if reduce not in (None, "mean", "sum"):
             self._place("reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
@@ -278,8 +279,13 @@ class Optimizer:
             try:
                 self.report = self._whole_step(grads, loss_scale, reduce)
             finally:
-                self._held = []
+                self._let_go()
             return self.report
+
+    def _let_go(self) -> None:
+        """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
+        if not self._queued:
+            self._held = []
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
         self._follow_torch(self._torch)
@@ -351,8 +357,7 @@ class Optimizer:
         from fastupdate import cuda
 
         a = self._assembly
-        names = [item.name for item in a.items]
-        watched = cuda.Watched(names, a.tensors, unclipped, self._sign * self.rule.momentum_sign)
+        watched = cuda.Watched(a.names, a.tensors["n"], unclipped, self._sign * self.rule.momentum_sign)
         return cuda.DeviceReport(
             int(self._clock[STEPS]),
             [step.lr for step in steps],
@@ -401,14 +406,14 @@ class Optimizer:
             self._place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
         return 1.0 / (float(loss_scale) * max(int(self._clock[MICRO_BATCHES]), 1))
 
-    def _monitored(self, scales: NDArray[np.float64]) -> Records | None:
-        """The statistics; `scales` turn raw gradients into true ones, tensor by tensor."""
+    def _monitored(self, scales: NDArray[np.float64]) -> Callable[[], Records] | None:
+        """Works out the statistics; `scales` turn raw gradients into true ones, tensor by tensor."""
         if not self._settings.monitor:
             return None
         a = self._assembly
-        self._engine.fold(a.totals)
-        names = [item.name for item in a.items]
-        return tensor_statistics(names, a.tensors, a.totals, scales, self._sign * self.rule.momentum_sign)
+        totals = np.zeros_like(a.totals)
+        self._engine.fold(totals)
+        return partial(tensor_statistics, a.names, a.tensors["n"], totals, scales, self._sign * self.rule.momentum_sign)
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
@@ -439,16 +444,14 @@ class Optimizer:
             if self._stale or self._scheduled:
                 self._evaluate()  # a tensor that thaws now takes part from the first micro-batch on
             self._follow_torch(self._torch)
-            for item in self._assembly.items:
-                if item.acc is None:
-                    item.acc = device.zeros_like(item.array, item.array.dtype.name)
+            allocate_accumulators([item for item in self._assembly.items if item.acc is None])
             self._assembly.point_to_accumulators()
             try:
                 self._held = self._adopt(self._gradients(grads), reduce)
                 self._pending, self._prepared = True, None
                 self._engine.accumulate(self._stages & plan.ZERO_GRADS)
             finally:
-                self._held = []
+                self._let_go()
 
     # -- what is kept -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +39,7 @@ class Report:
     tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
     """
 
-    __slots__ = ("clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step", "tensors")
+    __slots__ = ("_tensors", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Report:
         clip_factor: float = 1.0,
         nonfinite: int | None = None,
         skipped: bool = False,
-        tensors: NDArray[np.void] | None = None,
+        tensors: Callable[[], NDArray[np.void]] | None = None,
     ) -> None:
         self.step = step
         self.lr = lr
@@ -54,15 +57,27 @@ class Report:
         self.clip_factor = clip_factor
         self.nonfinite = nonfinite
         self.skipped = skipped
-        self.tensors = tensors
+        self._tensors: Any = tensors
+
+    @property
+    def tensors(self) -> NDArray[np.void] | None:
+        """Worked out from the sums of the step when it is first looked at."""
+        if callable(self._tensors):
+            self._tensors = self._tensors()
+        table: NDArray[np.void] | None = self._tensors
+        return table
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__ if name != "tensors")
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__[1:])
         return f"Report({shown})"
 
 
 def tensor_statistics(
-    names: list[str], tensors: Records, totals: Records, scales: NDArray[np.float64], sign: float
+    names: NDArray[np.object_],
+    sizes: NDArray[np.int64],
+    totals: Records,
+    scales: NDArray[np.float64],
+    sign: float,
 ) -> NDArray[np.void]:
     """The monitored figures of each tensor, from its sums.
 
@@ -71,7 +86,7 @@ def tensor_statistics(
     """
     table = np.zeros(len(names), STATISTICS)
     table["name"] = names
-    table["n"] = tensors["n"]
+    table["n"] = sizes
     grad = np.sqrt(totals["gg"])
     table["grad_norm"] = grad * scales
     table["weight_norm"] = np.sqrt(totals["pp"])
@@ -81,6 +96,6 @@ def tensor_statistics(
     table["stalled"] = totals["stalled"]
     with np.errstate(divide="ignore", invalid="ignore"):
         table["update_ratio"] = table["update_norm"] / table["weight_norm"]
-        table["zero_fraction"] = totals["zeros"] / tensors["n"]
+        table["zero_fraction"] = totals["zeros"] / sizes
         table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
     return table
