@@ -97,7 +97,7 @@ class Extents {
 
 // Starts fetching what adopt_gradients will read of a later element: headers are scattered all over memory.
 inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
-  constexpr int64_t kNear = 8, kFar = 2 * kNear;
+  constexpr int64_t kNear = 24, kFar = 2 * kNear;
   if (i + kFar < count)
     for (size_t line : {0, 64})
       __builtin_prefetch(reinterpret_cast<const char*>(PyList_GET_ITEM(arrays.ptr(), i + kFar)) + line);

@@ -279,7 +279,7 @@ inline void prefetch(const Tensor& t) {
 // Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1.
 template <class Span>
 void walk(const Sweep& sweep, int64_t first, int64_t last, Span span) {
-  constexpr int64_t kAhead = 4;  // tensors
+  constexpr int64_t kAhead = 8;  // tensors
   int64_t low = 0, high = sweep.count;
   while (low < high) {  // the first tensor that ends after block `first`
     int64_t middle = (low + high) / 2;

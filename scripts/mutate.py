@@ -129,7 +129,7 @@ MUTANTS = [
     ),
     Mutant(
         "threshold keeps small weights", "csrc/stages.h",
-        "p < -threshold ? p + threshold : p != p ? p : T(0);", "p < -threshold ? p + threshold : p;", OPTIONS,
+        "return p - clip_value(p, threshold);", "return p > threshold ? p - threshold : p;", OPTIONS,
     ),
     Mutant(
         "float16 ties away from even", "csrc/dtype.h",
@@ -157,7 +157,19 @@ MUTANTS = [
     ),
     Mutant(
         "overlap not seen", "csrc/array.h",
-        "std::prev(after)->second > begin;", "std::prev(after)->second > end;", ERRORS,
+        "? 0 : std::prev(after)->second", "? 0 : std::prev(after)->first", ERRORS,
+    ),
+    Mutant(
+        "the next array not seen", "csrc/array.h",
+        "? UINT64_MAX : after->first", "? UINT64_MAX : after->second", ERRORS,
+    ),
+    Mutant(
+        "what a second thread found is lost", "csrc/bindings.cpp",
+        "if (i >= 0) found = i;", "if (i >= 0 && k == 0) found = i;", ERRORS,
+    ),
+    Mutant(
+        "non-finite gradients not counted", "csrc/reduce.h",
+        "if (!all_finite(lanes.gg))", "if (all_finite(lanes.gg))", OPTIONS,
     ),
     Mutant(
         "step counts stand still", "csrc/bindings.cpp",

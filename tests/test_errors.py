@@ -243,6 +243,17 @@ def test_overlapping_gradient(backend, name):
 
 
 @by_backend
+@pytest.mark.parametrize("wrong", [0, 1500, 2999])
+def test_1_one_among_many(backend, wrong):
+    """A list so long that threads look through it together."""
+    fu.set_num_threads(2)
+    opt = fu.SGD([np.ones(3, np.float32) for _ in range(3000)], backend=backend)
+    grads = [np.ones(3, np.float32) for _ in range(3000)]
+    grads[wrong] = np.ones(4, np.float32)
+    raises_unchanged(opt, grads, ValueError, rf"grads\[{wrong}\]: expected shape \(3,\), received shape \(4,\)")
+
+
+@by_backend
 def test_7_gradients_to_be_zeroed_overlap(backend):
     g = np.ones(9, np.float32)
     opt = fu.SGD([np.ones(5, np.float32), np.ones(5, np.float32)], zero_grads=True, backend=backend)
