@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "array.h"
+#include "records.h"
 #include "registry.h"
 
 namespace fastupdate {
@@ -23,8 +24,6 @@ namespace {
 const Target* selected = nullptr;
 int thread_limit = 1;
 std::atomic<bool> forked{false};  // a forked child has no OpenMP workers, and waking them would hang
-
-constexpr int kSteps = 0, kMicroBatches = 1;  // the entries of the clock
 
 constexpr int64_t kTensorCost = 64;            // a tensor costs about as much as this many elements
 constexpr int64_t kParallelCost = 128 * 1024;  // below it, waking a thread costs more than it saves
@@ -65,28 +64,6 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-const RuleEntry& find_rule(const std::string& name) {
-  for (int64_t k = 0; k < selected->rule_count; ++k)
-    if (name == selected->rules[k]->name) return *selected->rules[k];
-  throw std::invalid_argument("no such rule in this build: " + name);
-}
-
-py::dict rules() {
-  py::dict all;
-  for (int64_t k = 0; k < selected->rule_count; ++k) {
-    const RuleEntry& rule = *selected->rules[k];
-    all[rule.name] = py::make_tuple(rule.hypers, rule.flags, rule.states);
-  }
-  return all;
-}
-
-template <class Record>
-Record* records(py::array& array, const char* name) {
-  if (array.itemsize() != py::ssize_t(sizeof(Record)) || !(array.flags() & py::array::c_style))
-    throw std::invalid_argument(std::string(name) + ": not the records this build was made for");
-  return static_cast<Record*>(array.mutable_data());
-}
-
 // A list of tensors, planned once; the arrays given are Python's own and stay shared with it.
 class Plan {
  public:
@@ -100,7 +77,7 @@ class Plan {
         group_count_(groups.size()),
         scalars_(size_t(groups.size()) * 2 * kScalarBytes),
         extents_(records<Tensor>(tensors_, "tensors"), count_) {
-    const RuleEntry& entry = find_rule(rule);
+    const RuleEntry& entry = find_rule(selected->rules, selected->rule_count, rule);
     target_ = selected;
     sweep_ = {records<Tensor>(tensors_, "tensors"),
               count_,
@@ -239,15 +216,6 @@ class Plan {
   Sweep sweep_;
 };
 
-py::dict record_sizes() {
-  py::dict sizes;
-  sizes["tensor"] = sizeof(Tensor);
-  sizes["group"] = sizeof(Group);
-  sizes["sums"] = sizeof(Sums);
-  sizes["layout"] = sizeof(Layout);
-  return sizes;
-}
-
 }  // namespace
 }  // namespace fastupdate
 
@@ -261,7 +229,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("selected_isa", [] { return selected->name; });
   m.def("set_threads", [](int n) { thread_limit = std::max(n, 1); });
   m.def("threads", [] { return forked ? 1 : thread_limit; });
-  m.def("rules", &rules);
+  m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;

@@ -16,35 +16,13 @@
 
 #include "array.h"
 #include "device.h"
+#include "records.h"
 #include "sweep_cuda.h"
 
 namespace fastupdate {
 namespace {
 
-constexpr int kSteps = 0, kMicroBatches = 1;  // the entries of the clock
-constexpr int64_t kSegmentsWanted = 4096;     // enough to keep a large device busy, few enough to fold
-
-const DeviceRule& find_rule(const std::string& name) {
-  for (int64_t k = 0; k < cuda::engine.rule_count; ++k)
-    if (name == cuda::engine.rules[k]->name) return *cuda::engine.rules[k];
-  throw std::invalid_argument("no such rule in this build: " + name);
-}
-
-py::dict rules() {
-  py::dict all;
-  for (int64_t k = 0; k < cuda::engine.rule_count; ++k) {
-    const DeviceRule& rule = *cuda::engine.rules[k];
-    all[rule.name] = py::make_tuple(rule.hypers, rule.flags, rule.states);
-  }
-  return all;
-}
-
-template <class Record>
-Record* records(py::array& array, const char* name) {
-  if (array.itemsize() != py::ssize_t(sizeof(Record)) || !(array.flags() & py::array::c_style))
-    throw std::invalid_argument(std::string(name) + ": not the records this build was made for");
-  return static_cast<Record*>(array.mutable_data());
-}
+constexpr int64_t kSegmentsWanted = 4096;  // enough to keep a large device busy, few enough to fold
 
 // Device memory, zeroed.
 class Memory {
@@ -186,7 +164,7 @@ class Plan {
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
-        variant_(find_rule(rule).variants[flags]),
+        variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
         uploaded_(size_t(count_)),
         staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
@@ -531,15 +509,6 @@ class Plan {
   Pool staging_, decisions_, all_totals_;
 };
 
-py::dict record_sizes() {
-  py::dict sizes;
-  sizes["tensor"] = sizeof(Tensor);
-  sizes["group"] = sizeof(Group);
-  sizes["sums"] = sizeof(Sums);
-  sizes["layout"] = sizeof(Layout);
-  return sizes;
-}
-
 // Copies between device memory and a host buffer, in the order of a stream; both wait.
 void copy_to_host(py::buffer to, uint64_t from, int device, Stream stream) {
   device::Scope scope(device);
@@ -599,7 +568,7 @@ void bind_cuda(py::module_& m) {
   m.def("problem", &device::problem);
   m.def("devices", &device::devices);
   m.def("driver", &device::driver);
-  m.def("rules", &rules);
+  m.def("rules", [] { return describe_rules(cuda::engine.rules, cuda::engine.rule_count); });
   m.def("record_sizes", &record_sizes);
   m.def("device_of", [](uint64_t address) { return device::device_of(reinterpret_cast<const void*>(address)); });
   m.def("copy_to_host", &copy_to_host);
