@@ -243,6 +243,17 @@ def test_overlapping_gradient(backend, name):
 
 
 @by_backend
+@pytest.mark.parametrize("shift", [-5, -1, 1, 5])
+def test_7_a_gradient_that_overlaps_one_end(backend, shift):
+    memory = np.ones(18, np.float32)
+    opt = fu.SGD([memory[6:12]], backend=backend)
+    opt.step([memory[:6]])  # next to it: allowed
+    opt.step([memory[12:]])
+    words = r"grads\[0\]: expected memory apart from params\[0\]"
+    raises_unchanged(opt, [memory[6 + shift :][:6]], ValueError, words)
+
+
+@by_backend
 @pytest.mark.parametrize("wrong", [0, 1500, 2999])
 def test_1_one_among_many(backend, wrong):
     """A list so long that threads look through it together."""

@@ -383,7 +383,7 @@ def test_29_out_of_memory(backend):
     plain = fu.SGD([p], lr=0.5, backend={backend!r})
     plain.step([g])
     used = int(open("/proc/self/statm").read().split()[0]) * 4096
-    resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + (48 << 20), resource.RLIM_INFINITY))
     caught = []
     for call in (lambda: fu.Adam([p], backend={backend!r}), lambda: plain.accumulate([g])):
         try:
