@@ -340,15 +340,16 @@ class Thinc(Contestant):
         return [p.reshape(shape) for p, shape in zip(self.params, self.workload.shapes, strict=True)]
 
 
+# In this order, for small arrays get scattered over the heap as contestants come and go.
 PEERS: tuple[type[Contestant], ...] = (
     Stream,
     StreamDivided,
-    NumPy,
-    Numba,
-    TorchDefault,
-    TorchForeach,
     TorchFused,
+    TorchForeach,
+    TorchDefault,
+    DeepSpeed,
     Optax,
     Thinc,
-    DeepSpeed,
+    Numba,
+    NumPy,
 )

@@ -31,7 +31,7 @@ from bench.tables import Absent, Row, losses, table, write_json
 from bench.workloads import WORKLOADS, Workload
 
 DEFAULTS = {
-    "peers": "huge,gpt2,resnet50,10kx64,10kx64-fresh,1kx64,one64",
+    "peers": "one64,10kx64,10kx64-fresh,resnet50,gpt2,huge",
     "pipeline": "gpt2,resnet50,10kx64",
     "options": "resnet50",
 }

@@ -269,11 +269,13 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
 // Starts fetching the beginnings of a later tensor's arrays: a list of small tensors is scattered all over memory.
 inline void prefetch(const Tensor& t) {
   constexpr int64_t kReach = 256, kLine = 64;
-  const int64_t bytes = t.n * (t.dtype == kFloat32 ? 4 : 8);
+  const int64_t bytes = t.n * (t.dtype == kFloat32 ? 4 : 8), reach = bytes < kReach ? bytes : kReach;
   const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow};
   for (const uint64_t array : arrays)
-    if (array)
-      for (int64_t k = 0; k < kReach && k < bytes; k += kLine) __builtin_prefetch(address<char>(array, k));
+    if (array && reach) {
+      for (int64_t k = 0; k < reach; k += kLine) __builtin_prefetch(address<char>(array, k));
+      __builtin_prefetch(address<char>(array, reach - 1));  // on one line more, if the first is not whole
+    }
 }
 
 // Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1.
