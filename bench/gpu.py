@@ -99,26 +99,7 @@ def compare(
         apart = difference(a, b) if peer.comparable else None
     except Exception as error:  # a peer that breaks must not cost the figures of the others
         return [Absent(recipe, workload.name, peer.name, f"{type(error).__name__}: {error}".splitlines()[0])]
-    return [row(f"{recipe}, {name}", peer, workload, pair, apart) for name, pair in pairs.items()]
-
-
-def row(recipe: str, peer: type[Any], workload: Workload, pair: Pair, apart: float | None) -> Row:
-    ratio = pair.ratio
-    return Row(
-        recipe=recipe,
-        workload=workload.name,
-        contestant=peer.name,
-        note=peer.note,
-        seconds=float(np.median(pair.peer)),
-        reference_seconds=float(np.median(pair.reference)),
-        ratio=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        rounds=len(pair.peer),
-        steps=pair.steps,
-        difference=apart,
-        tolerance=peer.tolerance,
-    )
+    return [Row.of(f"{recipe}, {name}", workload, peer, pair, apart) for name, pair in pairs.items()]
 
 
 def measure(

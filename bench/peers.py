@@ -20,8 +20,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import fastupdate as fu
 from bench import machine, options, pipelines
 from bench.contestants import PEERS, Contestant, Fastupdate
@@ -56,23 +54,8 @@ def compare(
         return Absent(recipe, workload.name, peer.name, f"{type(error).__name__}: {error}")
     a = reference(workload, protocol.threads)
     pair = take_turns(a, b, protocol)
-    ratio = pair.ratio
-    return Row(
-        recipe=recipe,
-        workload=workload.name,
-        contestant=peer.name,
-        note=peer.note,
-        seconds=float(np.median(pair.peer)),
-        reference_seconds=float(np.median(pair.reference)),
-        ratio=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        rounds=len(pair.peer),
-        steps=pair.steps,
-        difference=difference(a, b) if peer.comparable else None,
-        tolerance=peer.tolerance,
-        predicted=predicted,
-    )
+    apart = difference(a, b) if peer.comparable else None
+    return Row.of(recipe, workload, peer, pair, apart, predicted=predicted)
 
 
 def measure(mode: str, workloads: list[Workload], protocol: Protocol) -> Iterator[Measured]:

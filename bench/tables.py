@@ -8,9 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
 
 from bench.contestants import Stream, StreamDivided
-from bench.workloads import WORKLOADS
+from bench.measuring import Pair
+from bench.workloads import WORKLOADS, Workload
 
 BYTES = 28  # that AdamW moves per float32 parameter
 STREAMS = (Stream.name, StreamDivided.name)
@@ -35,6 +39,27 @@ class Row:
     difference: float | None  # between the two results, relative; None: not the same computation
     tolerance: float  # of the difference
     predicted: float | None = None  # ratio, from the bytes that are moved
+
+    @classmethod
+    def of(cls, recipe: str, workload: Workload, peer: Any, pair: Pair, apart: float | None, **more: Any) -> Self:
+        """What a pair of contestants that took turns comes to."""
+        ratio = pair.ratio
+        return cls(
+            recipe=recipe,
+            workload=workload.name,
+            contestant=peer.name,
+            note=peer.note,
+            seconds=float(np.median(pair.peer)),
+            reference_seconds=float(np.median(pair.reference)),
+            ratio=ratio.value,
+            low=ratio.low,
+            high=ratio.high,
+            rounds=len(pair.peer),
+            steps=pair.steps,
+            difference=apart,
+            tolerance=peer.tolerance,
+            **more,
+        )
 
     @property
     def agrees(self) -> bool:

@@ -73,7 +73,7 @@ class Extents {
  private:
   void add(const Tensor& t) {
     ranges_.push_back(range_of(t));
-    const uint64_t bytes = uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8);
+    const uint64_t bytes = uint64_t(t.n * item_size(t));
     for (uint64_t array : t.state)
       if (array) ranges_.emplace_back(array, array + bytes);
     for (uint64_t array : {t.slow, t.ema})
@@ -81,7 +81,7 @@ class Extents {
   }
 
   static Range range_of(const Tensor& t) {
-    const uint64_t size = t.dtype == kFloat32 ? 4 : 8;
+    const uint64_t size = uint64_t(item_size(t));
     if (!t.p_layout) return {t.p, t.p + uint64_t(t.n) * size};
     const Layout& layout = *reinterpret_cast<const Layout*>(t.p_layout);
     Range range(t.p, t.p + size);
@@ -95,7 +95,7 @@ class Extents {
   std::vector<Range> ranges_;
 };
 
-// Starts fetching what adopt_gradients will read of a later element: headers are scattered all over memory.
+// Starts fetching what an adoption will read of a later element: headers are scattered all over memory.
 inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
   constexpr int64_t kNear = 24, kFar = 2 * kNear;
   if (i + kFar < count)
@@ -124,9 +124,9 @@ struct Adoption {
       const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i), type);
       const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i), type);
       if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
-      const uint64_t data = uint64_t(g->data), last = data + uint64_t(t.n) * (t.dtype == kFloat32 ? 4 : 8);
+      const uint64_t data = uint64_t(g->data), last = data + uint64_t(t.n * item_size(t));
       if (data != t.g && !holds(gap, data, last) && !holds(gap = extents.gap_around(data), data, last)) return i;
-      if (data == t.g && !t.g_layout && t.samples == 1 && t.scale == 1) continue;
+      if (data == t.g && is_direct(t) && t.scale == 1) continue;
       changed = true;
       t.g = data;
       t.g_layout = 0;

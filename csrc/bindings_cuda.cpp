@@ -413,7 +413,7 @@ class Plan {
     int64_t first = count_, last = 0;
     direct_gradients_ = true;
     for (int64_t i = 0; i < count_; ++i) {
-      direct_gradients_ &= !row(i).g_layout && row(i).samples == 1;
+      direct_gradients_ &= is_direct(row(i));
       if (const Tensor there = translated(row(i)); fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
         uploaded_[size_t(i)] = there;
         first = std::min(first, i);

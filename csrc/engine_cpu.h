@@ -54,9 +54,6 @@ T* address(uint64_t array, int64_t i = 0) {
   return reinterpret_cast<T*>(array) + i;
 }
 
-// Whether the gradient can be read where it is.
-inline bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
-
 // The raw gradient of one tile: in place if it can be, else gathered, else the sum of its samples in order.
 template <class T>
 const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
@@ -269,7 +266,7 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
 // Starts fetching the beginnings of a later tensor's arrays: a list of small tensors is scattered all over memory.
 inline void prefetch(const Tensor& t) {
   constexpr int64_t kReach = 256, kLine = 64;
-  const int64_t bytes = t.n * (t.dtype == kFloat32 ? 4 : 8), reach = bytes < kReach ? bytes : kReach;
+  const int64_t bytes = t.n * item_size(t), reach = bytes < kReach ? bytes : kReach;
   const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow};
   for (const uint64_t array : arrays)
     if (array && reach) {

@@ -41,6 +41,12 @@ struct Tensor {
   int64_t unit_length;              // elements of a unit
 };
 
+// Bytes of an element.
+inline int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
+
+// Whether the gradient can be read where it is.
+inline bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+
 // What the tensors of a group share in one step. Float64, rounded once to the compute type.
 struct Group {
   double hyper[kMaxHypers];

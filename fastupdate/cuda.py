@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate import _cuda, device, plan
-from fastupdate.device import DeviceArray, Framework
+from fastupdate.device import DeviceArray, Framework, Placed
 from fastupdate.options import Settings
 from fastupdate.plan import Array, Records
 from fastupdate.report import Report, tensor_statistics
@@ -19,13 +19,10 @@ from fastupdate.rule import Rule
 NAME = "cuda"
 
 
-class Backend:
+class Backend(Placed):
     """Makes plans for arrays of one framework on one device."""
 
     NAME = NAME
-
-    def __init__(self, framework: Framework, number: int) -> None:
-        self.framework, self.device = framework, number
 
     def make_plan(
         self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records

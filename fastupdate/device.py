@@ -249,6 +249,13 @@ def copies_like(arrays: Sequence[Array], values: Iterable[Array], dtypes: Sequen
     return copies
 
 
+class Placed:
+    """A backend for arrays of one framework on one device."""
+
+    def __init__(self, framework: Framework, number: int) -> None:
+        self.framework, self.device = framework, number
+
+
 def on_host(array: Array) -> Array:
     """The values where NumPy can read them: the array itself, or a copy of a device array."""
     return array.fetch() if isinstance(array, DeviceArray) else array

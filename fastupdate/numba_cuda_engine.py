@@ -17,7 +17,7 @@ import numpy as np
 from fastupdate import numba_cuda_driver as driver
 from fastupdate import numba_cuda_kernels as kernels
 from fastupdate import plan, scalar
-from fastupdate.device import DeviceArray, Framework
+from fastupdate.device import DeviceArray, Framework, Placed
 from fastupdate.numba_engine import MICRO_BATCHES, RecordPlan, interrupts_deferred
 from fastupdate.plan import Array, Engine, Records
 from fastupdate.rule import Rule
@@ -183,13 +183,10 @@ class NumbaCudaPlan(RecordPlan):
             self._sums[name] = sums[:, k]
 
 
-class Backend:
+class Backend(Placed):
     """Makes plans for arrays of one framework on one device."""
 
     NAME = NAME
-
-    def __init__(self, framework: Framework, number: int) -> None:
-        self.framework, self.device = framework, number
 
     def make_plan(
         self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records

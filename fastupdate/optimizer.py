@@ -59,8 +59,7 @@ class Optimizer:
         self._changes = False  # some of what hyperparameters decide changes from step to step
         self._make_groups(hypers)
         self._flags = self._choose_flags(flags or {})
-        self._prepared: Any = None  # of the next step, should it be like the last one, during which no other thread ran
-        self._take: Callable[..., int]  # what takes it
+        self._prepared: Callable[[], int] | None = None  # takes a step like the last one, if no thread can come between
         self._bound: list[Any] | None = None  # gradients of the tensors that move, from
         self._bound_tree: Any = None  # what the user bound
         self._held: list[Array] = []  # gradients that the engine may be reading
@@ -260,9 +259,9 @@ class Optimizer:
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         """
         plain = grads is None and loss_scale == 1.0 and reduce is None
-        ready = plain and self._prepared is not None and not (self._stale or self._scheduled or self._lock.locked())
-        if ready:  # from here on no other thread can come between, so there is nothing to lock
-            taken = self._take(*self._prepared)
+        ready = plain and not (self._stale or self._scheduled or self._lock.locked())
+        if ready and self._prepared is not None:  # from here on nothing can come between, so there is nothing to lock
+            taken = self._prepared()
             if taken:
                 self.report = report = Report(taken, self._lr)
                 return report
@@ -270,10 +269,10 @@ class Optimizer:
             if self._stale or self._scheduled:
                 self._evaluate()
             if plain and self._simple and self._bound is not None and not self._pending:
-                arguments = (self._arrays, self._bound, self._sign, self._stages)
-                taken = self._engine.step(*arguments)
+                take = partial(self._engine.step, self._arrays, self._bound, self._sign, self._stages)
+                taken = take()
                 if taken:
-                    self._take, self._prepared = self._engine.step, arguments if self._indivisible else None
+                    self._prepared = take if self._indivisible else None
                     self.report = Report(taken, self._lr)
                     return self.report
             try:
@@ -444,10 +443,10 @@ class Optimizer:
             if self._stale or self._scheduled:
                 self._evaluate()  # a tensor that thaws now takes part from the first micro-batch on
             self._follow_torch(self._torch)
-            allocate_accumulators([item for item in self._assembly.items if item.acc is None])
-            self._assembly.point_to_accumulators()
             try:
                 self._held = self._adopt(self._gradients(grads), reduce)
+                allocate_accumulators([item for item in self._assembly.items if item.acc is None])
+                self._assembly.point_to_accumulators()
                 self._pending, self._prepared = True, None
                 self._engine.accumulate(self._stages & plan.ZERO_GRADS)
             finally:

@@ -18,6 +18,18 @@ import pytest
 from fastupdate import backends, rules
 from fastupdate.optimizer import Optimizer
 
+# Options that between them take every stage of a step.
+MIXED_OPTIONS: dict[str, dict[str, Any]] = {
+    "stages": {
+        "clip_tensor_norm": 5.0, "clip_value": 0.8, "l1": 1e-3, "ema_decay": 0.9, "shadow": "bfloat16",
+        "zero_grads": True, "lookahead": (2, 0.6), "monitor": True,
+    },
+    "units": {
+        "clip_unit_norm": 0.05, "l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "maximize": True,
+        "decay": "independent", "monitor": True,
+    },
+}  # fmt: skip
+
 # Every case decays weights: a default of zero would hide mistakes in the decay.
 HYPERS: dict[str, dict[str, dict[str, Any]]] = {
     "sgd": {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import ModuleType
 
+import device_arrays
 import pytest
 from cases import isas
 from hypothesis import HealthCheck, Phase, settings
@@ -29,6 +31,23 @@ def _settings_restored() -> Iterator[None]:
         from fastupdate import _core
 
         _core.select_isa(selected)
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[ModuleType]:
+    """A host's stand-in for the CUDA module (tests/cuda_shim); the controls of its device."""
+    with device_arrays.installed() as controls:
+        yield controls
+
+
+@pytest.fixture
+def shim(stand_in: ModuleType) -> Iterator[ModuleType]:
+    """The stand-in's controls, set as after loading."""
+    stand_in.set_schedule(0)
+    stand_in.set_resident(3)
+    threads.set_num_threads(1)
+    yield stand_in
+    stand_in.set_forked(False)
 
 
 def _selected_isa() -> str | None:

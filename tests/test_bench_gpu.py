@@ -18,7 +18,7 @@ sys.path.append(str(ROOT))  # `bench` is no part of the package
 
 from bench import gpu, gpu_contestants  # noqa: E402
 from bench.measuring import Pair  # noqa: E402
-from bench.tables import Absent  # noqa: E402
+from bench.tables import Absent, Row  # noqa: E402
 from bench.workloads import WORKLOADS  # noqa: E402
 
 TINY = WORKLOADS["tiny"]
@@ -104,7 +104,7 @@ def test_nothing_is_begun_after_the_budget() -> None:
 
 def made_up(contestant: type[Any], workload: str, recipe: str, seconds: float, ours: float) -> Any:
     pair = Pair(np.full(5, ours), np.full(5, seconds), steps=1)
-    return gpu.row(recipe, contestant, WORKLOADS[workload], pair, 0.0 if contestant.comparable else None)
+    return Row.of(recipe, WORKLOADS[workload], contestant, pair, 0.0 if contestant.comparable else None)
 
 
 ROWS = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import device_arrays
 import numpy as np
 import pytest
 from cases import CASES, FIRST_CASES, assert_same_bits, by_case, by_dtype, by_rule, random_arrays
@@ -16,6 +15,8 @@ from device_arrays import FakeArray
 
 import fastupdate as fu
 from fastupdate import device
+
+pytestmark = pytest.mark.usefixtures("shim")
 
 STEPS = 3
 # Full vectors, every tail, block boundaries, a segment of sums and more, nothing; and what is not contiguous.
@@ -37,21 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 COMBINED = [(case, "plain") for case in CASES] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
 by_combination = pytest.mark.parametrize(("case", "options"), COMBINED, ids=[f"{c}-{o}" for c, o in COMBINED])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stand_in():
-    with device_arrays.installed() as controls:
-        yield controls
-
-
-@pytest.fixture(autouse=True)
-def shim(stand_in):
-    """The stand-in's controls, set as after loading."""
-    stand_in.set_schedule(0)
-    stand_in.set_resident(3)
-    fu.set_num_threads(1)
-    return stand_in
 
 
 @cache

@@ -17,23 +17,10 @@ from device_arrays import STREAM, FakeArray
 import fastupdate as fu
 from fastupdate import device, plan, schedules
 
+pytestmark = pytest.mark.usefixtures("shim")
+
 SIZES = [5, 1024, 1500]
 OTHER_STREAM = 77
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stand_in():
-    with device_arrays.installed() as controls:
-        yield controls
-
-
-@pytest.fixture(autouse=True)
-def shim(stand_in):
-    """The stand-in's controls, set as after loading."""
-    stand_in.set_schedule(0)
-    stand_in.set_resident(3)
-    yield stand_in
-    stand_in.set_forked(False)
 
 
 def params() -> list[np.ndarray]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from cases import CASES, FIRST_CASES, Case, arrays_of, assert_same_bits, by_dtype, random_arrays
+from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, arrays_of, assert_same_bits, by_dtype, random_arrays
 from peers import peer
 
 import fastupdate as fu
@@ -33,14 +33,7 @@ SHORT = SHAPES[:-1]  # the simulator takes seconds for a thousand elements
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 3.0, "nonfinite": "skip", "monitor": True},
-    "stages": {
-        "clip_tensor_norm": 5.0, "clip_value": 0.8, "l1": 1e-3, "ema_decay": 0.9, "shadow": "bfloat16",
-        "zero_grads": True, "lookahead": (2, 0.6), "monitor": True,
-    },
-    "units": {
-        "clip_unit_norm": 0.05, "l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "maximize": True,
-        "decay": "independent", "monitor": True,
-    },
+    **MIXED_OPTIONS,
     "raise": {"nonfinite": "raise"},
     "edges": {"clip_value": 0.8, "l1": 1e-3, "shadow": "bfloat16", "monitor": True},
     "proximal edges": {"l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "monitor": True},

@@ -11,6 +11,7 @@ from cases import (
     CASES,
     ENGINES,
     FIRST_CASES,
+    MIXED_OPTIONS,
     PARALLEL,
     SIZES,
     Case,
@@ -35,14 +36,7 @@ ALL_SIZES = [*FLAT_SIZES, *(int(np.prod(shape)) for shape in MATRICES.values())]
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 30.0, "nonfinite": "skip", "monitor": True},
-    "stages": {
-        "clip_tensor_norm": 5.0, "clip_value": 0.8, "l1": 1e-3, "ema_decay": 0.9, "shadow": "bfloat16",
-        "zero_grads": True, "lookahead": (2, 0.6), "monitor": True,
-    },
-    "units": {
-        "clip_unit_norm": 0.05, "l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "maximize": True,
-        "decay": "independent", "monitor": True,
-    },
+    **MIXED_OPTIONS,
 }  # fmt: skip
 # Every case by itself, and one of each rule under the options.
 COMBINED = [(case, "plain") for case in CASES] + [(c, o) for c in FIRST_CASES for o in list(OPTIONS)[1:]]
