@@ -44,11 +44,13 @@ target_compile_options(
 
 add_library(fastupdate_kernels STATIC ${csrc}/registry.cpp)
 target_link_libraries(fastupdate_kernels PUBLIC fastupdate_options)
+# A few cache lines that a loop clears are cleared faster by that loop than by memset.
+set(loops_stay_loops $<$<CXX_COMPILER_ID:GNU>:-fno-tree-loop-distribute-patterns>)
 foreach(level IN LISTS isa_levels)
   add_library(cpu_${level} OBJECT ${csrc}/target_cpu.cpp ${rule_sources})
   target_link_libraries(cpu_${level} PRIVATE fastupdate_options)
   target_compile_definitions(cpu_${level} PRIVATE FASTUPDATE_TARGET=${level})
-  target_compile_options(cpu_${level} PRIVATE -O3)
+  target_compile_options(cpu_${level} PRIVATE -O3 ${loops_stay_loops})
   if(NOT level STREQUAL baseline)
     target_compile_options(cpu_${level} PRIVATE -march=x86-64-${level})
   endif()

@@ -91,7 +91,7 @@ class Plan {
     for (int64_t i = 0; i < count_; ++i) {
       const Tensor& t = row(i);
       cost_ += t.n + kTensorCost;
-      blocks_ += (t.n + kBlock - 1) / kBlock;
+      blocks_ += block_count(t);
     }
     for (int dtype : {kFloat32, kFloat64})
       if (std::any_of(&row(0), &row(0) + count_, [=](const Tensor& t) { return t.dtype == dtype; }))
@@ -105,14 +105,14 @@ class Plan {
     const int64_t count = count_ - start;
     const int threads = team(count * kTensorCost);
     bool changed = false;
-    if (threads == 1) return adoption.adopt(start, count_, changed);
     int64_t found = count_;
-#pragma omp parallel num_threads(threads) reduction(min : found) firstprivate(changed)
+#pragma omp parallel if (threads > 1) num_threads(threads) reduction(min : found) reduction(|| : changed)
     {
       const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
       const int64_t i = adoption.adopt(start + count * k / n, start + count * (k + 1) / n, changed);
       if (i >= 0) found = i;
     }
+    moves_ += changed;
     return found < count_ ? found : -1;
   }
 
@@ -141,6 +141,9 @@ class Plan {
   // Whether no other Python thread can run during a call.
   bool keeps_gil() const { return cost_ < kReleaseCost; }
 
+  // How many times gradients were found elsewhere than before.
+  int64_t moves() const { return moves_; }
+
   void gradient_sums() { run(target_->engine.gradient_sums); }
   void unit_norms() { run(target_->engine.unit_norms); }
 
@@ -157,35 +160,27 @@ class Plan {
   void fold(py::array totals) {
     Sums* total = records<Sums>(totals, "totals");
     if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
-    for (int64_t i = 0; i < count_; ++i) total[i] = fold_tensor(row(i));
+    const Tensor* tensors = &row(0);
+#pragma omp parallel for schedule(guided) num_threads(team(cost_))
+    for (int64_t i = 0; i < count_; ++i)
+      total[i] = host::fold_blocks(sweep_.sums + tensors[i].first_block, block_count(tensors[i]));
+  }
+
+  // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
+  std::pair<double, int64_t> overall(py::array totals) {
+    const Sums* total = records<Sums>(totals, "totals");
+    host::Pairwise<double> squares;
+    int64_t nonfinite = 0;
+    for (int64_t i = 0; i < std::min<int64_t>(count_, totals.size()); ++i) {
+      const double scale = row(i).scale;
+      squares.add(total[i].gg * (scale * scale));
+      nonfinite += total[i].nonfinite;
+    }
+    return {squares.total(), nonfinite};
   }
 
  private:
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
-
-  Sums fold_tensor(const Tensor& t) const {
-    using host::Pairwise;
-    Pairwise gg, pp, uu, gm, mm;
-    Sums total = {};
-    const Sums* block = sweep_.sums + t.first_block;
-    for (const Sums* end = block + (t.n + kBlock - 1) / kBlock; block < end; ++block) {
-      gg.add(block->gg);
-      pp.add(block->pp);
-      uu.add(block->uu);
-      gm.add(block->gm);
-      mm.add(block->mm);
-      total.largest = host::maximum(total.largest, block->largest);
-      total.nonfinite += block->nonfinite;
-      total.zeros += block->zeros;
-      total.stalled += block->stalled;
-    }
-    total.gg = gg.total();
-    total.pp = pp.total();
-    total.uu = uu.total();
-    total.gm = gm.total();
-    total.mm = mm.total();
-    return total;
-  }
 
   // How many threads share work of a cost.
   int team(int64_t cost) const {
@@ -208,7 +203,7 @@ class Plan {
   py::array tensors_, groups_;
   py::array_t<int64_t> clock_;
   py::array sums_;
-  int64_t count_, group_count_, cost_ = 0, blocks_ = 0;
+  int64_t count_, group_count_, cost_ = 0, blocks_ = 0, moves_ = 0;
   std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
   Extents extents_;
@@ -236,11 +231,13 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   py::class_<Plan>(m, "Plan")
       .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, py::array>())
       .def_property_readonly("keeps_gil", &Plan::keeps_gil)
+      .def_property_readonly("moves", &Plan::moves)
       .def("adopt", &Plan::adopt)
       .def("update", &Plan::update)
       .def("step", &Plan::step)
       .def("gradient_sums", &Plan::gradient_sums)
       .def("unit_norms", &Plan::unit_norms)
       .def("accumulate", &Plan::accumulate)
-      .def("fold", &Plan::fold);
+      .def("fold", &Plan::fold)
+      .def("overall", &Plan::overall);
 }

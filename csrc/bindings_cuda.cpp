@@ -186,9 +186,16 @@ class Plan {
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
     const auto type = reinterpret_cast<PyTypeObject*>(array_type_.ptr());
-    return Adoption{records<Tensor>(tensors_, "tensors"), extents_, type, params, grads, writable}.adopt(start, count_,
-                                                                                                         touched_);
+    const Adoption adoption = {records<Tensor>(tensors_, "tensors"), extents_, type, params, grads, writable};
+    bool changed = false;
+    const int64_t found = adoption.adopt(start, count_, changed);
+    touched_ |= changed;
+    moves_ += changed;
+    return found;
   }
+
+  // How many times gradients were found elsewhere than before.
+  int64_t moves() const { return moves_; }
 
   void update(double scale, uint32_t stages, Stream stream) {
     touched_ = true;
@@ -304,7 +311,7 @@ class Plan {
   void measure() {
     for (int64_t i = 0; i < count_; ++i) {
       const Tensor& t = row(i);
-      blocks_ += (t.n + kBlock - 1) / kBlock;
+      blocks_ += block_count(t);
       filled_ += t.n > 0;
       has_[t.dtype] |= t.n > 0;
       direct_ &= !t.p_layout && !t.shadow && !t.unit_scale;
@@ -494,7 +501,8 @@ class Plan {
   bool has_[2] = {};
   bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
   int64_t serial_ = kMaxRows;                     // of the next step that may be skipped
-  bool touched_ = true, fresh_ = true;            // records may have changed; none has been uploaded
+  int64_t moves_ = 0;
+  bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
   const DeviceVariant& variant_;
   Extents extents_;
   std::vector<std::unique_ptr<Memory>> memory_;
@@ -598,6 +606,7 @@ void bind_cuda(py::module_& m) {
       .def("totals", &Outcome::totals);
   py::class_<Plan>(m, "Plan", py::module_local())
       .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, bool, int, py::type>())
+      .def_property_readonly("moves", &Plan::moves)
       .def("adopt", &Plan::adopt)
       .def("update", &Plan::update)
       .def("step", &Plan::step)

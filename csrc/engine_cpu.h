@@ -5,6 +5,9 @@
 // stages.
 #pragma once
 
+#include <initializer_list>
+#include <type_traits>
+
 #include "plan.h"
 #include "reduce.h"
 #include "stages.h"
@@ -42,6 +45,7 @@ struct Engine {
 namespace FASTUPDATE_TARGET {
 
 constexpr int64_t kTile = 128;
+constexpr int64_t kLine = 64;  // bytes of a cache line
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 
 template <class T>
@@ -54,10 +58,15 @@ T* address(uint64_t array, int64_t i = 0) {
   return reinterpret_cast<T*>(array) + i;
 }
 
-// The raw gradient of one tile: in place if it can be, else gathered, else the sum of its samples in order.
 template <class T>
-const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  if (is_direct(t)) return address<T>(t.g, begin);
+FASTUPDATE_HD void prefetch_tile(uint64_t array, int64_t begin) {
+  for (int64_t k = 0; k < kTile * int64_t(sizeof(T)); k += kLine)
+    __builtin_prefetch(reinterpret_cast<char*>(address<T>(array, begin)) + k);
+}
+
+// A gradient that cannot be read where it is: gathered, and the sum of its samples in order.
+template <class T>
+const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
   read_array(t.g, t.g_layout, begin, n, scratch.g);
   for (int64_t k = 1; k < t.samples; ++k) {
     read_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
@@ -66,9 +75,17 @@ const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratc
   return scratch.g;
 }
 
-// scale·g, times the factor of each element's unit where units are clipped.
+// The raw gradient of one tile.
 template <class T>
-void scale_tile(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
+FASTUPDATE_HD const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  return is_direct(t) ? address<T>(t.g, begin) : gathered_tile(t, begin, n, scratch);
+}
+
+// Below, N is an int or, for a whole tile, a constant: its loops need no code for a rest.
+
+// scale·g, times the factor of each element's unit where units are clipped.
+template <class T, class N>
+void scale_tile(const Tensor& t, double scale, int64_t begin, N n, const T* g, T* out) {
   if (!t.unit_scale) {
 #pragma omp simd
     for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
@@ -77,12 +94,12 @@ void scale_tile(const Tensor& t, double scale, int64_t begin, int n, const T* g,
   for (int i = 0; i < n;) {
     int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
     T factor = T(scale * address<double>(t.unit_scale)[unit]);
-    for (int stop = end < n ? int(end) : n; i < stop; ++i) out[i] = g[i] * factor;
+    for (int stop = end < n ? int(end) : int(n); i < stop; ++i) out[i] = g[i] * factor;
   }
 }
 
-template <class T>
-void condition_tile(const Group& group, uint32_t stages, int n, T* g, const T* p) {
+template <class T, class N>
+void condition_tile(const Group& group, uint32_t stages, N n, T* g, const T* p) {
   if (stages & kClipValue) {
     const T limit = T(group.clip_value);
 #pragma omp simd
@@ -95,34 +112,40 @@ void condition_tile(const Group& group, uint32_t stages, int n, T* g, const T* p
   }
 }
 
-template <class T>
-void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, int n, T* p) {
+template <class T, class N>
+void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, N n, T* p) {
   if (stages & kShrink) {
     const T threshold = T(group.shrink);
+#pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = shrink(p[i], threshold);
   }
   if (stages & kLookahead) {
     T* slow = address<T>(t.slow, begin);
     const T weight = T(group.lookahead);
+#pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = slow[i] = approach(slow[i], p[i], weight);
   }
   if (stages & kEma) {
     T* ema = address<T>(t.ema, begin);
     const T weight = T(group.ema);
+#pragma omp simd
     for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
   }
   if (t.shadow) {
     uint16_t* shadow = address<uint16_t>(t.shadow, begin);
-    if (t.shadow_dtype == kFloat16)
+    if (t.shadow_dtype == kFloat16) {
+#pragma omp simd
       for (int i = 0; i < n; ++i) shadow[i] = to_float16(float(p[i]));
-    else
+    } else {
+#pragma omp simd
       for (int i = 0; i < n; ++i) shadow[i] = to_bfloat16(float(p[i]));
+    }
   }
 }
 
 // p ← p + delta, counting the elements that a non-zero delta leaves where they were; `last`: nothing else moves p.
-template <bool last, class T>
-void apply_update(int n, T* p, const T* delta, Lanes<T>& lanes) {
+template <bool last, class T, class N>
+void apply_update(N n, T* p, const T* delta, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) {
     const T before = p[i], after = before + delta[i];
     lanes.stalled[j] += (after == before) & (delta[i] != 0);
@@ -137,12 +160,22 @@ void clear_gradient(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) 
   for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
 }
 
-template <class T>
-void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, const void* scalars, int64_t begin, int n,
-                 Scratch<T>& scratch, Lanes<T>& lanes) {
-  const Group& group = sweep.groups[t.group];
-  const uint32_t stages = sweep.stages;
-  double scale = sweep.scale * t.scale;
+// What the tiles of a span share. All of it lies in memory, for what is computed anew in each tile waits for the
+// divisions of the one before.
+struct Span {
+  const Tensor& t;
+  const Group& group;
+  const RuleCode& code;
+  const void* scalars;
+  double scale;  // of the gradient
+  uint32_t stages;
+  Sums* sums;  // one per block of the tensor
+};
+
+template <class T, class N>
+void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lanes<T>& lanes) {
+  const Tensor& t = span.t;
+  const uint32_t stages = span.stages;
   const T* raw = gradient_tile(t, begin, n, scratch);
   T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
   if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
@@ -157,69 +190,82 @@ void update_tile(const Sweep& sweep, const Tensor& t, const RuleCode& code, cons
 
   const T* g = raw;
   if (t.unit_scale || (stages & (kClipValue | kPenalty))) {
-    scale_tile(t, scale, begin, n, raw, scratch.conditioned);
-    condition_tile(group, stages, n, scratch.conditioned, p);
+    scale_tile(t, span.scale, begin, n, raw, scratch.conditioned);
+    condition_tile(span.group, stages, n, scratch.conditioned, p);
     g = scratch.conditioned;
-    scale = 1;
   }
   if (stages & kDecay) {
-    const T decay = T(group.decay);
+    const T decay = T(span.group.decay);
+#pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
   }
+  const double scale = g == raw ? span.scale : 1;
   if (stages & kMonitor) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
-    code.loop(scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
+    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
     if (moved_by_rule_alone)
       apply_update<true>(n, p, scratch.delta, lanes);
     else
       apply_update<false>(n, p, scratch.delta, lanes);
   } else {
-    code.loop(scalars, scale, n, g, p, p, p, t.state, begin);
+    span.code.loop(span.scalars, scale, n, g, p, p, p, t.state, begin);
   }
-  after_rule(t, group, stages, begin, n, p);
+  after_rule(t, span.group, stages, begin, n, p);
 
   if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
   if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
 }
 
-// Calls visit(i, n) for stretches of at most `length` elements.
+// Calls visit(i, n) for stretches of `length` elements, a constant, and for the rest.
 template <int64_t length, class Visit>
 FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
-  for (int64_t i = begin; i < end; i += length) visit(i, end - i < length ? int(end - i) : int(length));
+  int64_t i = begin;
+  for (; i + length <= end; i += length) visit(i, std::integral_constant<int, length>());
+  if (i < end) visit(i, int(end - i));
 }
 
 template <class T>
-void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const RuleCode& code = *sweep.code[t.dtype];
-  const void* scalars = sweep.scalars + (t.group * 2 + t.dtype) * kScalarBytes;
-  const bool plain = !sweep.stages && !t.p_layout && is_direct(t) && !t.shadow && !t.unit_scale;
-  if (plain) {
-    T* p = address<T>(t.p, begin);
-    code.loop(scalars, sweep.scale * t.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
-    return;
-  }
+void update_tiles(const Span& span, int64_t begin, int64_t end) {
+  const bool monitored = span.stages & kMonitor;
   Scratch<T> scratch;
-  for (T& x : scratch.nothing) x = -T(0);
   Lanes<T> lanes;
+  if (monitored)
+    for (T& x : scratch.nothing) x = -T(0);
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
-    if (sweep.stages & kMonitor) lanes = {};
-    in_stretches<kTile>(block, block + length,
-                        [&](int64_t i, int n) { update_tile(sweep, t, code, scalars, i, n, scratch, lanes); });
-    if (sweep.stages & kMonitor) sweep.sums[t.first_block + block / kBlock] = fold(lanes);
+    if (monitored) lanes.clear();
+    in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) { update_tile(span, i, n, scratch, lanes); });
+    if (monitored) span.sums[block / kBlock] = fold(lanes);
   });
 }
 
 template <class T>
+void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const Span span = {
+      t,
+      sweep.groups[t.group],
+      *sweep.code[t.dtype],
+      sweep.scalars + (t.group * 2 + t.dtype) * kScalarBytes,
+      sweep.scale * t.scale,
+      sweep.stages,
+      sweep.sums + t.first_block,
+  };
+  if (sweep.stages || t.p_layout || !is_direct(t) || t.shadow || t.unit_scale) return update_tiles<T>(span, begin, end);
+  T* p = address<T>(t.p, begin);
+  span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
+}
+
+template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  constexpr int64_t kAhead = 2 * kBlock;  // one stream alone is fetched too late
   Scratch<T> scratch;
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
-    Lanes<T> lanes = {};
-    if (is_direct(t))
-      sum_gradient(length, address<T>(t.g, block), lanes);
-    else
-      in_stretches<kTile>(block, block + length,
-                          [&](int64_t i, int n) { sum_gradient(n, gradient_tile(t, i, n, scratch), lanes); });
+    GradientLanes lanes;
+    lanes.clear();
+    in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
+      if (is_direct(t)) prefetch_tile<T>(t.g, i + kAhead);
+      sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
+    });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
 }
@@ -228,13 +274,16 @@ template <class T>
 void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Scratch<T> scratch;
   const T scale = T(t.scale);
-  in_stretches<kTile>(begin, end, [&](int64_t i, int n) {
+  in_stretches<kTile>(begin, end, [&](int64_t i, auto n) {
     const T* g = gradient_tile(t, i, n, scratch);
     T* acc = address<T>(t.acc, i);
-    if (sweep.first)
+    if (sweep.first) {
+#pragma omp simd
       for (int k = 0; k < n; ++k) acc[k] = g[k] * scale;
-    else
+    } else {
+#pragma omp simd
       for (int k = 0; k < n; ++k) acc[k] = acc[k] + g[k] * scale;
+    }
     if (sweep.stages & kZeroGrads) clear_gradient(t, i, n, scratch);
   });
 }
@@ -247,27 +296,26 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
   const int64_t length = t.unit_length, last = (end + length - 1) / length;
   double* norms = address<double>(t.unit_norms);
   for (int64_t unit = (begin + length - 1) / length; unit < last; ++unit) {
-    Pairwise gg, pp;
+    Pairwise<double> gg, pp;
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
-      Lanes<T> lanes = {};
-      in_stretches<kTile>(block, block + size, [&](int64_t i, int n) {
-        sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
+      double gradient[kLanes] = {}, weight[kLanes] = {};
+      in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
+        sum_squares(n, gradient_tile(t, i, n, scratch), gradient);
         if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
-        sum_weight(n, t.p_layout ? scratch.p : address<T>(t.p, i), lanes);
+        sum_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i), weight);
       });
-      gg.add(fold_lanes(lanes.gg));
-      pp.add(fold_lanes(lanes.pp));
+      gg.add(fold_lanes(gradient));
+      pp.add(fold_lanes(weight));
     });
     norms[2 * unit] = square_root(gg.total());
     norms[2 * unit + 1] = square_root(pp.total());
   }
 }
 
-// Starts fetching the beginnings of a later tensor's arrays: a list of small tensors is scattered all over memory.
-inline void prefetch(const Tensor& t) {
-  constexpr int64_t kReach = 256, kLine = 64;
+// Starts fetching the beginnings of a tensor's arrays.
+inline void prefetch_heads(const Tensor& t, std::initializer_list<uint64_t> arrays) {
+  constexpr int64_t kReach = 256;
   const int64_t bytes = t.n * item_size(t), reach = bytes < kReach ? bytes : kReach;
-  const uint64_t arrays[] = {t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow};
   for (const uint64_t array : arrays)
     if (array && reach) {
       for (int64_t k = 0; k < reach; k += kLine) __builtin_prefetch(address<char>(array, k));
@@ -275,15 +323,16 @@ inline void prefetch(const Tensor& t) {
     }
 }
 
-// Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1.
-template <class Span>
-void walk(const Sweep& sweep, int64_t first, int64_t last, Span span) {
+// Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1, and some tensors
+// ahead of it prefetch(tensor), for a list of small tensors is scattered all over memory.
+template <class Prefetch, class Visit>
+void walk(const Sweep& sweep, int64_t first, int64_t last, Prefetch prefetch, Visit span) {
   constexpr int64_t kAhead = 8;  // tensors
   int64_t low = 0, high = sweep.count;
   while (low < high) {  // the first tensor that ends after block `first`
     int64_t middle = (low + high) / 2;
     const Tensor& t = sweep.tensors[middle];
-    if (t.first_block + (t.n + kBlock - 1) / kBlock > first)
+    if (t.first_block + block_count(t) > first)
       high = middle;
     else
       low = middle + 1;

@@ -143,7 +143,7 @@ FASTUPDATE_DEVICE void unit_norms(const Tensor& t, int64_t unit, double& gradien
   double* partial = reinterpret_cast<double*>(shared_memory());
   const int64_t stop = (unit + 1) * t.unit_length;
   const int warp = thread_index() / kLanes;
-  Pairwise gg, pp;
+  Pairwise<double> gg, pp;
   for (int64_t round = unit * t.unit_length; round < stop; round += kWarps * kBlock) {
     const int64_t begin = round + warp * kBlock;
     const int n = elements_from(begin, stop);

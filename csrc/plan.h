@@ -44,6 +44,8 @@ struct Tensor {
 // Bytes of an element.
 inline int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
 
+inline int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
+
 // Whether the gradient can be read where it is.
 inline bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
 

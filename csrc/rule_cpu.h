@@ -9,16 +9,17 @@
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
-template <class T, class Rule, size_t... k>
-void rule_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out, T* const* state,
-               std::index_sequence<k...>) {
+// Inlined, and the rule by value: its scalars are broadcast from where they lie and stay in registers.
+template <class Rule, class T, size_t... k, class... States>
+FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out,
+                             std::index_sequence<k...>, States... state) {
   using Keeps = typename Rule::keeps;
   // Arrays never overlap except base = p = out, each read and written at the same index.
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    T s[] = {(Keeps::at[k] ? state[k][i] : T(0))..., T(0)};
+    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
-    ((Keeps::at[k] ? void(state[k][i] = s[k]) : void()), ...);
+    ((Keeps::at[k] ? void(state[i] = s[k]) : void()), ...);
   }
 }
 
@@ -30,10 +31,16 @@ struct Compiled {
 
   static void loop(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base,
                    void* out, const uint64_t* state, int64_t begin) {
-    T* s[kMaxStates];
-    for (int k = 0; k < Keeps::count; ++k) s[k] = Keeps::at[k] ? address<T>(state[k], begin) : nullptr;
-    rule_loop<T>(*static_cast<const Rule*>(scalars), T(scale), n, static_cast<const T*>(g), static_cast<const T*>(p),
-                 static_cast<const T*>(base), static_cast<T*>(out), s, std::make_index_sequence<Keeps::count>());
+    with_states(std::make_index_sequence<Keeps::count>(), *static_cast<const Rule*>(scalars), T(scale), n,
+                static_cast<const T*>(g), static_cast<const T*>(p), static_cast<const T*>(base), static_cast<T*>(out),
+                state, begin);
+  }
+
+  template <size_t... k>
+  FASTUPDATE_HD static void with_states(std::index_sequence<k...> states, const Rule& rule, T scale, int64_t n,
+                                        const T* g, const T* p, const T* base, T* out, const uint64_t* state,
+                                        int64_t begin) {
+    rule_loop(rule, scale, n, g, p, base, out, states, Keeps::at[k] ? address<T>(state[k], begin) : nullptr...);
   }
 
   static constexpr RuleCode code = {rule_scalars<Rule>, loop};

@@ -14,6 +14,7 @@ from fastupdate.backends import Backend
 from fastupdate.items import Item
 from fastupdate.options import Settings
 from fastupdate.plan import Array, Records
+from fastupdate.report import Sums
 from fastupdate.rule import Rule
 
 Values = Mapping[str, float]
@@ -41,12 +42,14 @@ class Assembly:
         self.groups = np.zeros(len(rows), plan.GROUP)
         self.groups["t"] = [t for _, t in rows]
         self.tensors = np.zeros(len(self.items), plan.TENSOR)
-        self._harmless = np.zeros(0, np.uint64)  # where gradients were last found to lie apart
+        self._moves = 0  # of gradients, beside those of the engine
+        self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
         self._describe([rows[key] for key in keys])
         blocks = int((-(-self.tensors["n"] // plan.BLOCK)).sum())
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, plan.SUMS)
         self.totals = np.zeros(len(self.items), plan.SUMS)
+        self.sums = Sums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
 
     def _describe(self, rows: list[int]) -> None:
@@ -121,6 +124,7 @@ class Assembly:
 
     def point_to_gradient(self, k: int, array: Array, *, samples: bool) -> None:
         """Notes where tensor k's gradient is, or its samples along the first axis."""
+        self._moves += 1
         sample = array[0] if samples else array
         row = self.tensors[k : k + 1]
         row["g"] = plan.address(array)
@@ -130,10 +134,11 @@ class Assembly:
 
     def zeroing_may_harm(self) -> bool:
         """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""
+        moves = (self._moves, self.engine.moves)
+        if moves == self._apart:
+            return False
         if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
             return True
-        if np.array_equal(self.tensors["g"], self._harmless):
-            return False
         rows = self.tensors[self.tensors["n"] > 0]
         ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
         held = np.array([border.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
@@ -141,11 +146,12 @@ class Assembly:
         spans = spans[np.argsort(spans[:, 0])]
         if (spans[1:, 0] < spans[:-1, 1]).any():
             return True
-        self._harmless = self.tensors["g"].copy()
+        self._apart = moves
         return False
 
     def gradients_are_accumulators(self) -> None:
         """The next step moves by the accumulated gradients."""
+        self._moves += 1
         self.tensors["g"] = self.tensors["acc"]
         self.tensors["g_layout"] = 0
         self.tensors["samples"] = 1

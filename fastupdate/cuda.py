@@ -62,6 +62,10 @@ class Plan:
             self._foreign = {g.framework for g in arrays} - {self._framework}
         return int(self._native.adopt(params, grads, start, writable))
 
+    @property
+    def moves(self) -> int:
+        return int(self._native.moves)
+
     def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
         stream = self._stream()
         taken = int(self._native.step(params, grads, scale, stages, stream))

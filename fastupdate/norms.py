@@ -5,11 +5,11 @@ CPU backends share this; a GPU engine decides on the device.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastupdate import plan
 from fastupdate.assembly import Assembly
 
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
@@ -38,11 +38,12 @@ def condition(assembly: Assembly, scale: float) -> Outcome:
         _clip_units(assembly, s.clip_unit_norm, scale)
     if not s.needs_sums:
         return Outcome()
-    assembly.engine.gradient_sums()
-    assembly.engine.fold(assembly.totals)
+    engine: Any = assembly.engine
+    engine.gradient_sums()
+    engine.fold(assembly.totals)
     tensors, totals = assembly.tensors, assembly.totals
-    nonfinite = int(totals["nonfinite"].sum())
-    norm = scale * float(np.sqrt(plan.pairwise(totals["gg"] * np.square(tensors["scale"]))))
+    squares, nonfinite = engine.overall(totals)
+    norm = scale * math.sqrt(squares)
     if s.nonfinite == "raise":
         raise_nonfinite(assembly)
     if nonfinite and s.nonfinite == "skip":

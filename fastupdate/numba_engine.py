@@ -75,6 +75,7 @@ class RecordPlan:
     _groups: Records
     _clock: Array
     _sums: Records
+    moves = 0  # whatever has moved is looked at closely
 
     def update(self, scale: float, stages: int) -> None:
         raise NotImplementedError
@@ -115,6 +116,11 @@ class RecordPlan:
 
     def fold(self, totals: Records) -> None:
         kernels.fold(self._tensors, self._sums, totals)
+
+    def overall(self, totals: Records) -> tuple[float, int]:
+        """Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite."""
+        squares = totals["gg"] * np.square(self._tensors["scale"])
+        return float(kernels.fold_column(squares)), int(totals["nonfinite"].sum())
 
 
 class NumbaPlan(RecordPlan):

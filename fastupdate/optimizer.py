@@ -23,8 +23,8 @@ from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
 from fastupdate.items import Item, allocate, allocate_accumulators, given_states, make_items
 from fastupdate.norms import condition, raise_nonfinite
 from fastupdate.options import settings
-from fastupdate.plan import Array, Records
-from fastupdate.report import Report, tensor_statistics
+from fastupdate.plan import Array
+from fastupdate.report import Report, Statistics
 from fastupdate.rule import Rule, is_number
 
 Reduce = Literal["mean", "sum"]
@@ -194,7 +194,7 @@ class Optimizer:
         """
         if reduce not in (None, "mean", "sum"):
             self._place("reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
-        arrays = list(grads)
+        arrays = grads
         zeroed = self._settings.zero_grads
         k = 0 if reduce else self._engine.adopt(self._arrays, arrays, 0, zeroed)
         if k >= 0:
@@ -297,7 +297,7 @@ class Optimizer:
         else:
             self._held = self._adopt(self._gradients(grads), reduce)
             stages = self._stages
-        unclipped = scale * self._assembly.tensors["scale"]  # a new array: clipping changes the records
+        unclipped = scale * self._assembly.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self._judges:
             return self._judged_step(scale, stages, unclipped)
         try:
@@ -316,10 +316,10 @@ class Optimizer:
             outcome.grad_norm,
             outcome.factor,
             outcome.nonfinite,
-            tensors=self._monitored(unclipped),
+            statistics=self._monitored(unclipped),
         )
 
-    def _judged_step(self, scale: float, stages: int, unclipped: NDArray[np.float64]) -> Report:
+    def _judged_step(self, scale: float, stages: int, unclipped: NDArray[np.float64] | float) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
         if self._settings.nonfinite == "raise":
             self._engine.gradient_sums()
@@ -352,7 +352,7 @@ class Optimizer:
                 steps.append(PossibleStep(self._lr, stages, groups))
         return steps
 
-    def _device_report(self, outcome: Any, steps: list[Any], unclipped: NDArray[np.float64]) -> Report:
+    def _device_report(self, outcome: Any, steps: list[Any], unclipped: NDArray[np.float64] | float) -> Report:
         from fastupdate import cuda
 
         a = self._assembly
@@ -405,14 +405,13 @@ class Optimizer:
             self._place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
         return 1.0 / (float(loss_scale) * max(int(self._clock[MICRO_BATCHES]), 1))
 
-    def _monitored(self, scales: NDArray[np.float64]) -> Callable[[], Records] | None:
-        """Works out the statistics; `scales` turn raw gradients into true ones, tensor by tensor."""
+    def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
+        """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
         if not self._settings.monitor:
             return None
         a = self._assembly
-        totals = np.zeros_like(a.totals)
-        self._engine.fold(totals)
-        return partial(tensor_statistics, a.names, a.tensors["n"], totals, scales, self._sign * self.rule.momentum_sign)
+        self._engine.fold(a.sums.next())
+        return a.sums.statistics(a.names, a.tensors["n"], scales, self._sign * self.rule.momentum_sign)
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""

@@ -49,6 +49,7 @@ class Engine(Protocol):
     """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated].
 
     adopt           points the tensors from `start` on at these gradients; the first that needs a closer look, or −1
+    moves           how many times it has pointed any of them elsewhere
     step            adopt and update at once: the number of steps taken, or 0 if a tensor needs a closer look
     update          one step from the gradients that the records point at
     gradient_sums   Σg² and non-finite counts of each block
@@ -57,6 +58,8 @@ class Engine(Protocol):
     fold            sums of blocks → sums of tensors
     """
 
+    @property
+    def moves(self) -> int: ...
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int: ...
     def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int: ...
     def update(self, scale: float, stages: int) -> None: ...
@@ -100,11 +103,3 @@ def first_blocks(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many blocks lie before each tensor."""
     blocks = -(-sizes // BLOCK)
     return np.cumsum(blocks) - blocks
-
-
-def pairwise(values: NDArray[np.float64]) -> float:
-    """Folds neighbours, then neighbouring pairs …: the defined order of sums over blocks and over tensors."""
-    while len(values) > 1:
-        odd = values[len(values) - len(values) % 2 :]
-        values = np.concatenate([values[0 : len(values) - len(odd) : 2] + values[1::2], odd])
-    return float(values[0]) if len(values) else 0.0

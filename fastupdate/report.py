@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from threading import RLock
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.plan import Records
+from fastupdate.plan import SUMS, Records
 
 # Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights afterwards; Δ: their change):
 #   grad_norm, weight_norm, update_norm   ‖g‖, ‖w‖, ‖Δ‖
@@ -39,7 +42,7 @@ class Report:
     tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
     """
 
-    __slots__ = ("_tensors", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
+    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Report:
         clip_factor: float = 1.0,
         nonfinite: int | None = None,
         skipped: bool = False,
-        tensors: Callable[[], NDArray[np.void]] | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self.step = step
         self.lr = lr
@@ -57,31 +60,69 @@ class Report:
         self.clip_factor = clip_factor
         self.nonfinite = nonfinite
         self.skipped = skipped
-        self._tensors: Any = tensors
+        self._statistics = statistics
 
     @property
     def tensors(self) -> NDArray[np.void] | None:
         """Worked out from the sums of the step when it is first looked at."""
-        if callable(self._tensors):
-            self._tensors = self._tensors()
-        table: NDArray[np.void] | None = self._tensors
-        return table
+        return None if self._statistics is None else self._statistics.table
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__[1:])
         return f"Report({shown})"
 
 
+class Statistics:
+    """A table that is worked out from the sums of a step when it is first looked at. Arguments: tensor_statistics."""
+
+    _working_out = RLock()
+
+    def __init__(self, *sums: Any) -> None:
+        self._sums = sums
+
+    @cached_property
+    def _table(self) -> NDArray[np.void]:
+        return tensor_statistics(*self._sums)
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """A row per tensor (see STATISTICS)."""
+        with self._working_out:  # the next step but one waits here before it uses the sums again
+            return self._table
+
+
+class Sums:
+    """The sums of the last two monitored steps. New memory for each step would cost a long list more than summing."""
+
+    def __init__(self, tensors: int) -> None:
+        self._kept = [np.zeros(tensors, SUMS) for _ in range(2)]
+        self._statistics: list[Callable[[], Statistics | None]] = [lambda: None] * 2
+
+    def next(self) -> Records:
+        """Room for the sums of a step; what was to be worked out from the sums there, if anyone still has it, is."""
+        self._kept.reverse()
+        self._statistics.reverse()
+        if (statistics := self._statistics[0]()) is not None:
+            statistics.table  # noqa: B018
+        return self._kept[0]
+
+    def statistics(self, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float) -> Statistics:
+        """Those of the step whose sums were asked for last."""
+        statistics = Statistics(names, sizes, self._kept[0], scales, sign)
+        self._statistics[0] = ref(statistics)
+        return statistics
+
+
 def tensor_statistics(
     names: NDArray[np.object_],
     sizes: NDArray[np.int64],
     totals: Records,
-    scales: NDArray[np.float64],
+    scales: NDArray[np.float64] | float,
     sign: float,
 ) -> NDArray[np.void]:
     """The monitored figures of each tensor, from its sums.
 
-    scales  (tensors,) what turns raw gradients into those of the loss, before any clipping
+    scales  what turns raw gradients into those of the loss, before any clipping: one number, or one per tensor
     sign    −1 where a momentum in favour of the gradient points against the raw one
     """
     table = np.zeros(len(names), STATISTICS)

@@ -273,6 +273,23 @@ def test_7_gradients_to_be_zeroed_overlap(backend):
 
 
 @by_backend
+def test_7_gradients_to_be_zeroed_overlap_later(backend):
+    g = np.ones(9, np.float32)
+    opt = fu.SGD([np.ones(5, np.float32), np.ones(4, np.float32)], zero_grads=True, backend=backend)
+    apart, overlapping = [g[:5], g[5:]], [g[:5], g[4:8]]
+    for _ in range(2):
+        opt.step(apart)
+        for _ in range(2):  # what was refused once is refused again
+            g[:] = 1
+            raises_unchanged(opt, overlapping, ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
+    opt.accumulate(apart)
+    opt.step()
+    g[:] = 1
+    raises_unchanged(opt, overlapping, ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
+    opt.step(apart)
+
+
+@by_backend
 def test_7_gradients_to_be_zeroed_lie_in_a_frozen_tensor(backend):
     params = [np.ones(5, np.float32), np.ones(5, np.float32)]
     opt = fu.SGD(params, zero_grads=True, backend=backend)

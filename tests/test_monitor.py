@@ -110,6 +110,16 @@ def test_statistics_are_those_of_numpy(case: Case, options: str, dtype: Any) -> 
                 np.testing.assert_allclose(row[name], value, rtol=1e-13, atol=1e-15, err_msg=f"{name}, step {step}")
 
 
+@by_backend
+def test_reports_can_be_looked_at_later(backend: str) -> None:
+    """The sums of a report are used again two steps later; whoever still has the report sees the same figures."""
+    now, later = (fu.Adam(problem(np.float32, 0), monitor=True, clip_norm=1.0, backend=backend) for _ in range(2))
+    steps = [problem(np.float32, k) for k in range(1, 6)]
+    at_once = [repr(now.step(grads).tensors.tolist()) for grads in steps]
+    kept = [later.step(grads) for grads in steps]
+    assert [repr(report.tensors.tolist()) for report in kept] == at_once
+
+
 MICRO_BATCHES = {
     "accumulated": lambda opt, samples: [opt.accumulate([g]) for g in samples] and opt.step(),
     "mean": lambda opt, samples: opt.step([samples], reduce="mean"),
