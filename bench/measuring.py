@@ -109,12 +109,12 @@ def _steps(reference: Contestant, peer: Contestant, disturb: Callable[[], object
 
 
 def difference(a: Contestant, b: Contestant) -> float:
-    """The largest difference between what two contestants did, beyond rounding, relative to the largest value."""
+    """The largest difference in what both tell of their steps, beyond rounding, relative to the largest value."""
     ours, theirs = a.outcome(), b.outcome()
-    return max(_relative_difference(ours[name], theirs[name]) for name in ours)
+    return max(_relative_difference(ours[name], theirs[name]) for name in ours.keys() & theirs.keys())
 
 
 def _relative_difference(xs: list[Array], ys: list[Array]) -> float:
     largest = max(float(np.abs(x).max()) for x in xs)
     apart = max(float(np.abs(x - y).max()) for x, y in zip(xs, ys, strict=True))
-    return max(apart - ROUNDING, 0.0) / largest
+    return max(apart - ROUNDING, 0.0) / (largest or 1.0)

@@ -3,6 +3,7 @@ per-tensor norms of gradients, weights and updates, by fastupdate and made of to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from bench.workloads import Array, Workload
 
 LOSS_SCALE, MAX_NORM, EMA_DECAY = 4.0, 1.0, 0.99
 STATISTICS = ("grad_norm", "weight_norm", "update_norm")  # per tensor, of the unscaled and unclipped gradients
+MORE_STATISTICS = ("largest_update", "zero_fraction", "stalled", "momentum_cosine")
 
 
 class Refilled(Contestant):
@@ -62,7 +64,7 @@ class FastupdatePipeline(FastupdateClip):
 
     def outcome(self) -> dict[str, list[Array]]:
         tensors: Any = self.report.tensors
-        statistics = {name: [tensors[name]] for name in STATISTICS}
+        statistics = {name: [tensors[name]] for name in STATISTICS + MORE_STATISTICS}
         average, shadow = self.moved(self.optimizer.ema), means(map(from_bfloat16, self.optimizer.shadow))
         return {**super().outcome(), "average": average, "shadow": shadow, **statistics}
 
@@ -156,6 +158,42 @@ class TorchPipelineFolded(TorchPipeline):
         return list(torch._foreach_mul(norms, 1 / LOSS_SCALE))
 
 
+class TorchPipelineWatched(TorchPipelineFolded):
+    """With the rest of what fastupdate tells of each tensor; a finite norm says that every gradient was finite."""
+
+    name = "torch pipeline, the same statistics"
+    note = ""
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        super().__init__(workload, threads)
+        import torch
+
+        self.momentum = [torch.zeros_like(p) for p in self.values]  # of the step before the first
+        self.sizes = torch.tensor([p.numel() for p in self.values])
+
+    def whole_step(self) -> None:
+        import torch
+
+        dots = [torch.dot(g.view(-1), m.view(-1)) for g, m in zip(self.grads, self.momentum, strict=True)]
+        momentum_norms = torch._foreach_norm(self.momentum)
+        nonzeros = [torch.count_nonzero(g) for g in self.grads]
+        super().whole_step()
+        largest = torch._foreach_norm(self.old, math.inf)
+        moved = [torch.count_nonzero(d) for d in self.old]
+        lengths = torch.stack(self.statistics[0]) * LOSS_SCALE * torch.stack(momentum_norms)
+        self.watched = (
+            torch.stack(largest),
+            1 - torch.stack(nonzeros) / self.sizes,
+            self.sizes - torch.stack(moved),
+            torch.stack(dots) / lengths,
+        )
+        self.momentum = [self.optimizer.state[p]["exp_avg"] for p in self.params]
+
+    def outcome(self) -> dict[str, list[Array]]:
+        watched = zip(MORE_STATISTICS, self.watched, strict=True)
+        return {**super().outcome(), **{name: [values.numpy()] for name, values in watched}}
+
+
 def from_bfloat16(bits: Any) -> Array:
     """The float32 values of bfloat16 bits."""
     wide: Array = (bits.astype(np.uint32) << 16).view(np.float32)
@@ -173,6 +211,6 @@ RECIPES: tuple[tuple[str, type[Contestant], tuple[type[Contestant], ...]], ...] 
     (
         "scale + clip + AdamW + EMA + bfloat16 copy + zero + statistics",
         FastupdatePipeline,
-        (TorchPipeline, TorchPipelineFolded),
+        (TorchPipeline, TorchPipelineFolded, TorchPipelineWatched),
     ),
 )

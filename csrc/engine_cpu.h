@@ -154,9 +154,12 @@ void apply_update(N n, T* p, const T* delta, Lanes<T>& lanes) {
   });
 }
 
-template <class T>
-void clear_gradient(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  for (int i = 0; i < n; ++i) scratch.sample[i] = 0;
+template <class T, class N>
+void clear_gradient(const Tensor& t, int64_t begin, N n, Scratch<T>& scratch) {
+  T* out = is_direct(t) ? address<T>(t.g, begin) : scratch.sample;
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = 0;
+  if (is_direct(t)) return;
   for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
 }
 
@@ -263,7 +266,7 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (is_direct(t)) prefetch_tile<T>(t.g, i + kAhead);
+      if (is_direct(t) && i + kAhead < end) prefetch_tile<T>(t.g, i + kAhead);
       sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
