@@ -46,6 +46,8 @@ namespace FASTUPDATE_TARGET {
 
 constexpr int64_t kTile = 128;
 constexpr int64_t kLine = 64;  // bytes of a cache line
+constexpr int64_t kPrefetch =
+    2 * kBlock;  // elements ahead, where so few arrays are read that they are fetched too late
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 
 template <class T>
@@ -260,13 +262,12 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
 
 template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  constexpr int64_t kAhead = 2 * kBlock;  // one stream alone is fetched too late
   Scratch<T> scratch;
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (is_direct(t) && i + kAhead < end) prefetch_tile<T>(t.g, i + kAhead);
+      if (is_direct(t) && i + kPrefetch < end) prefetch_tile<T>(t.g, i + kPrefetch);
       sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
@@ -303,6 +304,10 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
       double gradient[kLanes] = {}, weight[kLanes] = {};
       in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
+        if (i + kPrefetch < end) {
+          prefetch_tile<T>(t.g, i + kPrefetch);
+          prefetch_tile<T>(t.p, i + kPrefetch);
+        }
         sum_squares(n, gradient_tile(t, i, n, scratch), gradient);
         if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
         sum_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i), weight);
