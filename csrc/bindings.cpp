@@ -102,18 +102,13 @@ class Plan {
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
     const Adoption adoption = {&row(0), extents_, host_array_type(), params, grads, writable};
-    const int64_t count = count_ - start;
-    const int threads = team(count * kTensorCost);
+    const int threads = team((count_ - start) * kTensorCost);
     bool changed = false;
-    int64_t found = count_;
-#pragma omp parallel if (threads > 1) num_threads(threads) reduction(min : found) reduction(|| : changed)
-    {
-      const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
-      const int64_t i = adoption.adopt(start + count * k / n, start + count * (k + 1) / n, changed);
-      if (i >= 0) found = i;
-    }
+    const int64_t found = threads == 1
+                              ? adoption.adopt(start, count_, changed)  // a region costs as much as a small step
+                              : adopt_together(adoption, start, threads, changed);
     moves_ += changed;
-    return found < count_ ? found : -1;
+    return found;
   }
 
   // One step over all tensors. The clocks advance in the same call, so that no interrupt can come between.
@@ -181,6 +176,20 @@ class Plan {
 
  private:
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
+
+  int64_t adopt_together(const Adoption& adoption, int64_t start, int threads, bool& moved) const {
+    const int64_t count = count_ - start;
+    int64_t found = count_;
+    bool changed = false;
+#pragma omp parallel num_threads(threads) reduction(min : found) reduction(|| : changed)
+    {
+      const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
+      const int64_t i = adoption.adopt(start + count * k / n, start + count * (k + 1) / n, changed);
+      if (i >= 0) found = i;
+    }
+    moved = changed;
+    return found < count_ ? found : -1;
+  }
 
   // How many threads share work of a cost.
   int team(int64_t cost) const {
