@@ -85,19 +85,27 @@ FASTUPDATE_HD const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scra
 
 // Below, N is an int or, for a whole tile, a constant: its loops need no code for a rest.
 
-// scale·g, times the factor of each element's unit where units are clipped.
-template <class T, class N>
-void scale_tile(const Tensor& t, double scale, int64_t begin, N n, const T* g, T* out) {
-  if (!t.unit_scale) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
-    return;
-  }
+// The factor of the unit that a tile lies in; null where it lies in several, or where units are not clipped.
+inline const double* unit_factor(const Tensor& t, int64_t begin, int n) {
+  if (!t.unit_scale) return nullptr;
+  const int64_t unit = begin / t.unit_length;
+  return begin + n <= (unit + 1) * t.unit_length ? address<double>(t.unit_scale, unit) : nullptr;
+}
+
+// scale·g, times the factor of each element's unit.
+template <class T>
+void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
   for (int i = 0; i < n;) {
     int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
     T factor = T(scale * address<double>(t.unit_scale)[unit]);
-    for (int stop = end < n ? int(end) : int(n); i < stop; ++i) out[i] = g[i] * factor;
+    for (int stop = end < n ? int(end) : n; i < stop; ++i) out[i] = g[i] * factor;
   }
+}
+
+template <class T, class N>
+void scale_tile(N n, double scale, const T* g, T* out) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
 }
 
 template <class T, class N>
@@ -193,18 +201,24 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
       sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
   }
 
+  const double* factor = unit_factor(t, begin, n);
+  const bool several_units = t.unit_scale && !factor;
+  double scale = factor ? span.scale * *factor : span.scale;
   const T* g = raw;
-  if (t.unit_scale || (stages & (kClipValue | kPenalty))) {
-    scale_tile(t, span.scale, begin, n, raw, scratch.conditioned);
+  if (several_units || (stages & (kClipValue | kPenalty))) {
+    if (several_units)
+      scale_units(t, scale, begin, n, raw, scratch.conditioned);
+    else
+      scale_tile(n, scale, raw, scratch.conditioned);
     condition_tile(span.group, stages, n, scratch.conditioned, p);
     g = scratch.conditioned;
+    scale = 1;
   }
   if (stages & kDecay) {
     const T decay = T(span.group.decay);
 #pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
   }
-  const double scale = g == raw ? span.scale : 1;
   if (stages & kMonitor) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
     span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
