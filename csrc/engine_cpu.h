@@ -45,9 +45,8 @@ struct Engine {
 namespace FASTUPDATE_TARGET {
 
 constexpr int64_t kTile = 128;
-constexpr int64_t kLine = 64;  // bytes of a cache line
-constexpr int64_t kPrefetch =
-    2 * kBlock;  // elements ahead, where so few arrays are read that they are fetched too late
+constexpr int64_t kLine = 64;              // bytes of a cache line
+constexpr int64_t kPrefetch = 2 * kBlock;  // elements ahead: one or two arrays alone are fetched too late
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 
 template <class T>
@@ -173,8 +172,7 @@ void clear_gradient(const Tensor& t, int64_t begin, N n, Scratch<T>& scratch) {
   for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
 }
 
-// What the tiles of a span share. All of it lies in memory, for what is computed anew in each tile waits for the
-// divisions of the one before.
+// What the tiles of a span share.
 struct Span {
   const Tensor& t;
   const Group& group;
@@ -184,6 +182,33 @@ struct Span {
   uint32_t stages;
   Sums* sums;  // one per block of the tensor
 };
+
+// Of the raw gradient and, if the rule keeps one, the momentum of the steps before: with this gradient in it, it would
+// agree with any gradient.
+template <class T, class N>
+void watch_gradient(const Tensor& t, int64_t begin, N n, const T* raw, Lanes<T>& lanes) {
+  if (t.momentum < 0)
+    sum_gradient(n, raw, lanes);
+  else
+    sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
+}
+
+// The gradient that the rule gets, and what it is still to be multiplied by.
+template <class T, class N>
+const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, const T* p, T* out, double& scale) {
+  const Tensor& t = span.t;
+  const double* factor = unit_factor(t, begin, n);
+  const bool several_units = t.unit_scale && !factor;
+  scale = factor ? span.scale * *factor : span.scale;
+  if (!several_units && !(span.stages & (kClipValue | kPenalty))) return raw;
+  if (several_units)
+    scale_units(t, scale, begin, n, raw, out);
+  else
+    scale_tile(n, scale, raw, out);
+  condition_tile(span.group, span.stages, n, out, p);
+  scale = 1;
+  return out;
+}
 
 template <class T, class N>
 void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lanes<T>& lanes) {
@@ -195,25 +220,11 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   const bool moved_by_rule_alone = !(stages & (kDecay | kShrink | kLookahead));
   if (stages & kMonitor) {
     if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
-    if (t.momentum < 0)
-      sum_gradient(n, raw, lanes);
-    else  // the momentum of the steps before: with this gradient in it, it would agree with any gradient
-      sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
+    watch_gradient(t, begin, n, raw, lanes);
   }
 
-  const double* factor = unit_factor(t, begin, n);
-  const bool several_units = t.unit_scale && !factor;
-  double scale = factor ? span.scale * *factor : span.scale;
-  const T* g = raw;
-  if (several_units || (stages & (kClipValue | kPenalty))) {
-    if (several_units)
-      scale_units(t, scale, begin, n, raw, scratch.conditioned);
-    else
-      scale_tile(n, scale, raw, scratch.conditioned);
-    condition_tile(span.group, stages, n, scratch.conditioned, p);
-    g = scratch.conditioned;
-    scale = 1;
-  }
+  double scale;
+  const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
   if (stages & kDecay) {
     const T decay = T(span.group.decay);
 #pragma omp simd
