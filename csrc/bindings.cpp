@@ -153,20 +153,20 @@ class Plan {
 
   // Folds the sums of blocks into those of tensors.
   void fold(py::array totals) {
-    Sums* total = records<Sums>(totals, "totals");
-    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    Sums* total = one_for_each_tensor(totals);
     const Tensor* tensors = &row(0);
-#pragma omp parallel for schedule(guided) num_threads(team(cost_))
-    for (int64_t i = 0; i < count_; ++i)
-      total[i] = host::fold_blocks(sweep_.sums + tensors[i].first_block, block_count(tensors[i]));
+    share(team(cost_), count_, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        total[i] = host::fold_blocks(sweep_.sums + tensors[i].first_block, block_count(tensors[i]));
+    });
   }
 
   // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
   std::pair<double, int64_t> overall(py::array totals) {
-    const Sums* total = records<Sums>(totals, "totals");
+    const Sums* total = one_for_each_tensor(totals);
     host::Pairwise<double> squares;
     int64_t nonfinite = 0;
-    for (int64_t i = 0; i < std::min<int64_t>(count_, totals.size()); ++i) {
+    for (int64_t i = 0; i < count_; ++i) {
       const double scale = row(i).scale;
       squares.add(total[i].gg * (scale * scale));
       nonfinite += total[i].nonfinite;
@@ -176,6 +176,11 @@ class Plan {
 
  private:
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
+
+  Sums* one_for_each_tensor(py::array& totals) const {
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    return records<Sums>(totals, "totals");
+  }
 
   int64_t adopt_together(const Adoption& adoption, int64_t start, int threads, bool& moved) const {
     const int64_t count = count_ - start;
@@ -200,12 +205,17 @@ class Plan {
   void run(Engine::Entry entry) {
     std::optional<py::gil_scoped_release> released;
     if (!keeps_gil()) released.emplace();
-    const int threads = team(cost_);
-    if (threads == 1) return entry(sweep_, 0, blocks_);
+    share(team(cost_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+  }
+
+  // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread.
+  template <class Work>
+  static void share(int threads, int64_t count, Work work) {
+    if (threads == 1) return work(0, count);
 #pragma omp parallel num_threads(threads)
     {
       const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
-      entry(sweep_, blocks_ * k / n, blocks_ * (k + 1) / n);
+      work(count * k / n, count * (k + 1) / n);
     }
   }
 

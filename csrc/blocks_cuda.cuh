@@ -25,8 +25,6 @@ FASTUPDATE_DEVICE constexpr DType dtype_of() {
   return sizeof(T) == 4 ? kFloat32 : kFloat64;
 }
 
-FASTUPDATE_DEVICE int64_t blocks_of(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
-
 FASTUPDATE_DEVICE int elements_from(int64_t begin, int64_t end) {
   return end - begin < kBlock ? int(end - begin) : int(kBlock);
 }
@@ -40,7 +38,7 @@ FASTUPDATE_DEVICE void walk(const DeviceSweep& sweep, Visit visit) {
   while (low < high) {  // the first tensor that ends after block `first`
     const int64_t middle = (low + high) / 2;
     const Tensor& t = sweep.tensors[middle];
-    if (t.first_block + blocks_of(t) > first)
+    if (t.first_block + block_count(t) > first)
       high = middle;
     else
       low = middle + 1;
@@ -48,7 +46,7 @@ FASTUPDATE_DEVICE void walk(const DeviceSweep& sweep, Visit visit) {
   for (; low < sweep.count && sweep.tensors[low].first_block < last; ++low) {
     const Tensor& t = sweep.tensors[low];
     const int64_t begin = first > t.first_block ? first - t.first_block : 0;
-    const int64_t rest = last - t.first_block, all = blocks_of(t);
+    const int64_t rest = last - t.first_block, all = block_count(t);
     if (begin < all) visit(low, t, begin, rest < all ? rest : all);
   }
 }

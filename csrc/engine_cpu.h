@@ -59,10 +59,12 @@ T* address(uint64_t array, int64_t i = 0) {
   return reinterpret_cast<T*>(array) + i;
 }
 
+// Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
 template <class T>
-FASTUPDATE_HD void prefetch_tile(uint64_t array, int64_t begin) {
+FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t begin, int64_t end) {
+  if (begin + kPrefetch >= end) return;
   for (int64_t k = 0; k < kTile * int64_t(sizeof(T)); k += kLine)
-    __builtin_prefetch(reinterpret_cast<char*>(address<T>(array, begin)) + k);
+    __builtin_prefetch(reinterpret_cast<char*>(address<T>(array, begin + kPrefetch)) + k);
 }
 
 // A gradient that cannot be read where it is: gathered, and the sum of its samples in order.
@@ -292,7 +294,7 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (is_direct(t) && i + kPrefetch < end) prefetch_tile<T>(t.g, i + kPrefetch);
+      if (is_direct(t)) prefetch_ahead<T>(t.g, i, end);
       sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
@@ -329,10 +331,8 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
       double gradient[kLanes] = {}, weight[kLanes] = {};
       in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
-        if (i + kPrefetch < end) {
-          prefetch_tile<T>(t.g, i + kPrefetch);
-          prefetch_tile<T>(t.p, i + kPrefetch);
-        }
+        if (is_direct(t)) prefetch_ahead<T>(t.g, i, end);
+        if (!t.p_layout) prefetch_ahead<T>(t.p, i, end);
         sum_squares(n, gradient_tile(t, i, n, scratch), gradient);
         if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
         sum_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i), weight);

@@ -7,7 +7,7 @@ namespace fastupdate::FASTUPDATE_TARGET {
 FASTUPDATE_DEVICE void fold_tensor(const DeviceSweep& sweep, int64_t index, int64_t step, bool monitor) {
   const Tensor& t = sweep.tensors[index];
   Sums* a = sweep.sums + t.first_block;
-  const int64_t n = (blocks_of(t) + step - 1) / step, pitch = step * kPitch;
+  const int64_t n = (block_count(t) + step - 1) / step, pitch = step * kPitch;
   fold(&a->gg, n, pitch, Add());
   fold(&a->nonfinite, n, pitch, Add());
   if (monitor) {
@@ -37,7 +37,7 @@ FASTUPDATE_DEVICE void sum_gradient_block(const Tensor& t, int64_t block, double
     return double(x) * double(x);
   };
   const T* direct = array_at<const T>(t.g) + begin;
-  const bool plain = !t.g_layout && t.samples == 1;
+  const bool plain = is_direct(t);
   const double sum = plain ? warp_sum(n, [&](int i) { return square(direct[i]); })
                            : warp_sum(n, [&](int i) { return square(gradient_element<T>(t, begin + i)); });
   count = fold_lanes(count, Add());
@@ -48,7 +48,7 @@ FASTUPDATE_DEVICE void sum_gradient_block(const Tensor& t, int64_t block, double
 FASTUPDATE_DEVICE void sum_segment(const DeviceSweep& sweep, const Tensor& t, int64_t first) {
   double* gg = reinterpret_cast<double*>(shared_memory());
   int64_t* nonfinite = reinterpret_cast<int64_t*>(gg + kMaxSegment);
-  const int64_t rest = blocks_of(t) - first, n = rest < sweep.segment ? rest : sweep.segment;
+  const int64_t rest = block_count(t) - first, n = rest < sweep.segment ? rest : sweep.segment;
   for (int64_t k = thread_index() / kLanes; k < n; k += kWarps)
     if (t.dtype == kFloat32)
       sum_gradient_block<float>(t, first + k, &gg[k], &nonfinite[k]);
@@ -130,7 +130,7 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) gradient_sums(DeviceSwee
     uint32_t summed = 0;
     int64_t first = (begin + sweep.segment - 1) / sweep.segment * sweep.segment;
     for (; first < end; first += sweep.segment, ++summed) sum_segment(sweep, t, first);
-    if (!summed || !completes(&sweep.done[index], summed, (blocks_of(t) + sweep.segment - 1) / sweep.segment)) return;
+    if (!summed || !completes(&sweep.done[index], summed, (block_count(t) + sweep.segment - 1) / sweep.segment)) return;
     fold_tensor(sweep, index, sweep.segment, false);
     if (completes(&sweep.done[sweep.count], 1, sweep.filled)) decide(sweep);
   });
@@ -201,7 +201,7 @@ FASTUPDATE_DEVICE void accumulate_elements(const Command& command, const Tensor&
 template <class T>
 FASTUPDATE_DEVICE void accumulate_tensor(const Command& command, const Tensor& t, int64_t begin, int64_t end) {
   const int head = head_of<T>(t.acc);
-  const bool vectors = !t.g_layout && t.samples == 1 && reaches<T>(t.g, head);
+  const bool vectors = is_direct(t) && reaches<T>(t.g, head);
   for (int64_t block = begin; block < end; ++block)
     visit_block<Anywhere>(t.n, block, vectors, head, [&](auto access) { accumulate_elements<T>(command, t, access); });
 }

@@ -55,7 +55,7 @@ FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t 
 // Whether all arrays of a tensor can be accessed 16 bytes at a time, `head` elements into a block.
 template <class T>
 FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
-  bool all = !t.p_layout && !t.g_layout && t.samples == 1 && reaches<uint16_t>(t.shadow, head);
+  bool all = !t.p_layout && is_direct(t) && reaches<uint16_t>(t.shadow, head);
   for (const uint64_t array : {t.p, t.g, t.slow, t.ema}) all &= reaches<T>(array, head);
   for (const uint64_t array : t.state) all &= reaches<T>(array, head);
   return all;

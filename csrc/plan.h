@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include "scalar.h"
+
 namespace fastupdate {
 
 constexpr int64_t kBlock = 1024;  // elements of a block: the unit of work and of every reduction
@@ -42,12 +44,12 @@ struct Tensor {
 };
 
 // Bytes of an element.
-inline int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
+FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
 
-inline int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
+FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
 
 // Whether the gradient can be read where it is.
-inline bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+FASTUPDATE_HD bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
 
 // What the tensors of a group share in one step. Float64, rounded once to the compute type.
 struct Group {

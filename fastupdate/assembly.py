@@ -14,7 +14,7 @@ from fastupdate.backends import Backend
 from fastupdate.items import Item
 from fastupdate.options import Settings
 from fastupdate.plan import Array, Records
-from fastupdate.report import Sums
+from fastupdate.report import RecentSums
 from fastupdate.rule import Rule
 
 Values = Mapping[str, float]
@@ -49,7 +49,7 @@ class Assembly:
         blocks = int((-(-self.tensors["n"] // plan.BLOCK)).sum())
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, plan.SUMS)
         self.totals = np.zeros(len(self.items), plan.SUMS)
-        self.sums = Sums(len(self.items) if settings.monitor else 0)
+        self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
 
     def _describe(self, rows: list[int]) -> None:

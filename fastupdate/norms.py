@@ -6,7 +6,7 @@ CPU backends share this; a GPU engine decides on the device.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,11 +38,10 @@ def condition(assembly: Assembly, scale: float) -> Outcome:
         _clip_units(assembly, s.clip_unit_norm, scale)
     if not s.needs_sums:
         return Outcome()
-    engine: Any = assembly.engine
-    engine.gradient_sums()
-    engine.fold(assembly.totals)
+    assembly.engine.gradient_sums()
+    assembly.engine.fold(assembly.totals)
     tensors, totals = assembly.tensors, assembly.totals
-    squares, nonfinite = engine.overall(totals)
+    squares, nonfinite = assembly.engine.overall(totals)
     norm = scale * math.sqrt(squares)
     if s.nonfinite == "raise":
         raise_nonfinite(assembly)

@@ -410,8 +410,8 @@ class Optimizer:
         if not self._settings.monitor:
             return None
         a = self._assembly
-        self._engine.fold(a.sums.next())
-        return a.sums.statistics(a.names, a.tensors["n"], scales, self._sign * self.rule.momentum_sign)
+        sign = self._sign * self.rule.momentum_sign
+        return a.recent_sums.statistics(a.engine, a.names, a.tensors["n"], scales, sign)
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""

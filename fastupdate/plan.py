@@ -56,6 +56,7 @@ class Engine(Protocol):
     unit_norms      norms of gradient and weight of each unit
     accumulate      adds the gradients to the accumulators
     fold            sums of blocks → sums of tensors
+    overall         sums of tensors → Σ scale²·Σg² over all of them, and how many gradients are not finite
     """
 
     @property
@@ -67,6 +68,7 @@ class Engine(Protocol):
     def unit_norms(self) -> None: ...
     def accumulate(self, stages: int) -> None: ...
     def fold(self, totals: Records) -> None: ...
+    def overall(self, totals: Records) -> tuple[float, int]: ...
 
 
 def address(array: Array) -> int:

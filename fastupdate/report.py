@@ -11,7 +11,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.plan import SUMS, Records
+from fastupdate.plan import SUMS, Engine, Records
 
 # Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights afterwards; Δ: their change):
 #   grad_norm, weight_norm, update_norm   ‖g‖, ‖w‖, ‖Δ‖
@@ -91,25 +91,27 @@ class Statistics:
             return self._table
 
 
-class Sums:
+class RecentSums:
     """The sums of the last two monitored steps. New memory for each step would cost a long list more than summing."""
 
     def __init__(self, tensors: int) -> None:
-        self._kept = [np.zeros(tensors, SUMS) for _ in range(2)]
-        self._statistics: list[Callable[[], Statistics | None]] = [lambda: None] * 2
+        self._sums = [np.zeros(tensors, SUMS) for _ in range(2)]
+        self._readers: list[Callable[[], Statistics | None]] = [lambda: None] * 2
 
-    def next(self) -> Records:
-        """Room for the sums of a step; what was to be worked out from the sums there, if anyone still has it, is."""
-        self._kept.reverse()
-        self._statistics.reverse()
-        if (statistics := self._statistics[0]()) is not None:
-            statistics.table  # noqa: B018
-        return self._kept[0]
+    def statistics(
+        self, engine: Engine, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float
+    ) -> Statistics:
+        """Those of the step just taken. Arguments: tensor_statistics.
 
-    def statistics(self, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float) -> Statistics:
-        """Those of the step whose sums were asked for last."""
-        statistics = Statistics(names, sizes, self._kept[0], scales, sign)
-        self._statistics[0] = ref(statistics)
+        What was to be worked out from the sums of the step before the last, if anyone still has it, is worked out now.
+        """
+        self._sums.reverse()
+        self._readers.reverse()
+        if (earlier := self._readers[0]()) is not None:
+            earlier.table  # noqa: B018
+        engine.fold(self._sums[0])
+        statistics = Statistics(names, sizes, self._sums[0], scales, sign)
+        self._readers[0] = ref(statistics)
         return statistics
 
 

@@ -112,7 +112,7 @@ MUTANTS = [
     ),
     Mutant(
         "a block lost between threads", "csrc/bindings.cpp",
-        "blocks_ * (k + 1) / n)", "blocks_ * (k + 1) / n - (k + 1 < n))", PARITY,
+        "work(count * k / n, count * (k + 1) / n);", "work(count * k / n, count * (k + 1) / n - (k + 1 < n));", PARITY,
     ),
     Mutant(
         "clip factor ignored", "fastupdate/optimizer.py",
