@@ -41,11 +41,11 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
 
 foreach(RULE IN LISTS rules)
-  configure_file(${csrc}/rule_cuda.cu.in ${generated}/${RULE}.cu @ONLY)
+  configure_file(${csrc}/cuda/rule.cu.in ${generated}/${RULE}.cu @ONLY)
   list(APPEND cuda_sources ${generated}/${RULE}.cu)
 endforeach()
 pybind11_add_module(
-  _cuda NO_EXTRAS csrc/module_cuda.cpp csrc/bindings_cuda.cpp csrc/device_cuda.cu csrc/engine_cuda.cu ${cuda_sources})
+  _cuda NO_EXTRAS csrc/python/cuda_module.cpp csrc/python/cuda_plan.cpp csrc/cuda/runtime.cu csrc/cuda/kernels.cu ${cuda_sources})
 target_include_directories(_cuda PRIVATE ${csrc} ${generated})
 list(JOIN FASTUPDATE_CUDA_ARCHS ", " shown_archs)
 target_compile_definitions(_cuda PRIVATE FASTUPDATE_TARGET=cuda "FASTUPDATE_CUDA_ARCHITECTURES=\"${shown_archs}\"")

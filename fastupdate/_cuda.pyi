@@ -1,6 +1,7 @@
 from typing import Any
 
-from fastupdate.plan import Array, Records
+from fastupdate.arrays.memory import Array
+from fastupdate.engines.records import Records
 
 toolkit: str
 architectures: str

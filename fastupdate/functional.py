@@ -11,7 +11,7 @@ from typing import Any
 
 from fastupdate import rules
 from fastupdate.optimizer import Optimizer
-from fastupdate.report import Report
+from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastupdate import structure
-from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
+from fastupdate.arrays import tree
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
 
 Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
 GroupSpec = Mapping[str, Any]
@@ -166,7 +166,7 @@ def no_decay(params: Any) -> list[GroupSpec]:
 
     An empty list if there are none, so that it can be added to other groups.
     """
-    names = [structure.dotted(path) for path, leaf in structure.leaves(params) if getattr(leaf, "ndim", 1) < 2]
+    names = [tree.dotted(path) for path, leaf in tree.leaves(params) if getattr(leaf, "ndim", 1) < 2]
     return [{"params": [glob.escape(name) for name in names], "weight_decay": 0.0}] if names else []
 
 

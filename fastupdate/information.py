@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from fastupdate import backends, rules, threads
+from fastupdate import rules
+from fastupdate.engines import choose, threads
 
 
 class Info(dict[str, Any]):
@@ -40,10 +41,10 @@ def info() -> Info:
         rules=rules.names(),
         threads=threads.get_num_threads(),
     )
-    for name, problem in (backends.PROBLEMS | backends.DEVICE_PROBLEMS).items():
+    for name, problem in (choose.PROBLEMS | choose.DEVICE_PROBLEMS).items():
         facts[f"backend {name}"] = problem() or "available"
-    facts["backend chosen"] = backends.default_name()
-    if backends.native_problem() is None:
+    facts["backend chosen"] = choose.default_name()
+    if choose.native_problem() is None:
         from fastupdate import _core
 
         facts["instruction set"] = f"{_core.selected_isa()} (of {', '.join(_core.available_isas())})"

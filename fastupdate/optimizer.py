@@ -15,17 +15,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate import border, checkpoint, device, plan, structure
-from fastupdate.assembly import Assembly
-from fastupdate.backends import choose
-from fastupdate.border import Place
+from fastupdate.arrays import accept, device, memory, overlap, tree
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.engines import records
+from fastupdate.engines.choose import choose
 from fastupdate.groups import SHARED, Group, Pattern, matcher, sort_into_groups
-from fastupdate.items import Item, allocate, allocate_accumulators, given_states, make_items
-from fastupdate.norms import condition, raise_nonfinite
-from fastupdate.options import settings
-from fastupdate.plan import Array
-from fastupdate.report import Report, Statistics
-from fastupdate.rule import Rule, is_number
+from fastupdate.rules.rule import Rule, is_number
+from fastupdate.saving import checkpoint
+from fastupdate.step.decide import condition, raise_nonfinite
+from fastupdate.step.options import settings
+from fastupdate.step.plan import Assembly
+from fastupdate.step.report import Report, Statistics
+from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items
 
 Reduce = Literal["mean", "sum"]
 STEPS, MICRO_BATCHES = 0, 1  # the entries of the clock
@@ -107,7 +109,7 @@ class Optimizer:
         allocate(self._items, kept, given, self._settings)
         if given is not None:
             owned = [pair for item in self._items for pair in item.arrays()]
-            border.check_overlaps([array for array, _ in owned], [self._place(argument) for _, argument in owned])
+            overlap.check_overlaps([array for array, _ in owned], [self._place(argument) for _, argument in owned])
 
     def _assemble(self) -> None:
         s = self._settings
@@ -159,20 +161,20 @@ class Optimizer:
         """The gradients of the tensors that move, in their order."""
         if grads is None:
             return self._default_gradients()
-        tree, items = self._tree, self._items
-        if self._whole and type(grads) is type(tree) and structure.is_container(tree) and len(grads) == len(items):
-            if isinstance(tree, list):
+        own, items = self._tree, self._items
+        if self._whole and type(grads) is type(own) and tree.is_container(own) and len(grads) == len(items):
+            if isinstance(own, list):
                 return list(grads)
-            if isinstance(tree, dict) and all(len(item.path) == 1 for item in items) and grads.keys() == tree.keys():
+            if isinstance(own, dict) and all(len(item.path) == 1 for item in items) and grads.keys() == own.keys():
                 return [grads[item.path[0]] for item in items]
-        found = dict(structure.leaves(grads))
+        found = dict(tree.leaves(grads))
         known = {item.path for item in items}
         missing = next((item.path for item in self._assembly.items if item.path not in found), None)
         extra = next((path for path in found if path not in known), None)
         if missing is not None:
-            self._place(structure.shown("grads", missing)).fail(ValueError, "an array", "none")
+            self._place(tree.shown("grads", missing)).fail(ValueError, "an array", "none")
         if extra is not None:
-            self._place(structure.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
+            self._place(tree.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
         return [found[item.path] for item in self._assembly.items]
 
     def _default_gradients(self) -> list[Any]:
@@ -185,7 +187,7 @@ class Optimizer:
         return [item.source.grad for item in self._torch]
 
     def _gradient_place(self, k: int) -> Place:
-        return self._place(structure.shown("grads", self._assembly.items[k].path))
+        return self._place(tree.shown("grads", self._assembly.items[k].path))
 
     def _adopt(self, grads: list[Any], reduce: Reduce | None) -> list[Array]:
         """Points the plan at these gradients after every check; raises for the first one that is wrong.
@@ -198,7 +200,7 @@ class Optimizer:
         zeroed = self._settings.zero_grads
         k = 0 if reduce else self._engine.adopt(self._arrays, arrays, 0, zeroed)
         if k >= 0:
-            arrays = [border.as_array(g, self._gradient_place(k)) for k, g in enumerate(grads)]
+            arrays = [accept.as_array(g, self._gradient_place(k)) for k, g in enumerate(grads)]
             k = 0 if reduce else self._engine.adopt(self._arrays, arrays, 0, zeroed)
         while 0 <= k < len(arrays):
             self._adopt_closely(k, arrays[k], reduce)
@@ -206,16 +208,16 @@ class Optimizer:
         if zeroed and self._assembly.zeroing_may_harm():
             held = self._assembly.held
             places = [self._gradient_place(k) for k in range(len(arrays))] + [self._place(name) for _, name in held]
-            border.check_overlaps([*arrays, *(array for array, _ in held)], places)
+            overlap.check_overlaps([*arrays, *(array for array, _ in held)], places)
         return arrays
 
     def _adopt_closely(self, k: int, array: Array, reduce: Reduce | None) -> None:
         item, row, place = self._assembly.items[k], self._assembly.tensors[k], self._gradient_place(k)
-        if item.array.size != row["n"] or plan.address(item.array) != row["p"]:
+        if item.array.size != row["n"] or memory.address(item.array) != row["p"]:
             item.place.fail(ValueError, "the array that the optimizer was made for", "a resized one")
         if not item.array.flags.writeable:
             item.place.fail(ValueError, "a writable array", "a read-only one")
-        border.like(array, item.array, place, samples=reduce is not None)
+        accept.like(array, item.array, place, samples=reduce is not None)
         if self._settings.zero_grads and not array.flags.writeable:
             place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
         self._check_apart(array, place)
@@ -224,14 +226,14 @@ class Optimizer:
 
     def _check_apart(self, grad: Array, place: Place) -> None:
         if grad.size:
-            for array, argument in self._assembly.neighbours(*border.bounds(grad)):
-                border.check_separate(grad, array, place, self._place(argument))
+            for array, argument in self._assembly.neighbours(*overlap.bounds(grad)):
+                overlap.check_separate(grad, array, place, self._place(argument))
 
     def _follow_torch(self, items: Iterable[Item]) -> None:
         """A torch parameter may have been given other memory (`p.data = …`) since the last step."""
-        moved = [item for item in _torch_items(items) if item.source.data_ptr() != plan.address(item.array)]
+        moved = [item for item in _torch_items(items) if item.source.data_ptr() != memory.address(item.array)]
         for item in moved:
-            item.array = border.like(border.parameter(item.source, item.place), item.array, item.place)
+            item.array = accept.like(accept.parameter(item.source, item.place), item.array, item.place)
         if moved:
             self._settle()
             self._assembly.keep_times()
@@ -265,7 +267,7 @@ class Optimizer:
             if taken:
                 self.report = report = Report(taken, self._lr)
                 return report
-        with self._exclusive(plan.MOST_UNDECIDED):
+        with self._exclusive(records.MOST_UNDECIDED):
             if self._stale or self._scheduled:
                 self._evaluate()
             if plain and self._simple and self._bound is not None and not self._pending:
@@ -293,7 +295,7 @@ class Optimizer:
             if grads is not None:
                 self._place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
             self._assembly.gradients_are_accumulators()
-            stages = self._stages & ~plan.ZERO_GRADS
+            stages = self._stages & ~records.ZERO_GRADS
         else:
             self._held = self._adopt(self._gradients(grads), reduce)
             stages = self._stages
@@ -336,7 +338,7 @@ class Optimizer:
 
     def _possible_steps(self, stages: int) -> list[Any]:
         """What the next step is if none of the undecided steps was skipped, if one was, and so on."""
-        from fastupdate.cuda import PossibleStep
+        from fastupdate.engines.cuda import PossibleStep
 
         a, dropped = self._assembly, self._stages & ~stages
         steps = [PossibleStep(self._lr, stages, a.groups.copy())]
@@ -353,7 +355,7 @@ class Optimizer:
         return steps
 
     def _device_report(self, outcome: Any, steps: list[Any], unclipped: NDArray[np.float64] | float) -> Report:
-        from fastupdate import cuda
+        from fastupdate.engines import cuda
 
         a = self._assembly
         watched = cuda.Watched(a.names, a.tensors["n"], unclipped, self._sign * self.rule.momentum_sign)
@@ -383,7 +385,7 @@ class Optimizer:
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        with self._exclusive(plan.MOST_UNDECIDED):
+        with self._exclusive(records.MOST_UNDECIDED):
             if not hasattr(self._engine, "prepare_replay"):
                 self._place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self._backend.NAME))
             if self._stale or self._scheduled:
@@ -431,7 +433,7 @@ class Optimizer:
     def _bind(self, grads: Any) -> None:
         flat = self._gradients(grads)
         arrays = self._adopt(flat, None)
-        shared_memory = all(border.framework_of(g) != "torch" for g in flat)
+        shared_memory = all(accept.framework_of(g) != "torch" for g in flat)
         self._bound = arrays if shared_memory else flat
         self._bound_tree = grads
         self._prepared = None
@@ -447,7 +449,7 @@ class Optimizer:
                 allocate_accumulators([item for item in self._assembly.items if item.acc is None])
                 self._assembly.point_to_accumulators()
                 self._pending, self._prepared = True, None
-                self._engine.accumulate(self._stages & plan.ZERO_GRADS)
+                self._engine.accumulate(self._stages & records.ZERO_GRADS)
             finally:
                 self._let_go()
 
@@ -477,7 +479,7 @@ class Optimizer:
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self._items}
-        return structure.rebuild(self._tree, lambda path: device.owner_of(pick(by_path[path])))
+        return tree.rebuild(self._tree, lambda path: device.owner_of(pick(by_path[path])))
 
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
@@ -581,7 +583,7 @@ def _gil_enabled() -> bool:
 
 
 def _torch_items(items: Iterable[Item]) -> list[Item]:
-    return [item for item in items if border.framework_of(item.source) == "torch"]
+    return [item for item in items if accept.framework_of(item.source) == "torch"]
 
 
 def _copy_all(targets: Iterable[Array], sources: Iterable[Array]) -> None:

@@ -13,10 +13,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 for rule in "${rules[@]}"; do
-  sed "s/@RULE@/$rule/g" csrc/rule_cuda.cu.in >"$work/$rule.cu"
+  sed "s/@RULE@/$rule/g" csrc/cuda/rule.cu.in >"$work/$rule.cu"
   echo "FASTUPDATE_ENTRY($rule)" >>"$work/rules.inc"
 done
-cp csrc/engine_cuda.cu csrc/device_cuda.cu "$work"
+cp csrc/cuda/kernels.cu csrc/cuda/runtime.cu "$work"
 
 compile() {
   nvcc -std=c++17 -O3 -arch="$arch" -fmad=false -DFASTUPDATE_TARGET=cuda -Icsrc -I"$work" -Werror all-warnings \

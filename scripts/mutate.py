@@ -40,24 +40,24 @@ CALLS = "tests/test_properties.py"
 
 MUTANTS = [
     Mutant(
-        "dropped tail", "csrc/rule_cpu.h",
+        "dropped tail", "csrc/cpu/rule_loop.h",
         "for (int64_t i = 0; i < n; ++i) {", "for (int64_t i = 0; i < n / 8 * 8; ++i) {", SIZES,
     ),
     Mutant(
-        "no-op kernel", "csrc/rule_cpu.h",
+        "no-op kernel", "csrc/cpu/rule_loop.h",
         "out[i] = base[i] + rule(", "out[i] = base[i] + 0 * rule(", SIZES,
     ),
     Mutant(
-        "int32 index", "csrc/engine_cpu.h",
+        "int32 index", "csrc/cpu/engine.h",
         "int64_t end = (last - t.first_block) * kBlock;",
         "int64_t end = int32_t((last - t.first_block) * kBlock);", HUGE,
     ),
     Mutant(
-        "wrong state slot", "csrc/rule_cpu.h",
+        "wrong state slot", "csrc/cpu/rule_loop.h",
         "address<T>(state[k], begin)", "address<T>(state[0], begin)", SIZES,
     ),
     Mutant(
-        "states from the start of the tensor", "csrc/rule_cpu.h",
+        "states from the start of the tensor", "csrc/cpu/rule_loop.h",
         "address<T>(state[k], begin)", "address<T>(state[k], 0)", OPTIONS,
     ),
     Mutant(
@@ -90,19 +90,19 @@ MUTANTS = [
         "g = g + weight_decay * p;", "", "tests/test_rules.py -k test_keras",
     ),
     Mutant(
-        "skipped decay stage", "csrc/engine_cpu.h",
+        "skipped decay stage", "csrc/cpu/engine.h",
         "p[i] = p[i] * decay;", "p[i] = p[i] * (decay - decay + 1);", OPTIONS,
     ),
     Mutant(
-        "float32 sum in norms", "csrc/reduce.h",
+        "float32 sum in norms", "csrc/core/sums.h",
         "return sum + double(x) * double(y);", "return float(sum + double(x) * double(y));", PARITY,
     ),
     Mutant(
-        "wrong lane fold order", "csrc/reduce.h",
+        "wrong lane fold order", "csrc/core/sums.h",
         "lane[j] += lane[j + width];", "lane[j] = lane[2 * j] + lane[2 * j + 1];", OPTIONS,
     ),
     Mutant(
-        "blocks folded one after the other", "csrc/reduce.h",
+        "blocks folded one after the other", "csrc/core/sums.h",
         "for (int64_t k = count++; k & 1; k >>= 1) x = level[depth++] + x;",
         "if (count) x = level[0] + x;\n    count = 1;", PARITY,
     ),
@@ -111,7 +111,7 @@ MUTANTS = [
         "-ffp-contract=off", "-ffp-contract=fast", PARITY,
     ),
     Mutant(
-        "a block lost between threads", "csrc/bindings.cpp",
+        "a block lost between threads", "csrc/python/core_module.cpp",
         "work(count * k / n, count * (k + 1) / n);", "work(count * k / n, count * (k + 1) / n - (k + 1 < n));", PARITY,
     ),
     Mutant(
@@ -120,59 +120,59 @@ MUTANTS = [
     ),
     Mutant(
         "every unit scaled as the first",
-        "csrc/engine_cpu.h",
+        "csrc/cpu/engine.h",
         "address<double>(t.unit_scale)[unit]", "address<double>(t.unit_scale)[0]", OPTIONS,
     ),
     Mutant(
-        "average reversed", "csrc/stages.h",
+        "average reversed", "csrc/core/stages.h",
         "return mean + weight * (value - mean);", "return value + weight * (mean - value);", OPTIONS,
     ),
     Mutant(
-        "threshold keeps small weights", "csrc/stages.h",
+        "threshold keeps small weights", "csrc/core/stages.h",
         "return p - clip_value(p, threshold);", "return p > threshold ? p - threshold : p;", OPTIONS,
     ),
     Mutant(
-        "float16 ties away from even", "csrc/dtype.h",
+        "float16 ties away from even", "csrc/core/storage.h",
         "0x0fffu + ((a >> 13) & 1)", "0x1000u", OPTIONS,
     ),
     Mutant(
-        "gradients not zeroed", "csrc/engine_cpu.h",
+        "gradients not zeroed", "csrc/cpu/engine.h",
         "if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);", "", OPTIONS,
     ),
     Mutant(
-        "a sample left out", "csrc/engine_cpu.h",
+        "a sample left out", "csrc/cpu/engine.h",
         "for (int64_t k = 1; k < t.samples; ++k) {", "for (int64_t k = 2; k < t.samples; ++k) {", OPTIONS,
     ),
     Mutant(
-        "accumulators never emptied", "csrc/bindings.cpp",
+        "accumulators never emptied", "csrc/python/core_module.cpp",
         "sweep_.first = clock[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
     ),
     Mutant(
-        "stale gradient pointer", "csrc/array.h",
+        "stale gradient pointer", "csrc/python/adopt.h",
         "t.g = data;", "if (!t.g) t.g = data;", CALLS,
     ),
     Mutant(
-        "strides of another axis", "csrc/strided.h",
+        "strides of another axis", "csrc/core/views.h",
         "layout.stride[d - 1] - layout.shape[d] * layout.stride[d]", "layout.stride[d - 1]", ERRORS,
     ),
     Mutant(
-        "overlap not seen", "csrc/array.h",
+        "overlap not seen", "csrc/python/adopt.h",
         "? 0 : std::prev(after)->second", "? 0 : std::prev(after)->first", ERRORS,
     ),
     Mutant(
-        "the next array not seen", "csrc/array.h",
+        "the next array not seen", "csrc/python/adopt.h",
         "? UINT64_MAX : after->first", "? UINT64_MAX : after->second", ERRORS,
     ),
     Mutant(
-        "what a second thread found is lost", "csrc/bindings.cpp",
+        "what a second thread found is lost", "csrc/python/core_module.cpp",
         "if (i >= 0) found = i;", "if (i >= 0 && k == 0) found = i;", ERRORS,
     ),
     Mutant(
-        "non-finite gradients not counted", "csrc/reduce.h",
+        "non-finite gradients not counted", "csrc/core/sums.h",
         "__builtin_expect(all_finite(lanes.gg), true)", "__builtin_expect(!all_finite(lanes.gg), true)", OPTIONS,
     ),
     Mutant(
-        "step counts stand still", "csrc/bindings.cpp",
+        "step counts stand still", "csrc/python/core_module.cpp",
         "++groups[k].t;", "(void)k;", TORCH,
     ),
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastupdate import backends, rules
+from fastupdate import rules
+from fastupdate.engines import choose
 from fastupdate.optimizer import Optimizer
 
 # Options that between them take every stage of a step.
@@ -108,7 +109,7 @@ WANTED = os.environ.get("FASTUPDATE_TEST_BACKENDS", "native,numba").split(",")
 @cache
 def isas() -> list[str]:
     """The instruction sets of this machine, in rising order; none without the native module."""
-    if backends.native_problem():
+    if choose.native_problem():
         return []
     from fastupdate import _core
 
@@ -135,7 +136,7 @@ class Engine(NamedTuple):
 
 def _param(value: Any, backend: str) -> Any:
     """`value` as a test parameter that is skipped, or in CI fails, where the backend is missing."""
-    problem = backends.PROBLEMS[backend]()
+    problem = choose.PROBLEMS[backend]()
     if problem and os.environ.get("CI"):
         raise RuntimeError(f"in CI every backend must be there; {backend}: {problem}")
     marks = [pytest.mark.skip(reason=f"no backend {backend}: {problem}")] if problem else []

@@ -11,7 +11,7 @@ import pytest
 from cases import isas
 from hypothesis import HealthCheck, Phase, settings
 
-from fastupdate import threads
+from fastupdate.engines import threads
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minutes and says little here

@@ -70,11 +70,11 @@ def load(file: Path, name: str) -> ModuleType:
 def installed(file: Path | None = None) -> Iterator[ModuleType]:
     """The stand-in, built if need be, is fastupdate._cuda for a while. Yields its controls."""
     import fastupdate
-    from fastupdate import backends
+    from fastupdate.engines import choose
 
     modules = {f"fastupdate.{name}": sys.modules.pop(f"fastupdate.{name}", None) for name in NAMES}
     attributes = {name: fastupdate.__dict__.pop(name, None) for name in NAMES}
-    backends.cuda_problem.cache_clear()
+    choose.cuda_problem.cache_clear()
     file = file or build(BUILD)
     fastupdate._cuda = sys.modules["fastupdate._cuda"] = load(file, "_cuda_stand_in")
     try:
@@ -87,7 +87,7 @@ def installed(file: Path | None = None) -> Iterator[ModuleType]:
         for name, attribute in attributes.items():
             if attribute is not None:
                 setattr(fastupdate, name, attribute)
-        backends.cuda_problem.cache_clear()
+        choose.cuda_problem.cache_clear()
 
 
 class FakeArray:
@@ -111,11 +111,11 @@ class FakeArray:
         }  # fmt: skip
 
     def set(self, values: Any) -> None:
-        from fastupdate import device
+        from fastupdate.arrays import device
 
         device.view(self)[...] = values
 
     def get(self) -> np.ndarray:
-        from fastupdate import device
+        from fastupdate.arrays import device
 
         return np.array(device.view(self).fetch())

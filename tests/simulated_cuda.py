@@ -1,4 +1,4 @@
-"""numba-cuda's simulator in the place of a device: fastupdate.numba_cuda_driver on host memory, and arrays there.
+"""numba-cuda's simulator in the place of a device: engines/numba/cuda_driver.py on host memory, and arrays there.
 
 `install` must run in a process that was started with NUMBA_ENABLE_CUDASIM=1. As a script (FILE FIRST STEP) it does the
 runs of tests/test_numba_cuda.py from FIRST on, each STEP-th, and writes what they leave behind to a file.
@@ -89,17 +89,16 @@ def install() -> None:
     """Makes fastupdate run device arrays in the simulator, as if there were no native CUDA module."""
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    import fastupdate
-    from fastupdate import backends
+    from fastupdate.engines import choose, numba
 
     FakeCUDAShared.array = shared_array
 
-    driver = ModuleType("fastupdate.numba_cuda_driver")
+    driver = ModuleType("fastupdate.engines.numba.cuda_driver")
     for each in DRIVER:
         setattr(driver, each.__name__, each)
-    fastupdate.numba_cuda_driver = sys.modules[driver.__name__] = driver
+    numba.cuda_driver = sys.modules[driver.__name__] = driver
     sys.modules["fastupdate._cuda"] = None  # importing it fails
-    backends.DEVICE_PROBLEMS["numba-cuda"] = lambda: None
+    choose.DEVICE_PROBLEMS["numba-cuda"] = lambda: None
 
 
 class SimulatedArray:

@@ -24,7 +24,7 @@ from cases import by_rule, random_arrays
 from peers import peer
 
 import fastupdate as fu
-from fastupdate import checkpoint
+from fastupdate.saving import checkpoint
 
 MARK = checkpoint.MARK
 

@@ -14,7 +14,7 @@ from cases import CASES, FIRST_CASES, assert_same_bits, by_case, by_dtype, by_ru
 from device_arrays import FakeArray
 
 import fastupdate as fu
-from fastupdate import device
+from fastupdate.arrays import device
 
 pytestmark = pytest.mark.usefixtures("shim")
 

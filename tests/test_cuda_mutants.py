@@ -15,16 +15,16 @@ from device_arrays import BUILD, CSRC, SHIM
 RULE = "adam"
 # file, text, what it becomes, order of the threads (cuda_shim/device_shim.cpp) that shows it
 FAULTS = {
-    "none": ("blocks_cuda.cuh", "first + kQuad <= here", "first + kQuad <= here", 0),
-    "tail too long": ("blocks_cuda.cuh", "first + kQuad <= here", "first + kQuad <= here + 3", 0),
-    "tail too short": ("blocks_cuda.cuh", "if (e < here)", "if (e + 1 < here)", 0),
-    "alignment not looked at": ("blocks_cuda.cuh", "(array + uint64_t(head) * sizeof(T)) % bytes == 0", "bytes", 0),
-    "no barrier before a block is summed": ("engine_cuda.cuh", "stalled;\n  barrier();", "stalled;", 0),
-    "no barrier before warps are folded": ("engine_cuda.cu", "&nonfinite[k]);\n  barrier();", "&nonfinite[k]);", 0),
-    "no barrier between levels of a fold": ("sums_cuda.cuh", "= x[0];\n    }\n    barrier();", "= x[0];\n    }", 0),
-    "lanes folded the other way": ("sums_cuda.cuh", "distance = kLanes / 2; distance; distance /= 2",
+    "none": ("cuda/blocks.cuh", "first + kQuad <= here", "first + kQuad <= here", 0),
+    "tail too long": ("cuda/blocks.cuh", "first + kQuad <= here", "first + kQuad <= here + 3", 0),
+    "tail too short": ("cuda/blocks.cuh", "if (e < here)", "if (e + 1 < here)", 0),
+    "alignment not looked at": ("cuda/blocks.cuh", "(array + uint64_t(head) * sizeof(T)) % bytes == 0", "bytes", 0),
+    "no barrier before a block is summed": ("cuda/engine.cuh", "stalled;\n  barrier();", "stalled;", 0),
+    "no barrier before warps are folded": ("cuda/kernels.cu", "&nonfinite[k]);\n  barrier();", "&nonfinite[k]);", 0),
+    "no barrier between levels of a fold": ("cuda/sums.cuh", "= x[0];\n    }\n    barrier();", "= x[0];\n    }", 0),
+    "lanes folded the other way": ("cuda/sums.cuh", "distance = kLanes / 2; distance; distance /= 2",
                                    "distance = 1; distance < kLanes; distance *= 2", 0),
-    "fold of neighbours skipped": ("sums_cuda.cuh", "w = 1; w < kRadix", "w = 2; w < kRadix", 0),
+    "fold of neighbours skipped": ("cuda/sums.cuh", "w = 1; w < kRadix", "w = 2; w < kRadix", 0),
 }  # fmt: skip
 FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-O1", "-ffp-contract=off", "-fopenmp-simd"]
 
@@ -54,7 +54,7 @@ CHECK = """if True:
 
 # One rule in one compute type: a fifth of the kernels, and fewer still, of a build of it.
 SOURCE = f"""
-#include "rule_cuda.cuh"
+#include "cuda/rule_kernels.cuh"
 #include "rules/{RULE}.h"
 namespace fastupdate::cuda {{
 using Rule = {RULE}<float, 0>;
@@ -64,8 +64,8 @@ extern const DeviceRule {RULE}_entry;
 const DeviceRule {RULE}_entry = {{"{RULE}", Rule::hyper_names, Rule::flag_names, Rule::state_names, &variant}};
 }}
 """
-ENGINE = "engine_cuda.cu"
-INCLUDED_BY = {"engine_cuda.cu": [ENGINE], "engine_cuda.cuh": [RULE]}  # the others by both
+ENGINE = "cuda/kernels.cu"
+INCLUDED_BY = {"cuda/kernels.cu": [ENGINE], "cuda/engine.cuh": [RULE]}  # the others by both
 
 
 def compile_mutant(folder: Path, file: str, old: str, new: str) -> Path:
@@ -77,7 +77,7 @@ def compile_mutant(folder: Path, file: str, old: str, new: str) -> Path:
     (csrc / RULE).write_text(SOURCE)
     mutated = []
     for source in INCLUDED_BY.get(file, [ENGINE, RULE]):
-        mutated.append(folder / f"{source.removesuffix('.cu')}.cu.o")
+        mutated.append(folder / f"{Path(source).stem}.cu.o")
         include = [f"-I{path}" for path in (csrc, SHIM, BUILD / "generated")]
         run(["c++", *FLAGS, "-DFASTUPDATE_TARGET=cuda", *include, "-xc++", "-c", csrc / source, "-o", mutated[-1]])
     others = [o for o in BUILD.rglob("*.o") if o.name not in {m.name for m in mutated}]

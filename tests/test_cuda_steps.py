@@ -15,7 +15,9 @@ from cases import FIRST_CASES, assert_same_bits, by_rule, random_arrays
 from device_arrays import STREAM, FakeArray
 
 import fastupdate as fu
-from fastupdate import device, plan, schedules
+from fastupdate import schedules
+from fastupdate.arrays import device
+from fastupdate.engines import records
 
 pytestmark = pytest.mark.usefixtures("shim")
 
@@ -434,6 +436,6 @@ def test_records_and_rules_of_the_build():
     cuda = sys.modules["fastupdate._cuda"]
     core = pytest.importorskip("fastupdate._core", reason="compares with the CPU module, which this build lacks")
     assert cuda.record_sizes() == core.record_sizes()
-    assert plan.MOST_UNDECIDED == cuda.MAX_ROWS - 1
+    assert records.MOST_UNDECIDED == cuda.MAX_ROWS - 1
     assert cuda.rules() == core.rules()
     assert {case.rule for case in FIRST_CASES} <= set(cuda.rules())

@@ -18,7 +18,7 @@ import pytest
 from peers import peer
 
 import fastupdate as fu
-from fastupdate import structure
+from fastupdate.arrays import tree
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["cnn", "draw_schedules", "fine_tuning", "linear_regression", "mlp", "rnn"]
@@ -232,8 +232,8 @@ def test_gradients_are_those_of_the_loss(name: str, example: Callable[[str], Mod
     """Central differences along a random direction for each tensor, in float64."""
     rng, h = np.random.default_rng(0), 1e-6
     params, evaluate = PROBLEMS[name](example(name), rng)
-    grads = dict(structure.leaves(evaluate()[1]))
-    for path, p in structure.leaves(params):
+    grads = dict(tree.leaves(evaluate()[1]))
+    for path, p in tree.leaves(params):
         origin, direction = p.copy(), rng.normal(size=p.shape)
         p[...] = origin + h * direction
         above = evaluate()[0]

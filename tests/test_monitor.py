@@ -19,10 +19,10 @@ from peers import peer
 from reference import Reference, Tensor
 
 import fastupdate as fu
-from fastupdate import diagnosis
 from fastupdate.cli import main
-from fastupdate.diagnosis import Finding
-from fastupdate.report import STATISTICS, Report
+from fastupdate.monitoring import diagnosis
+from fastupdate.monitoring.diagnosis import Finding
+from fastupdate.step.report import STATISTICS, Report
 
 FIGURES = [name for name in STATISTICS.names if name not in ("name", "n")]
 SHAPES = {"matrix": (37, 41), "block": (1024,), "tail": (1025,), "scalar": ()}

@@ -22,7 +22,8 @@ from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, arrays_of, assert_sam
 from peers import peer
 
 import fastupdate as fu
-from fastupdate import backends, device
+from fastupdate.arrays import device
+from fastupdate.engines import choose
 
 HERE = Path(__file__).parent
 STEPS = 2
@@ -211,11 +212,11 @@ def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
 @by_dtype
 def test_kernels_round_as_written(name, dtype, to_ptx):
-    from fastupdate import numba_cuda_driver, numba_cuda_kernels
+    from fastupdate.engines.numba import cuda_driver, cuda_kernels
 
-    with numba_cuda_driver.contraction_off():
-        ptx = to_ptx(getattr(numba_cuda_kernels, name), numba_cuda_kernels.signature(name, np.dtype(dtype)))
-    numba_cuda_driver.check_arithmetic(ptx)
+    with cuda_driver.contraction_off():
+        ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(dtype)))
+    cuda_driver.check_arithmetic(ptx)
     assert "mul.rn.f64" in ptx or name == "accumulate"
 
 
@@ -223,29 +224,29 @@ def test_kernels_round_as_written(name, dtype, to_ptx):
 def test_rules_round_as_written(case, to_ptx):
     """In float32, and that no constant widens it: the only float64 roots are of norms, which this kernel has not."""
     ptx = rule_ptx(case, np.float32, to_ptx, contract=False)
-    from fastupdate import numba_cuda_driver
+    from fastupdate.engines.numba import cuda_driver
 
-    numba_cuda_driver.check_arithmetic(ptx)
+    cuda_driver.check_arithmetic(ptx)
     assert "mul.rn.f32" in ptx
     assert "sqrt.rn.f64" not in ptx
     assert "div.rn.f64" not in ptx
 
 
 def test_contraction_would_be_noticed(to_ptx):
-    from fastupdate import numba_cuda_driver
+    from fastupdate.engines.numba import cuda_driver
 
     ptx = rule_ptx(FIRST_CASES[0], np.float32, to_ptx, contract=True)
     with pytest.raises(RuntimeError, match="contracts floating-point operations"):
-        numba_cuda_driver.check_arithmetic(ptx)
+        cuda_driver.check_arithmetic(ptx)
 
 
 def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool) -> str:
-    from fastupdate import numba_cuda_driver, numba_cuda_engine, numba_cuda_kernels
+    from fastupdate.engines.numba import cuda_driver, cuda_engine, cuda_kernels
 
     opt = case.make([np.zeros(1, dtype)])
-    kernel = numba_cuda_engine.rule_update(opt.rule, opt._flags)
-    with nullcontext() if contract else numba_cuda_driver.contraction_off():
-        return to_ptx(kernel, numba_cuda_kernels.signature("update", np.dtype(dtype)))
+    kernel = cuda_engine.rule_update(opt.rule, opt._flags)
+    with nullcontext() if contract else cuda_driver.contraction_off():
+        return to_ptx(kernel, cuda_kernels.signature("update", np.dtype(dtype)))
 
 
 # -- which backend ----------------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def like(monkeypatch: pytest.MonkeyPatch) -> device.DeviceArray:
     native.Backend = lambda framework, number: SimpleNamespace(NAME="cuda")  # type: ignore[attr-defined]
     monkeypatch.setattr(fu, "cuda", native, raising=False)
     monkeypatch.setitem(sys.modules, "fastupdate.cuda", native)
-    backends._announce.cache_clear()
+    choose._announce.cache_clear()
     return device.header(None, np.zeros(3).__array_interface__, device.CuPy(), 0)
 
 
@@ -282,7 +283,7 @@ MISSING = {
 
 def there_are(monkeypatch: pytest.MonkeyPatch, cuda: bool, numba_cuda: bool) -> None:
     for name, there in (("cuda", cuda), ("numba-cuda", numba_cuda)):
-        monkeypatch.setitem(backends.DEVICE_PROBLEMS, name, lambda there=there: None if there else "none here")
+        monkeypatch.setitem(choose.DEVICE_PROBLEMS, name, lambda there=there: None if there else "none here")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_choice(rule, requested, cuda, numba_cuda, chosen, announced, like, monk
     for expected in (announced, False):  # once
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            backend = backends.choose(rule, requested, like)
+            backend = choose.choose(rule, requested, like)
         name = backend.NAME
         assert name == chosen
         assert [str(w.message) for w in caught] == ["fastupdate runs on numba-cuda: none here"] * expected
@@ -303,7 +304,7 @@ def test_choice(rule, requested, cuda, numba_cuda, chosen, announced, like, monk
 def test_missing_backends(rule, requested, message, like, monkeypatch):
     there_are(monkeypatch, False, False)
     with pytest.raises(RuntimeError, match=message):
-        backends.choose(rule, requested, like)
+        choose.choose(rule, requested, like)
 
 
 def test_host_arrays_stay_on_the_host():

@@ -12,11 +12,12 @@ from cases import CASES, Case, assert_same_bits, generic_cases, isas
 from reference import Reference
 
 import fastupdate as fu
-from fastupdate import backends, plan, rules
+from fastupdate import rules
+from fastupdate.engines import choose, records
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = {"Tensor": plan.TENSOR, "Group": plan.GROUP, "Sums": plan.SUMS, "Layout": plan.LAYOUT}
-native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {backends.native_problem()}")
+RECORDS = {"Tensor": records.TENSOR, "Group": records.GROUP, "Sums": records.SUMS, "Layout": records.LAYOUT}
+native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
 by_name = pytest.mark.parametrize("name", rules.names())
 
 
@@ -51,8 +52,8 @@ def test_a_rule_is_whole(name):
     rule = cls.rule
     assert rule.name == name
     assert getattr(fu, cls.__name__) is cls
-    assert len(rule.states) <= plan.MAX_STATES
-    assert len(rule.hypers) <= plan.MAX_HYPERS
+    assert len(rule.states) <= records.MAX_STATES
+    assert len(rule.hypers) <= records.MAX_HYPERS
     assert set(rule.state_flags) <= set(rule.states)
     assert set(rule.state_flags.values()) | set(rule.flag_hypers) <= set(rule.flags)
     assert set(rule.flag_hypers.values()) <= set(rule.hypers)
@@ -102,7 +103,7 @@ PROBE = """
 #include <cstddef>
 #include <cstdio>
 #include <type_traits>
-#include "plan.h"
+#include "core/plan.h"
 using namespace fastupdate;
 template <class T> const char* kind() {
   using X = std::remove_all_extents_t<T>;
@@ -132,8 +133,8 @@ def test_record_fields(tmp_path):
         for field in dtype.names:
             base, offset = dtype.fields[field][:2]
             expected.append(f"{name} {field} {offset} {base.itemsize} {KINDS[base.base.kind]}")
-    expected.append(f"{plan.BLOCK} {plan.LANES} {plan.MAX_STATES} {plan.MAX_HYPERS} {plan.MAX_DIMS}")
-    expected += [str(getattr(plan, stage)) for stage in stages]
+    expected.append(f"{records.BLOCK} {records.LANES} {records.MAX_STATES} {records.MAX_HYPERS} {records.MAX_DIMS}")
+    expected += [str(getattr(records, stage)) for stage in stages]
     assert printed == expected
 
 

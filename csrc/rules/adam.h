@@ -3,7 +3,7 @@
 // torch.optim.Adam.
 #pragma once
 
-#include "rule.h"
+#include "core/rule.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 

@@ -2,7 +2,7 @@
 // velocity, as in Keras' SGD and Chainer's MomentumSGD.
 #pragma once
 
-#include "rule.h"
+#include "core/rule.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 

@@ -2,7 +2,7 @@
 // ε stands outside the root and the learning rate outside the momentum buffer, as in torch.optim.RMSprop.
 #pragma once
 
-#include "rule.h"
+#include "core/rule.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 

@@ -2,7 +2,7 @@
 // learning" (ICML 2013), with the learning rate outside the buffer, as torch.optim.SGD.
 #pragma once
 
-#include "rule.h"
+#include "core/rule.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 

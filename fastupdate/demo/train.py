@@ -20,7 +20,7 @@ import fastupdate as fu
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.data import Dataset
 from fastupdate.demo.network import MLP, Floats
-from fastupdate.diagnosis import Finding
+from fastupdate.monitoring.diagnosis import Finding
 
 States = list[Floats | None]  # of one tensor, in the rule's order; None: a state that its flags switch off
 

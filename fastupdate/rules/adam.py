@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Unpack
 from numpy import maximum, sqrt
 
 from fastupdate.optimizer import Optimizer
-from fastupdate.options import Options
-from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Hyper, Rule
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, Rule
+from fastupdate.step.options import Options
 
 
 class Scalars(NamedTuple):

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from fastupdate.optimizer import Optimizer
-from fastupdate.options import Options
 from fastupdate.rules.adam import Adam, direction
+from fastupdate.step.options import Options
 
 
 def update(flags: Any, s: Any, g: Any, p: Any, m: Any, v: Any, v_max: Any) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Unpack
 from numpy import sqrt
 
 from fastupdate.optimizer import Optimizer
-from fastupdate.options import Options
-from fastupdate.rule import BELOW_ONE, NON_NEGATIVE, Hyper, Rule
-from fastupdate.scalar import positive_part
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, Rule
+from fastupdate.rules.scalar import positive_part
+from fastupdate.step.options import Options
 
 
 class Scalars(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Unpack
 
 from fastupdate.optimizer import Optimizer
-from fastupdate.options import Options
-from fastupdate.rule import FRACTION, NON_NEGATIVE, Hyper, Rule
+from fastupdate.rules.rule import FRACTION, NON_NEGATIVE, Hyper, Rule
+from fastupdate.step.options import Options
 
 
 class Scalars(NamedTuple):

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "registry.h"
+#include "cpu/registry.h"
 
 using namespace fastupdate;
 

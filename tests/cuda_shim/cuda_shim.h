@@ -1,12 +1,12 @@
-// csrc/intrinsics_cuda.cuh for a host without a GPU: the kernels' own source, one thread block at a time, its threads
+// csrc/cuda/intrinsics.cuh for a host without a GPU: the kernels' own source, one thread block at a time, its threads
 // as coroutines that run until they reach a barrier or an exchange between lanes. Shared memory starts out as garbage.
 #pragma once
 
 #include <stdint.h>
 #include <string.h>
 
-#include "device.h"
-#include "plan.h"
+#include "core/plan.h"
+#include "cuda/runtime.h"
 
 #define FASTUPDATE_KERNEL inline void
 #define FASTUPDATE_DEVICE inline

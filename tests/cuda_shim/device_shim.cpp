@@ -324,7 +324,7 @@ void enqueue(Kernel run, const void* argument, size_t bytes, const Start& how, i
 }  // namespace fastupdate::shim
 
 namespace fastupdate {
-void bind_cuda(pybind11::module_& m);  // csrc/bindings_cuda.cpp
+void bind_cuda(pybind11::module_& m);  // csrc/python/cuda_plan.cpp
 }
 
 // What stands in for fastupdate._cuda. The name differs, for pybind11 has one module of a name in a process.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastupdate import backends
+from fastupdate.engines import choose
 
 
 @pytest.fixture(autouse=True)
 def _device() -> None:
-    problem = backends.cuda_problem()
+    problem = choose.cuda_problem()
     if problem:
         pytest.skip(f"needs a CUDA device: {problem}")
 

@@ -12,7 +12,8 @@ from cases import CASES, FIRST_CASES, assert_same_bits, by_dtype, by_rule, rando
 from test_cuda_engine import OPTIONS, problem, report_of
 
 import fastupdate as fu
-from fastupdate import device, schedules
+from fastupdate import schedules
+from fastupdate.arrays import device
 
 pytestmark = pytest.mark.gpu
 

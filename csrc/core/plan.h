@@ -1,0 +1,86 @@
+// The plan: plain records that Python fills in (fastupdate/engines/records.py names the same fields) and every engine
+// reads.
+#pragma once
+
+#include <stdint.h>
+
+#include "core/scalar.h"
+
+namespace fastupdate {
+
+constexpr int64_t kBlock = 1024;  // elements of a block: the unit of work and of every reduction
+constexpr int kLanes = 32;        // lanes that sum a block
+constexpr int kMaxStates = 4;
+constexpr int kMaxHypers = 16;
+constexpr int kScalarBytes = 128;  // room for a rule's scalars in one compute type
+constexpr int kMaxDims = 64;       // NumPy's own limit
+
+enum DType : uint8_t { kFloat32, kFloat64, kFloat16, kBfloat16, kNone };
+
+// How to find element i (C order) of an array that is not contiguous and aligned.
+struct Layout {
+  int64_t ndim;
+  int64_t shape[kMaxDims];
+  int64_t stride[kMaxDims];  // bytes
+};
+
+// One tensor. Addresses are 0 where there is no such array; only p and g may have a layout. What every step reads comes
+// first, in one cache line.
+struct Tensor {
+  uint64_t p, g;
+  uint64_t p_layout, g_layout;  // Layout*, 0: contiguous
+  int64_t n;                    // elements
+  int64_t samples;              // the gradient is a sum over so many arrays
+  double scale;                 // this tensor's own gradient factor
+  int32_t group;                // row of the groups
+  int8_t momentum;              // the state that is the momentum, −1: none
+  uint8_t dtype, shadow_dtype, pad;
+  uint64_t state[kMaxStates];
+  int64_t first_block;              // blocks of the tensors before this one
+  int64_t sample_stride;            // bytes from sample to sample
+  uint64_t acc;                     // accumulated micro-batches
+  uint64_t slow, ema, shadow;       // lookahead's slow weights, moving average, low-precision copy
+  uint64_t unit_norms, unit_scale;  // double*: [unit][gradient, weight] and [unit]; a unit is a slice along axis 0
+  int64_t unit_length;              // elements of a unit
+};
+
+// Bytes of an element.
+FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
+
+FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
+
+// Whether the gradient can be read where it is.
+FASTUPDATE_HD bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+
+// What the tensors of a group share in one step. Float64, rounded once to the compute type.
+struct Group {
+  double hyper[kMaxHypers];
+  double clip_value;  // |g| ≤ clip_value
+  double l2, l1;      // added to the gradient: l2·p + l1·sign(p)
+  double decay;       // p ← decay·p before the rule
+  double shrink;      // proximal L1: |p| ← max(|p| − shrink, 0) after the rule
+  double ema;         // weight of the new value in the moving average
+  double lookahead;   // how far the slow weights go towards the fast ones
+  int64_t t;          // steps taken
+};
+
+// Stages that a step may ask for.
+enum Stage : uint32_t {
+  kClipValue = 1,
+  kPenalty = 2,  // l2, l1
+  kDecay = 4,
+  kShrink = 8,
+  kLookahead = 16,  // set in the steps that synchronise
+  kEma = 32,
+  kZeroGrads = 64,
+  kMonitor = 128,
+};
+
+// What one block, and after folding one tensor, adds up to.
+struct Sums {
+  double gg, pp, uu, gm, mm;  // Σ of squares of gradient, new weight, update; gradient·momentum; momentum²
+  double largest;             // max |update|
+  int64_t nonfinite, zeros, stalled;
+};
+
+}  // namespace fastupdate

@@ -1,0 +1,51 @@
+// What a rule is. A rule is a struct template over the compute type T and a bit mask of flags:
+//
+//   FASTUPDATE_HYPERS(…)   hyperparameters, float64, in the order in which Python passes them
+//   FASTUPDATE_FLAGS(…)    options that change which states exist or which equations run; flag k is bit k
+//   FASTUPDATE_STATES(…)   arrays shaped like the parameter, zero at the start
+//   using keeps            which of these states exist under the flags at hand
+//   rule(hyper, t)         the scalars of step t = 1, 2, …: computed once a step, on the host, in float64, rounded once
+//   to T rule(g, p, states…)    one element: updates the states, returns the change of the parameter
+//
+// A rule knows no loop, no pointer and no storage type; the engines know no rule.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+
+#include "core/plan.h"
+#include "core/scalar.h"
+
+#define FASTUPDATE_HYPERS(...) \
+  struct Hyper {               \
+    double __VA_ARGS__;        \
+  };                           \
+  static constexpr const char* hyper_names = #__VA_ARGS__
+#define FASTUPDATE_FLAGS(...) static constexpr const char* flag_names = "" #__VA_ARGS__
+#define FASTUPDATE_STATES(...) static constexpr const char* state_names = "" #__VA_ARGS__
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+template <bool... kept>
+struct Keeps {
+  static constexpr int count = sizeof...(kept);
+  static constexpr bool at[] = {kept..., false};
+};
+
+// Writes the rule as of step t to `out`.
+template <class Rule>
+void rule_scalars(const double* hyper, int64_t t, void* out) {
+  typename Rule::Hyper h;
+  static_assert(sizeof h <= kMaxHypers * sizeof(double) && sizeof(Rule) <= kScalarBytes);
+  __builtin_memcpy(&h, hyper, sizeof h);
+  const Rule rule(h, t);
+  __builtin_memcpy(out, &rule, sizeof rule);
+}
+
+constexpr size_t count_names(const char* names) {
+  size_t count = *names != 0;
+  for (; *names; ++names) count += *names == ',';
+  return count;
+}
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

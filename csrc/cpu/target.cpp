@@ -1,0 +1,37 @@
+// The engine and the list of rules for one instruction set.
+#include "cpu/registry.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+#define FASTUPDATE_ENTRY(name) extern const RuleEntry name##_entry;
+#include "rules.inc"
+#undef FASTUPDATE_ENTRY
+
+#define FASTUPDATE_ENTRY(name) &name##_entry,
+static const RuleEntry* const rules[] = {
+#include "rules.inc"
+};
+#undef FASTUPDATE_ENTRY
+
+// A sweep, and the arrays that it walks through.
+#define FASTUPDATE_SWEEP(name, ...)                                                                               \
+  static void name(const Sweep& sweep, int64_t first, int64_t last) {                                             \
+    auto prefetch = [](const Tensor& t) { prefetch_heads(t, {__VA_ARGS__}); };                                    \
+    walk(sweep, first, last, prefetch, [&](const Tensor& t, int64_t begin, int64_t end) {                         \
+      t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
+    });                                                                                                           \
+  }
+FASTUPDATE_SWEEP(update, t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow)
+FASTUPDATE_SWEEP(gradient_sums, t.g)
+FASTUPDATE_SWEEP(accumulate, t.g, t.acc)
+FASTUPDATE_SWEEP(unit_norms, t.g, t.p)
+
+#define FASTUPDATE_STRING2(x) #x
+#define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)
+extern const Target target;
+const Target target = {FASTUPDATE_STRING(FASTUPDATE_TARGET),
+                       {update, gradient_sums, accumulate, unit_norms},
+                       rules,
+                       sizeof rules / sizeof rules[0]};
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

@@ -1,0 +1,130 @@
+// The CUDA engine's part of the update: everything around the rule. It knows no rule.
+//
+// Options are branches that a whole thread block takes alike; one that is off costs a test.
+#pragma once
+
+#include "core/stages.h"
+#include "cuda/sums.cuh"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+// What an element's unit multiplies the gradient by.
+FASTUPDATE_DEVICE_CALL double unit_factor(const Tensor& t, int64_t i) {
+  return array_at<const double>(t.unit_scale)[i / t.unit_length];
+}
+
+// scale·g, clipped and penalised: what the rule is given.
+template <class T, int width>
+FASTUPDATE_DEVICE void condition(const Tensor& t, const Group& group, uint32_t stages, double scale, int64_t i,
+                                 const Pack<T, width>& p, Pack<T, width>& g) {
+  for (int j = 0; j < width; ++j) g.at[j] = g.at[j] * T(t.unit_scale ? scale * unit_factor(t, i + j) : scale);
+  if (stages & kClipValue)
+    for (int j = 0; j < width; ++j) g.at[j] = clip_value(g.at[j], T(group.clip_value));
+  if (stages & kPenalty)
+    for (int j = 0; j < width; ++j) g.at[j] = penalty(g.at[j], p.at[j], T(group.l2), T(group.l1));
+}
+
+FASTUPDATE_DEVICE uint16_t to_shadow(uint8_t dtype, float x) {
+  return dtype == kFloat16 ? to_float16(x) : to_bfloat16(x);
+}
+
+// What follows the rule: shrinking, lookahead, moving average, copy-out.
+template <class T, class Access>
+FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t stages, Access access,
+                                  Pack<T, Access::width>& p) {
+  constexpr int width = Access::width;
+  if (stages & kShrink)
+    for (int j = 0; j < width; ++j) p.at[j] = shrink(p.at[j], T(group.shrink));
+  if (stages & kLookahead) {
+    const Pack<T, width> slow = access.template load<T>(t.slow);
+    for (int j = 0; j < width; ++j) p.at[j] = approach(slow.at[j], p.at[j], T(group.lookahead));
+    access.store(t.slow, p);
+  }
+  if (stages & kEma) {
+    Pack<T, width> ema = access.template load<T>(t.ema);
+    for (int j = 0; j < width; ++j) ema.at[j] = approach(ema.at[j], p.at[j], T(group.ema));
+    access.store(t.ema, ema);
+  }
+  if (t.shadow) {
+    Pack<uint16_t, width> shadow;
+    for (int j = 0; j < width; ++j) shadow.at[j] = to_shadow(t.shadow_dtype, float(p.at[j]));
+    access.store(t.shadow, shadow);
+  }
+}
+
+// Whether all arrays of a tensor can be accessed 16 bytes at a time, `head` elements into a block.
+template <class T>
+FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
+  bool all = !t.p_layout && is_direct(t) && reaches<uint16_t>(t.shadow, head);
+  for (const uint64_t array : {t.p, t.g, t.slow, t.ema}) all &= reaches<T>(array, head);
+  for (const uint64_t array : t.state) all &= reaches<T>(array, head);
+  return all;
+}
+
+// The values of a block that its sums are made of, in shared memory while a step is monitored.
+template <class T>
+struct Watched {
+  T raw[kBlock], before[kBlock], after[kBlock], momentum[kBlock];
+  int stalled[kWarps];
+};
+
+template <class T>
+FASTUPDATE_DEVICE Watched<T>& watched() {
+  return *reinterpret_cast<Watched<T>*>(shared_memory());
+}
+
+template <class T, int width>
+FASTUPDATE_DEVICE void note(T (&values)[kBlock], int64_t i, const Pack<T, width>& x) {
+  for (int j = 0; j < width; ++j) values[i % kBlock + j] = x.at[j];
+}
+
+// One of the sums of a monitored block; each warp has one of its own, and the result is lane 0's.
+template <class T>
+FASTUPDATE_DEVICE double watched_sum(const Watched<T>& x, int n) {
+  const int warp = thread_index() / kLanes;
+  if (warp == 2)
+    return warp_sum(n, [&](int i) {
+      const T u = x.after[i] - x.before[i];
+      return double(u) * double(u);
+    });
+  const T* a = warp == 1 ? x.after : warp == 4 ? x.momentum : x.raw;
+  const T* b = warp == 1 ? x.after : warp == 0 ? x.raw : x.momentum;
+  return warp_sum(n, [&](int i) { return double(a[i]) * double(b[i]); });
+}
+
+// What a monitored block counts; the results are lane 0's.
+template <class T>
+FASTUPDATE_DEVICE void count_watched(const Watched<T>& x, int n, Sums& sums) {
+  T largest = 0;
+  int64_t nonfinite = 0, zeros = 0, stalled = 0;
+  for (int i = thread_index() % kLanes; i < n; i += kLanes) {
+    largest = maximum(absolute(x.after[i] - x.before[i]), largest);
+    nonfinite += !is_finite(x.raw[i]);
+    zeros += x.raw[i] == 0;
+  }
+  for (int k = 0; k < kWarps; ++k) stalled += x.stalled[k];
+  largest = fold_lanes(largest, Larger());
+  nonfinite = fold_lanes(nonfinite, Add());
+  zeros = fold_lanes(zeros, Add());
+  if (thread_index() % kLanes == 0)
+    sums.largest = double(largest), sums.nonfinite = nonfinite, sums.zeros = zeros, sums.stalled = stalled;
+}
+
+template <class T>
+FASTUPDATE_DEVICE_CALL void sum_watched(int n, bool has_momentum, int stalled, Sums& sums) {
+  Watched<T>& x = watched<T>();
+  const int warp = thread_index() / kLanes, lane = thread_index() % kLanes;
+  stalled = fold_lanes(stalled, Add());
+  if (lane == 0) x.stalled[warp] = stalled;
+  barrier();
+  if (warp < 5) {
+    const double sum = warp < 3 || has_momentum ? watched_sum(x, n) : 0;
+    double* const out[] = {&sums.gg, &sums.pp, &sums.uu, &sums.gm, &sums.mm};
+    if (lane == 0) *out[warp] = sum;
+  } else if (warp == 5) {
+    count_watched(x, n, sums);
+  }
+  barrier();
+}
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

@@ -1,0 +1,58 @@
+// Sums on the device, in the defined order (core/sums.h).
+#pragma once
+
+#include "core/sums.h"
+#include "cuda/blocks.cuh"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+constexpr int64_t kPitch = sizeof(Sums) / sizeof(double);
+
+struct Add {
+  template <class V>
+  FASTUPDATE_DEVICE V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <class V>
+  FASTUPDATE_DEVICE V operator()(V a, V b) const {
+    return maximum(a, b);
+  }
+};
+
+// The lanes of a warp, folded pairwise; the result is lane 0's.
+template <class V, class Op>
+FASTUPDATE_DEVICE V fold_lanes(V x, Op op) {
+  for (int distance = kLanes / 2; distance; distance /= 2) x = op(x, from_lane_above(x, distance));
+  return x;
+}
+
+// Σ term(i), i < n ≤ kBlock, by one warp; the result is lane 0's.
+template <class Term>
+FASTUPDATE_DEVICE double warp_sum(int n, Term term) {
+  double sum = 0;
+#pragma unroll 8
+  for (int i = thread_index() % kLanes; i < n; i += kLanes) sum += term(i);
+  return fold_lanes(sum, Add());
+}
+
+// Folds a[0], a[pitch], a[2·pitch] … pairwise, in place; the result is a[0]. Three levels at a time, by all threads.
+template <class V, class Op>
+FASTUPDATE_DEVICE void fold(V* a, int64_t n, int64_t pitch, Op op) {
+  constexpr int kRadix = 8;
+  for (int64_t stride = 1; stride < n; stride *= kRadix) {
+    for (int64_t k = thread_index() * kRadix * stride; k + stride < n; k += int64_t(thread_count()) * kRadix * stride) {
+      V x[kRadix] = {};
+      for (int j = 0; j < kRadix; ++j)
+        if (k + j * stride < n) x[j] = load_coherent(&a[(k + j * stride) * pitch]);
+      for (int w = 1; w < kRadix; w *= 2)
+        for (int j = 0; j + w < kRadix; j += 2 * w)
+          if (k + (j + w) * stride < n) x[j] = op(x[j], x[j + w]);
+      a[k * pitch] = x[0];
+    }
+    barrier();
+  }
+}
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

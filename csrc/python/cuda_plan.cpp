@@ -1,0 +1,621 @@
+// The host side of the CUDA engine.
+//
+// Records that kernels read are kept in device memory and uploaded on the caller's stream when they have changed. What
+// a step decides stays on the device; whoever asks for it waits for it.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda/runtime.h"
+#include "cuda/sweep.h"
+#include "python/adopt.h"
+#include "python/records.h"
+
+namespace fastupdate {
+namespace {
+
+constexpr int64_t kSegmentsWanted = 4096;  // enough to keep a large device busy, few enough to fold
+
+// Device memory, zeroed.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : bytes_(bytes), at_(device::allocate(bytes)) {}
+  ~Memory() { device::release(at_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  template <class T = unsigned char>
+  T* as() const {
+    return static_cast<T*>(at_);
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  size_t bytes_;
+  void* at_;
+};
+
+// Pinned host memory that a copy on a stream reads or writes, and an event for when it has.
+class Pinned {
+ public:
+  explicit Pinned(size_t bytes) : at_(device::allocate_pinned(bytes)), event_(device::make_event()) {}
+  ~Pinned() {
+    device::release_event(event_);
+    device::release_pinned(at_);
+  }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+
+  template <class T = unsigned char>
+  T* as() const {
+    return static_cast<T*>(at_);
+  }
+  void mark(Stream stream) { device::record(event_, stream), used_ = true; }
+  bool idle() const { return !used_ || device::passed(event_); }
+  void wait() const { device::wait(event_); }
+
+ private:
+  void* at_;
+  device::Event event_;
+  bool used_ = false;
+};
+
+// Buffers that are used again once nobody holds them and the copy has been made. It never waits: it grows.
+class Pool {
+ public:
+  explicit Pool(size_t bytes) : bytes_(bytes) {}
+
+  std::shared_ptr<Pinned> take() {
+    for (auto& buffer : buffers_)
+      if (buffer.use_count() == 1 && buffer->idle()) return buffer;
+    buffers_.push_back(std::make_shared<Pinned>(bytes_));
+    return buffers_.back();
+  }
+
+ private:
+  size_t bytes_;
+  std::vector<std::shared_ptr<Pinned>> buffers_;
+};
+
+// What one step decided and summed, on its way to the host.
+class Outcome {
+ public:
+  Outcome(int device, int64_t count, bool monitor, std::shared_ptr<Pinned> decision, std::shared_ptr<Pinned> totals)
+      : device_(device), count_(monitor ? count : 0), decision_(std::move(decision)), totals_(std::move(totals)) {}
+
+  void fetch_decision(const StepHeader* header, Stream stream) {
+    device::copy(decision_->as(), &header->decision, sizeof(Decision), stream);
+    decision_->mark(stream);
+    decided_ = true;
+  }
+  void fetch_totals(const Sums* totals, Stream stream) {
+    if (!count_) return;
+    device::copy(totals_->as(), totals, size_t(count_) * sizeof(Sums), stream);
+    totals_->mark(stream);
+  }
+  bool fetched() const { return decided_; }
+  bool ready() const {
+    if (!decided_) return false;
+    device::Scope scope(device_);
+    return decision_->idle();
+  }
+
+  // (norm, clip factor, number of non-finite gradients, skipped); waits for the device.
+  py::tuple decision() const {
+    if (!decided_) throw std::runtime_error("the graph whose step this reports has not been launched");
+    device::Scope scope(device_);
+    {
+      py::gil_scoped_release released;
+      decision_->wait();
+    }
+    const Decision& d = *decision_->as<Decision>();
+    return py::make_tuple(d.norm, d.factor, d.nonfinite, bool(d.skip));
+  }
+
+  // Writes the sums of each tensor; waits for the device.
+  void totals(py::array out) const {
+    Sums* to = records<Sums>(out, "totals");
+    if (out.size() != count_) throw std::invalid_argument("totals: one record for each tensor of a monitored step");
+    if (!count_) return;
+    device::Scope scope(device_);
+    {
+      py::gil_scoped_release released;
+      totals_->wait();
+    }
+    std::memcpy(to, totals_->as(), size_t(count_) * sizeof(Sums));
+  }
+
+ private:
+  int device_;
+  int64_t count_;
+  std::shared_ptr<Pinned> decision_, totals_;
+  bool decided_ = false;
+};
+
+// What the device is to find out about the gradients and do about it.
+struct Wishes {
+  double clip_norm = 0, clip_tensor_norm = 0, clip_unit_norm = 0;  // 0: not asked for
+  bool sums = false, skip_nonfinite = false, monitor = false;
+};
+
+// The next step, once for each number of undecided steps that may have been skipped.
+struct Possible {
+  std::vector<uint32_t> stages;
+  py::array groups;  // Group[row][group]
+};
+
+// A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
+class Plan {
+ public:
+  Plan(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array_t<int64_t> clock,
+       bool sums, int device, py::type array_type)
+      : device_(device),
+        array_type_(array_type),
+        tensors_(tensors),
+        groups_(groups),
+        clock_(clock),
+        count_(tensors.size()),
+        group_count_(groups.size()),
+        variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
+        extents_(records<Tensor>(tensors_, "tensors"), count_),
+        uploaded_(size_t(count_)),
+        staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
+        decisions_(sizeof(Decision)),
+        all_totals_(size_t(count_) * sizeof(Sums)) {
+    records<Group>(groups_, "groups");
+    measure();
+    device::Scope scope(device_);
+    allocate(sums);
+  }
+
+  ~Plan() {
+    if (!device::usable()) return;
+    device::Scope scope(device_);
+    memory_.clear();
+  }
+
+  // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
+  int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
+    check_lengths(count_, params, grads);
+    const auto type = reinterpret_cast<PyTypeObject*>(array_type_.ptr());
+    const Adoption adoption = {records<Tensor>(tensors_, "tensors"), extents_, type, params, grads, writable};
+    bool changed = false;
+    const int64_t found = adoption.adopt(start, count_, changed);
+    touched_ |= changed;
+    moves_ += changed;
+    return found;
+  }
+
+  // How many times gradients were found elsewhere than before.
+  int64_t moves() const { return moves_; }
+
+  void update(double scale, uint32_t stages, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
+  }
+
+  // The whole fast path: if every array is as expected, updates and returns the number of steps taken, else 0.
+  int64_t step(const py::list& params, const py::list& grads, double scale, uint32_t stages, Stream stream) {
+    if (adopt(params, grads, 0, stages & kZeroGrads) >= 0) return 0;
+    device::Scope scope(device_);
+    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
+    return std::max<int64_t>(clock_.at(kSteps), 1);
+  }
+
+  // A step whose gradients the device judges first.
+  std::shared_ptr<Outcome> judged_update(double scale, double sign, Possible& possible, const Wishes& wishes,
+                                         Stream stream) {
+    touched_ = true;
+    const Rows rows = rows_of(possible);
+    device::Scope scope(device_);
+    std::shared_ptr<Outcome> outcome = new_outcome(wishes);
+    run_update(command(scale, sign, possible, wishes), wishes, rows, stream, outcome.get());
+    return outcome;
+  }
+
+  // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
+  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, Possible& possible, const Wishes& wishes,
+                                          Stream stream) {
+    const Rows rows = rows_of(possible);
+    device::Scope scope(device_);
+    if (captured_.empty()) throw std::runtime_error("no step of this optimizer was captured");
+    if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
+    fetch_replayed(stream);
+    upload_step(command(scale, sign, possible, wishes), rows, stream);
+    advance();
+    replayed_ = new_outcome(wishes);
+    return replayed_;
+  }
+
+  // Fetches what the graph launched last has found, unless that has been done.
+  void fetch_replayed(Stream stream) {
+    device::Scope scope(device_);
+    if (!replayed_) return;
+    replayed_->fetch_decision(header(), stream);
+    replayed_->fetch_totals(sweep_.totals, stream);
+    replayed_.reset();
+  }
+
+  // For whoever waits for the sums, to raise.
+  void gradient_sums(Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    if (device::capturing(stream))
+      throw std::runtime_error(
+          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
+    const DeviceSweep sweep = prepared(command(1, 1, 0, {}), own_groups(), stream);
+    cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
+  }
+
+  // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
+  void accumulate(uint32_t stages, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    if (device::capturing(stream))
+      throw std::runtime_error("micro-batches cannot be captured: the first one differs from the others");
+    Command c = command(1, 1, stages, {});
+    int64_t* clock = clock_.mutable_data();
+    c.first = clock[kMicroBatches] == 0;
+    const DeviceSweep sweep = prepared(c, own_groups(), stream);
+    if (blocks_) cuda::engine.accumulate(sweep, {blocks_, stream, false, false});
+    ++clock[kMicroBatches];
+  }
+
+  // The sums of each tensor, from the last reading of gradients or monitored step; waits for them.
+  void fold(py::array totals, Stream stream) {
+    device::Scope scope(device_);
+    Sums* to = records<Sums>(totals, "totals");
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    std::shared_ptr<Pinned> buffer = all_totals_.take();
+    device::copy(buffer->as(), sweep_.totals, size_t(count_) * sizeof(Sums), stream);
+    buffer->mark(stream);
+    buffer->wait();
+    std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
+  }
+
+ private:
+  // The groups that a step may find, as `count` rows.
+  struct Rows {
+    const Group* groups;
+    int64_t count;
+  };
+
+  Rows own_groups() { return {groups(), 1}; }
+
+  Rows rows_of(Possible& possible) {
+    const int64_t count = int64_t(possible.stages.size());
+    const Group* at = records<Group>(possible.groups, "groups");
+    if (count < 1 || count > kMaxRows || possible.groups.size() != count * group_count_)
+      throw std::invalid_argument("groups: one to " + std::to_string(kMaxRows) + " rows of the plan's groups");
+    return {at, count};
+  }
+
+  Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
+  Group* groups() { return static_cast<Group*>(groups_.mutable_data()); }
+  StepHeader* header() const { return sweep_.step; }
+
+  size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
+  size_t row_bytes() const { return scalars_offset() + size_t(group_count_) * 2 * kScalarBytes; }
+  size_t step_bytes(int64_t rows) const { return sizeof(StepHeader) + size_t(rows) * row_bytes(); }
+
+  // How much there is of everything.
+  void measure() {
+    for (int64_t i = 0; i < count_; ++i) {
+      const Tensor& t = row(i);
+      blocks_ += block_count(t);
+      filled_ += t.n > 0;
+      has_[t.dtype] |= t.n > 0;
+      direct_ &= !t.p_layout && !t.shadow && !t.unit_scale;
+      if (t.unit_scale) units_ = std::max(units_, unit_offset(t) + t.n / t.unit_length + 1);
+    }
+    while (segment_ < kMaxSegment && blocks_ / segment_ > kSegmentsWanted) segment_ *= 2;
+  }
+
+  int64_t unit_offset(const Tensor& t) { return int64_t((t.unit_scale - row(0).unit_scale) / sizeof(double)); }
+
+  template <class T>
+  T* new_memory(int64_t count) {
+    memory_.push_back(std::make_unique<Memory>(size_t(count) * sizeof(T)));
+    return memory_.back()->as<T>();
+  }
+
+  void allocate(bool sums) {
+    rows_ = new_memory<Tensor>(count_);
+    step_ = new_memory<unsigned char>(int64_t(step_bytes(kMaxRows)));
+    unit_scale_ = new_memory<double>(units_);
+    sweep_.tensors = rows_;
+    sweep_.count = count_;
+    sweep_.filled = filled_;
+    sweep_.blocks = blocks_;
+    sweep_.segment = segment_;
+    sweep_.step = reinterpret_cast<StepHeader*>(step_);
+    sweep_.rows = step_ + sizeof(StepHeader);
+    sweep_.row_bytes = int64_t(row_bytes());
+    sweep_.scalars_offset = int64_t(scalars_offset());
+    sweep_.skipped = new_memory<int64_t>(kMaxRows);
+    sweep_.sums = new_memory<Sums>(sums ? blocks_ : 0);
+    sweep_.totals = new_memory<Sums>(count_);
+    sweep_.factors = new_memory<double>(count_);
+    sweep_.weights = new_memory<double>(std::max<int64_t>(count_, 1));
+    sweep_.done = new_memory<uint32_t>(count_ + 1);
+    const std::vector<double> ones(size_t(count_), 1.0);
+    device::copy_now(sweep_.factors, ones.data(), ones.size() * sizeof(double));
+  }
+
+  static Command command(double scale, double sign, uint32_t stages, const Wishes& wishes) {
+    Command c = {};
+    c.scale = scale;
+    c.sign = sign;
+    c.clip_norm = wishes.clip_norm;
+    c.clip_tensor_norm = wishes.clip_tensor_norm;
+    c.clip_unit_norm = wishes.clip_unit_norm;
+    c.stages[0] = stages;
+    c.skip_nonfinite = wishes.skip_nonfinite;
+    return c;
+  }
+
+  Command command(double scale, double sign, const Possible& possible, const Wishes& wishes) const {
+    Command c = command(scale, sign, 0, wishes);
+    std::copy(possible.stages.begin(), possible.stages.end(), c.stages);
+    c.serial = serial_;
+    c.undecided = int64_t(possible.stages.size()) - 1;
+    return c;
+  }
+
+  // Writes groups and scalars of a step to `out`.
+  void fill_row(const Group* row, unsigned char* out) {
+    std::memcpy(out, row, size_t(group_count_) * sizeof(Group));
+    unsigned char* scalars = out + scalars_offset();
+    for (int64_t k = 0; k < group_count_; ++k)
+      for (int dtype : {kFloat32, kFloat64})
+        variant_.of[dtype].scalars(row[k].hyper, row[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
+  }
+
+  void upload_step(const Command& command, const Rows& rows, Stream stream) {
+    std::shared_ptr<Pinned> buffer = staging_.take();
+    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
+    std::memcpy(buffer->as(), &header, sizeof header);
+    for (int64_t k = 0; k < rows.count; ++k) fill_row(rows.groups + k * group_count_, buffer->as() + step_bytes(k));
+    device::copy(step_, buffer->as(), step_bytes(rows.count), stream);
+    buffer->mark(stream);
+    serial_ += command.skip_nonfinite;
+  }
+
+  // The device's own copy of a layout. Layouts never change once they are there, so none is ever waited for.
+  uint64_t device_layout(uint64_t address) {
+    if (!address) return 0;
+    const Layout& layout = *reinterpret_cast<const Layout*>(address);
+    const std::string key(reinterpret_cast<const char*>(&layout), sizeof layout);
+    uint64_t& copy = layouts_[key];
+    if (!copy) {
+      Layout* there = new_memory<Layout>(1);
+      device::copy_now(there, &layout, sizeof layout);
+      copy = uint64_t(there);
+    }
+    return copy;
+  }
+
+  // A record as kernels read it.
+  Tensor translated(const Tensor& t) {
+    Tensor there = t;
+    there.p_layout = device_layout(t.p_layout);
+    there.g_layout = device_layout(t.g_layout);
+    there.unit_norms = 0;
+    if (t.unit_scale) there.unit_scale = uint64_t(unit_scale_ + unit_offset(t));
+    return there;
+  }
+
+  // Uploads the stretch of records that covers those that have changed.
+  void upload_rows(Stream stream) {
+    if (!touched_ && !fresh_) return;
+    int64_t first = count_, last = 0;
+    direct_gradients_ = true;
+    for (int64_t i = 0; i < count_; ++i) {
+      direct_gradients_ &= is_direct(row(i));
+      if (const Tensor there = translated(row(i)); fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
+        uploaded_[size_t(i)] = there;
+        first = std::min(first, i);
+        last = i + 1;
+      }
+    }
+    touched_ = fresh_ = false;
+    if (first >= last) return;
+    const size_t bytes = size_t(last - first) * sizeof(Tensor);
+    std::shared_ptr<Pinned> buffer = staging_.take();
+    std::memcpy(buffer->as(), &uploaded_[size_t(first)], bytes);
+    device::copy(rows_ + first, buffer->as(), bytes, stream);
+    buffer->mark(stream);
+  }
+
+  // Records for a captured step: its addresses are frozen with it, so they get memory that nothing else writes.
+  const Tensor* captured_rows() {
+    std::vector<Tensor> there;
+    for (int64_t i = 0; i < count_; ++i) there.push_back(translated(row(i)));
+    captured_.push_back(new_memory<Tensor>(count_));
+    device::copy_now(captured_.back(), there.data(), there.size() * sizeof(Tensor));
+    return captured_.back();
+  }
+
+  // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
+  // launch of the graph.
+  DeviceSweep prepared(const Command& command, const Rows& rows, Stream stream) {
+    DeviceSweep sweep = sweep_;
+    if (device::capturing(stream)) {
+      sweep.tensors = captured_rows();
+      return sweep;
+    }
+    fetch_replayed(stream);
+    upload_rows(stream);
+    upload_step(command, rows, stream);
+    return sweep;
+  }
+
+  std::shared_ptr<Outcome> new_outcome(const Wishes& wishes) {
+    return std::make_shared<Outcome>(device_, count_, wishes.monitor, decisions_.take(),
+                                     wishes.monitor ? all_totals_.take() : nullptr);
+  }
+
+  // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
+  void run_update(const Command& command, const Wishes& wishes, const Rows& rows, Stream stream, Outcome* outcome) {
+    const bool capturing = device::capturing(stream);
+    const DeviceSweep sweep = prepared(command, rows, stream);
+    uint32_t stages = 0;  // of any row
+    for (const uint32_t each : command.stages) stages |= each;
+    const bool monitor = stages & kMonitor;
+    const bool plain = !capturing && direct_ && direct_gradients_ && stages == 0;
+    const Start start = {blocks_, stream, plain, monitor};
+    if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
+    if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
+    if (outcome && !capturing) outcome->fetch_decision(header(), stream);
+    if (has_[kFloat32] && has_[kFloat64])
+      variant_.mixed(sweep, start);
+    else if (blocks_)
+      variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
+    if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
+    if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
+    if (!capturing) advance();
+  }
+
+  void advance() {
+    int64_t* clock = clock_.mutable_data();
+    for (int64_t k = 0; k < group_count_; ++k) ++groups()[k].t;
+    ++clock[kSteps];
+    clock[kMicroBatches] = 0;
+  }
+
+  const int device_;
+  py::type array_type_;  // of the arrays on this device
+  py::array tensors_, groups_;
+  py::array_t<int64_t> clock_;
+  const int64_t count_, group_count_;
+  int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
+  bool has_[2] = {};
+  bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
+  int64_t serial_ = kMaxRows;                     // of the next step that may be skipped
+  int64_t moves_ = 0;
+  bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
+  const DeviceVariant& variant_;
+  Extents extents_;
+  std::vector<std::unique_ptr<Memory>> memory_;
+  Tensor* rows_ = nullptr;
+  unsigned char* step_ = nullptr;
+  double* unit_scale_ = nullptr;
+  DeviceSweep sweep_ = {};
+  std::vector<Tensor> uploaded_;
+  std::map<std::string, uint64_t> layouts_;
+  std::vector<Tensor*> captured_;
+  std::shared_ptr<Outcome> replayed_;  // of the captured step that was prepared last, until it has been fetched
+  Pool staging_, decisions_, all_totals_;
+};
+
+// Copies between device memory and a host buffer, in the order of a stream; both wait.
+void copy_to_host(py::buffer to, uint64_t from, int device, Stream stream) {
+  device::Scope scope(device);
+  const py::buffer_info info = to.request(true);
+  device::copy(info.ptr, reinterpret_cast<const void*>(from), size_t(info.size * info.itemsize), stream);
+  device::synchronize(stream);
+}
+
+void copy_from_host(uint64_t to, py::buffer from, int device, Stream stream) {
+  device::Scope scope(device);
+  const py::buffer_info info = from.request();
+  device::copy(reinterpret_cast<void*>(to), info.ptr, size_t(info.size * info.itemsize), stream);
+  device::synchronize(stream);
+}
+
+void follow(Stream later, Stream earlier, int device) {
+  device::Scope scope(device);
+  device::follow(later, earlier);
+}
+
+// What the array in a DLPack capsule is like, as __array_interface__ says it.
+py::dict describe_dlpack(const py::capsule& capsule) {
+  struct Described {  // DLTensor, and the start of DLManagedTensor
+    void* data;
+    int32_t device_type, device_id, ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int64_t *shape, *strides;
+    uint64_t offset;
+  };
+  if (std::strcmp(capsule.name(), "dltensor") != 0) throw py::type_error("not a DLPack capsule");
+  const auto& x = *static_cast<const Described*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  if (x.lanes != 1 || x.code > 2) throw py::type_error("expected numbers of one value each");
+  py::tuple shape(x.ndim), strides(x.ndim);
+  int64_t dense = x.bits / 8;
+  for (int d = x.ndim - 1; d >= 0; --d) {
+    shape[size_t(d)] = x.shape[d];
+    strides[size_t(d)] = x.strides ? x.strides[d] * (x.bits / 8) : dense;
+    dense *= x.shape[d];
+  }
+  py::dict described;
+  described["shape"] = shape;
+  described["strides"] = strides;
+  described["typestr"] = std::string("<") + "iuf"[x.code] + std::to_string(x.bits / 8);
+  described["data"] = py::make_tuple(uint64_t(x.data) + x.offset, false);
+  return described;
+}
+
+std::unique_ptr<Memory> new_memory(size_t bytes, int device) {
+  device::Scope scope(device);
+  return std::make_unique<Memory>(bytes);
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("problem", &device::problem);
+  m.def("devices", &device::devices);
+  m.def("driver", &device::driver);
+  m.def("rules", [] { return describe_rules(cuda::engine.rules, cuda::engine.rule_count); });
+  m.def("record_sizes", &record_sizes);
+  m.def("device_of", [](uint64_t address) { return device::device_of(reinterpret_cast<const void*>(address)); });
+  m.def("copy_to_host", &copy_to_host);
+  m.def("copy_from_host", &copy_from_host);
+  m.def("follow", &follow);
+  m.def("describe_dlpack", &describe_dlpack);
+  m.attr("toolkit") = device::toolkit();
+  m.attr("architectures") = FASTUPDATE_CUDA_ARCHITECTURES;
+  py::class_<Memory>(m, "Memory", py::module_local())
+      .def(py::init(&new_memory))
+      .def_property_readonly("address", [](const Memory& memory) { return uint64_t(memory.as()); });
+  py::class_<Wishes>(m, "Wishes", py::module_local())
+      .def(py::init([](double clip_norm, double clip_tensor_norm, double clip_unit_norm, bool sums, bool skip_nonfinite,
+                       bool monitor) {
+             return Wishes{clip_norm, clip_tensor_norm, clip_unit_norm, sums, skip_nonfinite, monitor};
+           }),
+           py::kw_only(), py::arg("clip_norm"), py::arg("clip_tensor_norm"), py::arg("clip_unit_norm"), py::arg("sums"),
+           py::arg("skip_nonfinite"), py::arg("monitor"));
+  m.attr("MAX_ROWS") = kMaxRows;
+  py::class_<Possible>(m, "Possible", py::module_local())
+      .def(
+          py::init([](std::vector<uint32_t> stages, py::array groups) { return Possible{std::move(stages), groups}; }));
+  py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local())
+      .def_property_readonly("fetched", &Outcome::fetched)
+      .def_property_readonly("ready", &Outcome::ready)
+      .def("decision", &Outcome::decision)
+      .def("totals", &Outcome::totals);
+  py::class_<Plan>(m, "Plan", py::module_local())
+      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, bool, int, py::type>())
+      .def_property_readonly("moves", &Plan::moves)
+      .def("adopt", &Plan::adopt)
+      .def("update", &Plan::update)
+      .def("step", &Plan::step)
+      .def("judged_update", &Plan::judged_update)
+      .def("prepare_replay", &Plan::prepare_replay)
+      .def("fetch_replayed", &Plan::fetch_replayed)
+      .def("gradient_sums", &Plan::gradient_sums)
+      .def("accumulate", &Plan::accumulate)
+      .def("fold", &Plan::fold);
+}
+
+}  // namespace fastupdate

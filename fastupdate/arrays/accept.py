@@ -1,0 +1,94 @@
+"""The border: turns what users hand in into NumPy arrays that share its memory, or says what is wrong with it.
+
+Frameworks are recognised by the name of the type's module, so none is imported that the user has not imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastupdate.arrays import device
+from fastupdate.arrays.memory import DTYPES, Array
+from fastupdate.arrays.overlap import check_distinct
+from fastupdate.arrays.place import Place
+
+
+def framework_of(x: object) -> str:
+    """`numpy`, `torch`, `cupy`, …: the top module of the type."""
+    return type(x).__module__.partition(".")[0]
+
+
+def as_array(x: Any, place: Place) -> Array:
+    """A NumPy array over the memory of x, which may be of any framework. Never a copy."""
+    if type(x) is np.ndarray or isinstance(x, device.DeviceArray):
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        place.fail(TypeError, "an array without a mask", "a masked array")
+    if isinstance(x, np.ndarray):
+        return x.view(np.ndarray)
+    try:
+        shared = device.view(x) if device.is_device_array(x) else _shared(x)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
+    if shared is None:
+        place.fail(TypeError, "an array", "None" if x is None else type(x).__name__)
+    return shared
+
+
+def _shared(x: Any) -> Array | None:
+    """A view of x by the protocol that it offers; None if it offers none."""
+    if framework_of(x) == "torch":
+        array: Array = x.detach().numpy()
+        return array
+    if _has_buffer(x):
+        return np.asarray(memoryview(x))
+    if hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    return None
+
+
+def _has_buffer(x: object) -> bool:
+    try:
+        memoryview(x)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(x, (bytes, bytearray))
+
+
+def check_float(array: Array, place: Place) -> None:
+    """float32 or float64 in native byte order."""
+    if array.dtype not in DTYPES:
+        kind = array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}"
+        place.fail(TypeError, "float32 or float64", kind)
+
+
+def parameter(x: Any, place: Place) -> Array:
+    """x as an array that can be updated in place."""
+    array = as_array(x, place)
+    check_float(array, place)
+    if not array.flags.writeable:
+        place.fail(ValueError, "a writable array", "a read-only one")
+    check_distinct(array, place)
+    return array
+
+
+def like(x: Any, param: Array, place: Place, *, samples: bool = False) -> Array:
+    """x as an array of the parameter's dtype and shape, with one more leading axis if it holds `samples`."""
+    array = as_array(x, place)
+    if device.device_of(array) != device.device_of(param):
+        expected, received = (device.location(device.device_of(a)) for a in (param, array))
+        place.fail(TypeError, f"an array in {expected}", f"one in {received}")
+    if array.dtype != param.dtype:
+        place.fail(
+            TypeError,
+            param.dtype.name,
+            array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}",
+        )
+    shape = array.shape[1:] if samples else array.shape
+    if shape != param.shape or (samples and (array.ndim == 0 or len(array) == 0)):
+        expected = f"shape ({'samples, ' + ', '.join(map(str, param.shape))})" if samples else f"shape {param.shape}"
+        place.fail(ValueError, expected, f"shape {array.shape}")
+    check_distinct(array, place)
+    return array

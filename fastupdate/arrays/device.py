@@ -1,0 +1,276 @@
+"""Arrays in device memory, seen through NumPy headers: shape, strides, dtype and address, but never the values.
+
+Frameworks are asked for memory and for their current stream; none is imported that the user has not imported.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastupdate.arrays.memory import Array
+
+LINE = 64  # bytes of a cache line
+CUDA_DLPACK = 2  # kDLCUDA
+DEFAULT_STREAM = 1  # the legacy default stream, as __cuda_array_interface__ numbers it
+
+
+def runtime() -> Any:
+    """What allocates and copies device memory: the native module, or numba-cuda where that is absent."""
+    try:
+        from fastupdate import _cuda
+
+        return _cuda
+    except ImportError:
+        pass
+    try:
+        from fastupdate.engines.numba import cuda_driver
+    except ImportError as error:
+        raise RuntimeError("neither fastupdate's CUDA module nor numba-cuda is installed (see docs/gpu.md)") from error
+    return cuda_driver
+
+
+class Framework(Protocol):
+    """Where an array comes from. Equal ones share a current stream."""
+
+    def stream(self, device: int) -> int:
+        """The stream on which the user's work is queued, as a cudaStream_t."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        """A new C-contiguous array of the user's own kind; bfloat16 as uint16 where the framework has no such type."""
+
+
+@dataclass(frozen=True)
+class Torch:
+    """torch.Tensor on a CUDA device."""
+
+    def stream(self, device: int) -> int:
+        return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        torch = sys.modules["torch"]
+        return torch.zeros(shape, dtype=getattr(torch, dtype), device=f"cuda:{device}")
+
+
+@dataclass(frozen=True)
+class CuPy:
+    """cupy.ndarray."""
+
+    def stream(self, device: int) -> int:
+        return int(sys.modules["cupy"].cuda.get_current_stream(device).ptr)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(device):
+            return cupy.zeros(shape, "uint16" if dtype == "bfloat16" else dtype)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Any other array that has `__cuda_array_interface__` or DLPack, with the stream that it names."""
+
+    handle: int
+
+    def stream(self, device: int) -> int:
+        return self.handle
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return Buffer(shape, np.dtype("uint16" if dtype == "bfloat16" else dtype), device)
+
+
+class Buffer:
+    """Zeroed device memory, for arrays of frameworks that cannot be asked for any."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> None:
+        self._memory = runtime().Memory(math.prod(shape) * dtype.itemsize, device)
+        self.shape, self.dtype = shape, dtype
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        data = (self._memory.address, False)
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": data, "strides": None, "version": 3}
+
+
+class DeviceArray(np.ndarray[Any, Any]):
+    """A NumPy header over device memory. What NumPy would read is fetched first; `array[...] = x` writes.
+
+    owner      the user's array, or the one that was allocated through the user's framework
+    framework  where it comes from
+    number     of its CUDA device
+    """
+
+    owner: Any
+    framework: Framework
+    number: int
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.owner = getattr(parent, "owner", None)
+        self.framework = getattr(parent, "framework", None)  # type: ignore[assignment]
+
+    def fetch(self) -> Array:
+        """A copy in host memory; waits for the device."""
+        if not self.size:
+            return np.empty(self.shape, self.dtype)
+        held, begin = self._fetch_bytes()
+        return np.ndarray(self.shape, self.dtype, held, self.__array_interface__["data"][0] - begin, self.strides)
+
+    def _fetch_bytes(self) -> tuple[Array, int]:
+        """All bytes from the first to the last element, and where they start."""
+        begin, end = np.lib.array_utils.byte_bounds(self)
+        held = np.empty(end - begin, np.uint8)
+        runtime().copy_to_host(held, begin, self.number, self.framework.stream(self.number))
+        return held, begin
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """`array[...] = x` copies values from host or device memory; what lies between strided elements is kept."""
+        if key is not Ellipsis:
+            raise TypeError("elements of device arrays cannot be set one by one")
+        values = value.fetch() if isinstance(value, DeviceArray) else np.asarray(value)
+        if self.size:
+            held, begin = self._fetch_bytes()
+            offset = self.__array_interface__["data"][0] - begin
+            np.ndarray(self.shape, self.dtype, held, offset, self.strides)[...] = values
+            runtime().copy_from_host(begin, held, self.number, self.framework.stream(self.number))
+
+    def copy(self, order: Any = "C") -> Array:  # type: ignore[override]
+        """The values in host memory."""
+        return np.array(self.fetch(), order=order)
+
+    def __deepcopy__(self, memo: Any) -> Array:  # type: ignore[override]
+        return self.copy()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return getattr(ufunc, method)(*(x.fetch() if isinstance(x, DeviceArray) else x for x in inputs), **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype.name}{self.shape} on CUDA device {self.number}>"
+
+    __str__ = __repr__
+
+
+@cache
+def array_type(device: int) -> type[DeviceArray]:
+    """The type of the arrays on one device: one look at the type of an array tells both."""
+    return type(f"DeviceArray{device}", (DeviceArray,), {"number": device})
+
+
+class _Interface:
+    def __init__(self, interface: Mapping[str, Any], owner: Any) -> None:
+        self.__array_interface__ = dict(interface)
+        self.owner = owner
+
+
+def header(owner: Any, interface: Mapping[str, Any], framework: Framework, device: int) -> DeviceArray:
+    """The header of an array that `interface` describes."""
+    array = np.asarray(_Interface(interface, owner)).view(array_type(device))
+    array.owner, array.framework = owner, framework
+    return array
+
+
+def is_device_array(x: object) -> bool:
+    """Whether x lives on a CUDA device. Looks at the type first, and at DLPack last, for it is slow."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return False
+    if kind.__module__.partition(".")[0] == "torch":
+        return bool(getattr(x, "is_cuda", False))
+    if hasattr(kind, "__cuda_array_interface__"):
+        return True
+    return hasattr(kind, "__dlpack_device__") and x.__dlpack_device__()[0] == CUDA_DLPACK  # type: ignore[attr-defined]
+
+
+def view(x: Any) -> DeviceArray:
+    """The header of a device array; TypeError says what is wrong with it."""
+    name = type(x).__module__.partition(".")[0]
+    if isinstance(x, DeviceArray):
+        return x
+    if name == "torch":
+        return _view_torch(x)
+    if not hasattr(type(x), "__cuda_array_interface__"):
+        return _view_dlpack(x)
+    interface = x.__cuda_array_interface__
+    if interface.get("mask") is not None:
+        raise TypeError("masked arrays have no single value for each element")
+    if name == "cupy":
+        return header(x, _described(interface), CuPy(), x.device.id)
+    device = runtime().device_of(interface["data"][0]) if math.prod(interface["shape"]) else 0
+    return header(x, _described(interface), Exported(interface.get("stream") or DEFAULT_STREAM), device)
+
+
+def _described(interface: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("shape", "typestr", "data", "strides")
+    return {name: interface.get(name) for name in names} | {"version": 3}
+
+
+def _view_torch(x: Any) -> DeviceArray:
+    if x.layout is not sys.modules["torch"].strided:
+        raise TypeError(f"a {x.layout} tensor has no array of all its elements")
+    name = str(x.dtype).removeprefix("torch.")
+    typestr = np.dtype("uint16" if name == "bfloat16" else name).str
+    strides = tuple(stride * x.element_size() for stride in x.stride())
+    interface = {"shape": tuple(x.shape), "typestr": typestr, "data": (x.data_ptr(), False), "strides": strides}
+    return header(x, interface | {"version": 3}, Torch(), x.get_device())
+
+
+def _view_dlpack(x: Any) -> DeviceArray:
+    device = x.__dlpack_device__()[1]
+    capsule = x.__dlpack__(stream=DEFAULT_STREAM)
+    described = runtime().describe_dlpack(capsule)
+    return header((x, capsule), described | {"version": 3}, Exported(DEFAULT_STREAM), device)
+
+
+def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str]) -> list[Array]:
+    """New C-contiguous arrays of the same shapes, in the same kind of memory; bfloat16 as uint16.
+
+    In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
+    straight ahead, and all of it can be in huge pages.
+    """
+    there = [array for array in arrays if isinstance(array, DeviceArray)]
+    if there:  # all of them are, for a list is in one memory
+        return [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
+    kinds = [np.dtype("uint16" if dtype == "bfloat16" else dtype) for dtype in dtypes]
+    sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
+    memory = np.zeros(sum(sizes) + LINE, np.uint8)
+    offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
+    return [np.ndarray(a.shape, kind, memory, int(at)) for a, kind, at in zip(arrays, kinds, offsets, strict=True)]
+
+
+def copies_like(arrays: Sequence[Array], values: Iterable[Array], dtypes: Sequence[str]) -> list[Array]:
+    """`values`, of host memory, as new arrays like those of `zeros_like`."""
+    copies = zeros_like(arrays, dtypes)
+    for copy, value in zip(copies, values, strict=True):
+        copy[...] = value
+    return copies
+
+
+class Placed:
+    """A backend for arrays of one framework on one device."""
+
+    def __init__(self, framework: Framework, number: int) -> None:
+        self.framework, self.device = framework, number
+
+
+def on_host(array: Array) -> Array:
+    """The values where NumPy can read them: the array itself, or a copy of a device array."""
+    return array.fetch() if isinstance(array, DeviceArray) else array
+
+
+def owner_of(array: Any) -> Any:
+    """What the user may hold: the array itself, or the framework's own array of a device array."""
+    return array.owner if isinstance(array, DeviceArray) else array
+
+
+def device_of(array: Array) -> int | None:
+    """The CUDA device of an array; None in host memory."""
+    return array.number if isinstance(array, DeviceArray) else None
+
+
+def location(device: int | None) -> str:
+    """A place as messages name it."""
+    return "host memory" if device is None else f"CUDA device {device}"

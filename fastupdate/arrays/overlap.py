@@ -1,0 +1,46 @@
+"""Which arrays share memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+
+
+def check_distinct(array: Array, place: Place) -> None:
+    """Every element has an address of its own: no broadcast axes, no overlapping windows."""
+    axes = sorted((abs(stride), size) for size, stride in zip(array.shape, array.strides, strict=True) if size > 1)
+    reach = array.itemsize
+    for stride, size in axes:
+        if array.size and stride < reach:
+            place.fail(
+                ValueError, "elements at addresses of their own", f"strides {array.strides} for shape {array.shape}"
+            )
+        reach += stride * (size - 1)
+
+
+def bounds(array: Array) -> tuple[int, int]:
+    """First and one-past-last byte."""
+    return np.lib.array_utils.byte_bounds(array)
+
+
+def check_overlaps(arrays: list[Array], places: list[Place]) -> None:
+    """No two arrays share an element."""
+    spans = sorted((*bounds(a), i) for i, a in enumerate(arrays) if a.size)
+    open_spans: list[tuple[int, int]] = []
+    for begin, end, i in spans:
+        open_spans = [(stop, k) for stop, k in open_spans if stop > begin]
+        for _, k in open_spans:
+            check_separate(arrays[i], arrays[k], places[i], places[k])
+        open_spans.append((end, i))
+
+
+def check_separate(a: Array, b: Array, place_a: Place, place_b: Place) -> None:
+    """The two arrays share no element."""
+    try:
+        shared = np.shares_memory(a, b, max_work=10**6)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        shared = True
+    if shared:
+        place_a.fail(ValueError, f"memory apart from {place_b.argument}", "overlapping arrays")

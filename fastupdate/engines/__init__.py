@@ -1,0 +1,1 @@
+"""What runs a plan: native, CUDA or Numba; which one is chosen once per optimizer."""

@@ -1,0 +1,142 @@
+"""Which engine runs the plan: chosen once per optimizer, by `backend=`, FASTUPDATE_BACKEND or what is there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+from fastupdate.arrays import device
+from fastupdate.arrays.memory import Array
+from fastupdate.engines.protocol import Engine
+from fastupdate.engines.records import Records
+from fastupdate.rules.rule import Rule
+
+
+class Backend(Protocol):
+    """What makes plans: engines.native, engines.numba.engine, engines.cuda.Backend, numba.cuda_engine.Backend."""
+
+    NAME: str
+
+    def make_plan(
+        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    ) -> Engine: ...
+
+
+@cache
+def native_problem() -> str | None:
+    """Why the compiled module cannot be used; None if it can."""
+    try:
+        from fastupdate.engines import native  # noqa: F401
+    except ImportError as error:
+        return f"{error}; install a wheel for this platform, or a compiler to build it with"
+    return None
+
+
+@cache
+def numba_problem() -> str | None:
+    """Why Numba cannot be used; None if it can. Does not import it: that takes a fifth of a second."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed; `pip install fastupdate[numba]`"
+    return None
+
+
+@cache
+def cuda_problem() -> str | None:
+    """Why device arrays cannot be updated; None if they can."""
+    try:
+        from fastupdate import _cuda
+    except ImportError as error:
+        return f"{error}; this build has no CUDA engine (FASTUPDATE_CUDA=ON says why it cannot be built)"
+    return _cuda.problem() or None
+
+
+@cache
+def numba_cuda_problem() -> str | None:
+    """Why device arrays cannot be updated through numba-cuda; None if they can. Does not import it."""
+    if importlib.util.find_spec("numba_cuda") is None or numba_problem():
+        return 'numba-cuda is not installed; `pip install "numba-cuda[cu13]"` (or [cu12])'
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1)"
+    return None
+
+
+PROBLEMS = {"native": native_problem, "numba": numba_problem}
+DEVICE_PROBLEMS = {"cuda": cuda_problem, "numba-cuda": numba_cuda_problem}
+
+
+def _load(name: str) -> Backend:
+    module: Any = importlib.import_module(f"fastupdate.engines.{'native' if name == 'native' else 'numba.engine'}")
+    backend: Backend = module
+    return backend
+
+
+@cache
+def _announce(fallback: str, reason: str) -> None:
+    warnings.warn(f"fastupdate runs on {fallback}: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def default_name() -> str:
+    """The backend that host arrays get unless an optimizer asks for another."""
+    return os.environ.get("FASTUPDATE_BACKEND") or ("native" if native_problem() is None else "numba")
+
+
+def choose(rule: Rule, requested: str | None, like: Array) -> Backend:
+    """The backend for arrays in the memory of `like`. A missing one that was asked for by name raises."""
+    if isinstance(like, device.DeviceArray):
+        return _choose_device(rule, requested, like)
+    if requested in DEVICE_PROBLEMS:
+        raise ValueError(
+            f"[{rule.name}] backend: expected arrays on a CUDA device for {requested!r}, received host memory"
+        )
+    return _choose_host(rule, requested)
+
+
+def _choose_device(rule: Rule, requested: str | None, like: device.DeviceArray) -> Backend:
+    """The native module if it is there, else numba-cuda, which is announced once."""
+    if requested not in (None, *DEVICE_PROBLEMS):
+        place = device.location(like.number)
+        raise ValueError(f"[{rule.name}] backend: expected arrays in host memory for {requested!r}, received {place}")
+    problems = {name: find() for name, find in DEVICE_PROBLEMS.items() if requested in (None, name)}
+    if "cuda" in problems and not rule.native:
+        problems["cuda"] = "rules of your own run through numba-cuda"
+    name = next((name for name, problem in problems.items() if problem is None), None)
+    if name is None:
+        reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise RuntimeError(f"[{rule.name}] no backend for CUDA devices is available: {reasons}")
+    if name == "cuda":
+        from fastupdate.engines import cuda
+
+        return cuda.Backend(like.framework, like.number)
+    if requested is None and rule.native:
+        _announce("numba-cuda", str(problems["cuda"]))
+    from fastupdate.engines.numba import cuda_engine
+
+    return cuda_engine.Backend(like.framework, like.number)
+
+
+def _choose_host(rule: Rule, requested: str | None) -> Backend:
+    """A missing backend that was asked for by name raises; a fallback is announced once."""
+    name = requested or os.environ.get("FASTUPDATE_BACKEND") or None
+    if name is not None:
+        if name not in PROBLEMS:
+            raise ValueError(f"[{rule.name}] backend: expected one of {', '.join(PROBLEMS)}, received {name!r}")
+        problem = PROBLEMS[name]()
+        if problem:
+            raise RuntimeError(f"[{rule.name}] backend {name!r} is not available: {problem}")
+        return _load(name)
+    problem = native_problem()
+    if problem is None and rule.native:
+        return _load("native")
+    missing = numba_problem()
+    if missing:
+        raise RuntimeError(f"[{rule.name}] no backend is available: native: {problem}; numba: {missing}")
+    if problem is not None:
+        _announce("Numba", problem)
+    return _load("numba")

@@ -1,0 +1,230 @@
+"""The CUDA backend: the plan's records go to the device, and what it finds out comes back when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate import _cuda
+from fastupdate.arrays import device
+from fastupdate.arrays.device import DeviceArray, Framework, Placed
+from fastupdate.arrays.memory import Array
+from fastupdate.engines import records
+from fastupdate.engines.records import Records
+from fastupdate.rules.rule import Rule
+from fastupdate.step.options import Settings
+from fastupdate.step.report import Report, tensor_statistics
+
+NAME = "cuda"
+
+
+class Backend(Placed):
+    """Makes plans for arrays of one framework on one device."""
+
+    NAME = NAME
+
+    def make_plan(
+        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    ) -> Plan:
+        """A plan that a few launches run."""
+        wanted = bool(len(sums))
+        native = _cuda.Plan(
+            rule.name, rule.mask(flags), tensors, groups, clock, wanted, self.device, device.array_type(self.device)
+        )
+        return Plan(native, self.framework, self.device)
+
+
+class Plan:
+    """Engine for device arrays. Everything is queued on the current stream of the parameters' framework."""
+
+    def __init__(self, native: Any, framework: Framework, number: int) -> None:
+        self._native, self._framework, self._device = native, framework, number
+        self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
+
+    def _stream(self) -> int:
+        """The stream to work on, after what producers of gradients have queued elsewhere."""
+        stream = self._framework.stream(self._device)
+        for framework in self._foreign:
+            if (theirs := framework.stream(self._device)) != stream:
+                _cuda.follow(stream, theirs, self._device)
+        return stream
+
+    def _release(self, stream: int) -> None:
+        """Their memory may be used again once we have read it."""
+        for framework in self._foreign:
+            if (theirs := framework.stream(self._device)) != stream:
+                _cuda.follow(theirs, stream, self._device)
+
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
+        if start == 0:
+            arrays = [g for g in grads if isinstance(g, DeviceArray)]
+            self._foreign = {g.framework for g in arrays} - {self._framework}
+        return int(self._native.adopt(params, grads, start, writable))
+
+    @property
+    def moves(self) -> int:
+        return int(self._native.moves)
+
+    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
+        stream = self._stream()
+        taken = int(self._native.step(params, grads, scale, stages, stream))
+        self._release(stream)
+        return taken
+
+    def update(self, scale: float, stages: int) -> None:
+        stream = self._stream()
+        self._native.update(scale, stages, stream)
+        self._release(stream)
+
+    def judged_update(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
+        """A step whose gradients the device judges first; returns what it will have found.
+
+        steps: what the step is if none of the undecided steps before it was skipped, if one was, and so on.
+        """
+        stream = self._stream()
+        outcome = self._native.judged_update(scale, sign, possible(steps), wishes(settings), stream)
+        self._release(stream)
+        return outcome
+
+    def prepare_replay(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
+        """Uploads what a captured step reads; returns what it will have found."""
+        stream = self._framework.stream(self._device)
+        return self._native.prepare_replay(scale, sign, possible(steps), wishes(settings), stream)
+
+    def fetch_replayed(self) -> None:
+        """Queues the way back of what the launch of a captured step has found."""
+        self._native.fetch_replayed(self._framework.stream(self._device))
+
+    def gradient_sums(self) -> None:
+        self._native.gradient_sums(self._stream())
+
+    def unit_norms(self) -> None:
+        raise NotImplementedError("the device judges units within judged_update")
+
+    def accumulate(self, stages: int) -> None:
+        stream = self._stream()
+        self._native.accumulate(stages, stream)
+        self._release(stream)
+
+    def fold(self, totals: Records) -> None:
+        self._native.fold(totals, self._framework.stream(self._device))
+
+    def overall(self, totals: Records) -> tuple[float, int]:
+        raise NotImplementedError("the device judges all tensors together within judged_update")
+
+
+def wishes(settings: Settings) -> Any:
+    """What the device is asked to find out and to do about it."""
+    return _cuda.Wishes(
+        clip_norm=settings.clip_norm or 0.0,
+        clip_tensor_norm=settings.clip_tensor_norm or 0.0,
+        clip_unit_norm=settings.clip_unit_norm or 0.0,
+        sums=settings.needs_sums,
+        skip_nonfinite=settings.nonfinite == "skip",
+        monitor=settings.monitor,
+    )
+
+
+class PossibleStep(NamedTuple):
+    """What a step does if so many of the steps before it were skipped as its place in a list says."""
+
+    lr: float
+    stages: int
+    groups: Records
+
+
+def possible(steps: list[PossibleStep]) -> Any:
+    """The same for the native module."""
+    return _cuda.Possible([step.stages for step in steps], np.stack([step.groups for step in steps]))
+
+
+class DeviceReport(Report):
+    """A report whose figures are fetched when they are first looked at; that waits for the device."""
+
+    def __init__(
+        self,
+        taken: int,
+        lrs: list[float],
+        before: list[DeviceReport],
+        outcome: Any,
+        engine: Any,
+        settings: Settings,
+        watched: Watched,
+    ) -> None:
+        self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
+        self._outcome, self._engine, self._settings, self._watched = outcome, engine, settings, watched
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the figures are on their way: not so for a step that was captured."""
+        return bool(self._outcome.fetched)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the figures can be looked at without waiting."""
+        return bool(self._outcome.ready)
+
+    @cached_property
+    def _skips_before(self) -> int:
+        """How many of the steps that were undecided at the time were skipped."""
+        count = sum(report.skipped for report in self._before)
+        self._before = []  # or each report would keep all reports before it
+        return count
+
+    def settle(self) -> bool:
+        """Whether the step was skipped; waits for the device, and lets go of the reports before it."""
+        return self._skips_before >= 0 and self.skipped
+
+    @cached_property
+    def _decision(self) -> tuple[float, float, int, bool]:
+        if not self._outcome.fetched:
+            self._engine.fetch_replayed()
+        decision: tuple[float, float, int, bool] = self._outcome.decision()
+        return decision
+
+    @property
+    def lr(self) -> float:  # type: ignore[override]
+        return self._lrs[self._skips_before]
+
+    @property
+    def step(self) -> int:  # type: ignore[override]
+        return self._taken - self._skips_before - self.skipped
+
+    @property
+    def grad_norm(self) -> float | None:  # type: ignore[override]
+        return self._decision[0] if self._settings.needs_sums else None
+
+    @property
+    def clip_factor(self) -> float:  # type: ignore[override]
+        return self._decision[1] if self._settings.needs_sums else 1.0
+
+    @property
+    def nonfinite(self) -> int | None:  # type: ignore[override]
+        return self._decision[2] if self._settings.needs_sums else None
+
+    @property
+    def skipped(self) -> bool:  # type: ignore[override]
+        return self._settings.nonfinite == "skip" and self._decision[3]
+
+    @cached_property
+    def tensors(self) -> Any:
+        if not self._settings.monitor or self.skipped:
+            return None
+        return self._watched.statistics(self._outcome)
+
+
+class Watched:
+    """What the statistics of a monitored step are made of beside the sums."""
+
+    def __init__(self, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float) -> None:
+        self.names, self.sizes, self.scales, self.sign = names, sizes, scales, sign
+
+    def statistics(self, outcome: Any) -> Records:
+        """The monitored figures of each tensor; waits for the device."""
+        totals = np.zeros(len(self.names), records.SUMS)
+        outcome.totals(totals)
+        return tensor_statistics(self.names, self.sizes, totals, self.scales, self.sign)

@@ -1,0 +1,352 @@
+"""csrc/cuda/engine.cuh, csrc/core/stages.h and sums.h for numba-cuda: the same arithmetic in the same order.
+
+One CUDA block of 32 threads works on one block of 1024 elements: thread j on elements j, j + 32, …, which is how sums
+are defined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.cuda import types
+from numba.cuda.np.numpy_support import from_dtype
+
+from fastupdate.arrays import memory
+from fastupdate.engines import records
+from fastupdate.engines.numba import cuda_driver, kernels
+from fastupdate.engines.numba.cuda_driver import float_bits, load, store
+
+BLOCK, LANES = records.BLOCK, records.LANES
+CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
+LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
+FLOAT64, FLOAT16 = memory.DTYPES[np.dtype(np.float64)], memory.SHADOW_DTYPES["float16"]
+LAYOUT_WORDS = 1 + 2 * records.MAX_DIMS
+COLUMNS = len(records.SUMS.names or ())
+GG, PP, UU, GM, MM, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
+
+# The records of csrc/core/plan.h, aligned as there. Addresses are signed: an unsigned one plus a signed index would
+# become a float. In the simulator `t.dtype` would be the record's own.
+GROUP = np.dtype(records.GROUP.descr, align=True)
+TENSOR = np.dtype(
+    [
+        ("kind" if name == "dtype" else name, "i8" if field.base == "u8" else field.base, field.shape)
+        for name, (field, *_) in (records.TENSOR.fields or {}).items()
+    ],
+    align=True,
+)
+
+device = cuda.jit(device=True)
+first_tensor = device(kernels.first_tensor.py_func)
+maximum = device(kernels.maximum.py_func)
+push = device(kernels.push.py_func)
+total = device(kernels.total.py_func)
+
+
+@device
+def cast(x, like):
+    """A float64 rounded once to the type of `like`."""
+    return type(like)(x)
+
+
+@device
+def positive_part(x):
+    return maximum(x, x - x)
+
+
+@device
+def item_size(t):
+    return 8 if t.kind == FLOAT64 else 4
+
+
+@device
+def locate(base, layouts, layout, i, size):
+    """The address of element i, in C order, of an array whose layout is row `layout` − 1; 0: it is contiguous."""
+    if layout == 0:
+        return base + i * size
+    offset = 0
+    for d in range(layouts[layout - 1, 0] - 1, -1, -1):
+        length = layouts[layout - 1, 1 + d]
+        offset += (i % length) * layouts[layout - 1, 1 + records.MAX_DIMS + d]
+        i //= length
+    return base + offset
+
+
+@device
+def gradient(t, layouts, i, zero):
+    """The raw gradient of element i: one array, or the sum of several in order."""
+    at = locate(t.g, layouts, t.g_layout, i, item_size(t))
+    g = load(at, zero)
+    for k in range(1, t.samples):
+        g = g + load(at + k * t.sample_stride, zero)
+    return g
+
+
+@device
+def clear_gradient(t, layouts, i, zero):
+    at = locate(t.g, layouts, t.g_layout, i, item_size(t))
+    for k in range(t.samples):
+        store(at + k * t.sample_stride, zero)
+
+
+@device
+def gradient_factor(t, unit_scale, scale, i):
+    """What turns the raw gradient of element i into the one that the rule sees."""
+    factor = scale * t.scale
+    if t.unit_scale:
+        factor *= unit_scale[t.unit_scale - 1 + i // t.unit_length]
+    return factor
+
+
+@device
+def condition(g, p, group, stages):
+    if stages & CLIP_VALUE:
+        limit = cast(group.clip_value, g)
+        if g > limit:
+            g = limit
+        elif g < -limit:
+            g = -limit
+    if stages & PENALTY:
+        sign = cast((1 if p > 0 else 0) - (1 if p < 0 else 0), g)
+        g = g + (cast(group.l2, g) * p + cast(group.l1, g) * sign)
+    return g
+
+
+@device
+def shrink(p, threshold, zero):
+    if p > threshold:
+        return p - threshold
+    if p < -threshold:
+        return p + threshold
+    return p if p != p else zero
+
+
+@device
+def approach(mean, value, weight):
+    return mean + weight * (value - mean)
+
+
+@device
+def to_bfloat16(x):
+    """Round to nearest even, as bits; NaN stays NaN."""
+    u = float_bits(np.float32(x))
+    return (u >> 16) | 0x40 if x != x else (u + 0x7FFF + ((u >> 16) & 1)) >> 16
+
+
+@device
+def to_float16(x):
+    """Round to nearest even by integers alone (csrc/core/storage.h)."""
+    u = float_bits(np.float32(x))
+    sign, a = (u >> 16) & 0x8000, u & 0x7FFFFFFF
+    if a > 0x7F800000:
+        return sign | 0x7E00
+    if a >= 0x477FF000:
+        return sign | 0x7C00
+    if a < 0x38800000:
+        shift = min(126 - (a >> 23), 31)
+        significand = (a & 0x7FFFFF) | 0x800000
+        half, kept, rest = (1 << shift) >> 1, significand >> shift, significand & ((1 << shift) - 1)
+        return sign | (kept + (1 if rest > half or (rest == half and kept & 1) else 0))
+    return sign | ((a - (112 << 23) + 0x0FFF + ((a >> 13) & 1)) >> 13)
+
+
+@device
+def after_rule(t, group, stages, i, p, zero):
+    at = i * item_size(t)
+    if stages & SHRINK:
+        p = shrink(p, cast(group.shrink, p), zero)
+    if stages & LOOKAHEAD:
+        p = approach(load(t.slow + at, zero), p, cast(group.lookahead, p))
+        store(t.slow + at, p)
+    if stages & EMA:
+        store(t.ema + at, approach(load(t.ema + at, zero), p, cast(group.ema, p)))
+    if t.shadow:
+        bits = to_float16(p) if t.shadow_dtype == FLOAT16 else to_bfloat16(p)
+        store(t.shadow + 2 * i, np.uint16(bits))
+    return p
+
+
+@device
+def add_product(lanes, column, lane, x, y):
+    lanes[column, lane] += np.float64(x) * np.float64(y)
+
+
+@device
+def sum_gradient(lanes, lane, g):
+    add_product(lanes, GG, lane, g, g)
+    lanes[NONFINITE, lane] += 0 if g - g == 0 else 1
+    lanes[ZEROS, lane] += 1 if g == 0 else 0
+
+
+@device
+def sum_momentum(lanes, lane, g, m):
+    add_product(lanes, GM, lane, g, m)
+    add_product(lanes, MM, lane, m, m)
+
+
+@device
+def sum_update(lanes, lane, before, after):
+    u = after - before
+    add_product(lanes, PP, lane, after, after)
+    add_product(lanes, UU, lane, u, u)
+    lanes[LARGEST, lane] = maximum(np.float64(-u if u < 0 else u), lanes[LARGEST, lane])
+
+
+@device
+def clear_lanes(lanes, lane):
+    for column in range(COLUMNS):
+        lanes[column, lane] = 0.0
+
+
+@device
+def fold_lanes(lanes, column):
+    """One column's lanes, folded pairwise by one thread; the largest of them where the column is a maximum."""
+    width = LANES // 2
+    while width:
+        for j in range(width):
+            a, b = lanes[column, j], lanes[column, j + width]
+            lanes[column, j] = maximum(a, b) if column == LARGEST else a + b
+        width //= 2
+    return lanes[column, 0]
+
+
+@device
+def fold_block(lanes, lane, sums, block):
+    """Thread k folds column k."""
+    cuda.syncthreads()
+    if lane < COLUMNS:
+        sums[block, lane] = fold_lanes(lanes, lane)
+
+
+@device
+def first_element(t, block, lane):
+    return (block - t.first_block) * BLOCK + lane
+
+
+@device
+def end_of_block(t, block):
+    return min((block - t.first_block + 1) * BLOCK, t.n)
+
+
+def gradient_sums(tensors, layouts, sums, kind, zero):
+    """Σg² and the counts of each block."""
+    lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
+    block, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    t = tensors[first_tensor(tensors, block)]
+    if t.kind != kind:
+        return
+    clear_lanes(lanes, lane)
+    for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
+        sum_gradient(lanes, lane, gradient(t, layouts, i, zero))
+    fold_block(lanes, lane, sums, block)
+
+
+def accumulate(tensors, layouts, overwrite, clear, kind, zero):
+    """Adds the gradients to the accumulators."""
+    block, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    t = tensors[first_tensor(tensors, block)]
+    if t.kind != kind:
+        return
+    for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
+        g = gradient(t, layouts, i, zero) * cast(t.scale, zero)
+        at = t.acc + i * item_size(t)
+        store(at, g if overwrite else load(at, zero) + g)
+        if clear:
+            clear_gradient(t, layouts, i, zero)
+
+
+@device
+def tensor_of_unit(tensors, unit):
+    """The last tensor whose units start at or before this one; `unit_norms` is 1 + the number of its first unit."""
+    low, high = 0, len(tensors)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tensors[middle].unit_norms - 1 <= unit:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def unit_norms(tensors, layouts, norms, kind, zero):
+    """Norms of gradient and weight of one unit for each CUDA block; a unit sums in blocks of its own."""
+    lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
+    level = cuda.local.array(64, np.float64)
+    unit, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    t = tensors[tensor_of_unit(tensors, unit)]
+    begin = (unit - (t.unit_norms - 1)) * t.unit_length
+    if t.kind != kind or begin >= t.n:
+        return
+    count, end = 0, begin + t.unit_length
+    for block in range(begin, end, BLOCK):
+        clear_lanes(lanes, lane)
+        for i in range(block + lane, min(block + BLOCK, end), LANES):
+            g, p = gradient(t, layouts, i, zero), load(locate(t.p, layouts, t.p_layout, i, item_size(t)), zero)
+            add_product(lanes, GG, lane, g, g)
+            add_product(lanes, PP, lane, p, p)
+        cuda.syncthreads()
+        if lane <= PP:
+            push(level, count, fold_lanes(lanes, lane))
+        cuda.syncthreads()
+        count += 1
+    if lane <= PP:
+        norms[unit, lane] = cuda_driver.square_root(total(level, count))
+
+
+def make_update(apply: Any) -> Any:
+    """One step around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns p's change."""
+
+    @device
+    def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
+        size = item_size(t)
+        g, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, size)
+        p = before = load(at, zero)
+        if stages & MONITOR:
+            sum_gradient(lanes, lane, g)
+            if t.momentum >= 0:
+                sum_momentum(lanes, lane, g, load(t.state[t.momentum] + i * size, zero))
+        g = condition(g * cast(factor, zero), p, group, stages)
+        if stages & DECAY:
+            p = p * cast(group.decay, zero)
+        delta = apply(t, scalars, i * size, g, p)
+        moved = p + delta
+        if stages & MONITOR:
+            lanes[STALLED, lane] += 1 if moved == p and delta != 0 else 0
+        p = after_rule(t, group, stages, i, moved, zero)
+        if stages & MONITOR:
+            sum_update(lanes, lane, before, p)
+        store(at, p)
+        if stages & ZERO_GRADS:
+            clear_gradient(t, layouts, i, zero)
+
+    def update(tensors, layouts, groups, scalars, unit_scale, scale, stages, sums, kind, zero):
+        lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
+        block, lane = cuda.blockIdx.x, cuda.threadIdx.x
+        t = tensors[first_tensor(tensors, block)]
+        if t.kind != kind:
+            return
+        clear_lanes(lanes, lane)
+        for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
+            factor = gradient_factor(t, unit_scale, scale, i)
+            update_element(t, layouts, groups[t.group], scalars, factor, stages, lanes, lane, i, zero)
+        if stages & MONITOR:
+            fold_block(lanes, lane, sums, block)
+
+    return update
+
+
+_RECORDS, _GROUPS = from_dtype(TENSOR)[::1], from_dtype(GROUP)[::1]
+_WORDS, _DOUBLES, _TABLE = types.int64[:, ::1], types.float64[::1], types.float64[:, ::1]
+
+
+def signature(name: str, dtype: Any) -> Any:
+    """The argument types of a kernel for tensors of one dtype."""
+    x = from_dtype(dtype)
+    between = {
+        "gradient_sums": (_TABLE,),
+        "accumulate": (types.boolean, types.boolean),
+        "unit_norms": (_TABLE,),
+        "update": (_GROUPS, x[:, ::1], _DOUBLES, types.float64, types.int64, _TABLE),
+    }
+    return types.void(_RECORDS, _WORDS, *between[name], types.int64, x)

@@ -1,0 +1,213 @@
+"""The Numba backend: the engine of csrc/cpu/engine.h in Python, around the mirrors of the rules."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import pairwise
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from numba import cfunc, from_dtype, int64, void
+
+from fastupdate.arrays import memory
+from fastupdate.arrays.memory import Array
+from fastupdate.engines import records, threads
+from fastupdate.engines.numba import kernels as kernels
+from fastupdate.engines.protocol import Engine
+from fastupdate.engines.records import Records
+from fastupdate.rules.rule import Rule
+
+NAME = "numba"
+STEPS, MICRO_BATCHES = 0, 1  # the entries of the clock
+PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
+TENSOR_COST = 64  # a tensor costs about as much as this many elements
+
+
+def compile_mirror(function: Callable[..., Any]) -> Any:
+    """A rule's readable function, and the functions it calls, as machine code."""
+    names = [name for name in function.__code__.co_names if isinstance(function.__globals__.get(name), FunctionType)]
+    compiled = {name: compile_mirror(function.__globals__[name]) for name in names}
+    return kernels.exact(FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__))
+
+
+_LOOP = """
+def loop(t, scalars, scale, begin, g, p, out):
+    {states}
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        delta, {targets} = update(flags, s, g[i] * scale, p[i], {values})
+        {store}
+"""
+
+
+@cache
+def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
+    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function; the source is written out because Numba has no
+    lists of arrays of varying length."""
+    flags = {name: bool(mask >> k & 1) for k, name in enumerate(rule.flags)}
+    kept = rule.kept(flags)
+    scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
+    source = _LOOP.format(
+        states="; ".join(f"{name}_ = state_tile(t.state[{k}], begin, p)" for k, name in enumerate(rule.states)),
+        scalars=", ".join(f"scalars[{k}]" for k in range(len(scalars._fields))),
+        targets=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),
+        values=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),
+        store=store,
+    )
+    scope: dict[str, Any] = {"state_tile": kernels.state_tile, "Scalars": scalars}
+    scope |= {"flags": rule.flag_tuple(flags), "update": compile_mirror(rule.update)}
+    exec(source, scope)
+    x = from_dtype(dtype)
+    signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])
+    return cfunc(signature, error_model="numpy")(scope["loop"])
+
+
+class RecordPlan:
+    """What plans over records have in common that no compiled module runs."""
+
+    _rule: Rule
+    _tensors: Records
+    _groups: Records
+    _clock: Array
+    _sums: Records
+    moves = 0  # whatever has moved is looked at closely
+
+    def update(self, scale: float, stages: int) -> None:
+        raise NotImplementedError
+
+    def _prepared(self) -> Array:
+        """The rule's scalars of the coming step, a row for each group."""
+        hypers = list(self._rule.hypers)
+        rows = [dict(zip(hypers, map(float, group["hyper"]), strict=False)) for group in self._groups]
+        prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
+        return np.array(prepared, np.float64)
+
+    def _advance(self) -> None:
+        self._groups["t"] += 1
+        self._clock[STEPS] += 1
+        self._clock[MICRO_BATCHES] = 0
+
+    def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
+        """Accepts only gradients that were looked at closely before and lie where they did."""
+        for k in range(start, len(grads)):
+            p, g, row = params[k], grads[k], self._tensors[k]
+            same = (
+                type(g) is type(p)
+                and (g.dtype, g.shape) == (p.dtype, p.shape)
+                and memory.is_direct(g)
+                and (g.flags.writeable or not writable)
+            )
+            unchanged = p.size == row["n"] and p.flags.writeable and memory.address(p) == row["p"]
+            if not (
+                same and unchanged and memory.address(g) == row["g"] and row["samples"] == 1 and not row["g_layout"]
+            ):
+                return k
+            row["scale"] = 1.0
+        return -1
+
+    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
+        if self.adopt(params, grads, 0, bool(stages & records.ZERO_GRADS)) >= 0:
+            return 0
+        self.update(scale, stages)
+        return int(self._clock[STEPS])
+
+    def fold(self, totals: Records) -> None:
+        kernels.fold(self._tensors, self._sums, totals)
+
+    def overall(self, totals: Records) -> tuple[float, int]:
+        """Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite."""
+        squares = totals["gg"] * np.square(self._tensors["scale"])
+        return float(kernels.fold_column(squares)), int(totals["nonfinite"].sum())
+
+
+class NumbaPlan(RecordPlan):
+    """The records of a plan, run range by range on a pool of threads that need no GIL."""
+
+    def __init__(
+        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    ) -> None:
+        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
+        dtypes = [dtype for dtype, code in memory.DTYPES.items() if (tensors["dtype"] == code).any()]
+        self._likes = [np.empty(0, dtype) for dtype in dtypes]
+        stores = ("p[i] = p[i] + delta", "out[i] = delta")
+        self._loops = [[rule_loop(rule, rule.mask(flags), dtype, store) for store in stores] for dtype in dtypes]
+        self._blocks = int((-(-tensors["n"] // records.BLOCK)).sum())
+        self._cost = int(tensors["n"].sum()) + TENSOR_COST * len(tensors)
+
+    def update(self, scale: float, stages: int) -> None:
+        prepared = self._prepared()
+        with interrupts_deferred():
+            for like, loops in zip(self._likes, self._loops, strict=True):
+                scalars = prepared.astype(like.dtype)
+                self._run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
+            self._advance()
+
+    def gradient_sums(self) -> None:
+        for like in self._likes:
+            self._run(kernels.gradient_sums, self._sums, like)
+
+    def unit_norms(self) -> None:
+        for like in self._likes:
+            self._run(kernels.unit_norms, like)
+
+    def accumulate(self, stages: int) -> None:
+        with interrupts_deferred():
+            first = bool(self._clock[MICRO_BATCHES] == 0)
+            for like in self._likes:
+                self._run(kernels.accumulate, first, bool(stages & records.ZERO_GRADS), like)
+            self._clock[MICRO_BATCHES] += 1
+
+    def _run(self, entry: Any, *arguments: Any) -> None:
+        """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
+        n = min(threads.get_num_threads(), self._blocks) if self._cost >= PARALLEL_COST else 1
+        cuts = [self._blocks * k // n for k in range(n + 1)] if n else [0, 0]
+        waiting: list[Future[None]] = []
+        for first, last in pairwise(cuts[1:]):
+            part = partial(entry, self._tensors, *arguments, first, last)
+            try:
+                waiting.append(_pool().submit(part))
+            except RuntimeError:  # no thread can be started: do its part here
+                part()
+        entry(self._tensors, *arguments, cuts[0], cuts[1])
+        for future in waiting:
+            future.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="fastupdate")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has no threads but its own
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C within the block takes effect right after it, so that a step is never half done."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    received: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *event: received.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if received:
+            previous(*received[0])
+
+
+def make_plan(
+    rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+) -> Engine:
+    """A plan that Numba runs."""
+    return NumbaPlan(rule, flags, tensors, groups, clock, sums)

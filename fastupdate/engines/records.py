@@ -1,0 +1,67 @@
+"""The records that csrc/core/plan.h defines, as NumPy dtypes: Python fills them in, every engine reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.arrays.memory import Array
+
+BLOCK = 1024
+LANES = 32
+MAX_STATES = 4
+MAX_HYPERS = 16
+MAX_DIMS = 64
+MOST_UNDECIDED = 7  # steps under way on a device of which it is not known whether they were skipped (csrc/cuda/sweep.h)
+
+TENSOR = np.dtype(
+    [
+        ("p", "u8"), ("g", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("n", "i8"), ("samples", "i8"),
+        ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
+        ("state", "u8", MAX_STATES), ("first_block", "i8"), ("sample_stride", "i8"), ("acc", "u8"), ("slow", "u8"),
+        ("ema", "u8"), ("shadow", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"),
+    ]
+)  # fmt: skip
+GROUP = np.dtype(
+    [
+        ("hyper", "f8", MAX_HYPERS), ("clip_value", "f8"), ("l2", "f8"), ("l1", "f8"), ("decay", "f8"),
+        ("shrink", "f8"), ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"),
+    ]
+)  # fmt: skip
+SUMS = np.dtype(
+    [
+        ("gg", "f8"), ("pp", "f8"), ("uu", "f8"), ("gm", "f8"), ("mm", "f8"), ("largest", "f8"),
+        ("nonfinite", "i8"), ("zeros", "i8"), ("stalled", "i8"),
+    ]
+)  # fmt: skip
+LAYOUT = np.dtype([("ndim", "i8"), ("shape", "i8", MAX_DIMS), ("stride", "i8", MAX_DIMS)])
+
+CLIP_VALUE, PENALTY, DECAY, SHRINK, LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = (1 << k for k in range(8))
+
+Records = NDArray[np.void]
+
+
+def layout_of(array: Array) -> Records:
+    """The layout record of a strided or misaligned array; axes that are contiguous with each other become one."""
+    shape: list[int] = []
+    strides: list[int] = []
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if size == 1:
+            continue
+        if shape and strides[-1] == size * stride:
+            shape[-1] *= size
+            strides[-1] = stride
+        else:
+            shape.append(size)
+            strides.append(stride)
+    record = np.zeros(1, LAYOUT)
+    record["ndim"] = max(len(shape), 1)
+    record["shape"][0, : len(shape) or 1] = shape or [1]
+    record["stride"][0, : len(shape) or 1] = strides or [array.itemsize]
+    return record
+
+
+def first_blocks(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many blocks lie before each tensor."""
+    blocks = -(-sizes // BLOCK)
+    return np.cumsum(blocks) - blocks

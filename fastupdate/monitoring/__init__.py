@@ -1,0 +1,1 @@
+"""Records of a training, and what they say about it."""

@@ -1,0 +1,1 @@
+"""Optimizers to dicts and files, and back."""

@@ -1,0 +1,1 @@
+"""One step: its tensors, options, records and report."""

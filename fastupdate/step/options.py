@@ -1,0 +1,127 @@
+"""The options that every optimizer takes, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
+
+from fastupdate.arrays.memory import SHADOW_DTYPES
+from fastupdate.groups import GroupSpec
+from fastupdate.rules.rule import Rule
+
+L1Mode = Literal["subgradient", "proximal"]
+DecayMode = Literal["coupled", "decoupled", "independent"]
+NonFinite = Literal["propagate", "skip", "raise"]
+Shadow = Literal["float16", "bfloat16"]
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer takes, by keyword."""
+
+    l1: Any
+    l1_mode: L1Mode
+    decay: DecayMode | None
+    clip_norm: float | None
+    clip_tensor_norm: float | None
+    clip_unit_norm: float | None
+    clip_value: Any
+    nonfinite: NonFinite
+    ema_decay: Any
+    shadow: Shadow | None
+    lookahead: tuple[int, float] | None
+    zero_grads: bool
+    maximize: bool
+    monitor: bool
+    groups: Iterable[GroupSpec]
+    state: Mapping[str, Any] | Sequence[Any] | None
+    backend: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one optimizer, as checked."""
+
+    rule: str
+    l1: Any = 0.0
+    l1_mode: L1Mode = "subgradient"
+    decay: DecayMode | None = None
+    clip_norm: float | None = None
+    clip_tensor_norm: float | None = None
+    clip_unit_norm: float | None = None
+    clip_value: Any = math.inf
+    nonfinite: NonFinite = "propagate"
+    ema_decay: Any = None
+    shadow: Shadow | None = None
+    lookahead: tuple[int, float] | None = None
+    zero_grads: bool = False
+    maximize: bool = False
+    monitor: bool = False
+    groups: Iterable[GroupSpec] = ()
+    state: Mapping[str, Any] | Sequence[Any] | None = None
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        self._one_of("l1_mode", get_args(L1Mode))
+        self._one_of("decay", (None, *get_args(DecayMode)))
+        self._one_of("nonfinite", get_args(NonFinite))
+        self._one_of("shadow", (None, *SHADOW_DTYPES))
+        clips = [
+            name for name in ("clip_norm", "clip_tensor_norm", "clip_unit_norm") if getattr(self, name) is not None
+        ]
+        if len(clips) > 1:
+            raise ValueError(
+                f"[{self.rule}] {clips[1]}: expected one way of clipping norms, received {' and '.join(clips)}"
+            )
+        for name in clips:
+            self._positive(name, getattr(self, name))
+        if self.lookahead is not None:
+            self._check_lookahead(self.lookahead)
+
+    def _one_of(self, name: str, allowed: tuple[Any, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ValueError(
+                f"[{self.rule}] {name}: expected one of {', '.join(map(repr, allowed))}, received {value!r}"
+            )
+
+    def _positive(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"[{self.rule}] {name}: expected a finite number > 0, received {value!r}")
+
+    def _check_lookahead(self, value: Any) -> None:
+        try:
+            every, weight = value
+            right = isinstance(every, int) and every >= 1 and 0 < weight <= 1
+        except (TypeError, ValueError):
+            right = False
+        if not right:
+            expected = "(steps ≥ 1, weight in (0, 1])"
+            raise ValueError(f"[{self.rule}] lookahead: expected {expected}, received {value!r}")
+
+    @property
+    def needs_sums(self) -> bool:
+        """Whether a step reads the gradients once before it moves anything."""
+        return self.clip_norm is not None or self.clip_tensor_norm is not None or self.nonfinite != "propagate"
+
+    def decay_mode(self, rule: Rule) -> DecayMode:
+        """How weight decay acts: as the rule defines it, unless another mode was asked for."""
+        return self.decay or own_decay(rule)
+
+    def has_extra_decay(self, rule: Rule) -> bool:
+        """Whether weight decay is not the rule's own, and so a stage around it."""
+        return "weight_decay" in rule.hypers and self.decay_mode(rule) != own_decay(rule)
+
+
+def own_decay(rule: Rule) -> DecayMode:
+    """The weight decay that a rule defines."""
+    return "decoupled" if rule.decoupled_decay else "coupled"
+
+
+def settings(rule: str, options: Mapping[str, Any]) -> Settings:
+    """Checks keyword options; an unknown name is a TypeError, as for any Python function."""
+    unknown = [name for name in options if name not in get_type_hints(Options)]
+    if unknown:
+        raise TypeError(f"[{rule}] {unknown[0]}: no such option")
+    return Settings(rule, **options)

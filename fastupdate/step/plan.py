@@ -1,0 +1,206 @@
+"""Assembles the plan: the records of all tensors that move, and the engine that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.arrays import memory, overlap
+from fastupdate.arrays.memory import Array
+from fastupdate.engines import records
+from fastupdate.engines.choose import Backend
+from fastupdate.engines.records import Records
+from fastupdate.rules.rule import Rule
+from fastupdate.step.options import Settings
+from fastupdate.step.report import RecentSums
+from fastupdate.step.tensors import Item
+
+Values = Mapping[str, float]
+
+
+class Assembly:
+    """The records of the items that are not frozen. Tensors of one group and step count share a group record."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        settings: Settings,
+        items: list[Item],
+        clock: Array,
+        backend: Backend,
+    ) -> None:
+        self.rule, self.settings = rule, settings
+        self.items = [item for item in items if not item.frozen]
+        self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
+        self.arrays = [item.array for item in self.items]
+        keys = [(id(item.group), item.t) for item in self.items]
+        rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        self._group_of_row = {rows[key]: item.group for key, item in zip(keys, self.items, strict=True)}
+        self.groups = np.zeros(len(rows), records.GROUP)
+        self.groups["t"] = [t for _, t in rows]
+        self.tensors = np.zeros(len(self.items), records.TENSOR)
+        self._moves = 0  # of gradients, beside those of the engine
+        self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
+        self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
+        self._describe([rows[key] for key in keys])
+        blocks = int((-(-self.tensors["n"] // records.BLOCK)).sum())
+        sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
+        self.totals = np.zeros(len(self.items), records.SUMS)
+        self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
+        self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
+
+    def _describe(self, rows: list[int]) -> None:
+        columns: dict[str, Any] = {
+            "p": [memory.address(array) for array in self.arrays],
+            "p_layout": [self.layout("p", k, array) for k, array in enumerate(self.arrays)],
+            "state": np.array([self._states(item) for item in self.items], np.uint64).reshape(-1, records.MAX_STATES),
+            "n": [array.size for array in self.arrays],
+            "dtype": [memory.DTYPES[array.dtype] for array in self.arrays],
+            "group": rows,
+        }
+        for name, values in columns.items():
+            self.tensors[name] = values
+        for name in ("slow", "ema", "shadow"):
+            self.tensors[name] = [_address(getattr(item, name)) for item in self.items]
+        self.tensors["samples"] = 1
+        self.tensors["scale"] = 1.0
+        self.tensors["momentum"] = self.rule.states.index(self.rule.momentum) if self._has_momentum() else -1
+        self.tensors["shadow_dtype"] = memory.SHADOW_DTYPES.get(self.settings.shadow or "", 0)
+        self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
+        self.point_to_accumulators()
+        if self.settings.clip_unit_norm is not None:
+            self._make_units()
+
+    def _states(self, item: Item) -> list[int]:
+        addresses = [_address(item.states.get(name)) for name in self.rule.states]
+        return addresses + [0] * (records.MAX_STATES - len(addresses))
+
+    def _has_momentum(self) -> bool:
+        return bool(self.items) and self.rule.momentum in self.items[0].states
+
+    def _make_units(self) -> None:
+        counts = np.array([item.units for item in self.items])
+        first = np.cumsum(counts) - counts
+        self.unit_norms = np.zeros((int(counts.sum()), 2))
+        self.unit_scale = np.ones(int(counts.sum()))
+        self.unit_tensor = np.repeat(np.arange(len(counts)), counts)
+        self.tensors["unit_norms"] = memory.address(self.unit_norms) + 16 * first
+        self.tensors["unit_scale"] = memory.address(self.unit_scale) + 8 * first
+        self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
+
+    def point_to_accumulators(self) -> None:
+        """Notes where the accumulators are."""
+        self.tensors["acc"] = [_address(item.acc) for item in self.items]
+
+    def layout(self, column: str, k: int, array: Array) -> int:
+        """The address of a record of how an array lies in memory; 0 if it is contiguous and aligned."""
+        if memory.is_direct(array):
+            self.layouts.pop((column, k), None)
+            return 0
+        self.layouts[column, k] = records.layout_of(array)
+        return memory.address(self.layouts[column, k])
+
+    @cached_property
+    def names(self) -> NDArray[np.object_]:
+        """Dotted names of the tensors."""
+        names = np.empty(len(self.items), object)
+        names[:] = [item.name for item in self.items]
+        return names
+
+    @cached_property
+    def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
+        """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
+        owned = [pair for item in self.items for pair in item.arrays() if pair[0].size]
+        spans = np.array([overlap.bounds(array) for array, _ in owned], np.uint64).reshape(-1, 2)
+        return spans[:, 0].copy(), spans[:, 1].copy(), owned
+
+    def neighbours(self, begin: int, end: int) -> list[tuple[Array, str]]:
+        """The arrays that a step writes within these bytes, gradients aside, with their names."""
+        low, high, owned = self._written
+        return [owned[k] for k in np.flatnonzero((low < end) & (high > begin))]
+
+    def point_to_gradient(self, k: int, array: Array, *, samples: bool) -> None:
+        """Notes where tensor k's gradient is, or its samples along the first axis."""
+        self._moves += 1
+        sample = array[0] if samples else array
+        row = self.tensors[k : k + 1]
+        row["g"] = memory.address(array)
+        row["g_layout"] = self.layout("g", k, sample)
+        row["samples"] = len(array) if samples else 1
+        row["sample_stride"] = array.strides[0] if samples else 0
+
+    def zeroing_may_harm(self) -> bool:
+        """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""
+        moves = (self._moves, self.engine.moves)
+        if moves == self._apart:
+            return False
+        if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
+            return True
+        rows = self.tensors[self.tensors["n"] > 0]
+        ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
+        held = np.array([overlap.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
+        spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
+        spans = spans[np.argsort(spans[:, 0])]
+        if (spans[1:, 0] < spans[:-1, 1]).any():
+            return True
+        self._apart = moves
+        return False
+
+    def gradients_are_accumulators(self) -> None:
+        """The next step moves by the accumulated gradients."""
+        self._moves += 1
+        self.tensors["g"] = self.tensors["acc"]
+        self.tensors["g_layout"] = 0
+        self.tensors["samples"] = 1
+        self.tensors["scale"] = 1.0
+
+    def keep_times(self) -> None:
+        """Writes the step counts back to the items, for the next assembly."""
+        for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
+            item.t = int(t)
+
+    def fill_groups(self, values: Mapping[int, Values], groups: Records | None = None) -> None:
+        """Writes hyperparameters (by id of the group) into the group records, or into a copy of them."""
+        s, rule = self.settings, self.rule
+        for k, group in self._group_of_row.items():
+            v = dict(values[id(group)])
+            record = (self.groups if groups is None else groups)[k]
+            lr = v["lr"] = v["lr"] * v["lr_scale"]
+            if s.has_extra_decay(rule):
+                decay, v["weight_decay"] = v["weight_decay"], 0.0
+                mode = s.decay_mode(rule)
+                record["l2"] = decay if mode == "coupled" else 0.0
+                record["decay"] = 1.0 - (lr * decay if mode == "decoupled" else decay)
+            record["hyper"][: len(rule.hypers)] = [v[name] for name in rule.hypers]
+            record["clip_value"] = v["clip_value"]
+            record["l1"] = v["l1"] if s.l1_mode == "subgradient" else 0.0
+            record["shrink"] = lr * v["l1"]
+            record["ema"] = 1.0 - v["ema_decay"]
+            record["lookahead"] = s.lookahead[1] if s.lookahead else 0.0
+
+    def stages(self, values: Mapping[int, Values], step: int) -> int:
+        """The stages that the next step needs, `step` steps having been taken."""
+        s, every = self.settings, values.values()
+        coupled = s.decay_mode(self.rule) == "coupled"
+        decays = s.has_extra_decay(self.rule) and any(v["weight_decay"] for v in every)
+        lasso = any(v["l1"] for v in every)
+        wanted = {
+            records.CLIP_VALUE: any(v["clip_value"] < np.inf for v in every),
+            records.PENALTY: (decays and coupled) or (lasso and s.l1_mode == "subgradient"),
+            records.DECAY: decays and not coupled,
+            records.SHRINK: lasso and s.l1_mode == "proximal",
+            records.LOOKAHEAD: s.lookahead is not None and (step + 1) % s.lookahead[0] == 0,
+            records.EMA: s.ema_decay is not None,
+            records.ZERO_GRADS: s.zero_grads,
+            records.MONITOR: s.monitor,
+        }
+        return sum(stage for stage, on in wanted.items() if on)
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else memory.address(array)

@@ -1,0 +1,145 @@
+"""What a step reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from threading import RLock
+from typing import Any
+from weakref import ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.engines.protocol import Engine
+from fastupdate.engines.records import SUMS, Records
+
+# Of each tensor, in one step (g: gradient of the loss, before clipping; w: weights afterwards; Δ: their change):
+#   grad_norm, weight_norm, update_norm   ‖g‖, ‖w‖, ‖Δ‖
+#   update_ratio                          ‖Δ‖ / ‖w‖
+#   largest_update                        max |Δᵢ|
+#   nonfinite                             how many gᵢ are NaN or infinite
+#   zero_fraction                         share of gᵢ that are 0
+#   stalled                               how many wᵢ the rule's update uᵢ ≠ 0 is lost on: wᵢ + uᵢ rounds to wᵢ
+#   momentum_cosine                       g·m / (‖g‖·‖m‖), m the momentum before the step (NaN: there is none, or zero)
+STATISTICS = np.dtype(
+    [
+        ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"),
+        ("update_ratio", "f8"), ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"),
+        ("stalled", "i8"), ("momentum_cosine", "f8"),
+    ]
+)  # fmt: skip
+
+
+class Report:
+    """One step's outcome.
+
+    step         steps taken so far, this one included
+    lr           learning rate of the first group in this step
+    grad_norm    ‖s·g‖ over all tensors before clipping (s = 1 / (loss_scale · micro-batches)); None if not asked for
+    clip_factor  what `clip_norm` multiplied the gradients by; 1.0 if it left them alone
+    nonfinite    number of NaN and infinite gradients; None if not asked for
+    skipped      True if the policy `nonfinite="skip"` left everything as it was
+    tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
+    """
+
+    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
+
+    def __init__(
+        self,
+        step: int,
+        lr: float,
+        grad_norm: float | None = None,
+        clip_factor: float = 1.0,
+        nonfinite: int | None = None,
+        skipped: bool = False,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self.step = step
+        self.lr = lr
+        self.grad_norm = grad_norm
+        self.clip_factor = clip_factor
+        self.nonfinite = nonfinite
+        self.skipped = skipped
+        self._statistics = statistics
+
+    @property
+    def tensors(self) -> NDArray[np.void] | None:
+        """Worked out from the sums of the step when it is first looked at."""
+        return None if self._statistics is None else self._statistics.table
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__[1:])
+        return f"Report({shown})"
+
+
+class Statistics:
+    """A table that is worked out from the sums of a step when it is first looked at. Arguments: tensor_statistics."""
+
+    _working_out = RLock()
+
+    def __init__(self, *sums: Any) -> None:
+        self._sums = sums
+
+    @cached_property
+    def _table(self) -> NDArray[np.void]:
+        return tensor_statistics(*self._sums)
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """A row per tensor (see STATISTICS)."""
+        with self._working_out:  # the next step but one waits here before it uses the sums again
+            return self._table
+
+
+class RecentSums:
+    """The sums of the last two monitored steps. New memory for each step would cost a long list more than summing."""
+
+    def __init__(self, tensors: int) -> None:
+        self._sums = [np.zeros(tensors, SUMS) for _ in range(2)]
+        self._readers: list[Callable[[], Statistics | None]] = [lambda: None] * 2
+
+    def statistics(
+        self, engine: Engine, names: NDArray[np.object_], sizes: NDArray[np.int64], scales: Any, sign: float
+    ) -> Statistics:
+        """Those of the step just taken. Arguments: tensor_statistics.
+
+        What was to be worked out from the sums of the step before the last, if anyone still has it, is worked out now.
+        """
+        self._sums.reverse()
+        self._readers.reverse()
+        if (earlier := self._readers[0]()) is not None:
+            earlier.table  # noqa: B018
+        engine.fold(self._sums[0])
+        statistics = Statistics(names, sizes, self._sums[0], scales, sign)
+        self._readers[0] = ref(statistics)
+        return statistics
+
+
+def tensor_statistics(
+    names: NDArray[np.object_],
+    sizes: NDArray[np.int64],
+    totals: Records,
+    scales: NDArray[np.float64] | float,
+    sign: float,
+) -> NDArray[np.void]:
+    """The monitored figures of each tensor, from its sums.
+
+    scales  what turns raw gradients into those of the loss, before any clipping: one number, or one per tensor
+    sign    −1 where a momentum in favour of the gradient points against the raw one
+    """
+    table = np.zeros(len(names), STATISTICS)
+    table["name"] = names
+    table["n"] = sizes
+    grad = np.sqrt(totals["gg"])
+    table["grad_norm"] = grad * scales
+    table["weight_norm"] = np.sqrt(totals["pp"])
+    table["update_norm"] = np.sqrt(totals["uu"])
+    table["largest_update"] = totals["largest"]
+    table["nonfinite"] = totals["nonfinite"]
+    table["stalled"] = totals["stalled"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["update_ratio"] = table["update_norm"] / table["weight_norm"]
+        table["zero_fraction"] = totals["zeros"] / sizes
+        table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
+    return table

@@ -1,0 +1,129 @@
+"""Parameter tensors and everything that belongs to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastupdate.arrays import accept, device, memory, overlap, tree
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import Path
+from fastupdate.groups import Group
+from fastupdate.step.options import Settings, Shadow
+
+
+@dataclass
+class Item:
+    """One parameter tensor."""
+
+    path: Path
+    source: Any  # what the user handed in
+    array: Array  # the same memory as a NumPy array
+    place: Place  # names it in messages
+    group: Group | None = None
+    states: dict[str, Array] = field(default_factory=dict)
+    acc: Array | None = None  # accumulated micro-batches
+    slow: Array | None = None  # lookahead's slow weights
+    ema: Array | None = None
+    shadow: Array | None = None
+    frozen: bool = False  # left out of the plan
+    frozen_until: float = 0.0  # the step count from which it moves; infinite: until `unfreeze`
+    t: int = 0  # steps this tensor has taken, as of the last plan
+
+    @property
+    def name(self) -> str:
+        """Dotted path: what patterns match."""
+        return tree.dotted(self.path)
+
+    def arrays(self) -> list[tuple[Array, str]]:
+        """What a step writes of this tensor, each array with its name in messages."""
+        named = [(self.array, self.place.argument)]
+        named += [(array, tree.shown(f"state[{name!r}]", self.path)) for name, array in self.states.items()]
+        kept = {"slow": self.slow, "ema": self.ema, "shadow": self.shadow}
+        return named + [(array, tree.shown(name, self.path)) for name, array in kept.items() if array is not None]
+
+    @property
+    def units(self) -> int:
+        """Slices along the first axis, which `clip_unit_norm` clips one by one; vectors and scalars are one unit."""
+        return len(self.array) if self.array.ndim > 1 else 1
+
+
+def make_items(rule: str, params: Any) -> list[Item]:
+    """The tensors of a nesting of arrays, after every check on them."""
+    items = []
+    for path, leaf in tree.leaves(params):
+        place = Place(rule, tree.shown("params", path))
+        items.append(Item(path, leaf, accept.parameter(leaf, place), place))
+        here, there = (device.device_of(item.array) for item in (items[0], items[-1]))
+        if here != there:
+            place.fail(ValueError, f"an array in {device.location(here)}, like the others", device.location(there))
+    if not items:
+        Place(rule, "params").fail(ValueError, "at least one array", "an empty container")
+    overlap.check_overlaps([item.array for item in items], [item.place for item in items])
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            item.place.fail(ValueError, "a dotted name of its own", f"{item.name!r}, which another one has")
+        seen.add(item.name)
+    return items
+
+
+def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
+    """Makes the arrays that belong to each tensor: states (zero, or the ones given), averages and copies."""
+    arrays, dtypes = [item.array for item in items], [item.array.dtype.name for item in items]
+    for name in kept:
+        states = device.zeros_like(arrays, dtypes) if given is None else [_given(item, name, given) for item in items]
+        for item, state in zip(items, states, strict=True):
+            item.states[name] = state
+    wanted = {"ema": settings.ema_decay, "slow": settings.lookahead}
+    for role in [role for role, option in wanted.items() if option is not None]:
+        for item, copy in zip(items, device.copies_like(arrays, map(device.on_host, arrays), dtypes), strict=True):
+            setattr(item, role, copy)
+    if settings.shadow is not None:
+        kind = settings.shadow
+        narrow = (narrowed(device.on_host(array), kind) for array in arrays)
+        for item, copy in zip(items, device.copies_like(arrays, narrow, [kind] * len(items)), strict=True):
+            item.shadow = copy
+
+
+def allocate_accumulators(items: list[Item]) -> None:
+    """Makes the arrays that micro-batches add up in."""
+    zeros = device.zeros_like([item.array for item in items], [item.array.dtype.name for item in items])
+    for item, acc in zip(items, zeros, strict=True):
+        item.acc = acc
+
+
+def narrowed(array: Array, shadow: Shadow) -> Array:
+    """A low-precision copy as a step makes it: to nearest, ties to even; bfloat16 as bits (uint16)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.array(array, np.float32, order="C")
+        if shadow == "float16":
+            return narrow.astype(np.float16)
+        bits = narrow.view(np.uint32)
+        rounded = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))  # wraps around for NaN alone
+        return np.where(np.isnan(narrow), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
+
+
+def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
+    """The states that the user brings, by name; a sequence of them is in the rule's order."""
+    named = states if isinstance(states, Mapping) else dict(zip(kept, states, strict=False))
+    if len(states) != len(kept) or set(named) != set(kept):
+        received = ", ".join(named) if isinstance(states, Mapping) else f"{len(states)} of them"
+        Place(rule, "state").fail(ValueError, ", ".join(kept) or "no states", received or "none")
+    return named
+
+
+def _given(item: Item, name: str, states: Mapping[str, Any]) -> Array:
+    place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
+    try:
+        given = tree.follow(states[name], item.path)
+    except (KeyError, IndexError, TypeError):
+        place.fail(ValueError, "an array for each parameter", "none")
+    array = accept.like(accept.parameter(given, place), item.array, place)
+    if not memory.is_direct(array):
+        place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
+    return array
