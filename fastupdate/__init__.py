@@ -8,7 +8,6 @@ from fastupdate.engines.threads import get_num_threads as get_num_threads
 from fastupdate.engines.threads import set_num_threads as set_num_threads
 from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
-from fastupdate.optimizer import BusyError as BusyError
 from fastupdate.optimizer import Optimizer as Optimizer
 from fastupdate.rules.adam import Adam as Adam
 from fastupdate.rules.adamw import AdamW as AdamW
@@ -18,3 +17,4 @@ from fastupdate.rules.sgd import SGD as SGD
 from fastupdate.saving.checkpoint import CheckpointError as CheckpointError
 from fastupdate.saving.checkpoint import load as load
 from fastupdate.step.report import Report as Report
+from fastupdate.step.stepper import BusyError as BusyError

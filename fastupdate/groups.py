@@ -5,108 +5,16 @@ from __future__ import annotations
 import fnmatch
 import glob
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastupdate.arrays import tree
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
+from fastupdate.rules.rule import is_number
 
 Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
 GroupSpec = Mapping[str, Any]
-
-# What a group may set beside the rule's own hyperparameters. Each of all these but frozen_until may be a schedule.
-SHARED: dict[str, tuple[float, Interval]] = {
-    "lr_scale": (1.0, NON_NEGATIVE),
-    "l1": (0.0, NON_NEGATIVE),
-    "clip_value": (np.inf, NON_NEGATIVE),
-    "ema_decay": (0.0, BELOW_ONE),
-    "frozen_until": (0.0, NON_NEGATIVE),
-}
-ALIASES = {"betas": ("beta1", "beta2")}
-
-
-class Group(MutableMapping[str, Any]):
-    """The hyperparameters of some tensors, by name: numbers, or schedules (step → number).
-
-    `group["params"]` lists the tensors' names. Setting a value checks it at once; a schedule's values are checked in
-    the step that uses them.
-    """
-
-    def __init__(self, rule: Rule, params: list[str], values: Mapping[str, Any], changed: Callable[[], None]) -> None:
-        self._rule = rule
-        self._intervals = {**rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
-        self._values: dict[str, Any] = {"params": params}
-        self._changed = changed
-        for key, value in values.items():
-            self[key] = value
-
-    def __getitem__(self, key: str) -> Any:
-        if key in ALIASES and key not in self._values:
-            return tuple(self._values[name] for name in ALIASES[key])
-        return self._values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if key in ALIASES:
-            names = ALIASES[key]
-            if not isinstance(value, Sequence) or len(value) != len(names):
-                raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
-            for name, part in zip(names, value, strict=True):
-                self[name] = part
-            return
-        if key == "params" or key not in self.intervals():
-            known = ", ".join(self.intervals())
-            raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
-        if key == "frozen_until" and (callable(value) or key in self._values):
-            expected = "a number, set when the optimizer is made (later, see freeze and unfreeze)"
-            raise TypeError(f"[{self._rule.name}] {key}: expected {expected}, received {value!r}")
-        self._values[key] = value if callable(value) else self.check(key, value)
-        self._changed()
-
-    def __delitem__(self, key: str) -> None:
-        raise TypeError(f"[{self._rule.name}] {key}: hyperparameters can be set, not deleted")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Group({self._values!r})"
-
-    def intervals(self) -> Mapping[str, Interval]:
-        """The names that may be set, and the values they may take."""
-        return self._intervals
-
-    def check(self, key: str, value: Any) -> float:
-        """`value` as a float within the range of `key`."""
-        interval = self.intervals()[key]
-        if not is_number(value):
-            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        number = float(value)
-        if number not in interval and not (key == "clip_value" and number == np.inf):
-            raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        return number
-
-    def restore(self, values: Mapping[str, Any]) -> None:
-        """Takes over checked values, a schedule staying the object that it is."""
-        self._values.update(values)
-        self._changed()
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether any value is a schedule."""
-        return any(callable(value) for value in self._values.values())
-
-    def at(self, step: int) -> dict[str, float]:
-        """All values after `step` steps."""
-        return {
-            key: self.check(key, value(step)) if callable(value) else value
-            for key, value in self._values.items()
-            if key != "params"
-        }
 
 
 def matcher(pattern: Pattern) -> Callable[[str], bool]:

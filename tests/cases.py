@@ -207,8 +207,8 @@ def assert_same_bits(actual: Any, expected: Any, what: str) -> None:
 
 def arrays_of(opt: Optimizer) -> dict[str, list[np.ndarray]]:
     """Everything that an optimizer updates, by kind."""
-    items = opt._items
-    kept = {f"state {name}": [item.states[name] for item in items] for name in opt.rule.kept(opt._flags)}
+    items = opt.stepper.items
+    kept = {f"state {name}": [item.states[name] for item in items] for name in opt.rule.kept(opt.stepper.flags)}
     extra = {kind: [getattr(item, kind) for item in items] for kind in ("acc", "slow", "ema", "shadow")}
     present = {kind: [a for a in arrays if a is not None] for kind, arrays in extra.items()}
     return {"params": [item.array for item in items], **kept, **present}
@@ -223,7 +223,7 @@ def fingerprint(opt: Optimizer, *others: Any) -> str:
     for other in others:
         if isinstance(other, np.ndarray):
             digest.update(other.tobytes())
-    digest.update(opt._clock.tobytes() + opt._assembly.groups["t"].tobytes())
-    digest.update(repr([(item.t, item.frozen) for item in opt._items]).encode())
+    digest.update(opt.stepper.clock[:2].tobytes() + opt.stepper.plan.groups["t"].tobytes())
+    digest.update(repr([(item.t, item.frozen) for item in opt.stepper.items]).encode())
     digest.update(repr([dict(group) for group in opt.groups]).encode())
     return digest.hexdigest()

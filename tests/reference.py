@@ -68,10 +68,10 @@ class Reference:
 
     def __init__(self, case: Case, params: list[np.ndarray], dtype: Any = None, **options: Any) -> None:
         like = case.make([np.zeros(1)], **options)
-        self.rule, self.flags = like.rule, like.rule.flag_tuple(like._flags)
-        self.kept = like.rule.kept(like._flags)
+        self.rule, self.flags = like.rule, like.rule.flag_tuple(like.stepper.flags)
+        self.kept = like.rule.kept(like.stepper.flags)
         self.values = {key: value for key, value in like.groups[0].items() if key != "params"}
-        self.s = like._settings
+        self.s = like.stepper.settings
         self.tensors = [Tensor(p, dtype or p.dtype, len(self.rule.states)) for p in params]
         for tensor in self.tensors if self.s.shadow else []:
             with np.errstate(over="ignore"):

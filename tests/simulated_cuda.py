@@ -1,4 +1,4 @@
-"""numba-cuda's simulator in the place of a device: engines/numba/cuda_driver.py on host memory, and arrays there.
+"""numba-cuda's simulator in the place of a device: engines/python/cuda_driver.py on host memory, and arrays there.
 
 `install` must run in a process that was started with NUMBA_ENABLE_CUDASIM=1. As a script (FILE FIRST STEP) it does the
 runs of tests/test_numba_cuda.py from FIRST on, each STEP-th, and writes what they leave behind to a file.
@@ -89,14 +89,14 @@ def install() -> None:
     """Makes fastupdate run device arrays in the simulator, as if there were no native CUDA module."""
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    from fastupdate.engines import choose, numba
+    from fastupdate.engines import choose, python
 
     FakeCUDAShared.array = shared_array
 
-    driver = ModuleType("fastupdate.engines.numba.cuda_driver")
+    driver = ModuleType("fastupdate.engines.python.cuda_driver")
     for each in DRIVER:
         setattr(driver, each.__name__, each)
-    numba.cuda_driver = sys.modules[driver.__name__] = driver
+    python.cuda_driver = sys.modules[driver.__name__] = driver
     sys.modules["fastupdate._cuda"] = None  # importing it fails
     choose.DEVICE_PROBLEMS["numba-cuda"] = lambda: None
 

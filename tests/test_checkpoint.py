@@ -58,7 +58,7 @@ def test_a_file_holds_the_state_and_the_parameters(case: Any, tmp_path: Path) ->
     opt.step({"w": np.ones((2, 3)), "b": np.ones((), np.float32)})
     opt.save(tmp_path / "run")
     expected = opt.state_dict()
-    expected["arrays"] |= {"param.w": opt._tree["w"], "param.b": opt._tree["b"]}
+    expected["arrays"] |= {"param.w": opt.stepper.tree["w"], "param.b": opt.stepper.tree["b"]}
     assert content(fu.load(tmp_path / "run")) == content(expected)
 
 
@@ -67,7 +67,7 @@ def test_the_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
     opt.save(tmp_path / "run.safetensors")
     read = peer("safetensors.numpy").load_file(tmp_path / "run.safetensors")
     assert content({"arrays": read}) == content({"arrays": fu.load(tmp_path / "run.safetensors")["arrays"]})
-    assert read["param.w"].tobytes() == np.ascontiguousarray(opt._tree["w"]).tobytes()
+    assert read["param.w"].tobytes() == np.ascontiguousarray(opt.stepper.tree["w"]).tobytes()
 
 
 def test_equal_states_give_equal_files(tmp_path: Path) -> None:

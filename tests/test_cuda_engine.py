@@ -53,7 +53,9 @@ def problem(dtype: Any) -> list[list[np.ndarray]]:
 def bytes_left(opt: Any, grads: list[Any]) -> dict[str, Any]:
     """Everything that a step writes, as host arrays."""
     arrays = {
-        f"{k} {name}": np.array(device.on_host(a)) for k, item in enumerate(opt._items) for a, name in item.arrays()
+        f"{k} {name}": np.array(device.on_host(a))
+        for k, item in enumerate(opt.stepper.items)
+        for a, name in item.arrays()
     }
     left = {f"grads {k}": g.get() if isinstance(g, FakeArray) else np.array(g) for k, g in enumerate(grads)}
     return {**arrays, **left}

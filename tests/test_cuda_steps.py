@@ -45,7 +45,7 @@ def pair(**options: Any) -> tuple[Any, Any]:
 
 def assert_alike(host: Any, there: Any) -> None:
     assert there.step_count == host.step_count
-    for a, b in zip(host._items, there._items, strict=True):
+    for a, b in zip(host.stepper.items, there.stepper.items, strict=True):
         for (x, name), (y, _) in zip(a.arrays(), b.arrays(), strict=True):
             assert_same_bits(device.on_host(y), x, name)
 
@@ -118,7 +118,7 @@ def test_skipped_steps_are_not_waited_for(lr, shim):
         pairs.append((host.step(gradients[k]), there.step(device_grads[k])))
         assert (shim.pending(STREAM) > waiting) == (k != 8)
         waiting = shim.pending(STREAM)
-    assert len(there._undecided) == 4
+    assert len(there.stepper.undecided) == 4
     for expected, actual in reversed(pairs):
         assert repr(actual) == repr(expected)
     assert_alike(host, there)
@@ -136,13 +136,24 @@ def test_reports_let_go_of_earlier_ones():
     assert first() is None
 
 
-def test_raise_names_the_tensor_and_changes_nothing():
-    _, there = pair(nonfinite="raise", zero_grads=True)
+@pytest.mark.parametrize("zero_grads", [False, True])
+def test_raise_names_the_tensor_and_changes_nothing_but_gradients_to_be_zeroed(zero_grads):
+    _, there = pair(nonfinite="raise", zero_grads=zero_grads)
     bad = on_device(poisoned(POISONED[0]))
     with pytest.raises(FloatingPointError, match=r"\[adamw\] grads\[1\]: expected finite values, received 1"):
         there.step(bad)
     assert_alike(pair()[0], there)
-    assert_same_bits(bad[0].get(), grads(POISONED[0])[0], "gradient")
+    left = np.zeros_like(bad[0].get()) if zero_grads else grads(POISONED[0])[0]
+    assert_same_bits(bad[0].get(), left, "gradient")
+
+
+def test_skip_zeroes_gradients_that_are_to_be_zeroed():
+    host, there = pair(nonfinite="skip", zero_grads=True)
+    bad, host_bad = on_device(poisoned(POISONED[0])), poisoned(POISONED[0])
+    assert there.step(bad).skipped
+    assert host.step(host_bad).skipped
+    assert not any(g.get().any() for g in bad)
+    assert not any(g.any() for g in host_bad)
 
 
 def test_bound_gradients():
@@ -368,7 +379,7 @@ def test_state_is_the_users_kind_of_array():
     for array in (*there.state["m"], *there.ema, *there.shadow):
         assert isinstance(array, device.Buffer)
     assert "DeviceArray" not in repr(there.state)
-    assert "CUDA device 0" in repr(there._items[0].array)
+    assert "CUDA device 0" in repr(there.stepper.items[0].array)
 
 
 def test_given_states():

@@ -226,8 +226,8 @@ def test_7_interleaved_parameters_are_apart(backend):
 
 
 GRADIENT_OVERLAPS: dict[str, tuple[Callable[[fu.Optimizer], np.ndarray], str]] = {
-    "7-the-parameter": (lambda opt: opt._items[0].array, r"params\[0\]"),
-    "7-another-parameter": (lambda opt: opt._items[1].array, r"params\[1\]"),
+    "7-the-parameter": (lambda opt: opt.stepper.items[0].array, r"params\[0\]"),
+    "7-another-parameter": (lambda opt: opt.stepper.items[1].array, r"params\[1\]"),
     "7-a-state": (lambda opt: opt.state["m"][1], r"state\['m'\]\[1\]"),
     "7-the-average": (lambda opt: opt.ema[0], r"ema\[0\]"),
 }

@@ -11,6 +11,7 @@ from cases import Case, arrays_of, assert_same_bits, by_backend, by_case, by_rul
 
 import fastupdate as fu
 from fastupdate.groups import gradual_unfreezing, layerwise_decay, no_decay
+from fastupdate.step.hypers import Group, Hypers
 
 SHAPES = {"embed.w": (7, 5), "block.w": (6, 4), "block.b": (4,), "head.w": (3, 4), "head.b": (3,)}
 LAYERS = ["embed.*", "block.*", "head.*"]
@@ -26,7 +27,7 @@ def steps(opt: fu.Optimizer, *seeds: int, leave_out: tuple[str, ...] = ()) -> No
         opt.step({name: g for name, g in tensors(seed).items() if name not in leave_out})
 
 
-def group_of(opt: fu.Optimizer, name: str) -> fu.groups.Group:
+def group_of(opt: fu.Optimizer, name: str) -> Group:
     return next(group for group in opt.groups if name in group["params"])
 
 
@@ -214,8 +215,8 @@ EVERYTHING = {"ema_decay": 0.9, "shadow": "bfloat16", "lookahead": (2, 0.5), "l1
 
 def own_arrays(opt: fu.Optimizer, name: str) -> list[np.ndarray]:
     """All that belongs to one tensor."""
-    k = [item.name for item in opt._items].index(name)
-    return [arrays[k].copy() for arrays in arrays_of(opt).values() if len(arrays) == len(opt._items)]
+    k = [item.name for item in opt.stepper.items].index(name)
+    return [arrays[k].copy() for arrays in arrays_of(opt).values() if len(arrays) == len(opt.stepper.items)]
 
 
 @by_rule
@@ -240,8 +241,8 @@ def test_a_frozen_tensor_stays_and_the_others_do_not_notice(case: Case, backend:
 def test_frozen_tensors_are_not_in_the_plan() -> None:
     opt = fu.Adam(tensors(0))
     opt.freeze(["embed.*", "block.*"])
-    assert [item.name for item in opt._assembly.items] == ["head.w", "head.b"]
-    assert len(opt._assembly.tensors) == 2
+    assert [item.name for item in opt.stepper.plan.items] == ["head.w", "head.b"]
+    assert len(opt.stepper.plan.tensors) == 2
 
 
 @pytest.mark.parametrize("option", [{"clip_norm": 1.0}, {"nonfinite": "raise"}, {"clip_unit_norm": 0.1}], ids=str)
@@ -303,7 +304,7 @@ def test_a_tensor_thawed_with_a_reset_is_like_new(case: Case, poison: float) -> 
     opt.freeze("*.w")
     for state in opt.state.values():
         state["head.w"] += poison
-    alone = case.make({"head.w": opt._tree["head.w"].copy()})
+    alone = case.make({"head.w": opt.stepper.tree["head.w"].copy()})
     opt.unfreeze("*.w", state="reset")
     steps(opt, 3, 4)
     for seed in (3, 4):
@@ -321,7 +322,7 @@ def test_a_tensor_may_be_thawed_with_part_of_its_state() -> None:
         for key, array in state.items():
             factor = np.float32(0.5 if key == "head.w" else 1.0)  # head.b is still frozen, the others never were
             assert_same_bits(array, held[name][key] * factor, f"{name} {key}")
-    assert {item.name: item.t for item in opt._items} == dict.fromkeys(SHAPES, 1)
+    assert {item.name: item.t for item in opt.stepper.items} == dict.fromkeys(SHAPES, 1)
 
 
 FREEZING: dict[str, tuple[Any, type[Exception], str]] = {
@@ -387,7 +388,7 @@ def test_bound_gradients_take_the_fast_path_again_after_freezing() -> None:
     opt.bind(tensors(1))
     opt.freeze("head.*")
     opt.step()
-    assert [g.shape for g in opt._bound] == [SHAPES[name] for name in ("embed.w", "block.w", "block.b")]
+    assert [g.shape for g in opt.stepper.bound.flat] == [SHAPES[name] for name in ("embed.w", "block.w", "block.b")]
 
 
 @pytest.mark.parametrize("thaw", ["by hand", "by date"])
@@ -402,12 +403,12 @@ def test_a_thawed_tensor_needs_a_gradient(thaw: str) -> None:
     opt.step()
     if thaw == "by hand":
         opt.unfreeze("head.b")
-    params = [a.copy() for a in opt._tree.values()]
+    params = [a.copy() for a in opt.stepper.tree.values()]
     for _ in range(2):
         with pytest.raises(ValueError, match=r"\[adam\] grads\['head.b'\]: expected an array, received none"):
             opt.step()
     assert opt.step_count == 1
-    assert_same_bits(list(opt._tree.values()), params, "params")
+    assert_same_bits(list(opt.stepper.tree.values()), params, "params")
     opt.bind(tensors(1))
     assert opt.step().step == 2
 
@@ -422,7 +423,7 @@ def test_a_tensor_thaws_at_its_date_as_if_it_were_new(case: Case, backend: str) 
     alone = case.make(only("head.w", tensors(0)), backend=backend)
     for seed in range(4):
         if seed == 2:
-            assert_same_bits(opt._tree["head.w"], tensors(0)["head.w"], "head.w")
+            assert_same_bits(opt.stepper.tree["head.w"], tensors(0)["head.w"], "head.w")
         opt.step(tensors(seed))
         if seed >= 2:
             alone.step(only("head.w", tensors(seed)))
@@ -442,7 +443,7 @@ def test_the_date_is_a_number_of_steps(date: float, first: int, way: str) -> Non
             opt.accumulate(grads)
             opt.accumulate(grads)
         opt.step(grads if way == "passed" else None)
-        if (opt._tree["head.b"] != tensors(0)["head.b"]).any():
+        if (opt.stepper.tree["head.b"] != tensors(0)["head.b"]).any():
             moved = opt.step_count
     assert moved == first
 
@@ -451,12 +452,12 @@ def test_layers_thaw_one_after_the_other() -> None:
     opt = fu.Adam(tensors(0), groups=gradual_unfreezing(LAYERS, every=2))
     moving = []
     for seed in range(6):
-        before = tensors(0) if not moving else {name: a.copy() for name, a in opt._tree.items()}
+        before = tensors(0) if not moving else {name: a.copy() for name, a in opt.stepper.tree.items()}
         opt.step(tensors(seed))
-        moving.append([name for name in SHAPES if (opt._tree[name] != before[name]).any()])
+        moving.append([name for name in SHAPES if (opt.stepper.tree[name] != before[name]).any()])
     head, block = ["head.w", "head.b"], ["block.w", "block.b", "head.w", "head.b"]
     assert moving == [head, head, block, block, list(SHAPES), list(SHAPES)]
-    assert {item.name: item.t for item in opt._items} | own_times(opt) == {
+    assert {item.name: item.t for item in opt.stepper.items} | own_times(opt) == {
         "embed.w": 2, "block.w": 4, "block.b": 4, "head.w": 6, "head.b": 6,
     }  # fmt: skip
 
@@ -488,8 +489,8 @@ def test_waiting_for_a_date_leaves_the_hyperparameters_alone(monkeypatch: pytest
     opt.bind(tensors(1))
     opt.step()
     evaluations: list[int] = []
-    at = fu.groups.Group.at
-    monkeypatch.setattr(fu.groups.Group, "at", lambda self, step: evaluations.append(step) or at(self, step))
+    prepare = Hypers.prepare
+    monkeypatch.setattr(Hypers, "prepare", lambda self, step, back: evaluations.append(step) or prepare(self, step))
     for _ in range(4):
         opt.step()
     assert set(evaluations) == {3}  # the step that thaws

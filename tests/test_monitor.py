@@ -171,7 +171,7 @@ def test_nonfinite_gradients_and_zeros_are_counted(backend):
     assert good["update_norm"] == 0.0
 
 
-WITH_MOMENTUM = [case for case in FIRST_CASES if case.make([np.ones(1)])._assembly.tensors["momentum"][0] >= 0]
+WITH_MOMENTUM = [case for case in FIRST_CASES if case.make([np.ones(1)]).stepper.plan.tensors["momentum"][0] >= 0]
 
 
 @pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
@@ -192,8 +192,8 @@ def test_monitoring_changes_no_bit(case):
         opt = case.make(problem(np.float32, 0), monitor=monitor)
         for step in range(3):
             opt.step(problem(np.float32, 1 + step))
-        kept += [item.array.tobytes() for item in opt._items]
-        kept += [state.tobytes() for item in opt._items for state in item.states.values()]
+        kept += [item.array.tobytes() for item in opt.stepper.items]
+        kept += [state.tobytes() for item in opt.stepper.items for state in item.states.values()]
     assert arrays[0] == arrays[1]
 
 

@@ -124,7 +124,11 @@ def outcomes(runs: list[Run], place: Callable[[np.ndarray], Any], backend: str) 
 
 def in_simulator(arguments: list[str]) -> str:
     """What a Python process prints in which numba-cuda simulates a device."""
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(HERE)}
+    environment = {
+        **os.environ,
+        "NUMBA_ENABLE_CUDASIM": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -212,7 +216,7 @@ def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
 @by_dtype
 def test_kernels_round_as_written(name, dtype, to_ptx):
-    from fastupdate.engines.numba import cuda_driver, cuda_kernels
+    from fastupdate.engines.python import cuda_driver, cuda_kernels
 
     with cuda_driver.contraction_off():
         ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(dtype)))
@@ -224,7 +228,7 @@ def test_kernels_round_as_written(name, dtype, to_ptx):
 def test_rules_round_as_written(case, to_ptx):
     """In float32, and that no constant widens it: the only float64 roots are of norms, which this kernel has not."""
     ptx = rule_ptx(case, np.float32, to_ptx, contract=False)
-    from fastupdate.engines.numba import cuda_driver
+    from fastupdate.engines.python import cuda_driver
 
     cuda_driver.check_arithmetic(ptx)
     assert "mul.rn.f32" in ptx
@@ -233,7 +237,7 @@ def test_rules_round_as_written(case, to_ptx):
 
 
 def test_contraction_would_be_noticed(to_ptx):
-    from fastupdate.engines.numba import cuda_driver
+    from fastupdate.engines.python import cuda_driver
 
     ptx = rule_ptx(FIRST_CASES[0], np.float32, to_ptx, contract=True)
     with pytest.raises(RuntimeError, match="contracts floating-point operations"):
@@ -241,10 +245,10 @@ def test_contraction_would_be_noticed(to_ptx):
 
 
 def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool) -> str:
-    from fastupdate.engines.numba import cuda_driver, cuda_engine, cuda_kernels
+    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels
 
     opt = case.make([np.zeros(1, dtype)])
-    kernel = cuda_engine.rule_update(opt.rule, opt._flags)
+    kernel = cuda_engine.rule_update(opt.rule, opt.stepper.flags)
     with nullcontext() if contract else cuda_driver.contraction_off():
         return to_ptx(kernel, cuda_kernels.signature("update", np.dtype(dtype)))
 

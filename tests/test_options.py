@@ -420,3 +420,22 @@ def test_bound_after_samples(backend):
     opt.step([np.ones((4, 4))], reduce="mean")
     opt.step()
     assert p.tolist() == [-2.0] * 4
+
+
+@by_backend
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "samples"])
+@pytest.mark.parametrize("policy", ["skip", "raise"])
+def test_zero_grads_holds_for_a_step_that_does_not_move(policy, layout, backend):
+    """NaN that stayed in an accumulating buffer would make every later step be skipped too."""
+    g = np.full({"contiguous": 200, "strided": 400, "samples": (2, 200)}[layout], np.nan, np.float32)
+    g = g[::2] if layout == "strided" else g
+    opt = fu.SGD([np.ones(200, np.float32)], lr=0.1, nonfinite=policy, zero_grads=True, backend=backend)
+    reduce = "mean" if layout == "samples" else None
+    if policy == "raise":
+        with pytest.raises(FloatingPointError):
+            opt.step([g], reduce=reduce)
+    else:
+        assert opt.step([g], reduce=reduce).skipped
+    assert not g.any()
+    g += 1
+    assert opt.step([g], reduce=reduce).step == 1

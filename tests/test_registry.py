@@ -16,7 +16,15 @@ from fastupdate import rules
 from fastupdate.engines import choose, records
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = {"Tensor": records.TENSOR, "Group": records.GROUP, "Sums": records.SUMS, "Layout": records.LAYOUT}
+RECORDS = {
+    "Tensor": records.TENSOR,
+    "Group": records.GROUP,
+    "Sums": records.SUMS,
+    "Layout": records.LAYOUT,
+    "Recipe": records.RECIPE,
+    "Schedule": records.SCHEDULE,
+    "Link": records.LINK,
+}
 native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
 by_name = pytest.mark.parametrize("name", rules.names())
 
@@ -74,7 +82,7 @@ def test_a_function_of_the_same_name(name):
 def test_every_flag_has_a_case():
     """The table of cases switches every flag of every rule on and off."""
     for name in rules.names():
-        flags = [case.make([np.zeros(1)])._flags for case in CASES if case.rule == name]
+        flags = [case.make([np.zeros(1)]).stepper.flags for case in CASES if case.rule == name]
         for flag in rules.get(name).rule.flags:
             assert {f[flag] for f in flags} == {False, True}, f"{name}: {flag}"
 
@@ -103,7 +111,7 @@ PROBE = """
 #include <cstddef>
 #include <cstdio>
 #include <type_traits>
-#include "core/plan.h"
+#include "core/derive.h"
 using namespace fastupdate;
 template <class T> const char* kind() {
   using X = std::remove_all_extents_t<T>;

@@ -161,7 +161,7 @@ def test_sizes(case, backend, dtype, maximize):
 def mirror_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray, None]:
     """Takes gradients, yields parameters: the rule's readable form in the type of p and nothing else, for speed."""
     like = case.make([np.zeros(1)])
-    rule, flags = like.rule, like.rule.flag_tuple(like._flags)
+    rule, flags = like.rule, like.rule.flag_tuple(like.stepper.flags)
     states = [np.zeros_like(p) for _ in rule.states]
     kind = p.dtype.type
     t = 0

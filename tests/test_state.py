@@ -14,7 +14,8 @@ from cases import Case, arrays_of, assert_same_bits, by_backend, by_case, by_rul
 from peers import peer
 
 import fastupdate as fu
-from fastupdate import groups, optimizer, schedules
+from fastupdate import groups, schedules
+from fastupdate.step import hypers, stepper
 
 Call = tuple[Any, ...]  # a method of the optimizer and its arguments
 
@@ -109,13 +110,13 @@ def exactly(x: Any) -> Any:
 
 
 def assert_equal(a: fu.Optimizer, b: fu.Optimizer) -> None:
-    assert_same_bits([item.array for item in a._items], [item.array for item in b._items], "params")
+    assert_same_bits([item.array for item in a.stepper.items], [item.array for item in b.stepper.items], "params")
     assert exactly(a.state_dict()) == exactly(b.state_dict())
 
 
 def by_dict(opt: fu.Optimizer, make: Callable[[Any], fu.Optimizer], _: Path) -> fu.Optimizer:
     """State and parameters go by memory."""
-    other = make(copy.deepcopy(opt._tree))
+    other = make(copy.deepcopy(opt.stepper.tree))
     other.load_state_dict(opt.state_dict())
     return other
 
@@ -357,18 +358,18 @@ def test_a_read_only_parameter_is_found_before_anything_is_copied(tmp_path: Path
     do(other, step(0))
     other.save(tmp_path / "run")
     opt = make_plain()
-    opt._tree["layers"][1]["w"].flags.writeable = False
+    opt.stepper.tree["layers"][1]["w"].flags.writeable = False
     before = fingerprint(opt)
     with pytest.raises(ValueError, match=r"\[adam\] param.layers.1.w: expected a writable array"):
         opt.load_state_dict(fu.load(tmp_path / "run"))
     assert fingerprint(opt) == before
 
 
-@pytest.mark.parametrize("at", ["restore", "_replan"])
+@pytest.mark.parametrize("at", ["restore", "replan"])
 def test_an_interrupt_while_loading_takes_effect_afterwards(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opt, other = make_plain(), make_plain()
     do(other, step(0))
-    owner: Any = groups.Group if at == "restore" else optimizer.Optimizer
+    owner: Any = hypers.Group if at == "restore" else stepper.Stepper
     original, calls = getattr(owner, at), iter([KeyboardInterrupt])
 
     def interrupted(*arguments: Any) -> Any:
@@ -388,18 +389,18 @@ def test_an_interrupt_while_freezing_takes_effect_afterwards(monkeypatch: pytest
     do(opt, step(0))
     opt.freeze("layers.0.w")
     held = opt.state["m"]["layers"][0]["w"].copy()
-    original, calls = optimizer.Optimizer._replan, iter([KeyboardInterrupt])
+    original, calls = stepper.Stepper.replan, iter([KeyboardInterrupt])
 
     def interrupted(self: Any) -> None:
         for error in calls:
             raise error
         original(self)
 
-    monkeypatch.setattr(optimizer.Optimizer, "_replan", interrupted)
+    monkeypatch.setattr(stepper.Stepper, "replan", interrupted)
     with pytest.raises(KeyboardInterrupt):
         opt.unfreeze("layers.0.w", state=0.5)
     assert_same_bits(opt.state["m"]["layers"][0]["w"], held * np.float32(0.5), "m")
-    assert not opt._items[0].frozen
+    assert not opt.stepper.items[0].frozen
 
 
 # -- states of one's own ----------------------------------------------------------------------------------------------
@@ -509,11 +510,11 @@ def test_ema_weights_are_lent_and_given_back(leave: str, backend: str) -> None:
     opt = case.make(network(), ema_decay=0.9, backend=backend)
     do(opt, step(0))
     do(opt, step(1))
-    before, average = fingerprint(opt), [item.ema.copy() for item in opt._items]
+    before, average = fingerprint(opt), [item.ema.copy() for item in opt.stepper.items]
     try:
         with opt.ema_weights():
-            assert_same_bits([item.array for item in opt._items], average, "params")
-            opt._tree["layers"][0]["w"][:] = 0  # what is written inside is lost
+            assert_same_bits([item.array for item in opt.stepper.items], average, "params")
+            opt.stepper.tree["layers"][0]["w"][:] = 0  # what is written inside is lost
             if leave == "by an error":
                 raise StopError
     except StopError:

@@ -62,6 +62,7 @@ struct Group {
   double ema;         // weight of the new value in the moving average
   double lookahead;   // how far the slow weights go towards the fast ones
   int64_t t;          // steps taken
+  int64_t given;      // row of what the user set (core/derive.h)
 };
 
 // Stages that a step may ask for.

@@ -39,7 +39,7 @@ struct Sweep {
 // The entry points of one instruction set. Each works on the blocks first … last − 1.
 struct Engine {
   using Entry = void (*)(const Sweep&, int64_t first, int64_t last);
-  Entry update, gradient_sums, accumulate, unit_norms;
+  Entry update, gradient_sums, accumulate, clear_gradients, unit_norms;
 };
 
 namespace FASTUPDATE_TARGET {
@@ -317,6 +317,12 @@ void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
     }
     if (sweep.stages & kZeroGrads) clear_gradient(t, i, n, scratch);
   });
+}
+
+template <class T>
+void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
+  Scratch<T> scratch;
+  in_stretches<kTile>(begin, end, [&](int64_t i, auto n) { clear_gradient(t, i, n, scratch); });
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.

@@ -24,13 +24,14 @@ static const RuleEntry* const rules[] = {
 FASTUPDATE_SWEEP(update, t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow)
 FASTUPDATE_SWEEP(gradient_sums, t.g)
 FASTUPDATE_SWEEP(accumulate, t.g, t.acc)
+FASTUPDATE_SWEEP(clear_gradients, t.g)
 FASTUPDATE_SWEEP(unit_norms, t.g, t.p)
 
 #define FASTUPDATE_STRING2(x) #x
 #define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)
 extern const Target target;
 const Target target = {FASTUPDATE_STRING(FASTUPDATE_TARGET),
-                       {update, gradient_sums, accumulate, unit_norms},
+                       {update, gradient_sums, accumulate, clear_gradients, unit_norms},
                        rules,
                        sizeof rules / sizeof rules[0]};
 

@@ -61,6 +61,17 @@ FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
   return all;
 }
 
+// A step that is skipped leaves nothing in gradients that it was asked to zero: NaN there would stay for good.
+FASTUPDATE_DEVICE_CALL void clear_gradients(const DeviceSweep& sweep, uint32_t stages) {
+  if (!(stages & kZeroGrads)) return;
+  walk(sweep, [&](int64_t, const Tensor& t, int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block)
+      visit_block<Anywhere>(t.n, block, false, 0, [&](auto access) {
+        t.dtype == kFloat32 ? access.template clear_gradient<float>(t) : access.template clear_gradient<double>(t);
+      });
+  });
+}
+
 // The values of a block that its sums are made of, in shared memory while a step is monitored.
 template <class T>
 struct Watched {

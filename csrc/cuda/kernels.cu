@@ -1,5 +1,5 @@
 // The kernels that know no rule, and the list of rules.
-#include "cuda/sums.cuh"
+#include "cuda/engine.cuh"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
@@ -213,6 +213,10 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) accumulate(DeviceSweep s
   });
 }
 
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) clear_all_gradients(DeviceSweep sweep) {
+  clear_gradients(sweep, kZeroGrads);
+}
+
 // The sums of a monitored step, tensor by tensor.
 FASTUPDATE_KERNEL fold_sums(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
@@ -241,9 +245,13 @@ static void start_unit_norms(const DeviceSweep& sweep, const Start& how) {
 static void start_accumulate(const DeviceSweep& sweep, const Start& how) {
   launch(accumulate, sweep, how, kThreads, 0);
 }
+static void start_clear_gradients(const DeviceSweep& sweep, const Start& how) {
+  launch(clear_all_gradients, sweep, how, kThreads, 0);
+}
 static void start_fold_sums(const DeviceSweep& sweep, const Start& how) { launch(fold_sums, sweep, how, kThreads, 0); }
 
-const DeviceEngine engine = {start_gradient_sums,           start_unit_norms, start_accumulate, start_fold_sums, rules,
+const DeviceEngine engine = {start_gradient_sums,           start_unit_norms, start_accumulate,
+                             start_clear_gradients,         start_fold_sums,  rules,
                              sizeof rules / sizeof rules[0]};
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

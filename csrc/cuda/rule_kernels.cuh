@@ -108,7 +108,7 @@ FASTUPDATE_DEVICE void update_blocks(const DeviceSweep& sweep, int64_t index, co
 
 template <class Rule, class T>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) full_update(DeviceSweep sweep) {
-  if (sweep.step->decision.skip) return;
+  if (sweep.step->decision.skip) return clear_gradients(sweep, sweep.step->decision.stages);
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     update_blocks<Rule, T>(sweep, index, t, begin, end);
   });
@@ -117,7 +117,7 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) full_update(DeviceSweep 
 // Both compute types in one launch; lists of one type do not pay for it.
 template <template <class, unsigned> class R, unsigned flags>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) mixed_update(DeviceSweep sweep) {
-  if (sweep.step->decision.skip) return;
+  if (sweep.step->decision.skip) return clear_gradients(sweep, sweep.step->decision.stages);
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     t.dtype == kFloat32 ? update_blocks<R<float, flags>, float>(sweep, index, t, begin, end)
                         : update_blocks<R<double, flags>, double>(sweep, index, t, begin, end);

@@ -86,7 +86,7 @@ struct DeviceRule {
 };
 
 struct DeviceEngine {
-  Launch gradient_sums, unit_norms, accumulate, fold_sums;
+  Launch gradient_sums, unit_norms, accumulate, clear_gradients, fold_sums;
   const DeviceRule* const* rules;
   int64_t rule_count;
 };

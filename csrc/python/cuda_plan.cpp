@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -146,21 +147,16 @@ struct Wishes {
   bool sums = false, skip_nonfinite = false, monitor = false;
 };
 
-// The next step, once for each number of undecided steps that may have been skipped.
-struct Possible {
-  std::vector<uint32_t> stages;
-  py::array groups;  // Group[row][group]
-};
-
 // A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
 class Plan {
  public:
-  Plan(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array_t<int64_t> clock,
-       bool sums, int device, py::type array_type)
+  Plan(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array recipe,
+       py::array_t<int64_t> clock, bool sums, int device, py::type array_type)
       : device_(device),
         array_type_(array_type),
         tensors_(tensors),
         groups_(groups),
+        recipe_(*records<Recipe>(recipe, "recipe")),
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
@@ -182,6 +178,44 @@ class Plan {
     memory_.clear();
   }
 
+  // Takes what the user set from these arrays from now on.
+  void take(const py::tuple& given) { given_.emplace(given); }
+
+  // Works out groups and stages of the next step; false if Python has to look first.
+  bool derive() {
+    const int64_t taken = clock_.at(kSteps);
+    if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
+    if (!look_up(**given_, taken) || !has_states_for(recipe_, **given_)) return false;
+    derive_row(groups());
+    stages_ = {derive_stages(recipe_, **given_, taken)};
+    possible_.assign(groups(), groups() + group_count_);
+    return true;
+  }
+
+  // What the next step is if none of the last `undecided` steps was skipped, if one was, and so on; returns the
+  // learning rates. Follows upon `derive`.
+  std::vector<double> derive_possible(int64_t undecided) {
+    if (undecided < 0 || undecided >= kMaxRows) throw std::invalid_argument("undecided: too many steps");
+    const int64_t taken = clock_.at(kSteps);
+    std::vector<double> lrs(size_t(undecided) + 1);
+    stages_.resize(lrs.size());
+    possible_.resize(lrs.size() * size_t(group_count_));
+    for (int64_t skipped = undecided; skipped >= 0; --skipped) {  // the step itself last: its values are to stay
+      if (!look_up(**given_, taken - skipped)) throw std::invalid_argument("a schedule lacks values of earlier steps");
+      Group* row = &possible_[size_t(skipped * group_count_)];
+      std::copy(groups(), groups() + group_count_, row);
+      for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
+      derive_row(row);
+      stages_[size_t(skipped)] = derive_stages(recipe_, **given_, taken - skipped);
+      lrs[size_t(skipped)] = lr_;
+    }
+    return lrs;
+  }
+
+  // As of the last `derive`: the stages of the step, and the learning rate of the first group.
+  uint32_t stages() const { return stages_[0]; }
+  double lr() const { return lr_; }
+
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
@@ -197,40 +231,36 @@ class Plan {
   // How many times gradients were found elsewhere than before.
   int64_t moves() const { return moves_; }
 
-  void update(double scale, uint32_t stages, Stream stream) {
+  void update(double scale, uint32_t off, Stream stream) {
     touched_ = true;
-    device::Scope scope(device_);
-    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
+    run(scale, off, stream);
   }
 
-  // The whole fast path: if every array is as expected, updates and returns the number of steps taken, else 0.
-  int64_t step(const py::list& params, const py::list& grads, double scale, uint32_t stages, Stream stream) {
-    if (adopt(params, grads, 0, stages & kZeroGrads) >= 0) return 0;
-    device::Scope scope(device_);
-    run_update(command(scale, 1, stages, {}), {}, own_groups(), stream, nullptr);
-    return std::max<int64_t>(clock_.at(kSteps), 1);
+  // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
+  // and the learning rate of this one, else None.
+  py::object step(const py::list& params, const py::list& grads, double scale, Stream stream) {
+    if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, stages() & kZeroGrads) >= 0) return py::none();
+    run(scale, 0, stream);
+    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr_);
   }
 
-  // A step whose gradients the device judges first.
-  std::shared_ptr<Outcome> judged_update(double scale, double sign, Possible& possible, const Wishes& wishes,
-                                         Stream stream) {
+  // A step whose gradients the device judges first. Follows upon `derive_possible`.
+  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
     touched_ = true;
-    const Rows rows = rows_of(possible);
     device::Scope scope(device_);
     std::shared_ptr<Outcome> outcome = new_outcome(wishes);
-    run_update(command(scale, sign, possible, wishes), wishes, rows, stream, outcome.get());
+    run_update(command(scale, sign, off, wishes), wishes, stream, outcome.get());
     return outcome;
   }
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
-  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, Possible& possible, const Wishes& wishes,
-                                          Stream stream) {
-    const Rows rows = rows_of(possible);
+  // Follows upon `derive_possible`.
+  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, const Wishes& wishes, Stream stream) {
     device::Scope scope(device_);
     if (captured_.empty()) throw std::runtime_error("no step of this optimizer was captured");
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
-    upload_step(command(scale, sign, possible, wishes), rows, stream);
+    upload_step(command(scale, sign, 0, wishes), stream);
     advance();
     replayed_ = new_outcome(wishes);
     return replayed_;
@@ -252,22 +282,30 @@ class Plan {
     if (device::capturing(stream))
       throw std::runtime_error(
           "a step that raises for non-finite gradients waits for the device: it cannot be captured");
-    const DeviceSweep sweep = prepared(command(1, 1, 0, {}), own_groups(), stream);
+    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }
 
   // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
-  void accumulate(uint32_t stages, Stream stream) {
+  void accumulate(Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error("micro-batches cannot be captured: the first one differs from the others");
-    Command c = command(1, 1, stages, {});
+    Command c = command(1, 1, ~uint32_t(kZeroGrads), {});
     int64_t* clock = clock_.mutable_data();
     c.first = clock[kMicroBatches] == 0;
-    const DeviceSweep sweep = prepared(c, own_groups(), stream);
+    const DeviceSweep sweep = prepared(c, stream);
     if (blocks_) cuda::engine.accumulate(sweep, {blocks_, stream, false, false});
     ++clock[kMicroBatches];
+  }
+
+  // Zeroes the gradients that the records point at.
+  void clear_gradients(Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
+    if (blocks_) cuda::engine.clear_gradients(sweep, {blocks_, stream, false, false});
   }
 
   // The sums of each tensor, from the last reading of gradients or monitored step; waits for them.
@@ -283,20 +321,16 @@ class Plan {
   }
 
  private:
-  // The groups that a step may find, as `count` rows.
-  struct Rows {
-    const Group* groups;
-    int64_t count;
-  };
+  static constexpr uint32_t kEveryStage = ~uint32_t(0);
 
-  Rows own_groups() { return {groups(), 1}; }
+  void derive_row(Group* row) {
+    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, (**given_).row(row[k].given), row[k]);
+    lr_ = scaled_lr(recipe_, (**given_).row(0));
+  }
 
-  Rows rows_of(Possible& possible) {
-    const int64_t count = int64_t(possible.stages.size());
-    const Group* at = records<Group>(possible.groups, "groups");
-    if (count < 1 || count > kMaxRows || possible.groups.size() != count * group_count_)
-      throw std::invalid_argument("groups: one to " + std::to_string(kMaxRows) + " rows of the plan's groups");
-    return {at, count};
+  void run(double scale, uint32_t off, Stream stream) {
+    device::Scope scope(device_);
+    run_update(command(scale, 1, off, {}), {}, stream, nullptr);
   }
 
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
@@ -351,23 +385,18 @@ class Plan {
     device::copy_now(sweep_.factors, ones.data(), ones.size() * sizeof(double));
   }
 
-  static Command command(double scale, double sign, uint32_t stages, const Wishes& wishes) {
+  // What the device is told of the step that was derived last, without the stages in `off`.
+  Command command(double scale, double sign, uint32_t off, const Wishes& wishes) const {
     Command c = {};
     c.scale = scale;
     c.sign = sign;
     c.clip_norm = wishes.clip_norm;
     c.clip_tensor_norm = wishes.clip_tensor_norm;
     c.clip_unit_norm = wishes.clip_unit_norm;
-    c.stages[0] = stages;
     c.skip_nonfinite = wishes.skip_nonfinite;
-    return c;
-  }
-
-  Command command(double scale, double sign, const Possible& possible, const Wishes& wishes) const {
-    Command c = command(scale, sign, 0, wishes);
-    std::copy(possible.stages.begin(), possible.stages.end(), c.stages);
+    for (size_t k = 0; k < stages_.size(); ++k) c.stages[k] = stages_[k] & ~off;
     c.serial = serial_;
-    c.undecided = int64_t(possible.stages.size()) - 1;
+    c.undecided = int64_t(stages_.size()) - 1;
     return c;
   }
 
@@ -380,12 +409,13 @@ class Plan {
         variant_.of[dtype].scalars(row[k].hyper, row[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
   }
 
-  void upload_step(const Command& command, const Rows& rows, Stream stream) {
+  void upload_step(const Command& command, Stream stream) {
     std::shared_ptr<Pinned> buffer = staging_.take();
     const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
     std::memcpy(buffer->as(), &header, sizeof header);
-    for (int64_t k = 0; k < rows.count; ++k) fill_row(rows.groups + k * group_count_, buffer->as() + step_bytes(k));
-    device::copy(step_, buffer->as(), step_bytes(rows.count), stream);
+    const int64_t rows = command.undecided + 1;
+    for (int64_t k = 0; k < rows; ++k) fill_row(&possible_[size_t(k * group_count_)], buffer->as() + step_bytes(k));
+    device::copy(step_, buffer->as(), step_bytes(rows), stream);
     buffer->mark(stream);
     serial_ += command.skip_nonfinite;
   }
@@ -447,7 +477,7 @@ class Plan {
 
   // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
   // launch of the graph.
-  DeviceSweep prepared(const Command& command, const Rows& rows, Stream stream) {
+  DeviceSweep prepared(const Command& command, Stream stream) {
     DeviceSweep sweep = sweep_;
     if (device::capturing(stream)) {
       sweep.tensors = captured_rows();
@@ -455,7 +485,7 @@ class Plan {
     }
     fetch_replayed(stream);
     upload_rows(stream);
-    upload_step(command, rows, stream);
+    upload_step(command, stream);
     return sweep;
   }
 
@@ -465,9 +495,9 @@ class Plan {
   }
 
   // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
-  void run_update(const Command& command, const Wishes& wishes, const Rows& rows, Stream stream, Outcome* outcome) {
+  void run_update(const Command& command, const Wishes& wishes, Stream stream, Outcome* outcome) {
     const bool capturing = device::capturing(stream);
-    const DeviceSweep sweep = prepared(command, rows, stream);
+    const DeviceSweep sweep = prepared(command, stream);
     uint32_t stages = 0;  // of any row
     for (const uint32_t each : command.stages) stages |= each;
     const bool monitor = stages & kMonitor;
@@ -495,7 +525,12 @@ class Plan {
   const int device_;
   py::type array_type_;  // of the arrays on this device
   py::array tensors_, groups_;
+  const Recipe recipe_;
   py::array_t<int64_t> clock_;
+  std::optional<GivenArrays> given_;
+  std::vector<Group> possible_;         // [number of skipped steps before][group]: what the next step may be
+  std::vector<uint32_t> stages_ = {0};  // likewise
+  double lr_ = 0;
   const int64_t count_, group_count_;
   int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
   bool has_[2] = {};
@@ -596,17 +631,20 @@ void bind_cuda(py::module_& m) {
            py::kw_only(), py::arg("clip_norm"), py::arg("clip_tensor_norm"), py::arg("clip_unit_norm"), py::arg("sums"),
            py::arg("skip_nonfinite"), py::arg("monitor"));
   m.attr("MAX_ROWS") = kMaxRows;
-  py::class_<Possible>(m, "Possible", py::module_local())
-      .def(
-          py::init([](std::vector<uint32_t> stages, py::array groups) { return Possible{std::move(stages), groups}; }));
   py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local())
       .def_property_readonly("fetched", &Outcome::fetched)
       .def_property_readonly("ready", &Outcome::ready)
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
   py::class_<Plan>(m, "Plan", py::module_local())
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array_t<int64_t>, bool, int, py::type>())
+      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool, int,
+                    py::type>())
       .def_property_readonly("moves", &Plan::moves)
+      .def_property_readonly("stages", &Plan::stages)
+      .def_property_readonly("lr", &Plan::lr)
+      .def("take", &Plan::take)
+      .def("derive", &Plan::derive)
+      .def("derive_possible", &Plan::derive_possible)
       .def("adopt", &Plan::adopt)
       .def("update", &Plan::update)
       .def("step", &Plan::step)
@@ -615,6 +653,7 @@ void bind_cuda(py::module_& m) {
       .def("fetch_replayed", &Plan::fetch_replayed)
       .def("gradient_sums", &Plan::gradient_sums)
       .def("accumulate", &Plan::accumulate)
+      .def("clear_gradients", &Plan::clear_gradients)
       .def("fold", &Plan::fold);
 }
 

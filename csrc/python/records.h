@@ -6,13 +6,11 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/plan.h"
+#include "core/derive.h"
 
 namespace fastupdate {
 
 namespace py = pybind11;
-
-constexpr int kSteps = 0, kMicroBatches = 1;  // the entries of the clock
 
 template <class Rule>
 const Rule& find_rule(const Rule* const* rules, int64_t count, const std::string& name) {
@@ -37,12 +35,43 @@ Record* records(py::array& array, const char* name) {
   return static_cast<Record*>(array.mutable_data());
 }
 
+// What the user set, as Python's arrays hold it. A plan keeps them, and knows by the revision when they are others.
+class GivenArrays {
+ public:
+  explicit GivenArrays(const py::tuple& given)  // fastupdate/engines/records.py names its items
+      : values_(given[0]),
+        schedules_(given[1]),
+        links_(given[2]),
+        tables_(given[3]),
+        revision_(given[4].cast<int64_t>()) {
+    if (values_.ndim() != 2 || values_.itemsize() != sizeof(double))
+      throw std::invalid_argument("given: rows of float64");
+    given_ = {records<double>(values_, "given"),
+              values_.shape(0),
+              values_.shape(1),
+              records<Schedule>(schedules_, "schedules"),
+              records<Link>(links_, "links"),
+              links_.size()};
+  }
+
+  Given& operator*() { return given_; }
+  int64_t revision() const { return revision_; }
+
+ private:
+  py::array values_, schedules_, links_, tables_;
+  int64_t revision_;
+  Given given_;
+};
+
 inline py::dict record_sizes() {
   py::dict sizes;
   sizes["tensor"] = sizeof(Tensor);
   sizes["group"] = sizeof(Group);
   sizes["sums"] = sizeof(Sums);
   sizes["layout"] = sizeof(Layout);
+  sizes["recipe"] = sizeof(Recipe);
+  sizes["schedule"] = sizeof(Schedule);
+  sizes["link"] = sizeof(Link);
   return sizes;
 }
 

@@ -30,7 +30,7 @@ def runtime() -> Any:
     except ImportError:
         pass
     try:
-        from fastupdate.engines.numba import cuda_driver
+        from fastupdate.engines.python import cuda_driver
     except ImportError as error:
         raise RuntimeError("neither fastupdate's CUDA module nor numba-cuda is installed (see docs/gpu.md)") from error
     return cuda_driver

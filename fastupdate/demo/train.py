@@ -182,7 +182,7 @@ def numpy_update(
 ) -> None:
     """Step t = 1, 2, ... of the optimizer's formula on whole arrays; `params` and `states` are updated."""
     rule = optimizer.rule
-    flags = rule.flag_tuple(optimizer._flags)
+    flags = rule.flag_tuple(optimizer.stepper.flags)
     scalars = rule.prepare(optimizer.groups[0].at(t - 1), t)
     scalars = type(scalars)(*map(np.float32, scalars))  # rounded once, as the compiled rule does
     for name, p in params.items():

@@ -18,12 +18,19 @@ from fastupdate.rules.rule import Rule
 
 
 class Backend(Protocol):
-    """What makes plans: engines.native, engines.numba.engine, engines.cuda.Backend, numba.cuda_engine.Backend."""
+    """What makes plans: engines.native, engines.python.engine, engines.cuda.Backend, python.cuda_engine.Backend."""
 
     NAME: str
 
     def make_plan(
-        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        tensors: Records,
+        groups: Records,
+        recipe: Records,
+        clock: Array,
+        sums: Records,
     ) -> Engine: ...
 
 
@@ -72,7 +79,7 @@ DEVICE_PROBLEMS = {"cuda": cuda_problem, "numba-cuda": numba_cuda_problem}
 
 
 def _load(name: str) -> Backend:
-    module: Any = importlib.import_module(f"fastupdate.engines.{'native' if name == 'native' else 'numba.engine'}")
+    module: Any = importlib.import_module(f"fastupdate.engines.{'native' if name == 'native' else 'python.engine'}")
     backend: Backend = module
     return backend
 
@@ -116,7 +123,7 @@ def _choose_device(rule: Rule, requested: str | None, like: device.DeviceArray) 
         return cuda.Backend(like.framework, like.number)
     if requested is None and rule.native:
         _announce("numba-cuda", str(problems["cuda"]))
-    from fastupdate.engines.numba import cuda_engine
+    from fastupdate.engines.python import cuda_engine
 
     return cuda_engine.Backend(like.framework, like.number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from fastupdate.arrays import device
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
-from fastupdate.engines.records import Records
+from fastupdate.engines.records import Given, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step.options import Settings
 from fastupdate.step.report import Report, tensor_statistics
@@ -28,13 +28,18 @@ class Backend(Placed):
     NAME = NAME
 
     def make_plan(
-        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        tensors: Records,
+        groups: Records,
+        recipe: Records,
+        clock: Array,
+        sums: Records,
     ) -> Plan:
         """A plan that a few launches run."""
-        wanted = bool(len(sums))
-        native = _cuda.Plan(
-            rule.name, rule.mask(flags), tensors, groups, clock, wanted, self.device, device.array_type(self.device)
-        )
+        wanted, kind = bool(len(sums)), device.array_type(self.device)
+        native = _cuda.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, wanted, self.device, kind)
         return Plan(native, self.framework, self.device)
 
 
@@ -69,31 +74,47 @@ class Plan:
     def moves(self) -> int:
         return int(self._native.moves)
 
-    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
+    @property
+    def stages(self) -> int:
+        return int(self._native.stages)
+
+    @property
+    def lr(self) -> float:
+        return float(self._native.lr)
+
+    def take(self, given: Given) -> None:
+        self._native.take(given)
+
+    def derive(self) -> bool:
+        return bool(self._native.derive())
+
+    def derive_possible(self, undecided: int) -> list[float]:
+        """What the step is if none of the undecided steps before it was skipped, if one was …: the learning rates."""
+        lrs: list[float] = self._native.derive_possible(undecided)
+        return lrs
+
+    def step(self, params: list[Array], grads: list[Any], scale: float) -> tuple[int, float] | None:
         stream = self._stream()
-        taken = int(self._native.step(params, grads, scale, stages, stream))
+        taken: tuple[int, float] | None = self._native.step(params, grads, scale, stream)
         self._release(stream)
         return taken
 
-    def update(self, scale: float, stages: int) -> None:
+    def update(self, scale: float, off: int) -> None:
         stream = self._stream()
-        self._native.update(scale, stages, stream)
+        self._native.update(scale, off, stream)
         self._release(stream)
 
-    def judged_update(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
-        """A step whose gradients the device judges first; returns what it will have found.
-
-        steps: what the step is if none of the undecided steps before it was skipped, if one was, and so on.
-        """
+    def judged_update(self, scale: float, sign: float, off: int, settings: Settings) -> Any:
+        """A step whose gradients the device judges first; returns what it will have found."""
         stream = self._stream()
-        outcome = self._native.judged_update(scale, sign, possible(steps), wishes(settings), stream)
+        outcome = self._native.judged_update(scale, sign, off, wishes(settings), stream)
         self._release(stream)
         return outcome
 
-    def prepare_replay(self, scale: float, sign: float, steps: list[PossibleStep], settings: Settings) -> Any:
+    def prepare_replay(self, scale: float, sign: float, settings: Settings) -> Any:
         """Uploads what a captured step reads; returns what it will have found."""
         stream = self._framework.stream(self._device)
-        return self._native.prepare_replay(scale, sign, possible(steps), wishes(settings), stream)
+        return self._native.prepare_replay(scale, sign, wishes(settings), stream)
 
     def fetch_replayed(self) -> None:
         """Queues the way back of what the launch of a captured step has found."""
@@ -105,9 +126,14 @@ class Plan:
     def unit_norms(self) -> None:
         raise NotImplementedError("the device judges units within judged_update")
 
-    def accumulate(self, stages: int) -> None:
+    def accumulate(self) -> None:
         stream = self._stream()
-        self._native.accumulate(stages, stream)
+        self._native.accumulate(stream)
+        self._release(stream)
+
+    def clear_gradients(self) -> None:
+        stream = self._stream()
+        self._native.clear_gradients(stream)
         self._release(stream)
 
     def fold(self, totals: Records) -> None:
@@ -127,19 +153,6 @@ def wishes(settings: Settings) -> Any:
         skip_nonfinite=settings.nonfinite == "skip",
         monitor=settings.monitor,
     )
-
-
-class PossibleStep(NamedTuple):
-    """What a step does if so many of the steps before it were skipped as its place in a list says."""
-
-    lr: float
-    stages: int
-    groups: Records
-
-
-def possible(steps: list[PossibleStep]) -> Any:
-    """The same for the native module."""
-    return _cuda.Possible([step.stages for step in steps], np.stack([step.groups for step in steps]))
 
 
 class DeviceReport(Report):

@@ -25,10 +25,16 @@ def select_isa() -> None:
 
 
 def make_plan(
-    rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    rule: Rule,
+    flags: Mapping[str, bool],
+    tensors: Records,
+    groups: Records,
+    recipe: Records,
+    clock: Array,
+    sums: Records,
 ) -> Engine:
     """A plan that one native call runs."""
-    return _core.Plan(rule.name, rule.mask(flags), tensors, groups, clock, sums)
+    return _core.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, sums)
 
 
 select_isa()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ TENSOR = np.dtype(
 GROUP = np.dtype(
     [
         ("hyper", "f8", MAX_HYPERS), ("clip_value", "f8"), ("l2", "f8"), ("l1", "f8"), ("decay", "f8"),
-        ("shrink", "f8"), ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"),
+        ("shrink", "f8"), ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"), ("given", "i8"),
     ]
 )  # fmt: skip
 SUMS = np.dtype(
@@ -34,11 +36,40 @@ SUMS = np.dtype(
         ("nonfinite", "i8"), ("zeros", "i8"), ("stalled", "i8"),
     ]
 )  # fmt: skip
+RECIPE = np.dtype(
+    [
+        ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("hypers", "i4"), ("lr", "i4"),
+        ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"), ("decay_mode", "u1"), ("proximal", "u1"),
+        ("pad", "u1", 2),
+    ]
+)  # fmt: skip
+SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])
+LINK = np.dtype([("row", "i8"), ("column", "i8"), ("schedule", "i8")])
 LAYOUT = np.dtype([("ndim", "i8"), ("shape", "i8", MAX_DIMS), ("stride", "i8", MAX_DIMS)])
 
 CLIP_VALUE, PENALTY, DECAY, SHRINK, LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = (1 << k for k in range(8))
 
 Records = NDArray[np.void]
+
+STEPS, MICRO_BATCHES, REVISION = range(3)  # the entries of the clock
+DECAY_MODES = {"own": 0, "coupled": 1, "decoupled": 2, "independent": 3}
+
+
+class Given(NamedTuple):
+    """What the user set, as engines read it (csrc/core/derive.h).
+
+    values     a row for each of his groups: the rule's hyperparameters, then what all rules share
+    schedules  SCHEDULE: which steps each row of `tables` is of
+    links      LINK: which of the values are scheduled
+    tables     a row for each schedule
+    revision   the entry of the clock that these arrays belong to
+    """
+
+    values: NDArray[np.float64]
+    schedules: Records
+    links: Records
+    tables: NDArray[np.float64]
+    revision: int
 
 
 def layout_of(array: Array) -> Records:

@@ -32,8 +32,8 @@ import numpy as np
 from fastupdate.arrays import accept, device
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.groups import Group
 from fastupdate.rules.rule import is_number
+from fastupdate.step.hypers import Group
 
 if TYPE_CHECKING:
     from fastupdate.optimizer import Optimizer
@@ -56,18 +56,18 @@ class CheckpointError(ValueError):
 
 def snapshot(opt: Optimizer, *, params: bool) -> dict[str, Any]:
     """The state of an optimizer, its arrays being the live ones."""
-    opt._assembly.keep_times()
-    step, micro_batches = opt._clock.tolist()
-    accumulators = {item.name: item.acc for item in opt._items if micro_batches and not item.frozen}
+    opt.stepper.plan.keep_times()
+    step, micro_batches = opt.stepper.clock[:2].tolist()
+    accumulators = {item.name: item.acc for item in opt.stepper.items if micro_batches and not item.frozen}
     return {
         "version": VERSION,
         "rule": opt.rule.name,
-        "flags": dict(opt._flags),
+        "flags": dict(opt.stepper.flags),
         "step": step,
         "micro_batches": micro_batches,
-        "tensors": {item.name: {"step": item.t, "frozen_until": item.frozen_until} for item in opt._items},
+        "tensors": {item.name: {"step": item.t, "frozen_until": item.frozen_until} for item in opt.stepper.items},
         "groups": [{key: _plain(value) for key, value in group.items()} for group in opt.groups],
-        "arrays": _arrays(opt._items, accumulators, params=params),
+        "arrays": _arrays(opt.stepper.items, accumulators, params=params),
     }
 
 
@@ -96,9 +96,9 @@ def _has_state(schedule: Any) -> bool:
 
 def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
     """Checks a state against an optimizer; returns what copies it in, which may be repeated."""
-    rule, items = opt.rule.name, opt._items
+    rule, items = opt.rule.name, opt.stepper.items
     place = Place(rule, "state_dict")
-    fixed = {"version": VERSION, "rule": rule, "flags": opt._flags}
+    fixed = {"version": VERSION, "rule": rule, "flags": opt.stepper.flags}
     _check_keys(place, state, dict.fromkeys([*fixed, "step", "micro_batches", "tensors", "groups", "arrays"]))
     for key, expected in fixed.items():
         if state[key] != expected:
@@ -121,9 +121,8 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
             schedule.load_state_dict(own)
         for target, source in copies:
             target[...] = source
-        opt._clock[:] = clock
-        opt._pending = clock[1] > 0
-        opt._replan()
+        opt.stepper.clock[:2] = clock
+        opt.stepper.replan()
 
     return act
 

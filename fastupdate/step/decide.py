@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastupdate.step.plan import Assembly
+from fastupdate.step.plan import Plan
 
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
 UNIT_FLOOR = 1e-3  # smaller weight norms count as this (Brock et al. 2021, section 4.1)
@@ -31,20 +31,20 @@ def clip_factor(limit: float, norm: float) -> float:
     return 1.0 if factor > 1.0 else factor
 
 
-def condition(assembly: Assembly, scale: float) -> Outcome:
+def condition(plan: Plan, scale: float) -> Outcome:
     """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records."""
-    s = assembly.settings
+    s = plan.settings
     if s.clip_unit_norm is not None:
-        _clip_units(assembly, s.clip_unit_norm, scale)
+        _clip_units(plan, s.clip_unit_norm, scale)
     if not s.needs_sums:
         return Outcome()
-    assembly.engine.gradient_sums()
-    assembly.engine.fold(assembly.totals)
-    tensors, totals = assembly.tensors, assembly.totals
-    squares, nonfinite = assembly.engine.overall(totals)
+    plan.engine.gradient_sums()
+    plan.engine.fold(plan.totals)
+    tensors, totals = plan.tensors, plan.totals
+    squares, nonfinite = plan.engine.overall(totals)
     norm = scale * math.sqrt(squares)
     if s.nonfinite == "raise":
-        raise_nonfinite(assembly)
+        raise_nonfinite(plan)
     if nonfinite and s.nonfinite == "skip":
         return Outcome(1.0, norm, nonfinite, skip=True)
     if s.clip_tensor_norm is not None:
@@ -54,21 +54,21 @@ def condition(assembly: Assembly, scale: float) -> Outcome:
     return Outcome(1.0 if s.clip_norm is None else clip_factor(s.clip_norm, norm), norm, nonfinite)
 
 
-def raise_nonfinite(assembly: Assembly) -> None:
+def raise_nonfinite(plan: Plan) -> None:
     """FloatingPointError for the first tensor whose gradient is not finite, by the totals."""
-    counts = assembly.totals["nonfinite"]
+    counts = plan.totals["nonfinite"]
     if counts.any():
         k = int(np.flatnonzero(counts)[0])
-        name = assembly.items[k].place.argument.replace("params", "grads", 1)
-        rule = assembly.settings.rule
+        name = plan.items[k].place.argument.replace("params", "grads", 1)
+        rule = plan.settings.rule
         raise FloatingPointError(f"[{rule}] {name}: expected finite values, received {counts[k]} that are not")
 
 
-def _clip_units(assembly: Assembly, ratio: float, scale: float) -> None:
+def _clip_units(plan: Plan, ratio: float, scale: float) -> None:
     """Adaptive gradient clipping: ‖g‖ ≤ ratio · max(‖w‖, 1e-3), unit by unit (Brock et al. 2021, equation 3)."""
-    assembly.engine.unit_norms()
-    grad = assembly.unit_norms[:, 0] * (scale * assembly.tensors["scale"][assembly.unit_tensor])
-    limit = ratio * np.maximum(assembly.unit_norms[:, 1], UNIT_FLOOR)
+    plan.engine.unit_norms()
+    grad = plan.unit_norms[:, 0] * (scale * plan.tensors["scale"][plan.unit_tensor])
+    limit = ratio * np.maximum(plan.unit_norms[:, 1], UNIT_FLOOR)
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = limit / grad
-    assembly.unit_scale[:] = np.where(factors > 1.0, 1.0, factors)
+    plan.unit_scale[:] = np.where(factors > 1.0, 1.0, factors)

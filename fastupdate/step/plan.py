@@ -1,7 +1,8 @@
-"""Assembles the plan: the records of all tensors that move, and the engine that reads them."""
+"""The plan: the records of all tensors that move, and the engine that reads them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -19,10 +20,10 @@ from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
 from fastupdate.step.tensors import Item
 
-Values = Mapping[str, float]
+NEVER = 2**62  # more steps than there will be
 
 
-class Assembly:
+class Plan:
     """The records of the items that are not frozen. Tensors of one group and step count share a group record."""
 
     def __init__(
@@ -34,14 +35,14 @@ class Assembly:
         clock: Array,
         backend: Backend,
     ) -> None:
-        self.rule, self.settings = rule, settings
+        self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
         self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
         self.arrays = [item.array for item in self.items]
-        keys = [(id(item.group), item.t) for item in self.items]
+        keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-        self._group_of_row = {rows[key]: item.group for key, item in zip(keys, self.items, strict=True)}
         self.groups = np.zeros(len(rows), records.GROUP)
+        self.groups["given"] = [row for row, _ in rows]
         self.groups["t"] = [t for _, t in rows]
         self.tensors = np.zeros(len(self.items), records.TENSOR)
         self._moves = 0  # of gradients, beside those of the engine
@@ -52,7 +53,23 @@ class Assembly:
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
-        self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, clock, sums)
+        self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
+
+    def _recipe(self, items: list[Item]) -> Records:
+        """How what the user set becomes groups and stages; the same in every step of this plan."""
+        rule, s = self.rule, self.settings
+        names = list(rule.hypers)
+        recipe = np.zeros(1, records.RECIPE)
+        recipe["next_thaw"] = min((math.ceil(min(i.frozen_until, NEVER)) for i in items if i.frozen), default=NEVER)
+        recipe["lookahead_every"], recipe["lookahead_weight"] = s.lookahead or (0, 0.0)
+        recipe["hypers"], recipe["lr"] = len(names), names.index("lr")
+        recipe["weight_decay"] = names.index("weight_decay") if "weight_decay" in names else -1
+        always = {records.EMA: s.ema_decay is not None, records.ZERO_GRADS: s.zero_grads, records.MONITOR: s.monitor}
+        recipe["always"] = sum(stage for stage, on in always.items() if on)
+        recipe["unset"] = sum(1 << names.index(h) for flag, h in rule.flag_hypers.items() if not self.flags[flag])
+        recipe["decay_mode"] = records.DECAY_MODES[s.decay_mode(rule) if s.has_extra_decay(rule) else "own"]
+        recipe["proximal"] = s.l1_mode == "proximal"
+        return recipe
 
     def _describe(self, rows: list[int]) -> None:
         columns: dict[str, Any] = {
@@ -163,43 +180,6 @@ class Assembly:
         """Writes the step counts back to the items, for the next assembly."""
         for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
             item.t = int(t)
-
-    def fill_groups(self, values: Mapping[int, Values], groups: Records | None = None) -> None:
-        """Writes hyperparameters (by id of the group) into the group records, or into a copy of them."""
-        s, rule = self.settings, self.rule
-        for k, group in self._group_of_row.items():
-            v = dict(values[id(group)])
-            record = (self.groups if groups is None else groups)[k]
-            lr = v["lr"] = v["lr"] * v["lr_scale"]
-            if s.has_extra_decay(rule):
-                decay, v["weight_decay"] = v["weight_decay"], 0.0
-                mode = s.decay_mode(rule)
-                record["l2"] = decay if mode == "coupled" else 0.0
-                record["decay"] = 1.0 - (lr * decay if mode == "decoupled" else decay)
-            record["hyper"][: len(rule.hypers)] = [v[name] for name in rule.hypers]
-            record["clip_value"] = v["clip_value"]
-            record["l1"] = v["l1"] if s.l1_mode == "subgradient" else 0.0
-            record["shrink"] = lr * v["l1"]
-            record["ema"] = 1.0 - v["ema_decay"]
-            record["lookahead"] = s.lookahead[1] if s.lookahead else 0.0
-
-    def stages(self, values: Mapping[int, Values], step: int) -> int:
-        """The stages that the next step needs, `step` steps having been taken."""
-        s, every = self.settings, values.values()
-        coupled = s.decay_mode(self.rule) == "coupled"
-        decays = s.has_extra_decay(self.rule) and any(v["weight_decay"] for v in every)
-        lasso = any(v["l1"] for v in every)
-        wanted = {
-            records.CLIP_VALUE: any(v["clip_value"] < np.inf for v in every),
-            records.PENALTY: (decays and coupled) or (lasso and s.l1_mode == "subgradient"),
-            records.DECAY: decays and not coupled,
-            records.SHRINK: lasso and s.l1_mode == "proximal",
-            records.LOOKAHEAD: s.lookahead is not None and (step + 1) % s.lookahead[0] == 0,
-            records.EMA: s.ema_decay is not None,
-            records.ZERO_GRADS: s.zero_grads,
-            records.MONITOR: s.monitor,
-        }
-        return sum(stage for stage, on in wanted.items() if on)
 
 
 def _address(array: Array | None) -> int:

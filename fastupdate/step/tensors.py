@@ -12,7 +12,6 @@ from fastupdate.arrays import accept, device, memory, overlap, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
-from fastupdate.groups import Group
 from fastupdate.step.options import Settings, Shadow
 
 
@@ -24,7 +23,7 @@ class Item:
     source: Any  # what the user handed in
     array: Array  # the same memory as a NumPy array
     place: Place  # names it in messages
-    group: Group | None = None
+    row: int = 0  # of its group, in what the user set
     states: dict[str, Array] = field(default_factory=dict)
     acc: Array | None = None  # accumulated micro-batches
     slow: Array | None = None  # lookahead's slow weights

@@ -23,7 +23,7 @@ MANY = 2**32 + 1030  # elements: past 32-bit indices, ending within a block
 
 
 def assert_alike(there: Any, host: Any) -> None:
-    for a, b in zip(there._items, host._items, strict=True):
+    for a, b in zip(there.stepper.items, host.stepper.items, strict=True):
         for (x, name), (y, _) in zip(a.arrays(), b.arrays(), strict=True):
             assert_same_bits(device.on_host(x), y, name)
 

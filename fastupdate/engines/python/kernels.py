@@ -470,6 +470,17 @@ def accumulate(tensors, overwrite, clear, like, first, last):
 
 
 @compiled
+def clear_gradients(tensors, like, first, last):
+    i = first_tensor(tensors, first)
+    while i < len(tensors) and tensors[i].first_block < last:
+        t = tensors[i]
+        if of_type(t, like):
+            begin, end = span(t, first, last)
+            clear_gradient(t, begin, end - begin, like)
+        i += 1
+
+
+@compiled
 def unit_norms(tensors, like, first, last):
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:

@@ -18,14 +18,13 @@ from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Array
-from fastupdate.engines import records, threads
-from fastupdate.engines.numba import kernels as kernels
+from fastupdate.engines import derive, records, threads
 from fastupdate.engines.protocol import Engine
-from fastupdate.engines.records import Records
+from fastupdate.engines.python import kernels as kernels
+from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
 
 NAME = "numba"
-STEPS, MICRO_BATCHES = 0, 1  # the entries of the clock
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
@@ -73,15 +72,34 @@ def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
 class RecordPlan:
     """What plans over records have in common that no compiled module runs."""
 
-    _rule: Rule
-    _tensors: Records
-    _groups: Records
-    _clock: Array
-    _sums: Records
     moves = 0  # whatever has moved is looked at closely
+    keeps_gil = False
+    stages = 0  # of the step that was derived last
+    lr = 0.0
 
-    def update(self, scale: float, stages: int) -> None:
+    def __init__(
+        self, rule: Rule, tensors: Records, groups: Records, recipe: Records, clock: Array, sums: Records
+    ) -> None:
+        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
+        self._recipe = recipe[0]
+        self._given: Given | None = None
+
+    def update(self, scale: float, off: int) -> None:
         raise NotImplementedError
+
+    def take(self, given: Given) -> None:
+        self._given = given
+
+    def derive(self) -> bool:
+        given, taken = self._given, int(self._clock[STEPS])
+        if given is None or given.revision != self._clock[REVISION] or taken >= self._recipe["next_thaw"]:
+            return False
+        if not (derive.look_up(given, taken) and derive.has_states_for(self._recipe, given)):
+            return False
+        self.stages = derive.stages(self._recipe, given, taken)
+        derive.fill(self._recipe, given, self._groups)
+        self.lr = float(derive.scaled_lr(self._recipe, given.values[:1])[0])
+        return True
 
     def _prepared(self) -> Array:
         """The rule's scalars of the coming step, a row for each group."""
@@ -113,11 +131,13 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
-    def step(self, params: list[Array], grads: list[Any], scale: float, stages: int) -> int:
-        if self.adopt(params, grads, 0, bool(stages & records.ZERO_GRADS)) >= 0:
-            return 0
-        self.update(scale, stages)
-        return int(self._clock[STEPS])
+    def step(self, params: list[Array], grads: list[Any], scale: float) -> tuple[int, float] | None:
+        if self._clock[MICRO_BATCHES] or not self.derive():
+            return None
+        if self.adopt(params, grads, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:
+            return None
+        self.update(scale, 0)
+        return int(self._clock[STEPS]), self.lr
 
     def fold(self, totals: Records) -> None:
         kernels.fold(self._tensors, self._sums, totals)
@@ -132,9 +152,16 @@ class NumbaPlan(RecordPlan):
     """The records of a plan, run range by range on a pool of threads that need no GIL."""
 
     def __init__(
-        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        tensors: Records,
+        groups: Records,
+        recipe: Records,
+        clock: Array,
+        sums: Records,
     ) -> None:
-        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
+        super().__init__(rule, tensors, groups, recipe, clock, sums)
         dtypes = [dtype for dtype, code in memory.DTYPES.items() if (tensors["dtype"] == code).any()]
         self._likes = [np.empty(0, dtype) for dtype in dtypes]
         stores = ("p[i] = p[i] + delta", "out[i] = delta")
@@ -142,8 +169,8 @@ class NumbaPlan(RecordPlan):
         self._blocks = int((-(-tensors["n"] // records.BLOCK)).sum())
         self._cost = int(tensors["n"].sum()) + TENSOR_COST * len(tensors)
 
-    def update(self, scale: float, stages: int) -> None:
-        prepared = self._prepared()
+    def update(self, scale: float, off: int) -> None:
+        prepared, stages = self._prepared(), self.stages & ~off
         with interrupts_deferred():
             for like, loops in zip(self._likes, self._loops, strict=True):
                 scalars = prepared.astype(like.dtype)
@@ -158,12 +185,17 @@ class NumbaPlan(RecordPlan):
         for like in self._likes:
             self._run(kernels.unit_norms, like)
 
-    def accumulate(self, stages: int) -> None:
+    def accumulate(self) -> None:
         with interrupts_deferred():
             first = bool(self._clock[MICRO_BATCHES] == 0)
             for like in self._likes:
-                self._run(kernels.accumulate, first, bool(stages & records.ZERO_GRADS), like)
+                self._run(kernels.accumulate, first, bool(self.stages & records.ZERO_GRADS), like)
             self._clock[MICRO_BATCHES] += 1
+
+    def clear_gradients(self) -> None:
+        with interrupts_deferred():
+            for like in self._likes:
+                self._run(kernels.clear_gradients, like)
 
     def _run(self, entry: Any, *arguments: Any) -> None:
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
@@ -207,7 +239,13 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def make_plan(
-    rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+    rule: Rule,
+    flags: Mapping[str, bool],
+    tensors: Records,
+    groups: Records,
+    recipe: Records,
+    clock: Array,
+    sums: Records,
 ) -> Engine:
     """A plan that Numba runs."""
-    return NumbaPlan(rule, flags, tensors, groups, clock, sums)
+    return NumbaPlan(rule, flags, tensors, groups, recipe, clock, sums)

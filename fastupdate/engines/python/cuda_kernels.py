@@ -15,8 +15,8 @@ from numba.cuda.np.numpy_support import from_dtype
 
 from fastupdate.arrays import memory
 from fastupdate.engines import records
-from fastupdate.engines.numba import cuda_driver, kernels
-from fastupdate.engines.numba.cuda_driver import float_bits, load, store
+from fastupdate.engines.python import cuda_driver, kernels
+from fastupdate.engines.python.cuda_driver import float_bits, load, store
 
 BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
@@ -256,6 +256,16 @@ def accumulate(tensors, layouts, overwrite, clear, kind, zero):
             clear_gradient(t, layouts, i, zero)
 
 
+def clear_gradients(tensors, layouts, kind, zero):
+    """Zeroes the gradients of one block for each CUDA block."""
+    block, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    t = tensors[first_tensor(tensors, block)]
+    if t.kind != kind:
+        return
+    for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
+        clear_gradient(t, layouts, i, zero)
+
+
 @device
 def tensor_of_unit(tensors, unit):
     """The last tensor whose units start at or before this one; `unit_norms` is 1 + the number of its first unit."""
@@ -346,6 +356,7 @@ def signature(name: str, dtype: Any) -> Any:
     between = {
         "gradient_sums": (_TABLE,),
         "accumulate": (types.boolean, types.boolean),
+        "clear_gradients": (),
         "unit_norms": (_TABLE,),
         "update": (_GROUPS, x[:, ::1], _DOUBLES, types.float64, types.int64, _TABLE),
     }

@@ -18,11 +18,11 @@ from fastupdate.arrays import memory
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
-from fastupdate.engines.numba import cuda_driver as driver
-from fastupdate.engines.numba import cuda_kernels as kernels
-from fastupdate.engines.numba.engine import MICRO_BATCHES, RecordPlan, interrupts_deferred
 from fastupdate.engines.protocol import Engine
-from fastupdate.engines.records import Records
+from fastupdate.engines.python import cuda_driver as driver
+from fastupdate.engines.python import cuda_kernels as kernels
+from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
+from fastupdate.engines.records import MICRO_BATCHES, Records
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
 
@@ -96,12 +96,13 @@ class NumbaCudaPlan(RecordPlan):
         flags: Mapping[str, bool],
         tensors: Records,
         groups: Records,
+        recipe: Records,
         clock: Array,
         sums: Records,
         framework: Framework,
         number: int,
     ) -> None:
-        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
+        super().__init__(rule, tensors, groups, recipe, clock, sums)
         self._mask, self._framework, self._number = rule.mask(flags), framework, number
         self._dtypes = [dtype for dtype, code in memory.DTYPES.items() if (tensors["dtype"] == code).any()]
         self._blocks = int((-(-tensors["n"] // records.BLOCK)).sum())
@@ -113,8 +114,8 @@ class NumbaCudaPlan(RecordPlan):
             self._foreign = {g.framework for g in grads if isinstance(g, DeviceArray)} - {self._framework}
         return super().adopt(params, grads, start, writable)
 
-    def update(self, scale: float, stages: int) -> None:
-        prepared, factors = self._prepared(), self._unit_factors()
+    def update(self, scale: float, off: int) -> None:
+        prepared, factors, stages = self._prepared(), self._unit_factors(), self.stages & ~off
         watched = bool(stages & records.MONITOR)
         sums = np.zeros((self._blocks if watched else 1, kernels.COLUMNS))
         with interrupts_deferred():
@@ -136,12 +137,17 @@ class NumbaCudaPlan(RecordPlan):
         for dtype, kernel in self._compiled("unit_norms"):
             self._launch(kernel, dtype, len(norms), norms, out=norms)
 
-    def accumulate(self, stages: int) -> None:
-        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(stages & records.ZERO_GRADS)
+    def accumulate(self) -> None:
+        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
         with interrupts_deferred():
             for dtype, kernel in self._compiled("accumulate"):
                 self._launch(kernel, dtype, self._blocks, first, clear)
             self._clock[MICRO_BATCHES] += 1
+
+    def clear_gradients(self) -> None:
+        with interrupts_deferred():
+            for dtype, kernel in self._compiled("clear_gradients"):
+                self._launch(kernel, dtype, self._blocks)
 
     def _compiled(self, name: str) -> list[tuple[Any, Any]]:
         return [(dtype, compiled(name, self._rule, self._mask, dtype, self._number)) for dtype in self._dtypes]
@@ -193,7 +199,14 @@ class Backend(Placed):
     NAME = NAME
 
     def make_plan(
-        self, rule: Rule, flags: Mapping[str, bool], tensors: Records, groups: Records, clock: Array, sums: Records
+        self,
+        rule: Rule,
+        flags: Mapping[str, bool],
+        tensors: Records,
+        groups: Records,
+        recipe: Records,
+        clock: Array,
+        sums: Records,
     ) -> Engine:
         """A plan that numba-cuda runs."""
-        return NumbaCudaPlan(rule, flags, tensors, groups, clock, sums, self.framework, self.device)
+        return NumbaCudaPlan(rule, flags, tensors, groups, recipe, clock, sums, self.framework, self.device)

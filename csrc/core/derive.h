@@ -1,0 +1,114 @@
+// From what the user set to what a step needs: once per group and step, on the host, in float64.
+#pragma once
+
+#include "core/plan.h"
+
+namespace fastupdate {
+
+// The entries of the clock: steps taken, micro-batches since, and which version of what the user set is in force.
+enum ClockEntry : int { kSteps, kMicroBatches, kRevision, kClockEntries };
+
+// What a group is given beside the rule's hyperparameters; its row holds these after them.
+struct Shared {
+  double lr_scale, l1, clip_value, ema_decay;
+};
+
+// Weight decay: as the rule defines it, or by a stage around the rule.
+enum DecayMode : uint8_t { kOwnDecay, kCoupled, kDecoupled, kIndependent };
+
+// How the rows of a plan become groups; the same in every step.
+struct Recipe {
+  int64_t next_thaw;        // the step count from which other tensors move than now
+  int64_t lookahead_every;  // 0: no lookahead
+  double lookahead_weight;
+  int32_t hypers, lr, weight_decay;  // how many the rule has, and which two of them these are; −1: none
+  uint32_t always;                   // stages of every step
+  uint32_t unset;                    // bit k: the plan has no state for a hyperparameter k other than 0
+  uint8_t decay_mode, proximal, pad[2];
+};
+
+// A schedule's values, from some step on; `count` of them are there.
+struct Schedule {
+  int64_t first, count;
+  uint64_t values;  // double*
+};
+
+// The place of a scheduled value: row and column of what is given.
+struct Link {
+  int64_t row, column, schedule;
+};
+
+// What the user set: a row for each group of his, of the rule's hyperparameters and then Shared.
+struct Given {
+  double* values;
+  int64_t rows, columns;
+  const Schedule* schedules;
+  const Link* links;
+  int64_t link_count;
+
+  const double* row(int64_t k) const { return values + k * columns; }
+};
+
+// Writes scheduled values of a step, `taken` steps having been taken, into the rows; false if a schedule has none yet.
+inline bool look_up(const Given& given, int64_t taken) {
+  for (int64_t k = 0; k < given.link_count; ++k) {
+    const Link& link = given.links[k];
+    const Schedule& schedule = given.schedules[link.schedule];
+    const int64_t at = taken - schedule.first;
+    if (at < 0 || at >= schedule.count) return false;
+    given.values[link.row * given.columns + link.column] = reinterpret_cast<const double*>(schedule.values)[at];
+  }
+  return true;
+}
+
+inline const Shared& shared(const Recipe& recipe, const double* row) {
+  return *reinterpret_cast<const Shared*>(row + recipe.hypers);
+}
+
+inline double scaled_lr(const Recipe& recipe, const double* row) {
+  return row[recipe.lr] * shared(recipe, row).lr_scale;
+}
+
+// Whether the plan can take a step with these values: it has no states for a hyperparameter that was 0 when it was
+// made.
+inline bool has_states_for(const Recipe& recipe, const Given& given) {
+  if (!recipe.unset) return true;
+  for (int64_t k = 0; k < given.rows; ++k)
+    for (int c = 0; c < recipe.hypers; ++c)
+      if ((recipe.unset >> c & 1) && given.row(k)[c] != 0) return false;
+  return true;
+}
+
+// The stages that a step needs: those that any row asks for.
+inline uint32_t derive_stages(const Recipe& recipe, const Given& given, int64_t taken) {
+  uint32_t stages = recipe.always;
+  if (recipe.lookahead_every && (taken + 1) % recipe.lookahead_every == 0) stages |= kLookahead;
+  for (int64_t k = 0; k < given.rows; ++k) {
+    const double* row = given.row(k);
+    if (shared(recipe, row).clip_value < __builtin_inf()) stages |= kClipValue;
+    if (shared(recipe, row).l1 != 0) stages |= recipe.proximal ? kShrink : kPenalty;
+    if (recipe.decay_mode != kOwnDecay && row[recipe.weight_decay] != 0)
+      stages |= recipe.decay_mode == kCoupled ? kPenalty : kDecay;
+  }
+  return stages;
+}
+
+// What the tensors of a group share in a step.
+inline void derive(const Recipe& recipe, const double* row, Group& group) {
+  const double lr = scaled_lr(recipe, row), l1 = shared(recipe, row).l1;
+  for (int k = 0; k < recipe.hypers; ++k) group.hyper[k] = row[k];
+  group.hyper[recipe.lr] = lr;
+  if (recipe.decay_mode != kOwnDecay) {
+    const double decay = row[recipe.weight_decay];
+    group.hyper[recipe.weight_decay] = 0;
+    group.l2 = recipe.decay_mode == kCoupled ? decay : 0;
+    group.decay = 1 - (recipe.decay_mode == kDecoupled ? lr * decay : decay);
+  }
+  group.clip_value = shared(recipe, row).clip_value;
+  group.l1 = recipe.proximal ? 0 : l1;
+  group.shrink = lr * l1;
+  group.ema = 1 - shared(recipe, row).ema_decay;
+  group.lookahead = recipe.lookahead_weight;
+}
+
+}  // namespace fastupdate

@@ -1,0 +1,124 @@
+// A list of tensors, planned once, and what every step does with it. Knows no Python: the memory is the caller's.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "core/derive.h"
+#include "cpu/registry.h"
+#include "cpu/team.h"
+
+namespace fastupdate {
+
+constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this many elements
+constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
+
+class Plan {
+ public:
+  Plan(const Target& target, const RuleCode (&code)[2], Tensor* tensors, int64_t count, Group* groups,
+       int64_t group_count, const Recipe& recipe, int64_t* clock, Sums* sums)
+      : target_(target),
+        tensors_(tensors),
+        groups_(groups),
+        count_(count),
+        group_count_(group_count),
+        clock_(clock),
+        recipe_(recipe),
+        scalars_(size_t(group_count) * 2 * kScalarBytes) {
+    sweep_ = {tensors, count, groups, {&code[0], &code[1]}, scalars_.data(), 1.0, 0, false, sums};
+    bool occurs[2] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      cost_ += tensors[i].n + kTensorCost;
+      blocks_ += block_count(tensors[i]);
+      occurs[tensors[i].dtype] = true;
+    }
+    for (int dtype : {kFloat32, kFloat64})
+      if (occurs[dtype]) dtypes_.push_back(dtype);
+  }
+
+  int64_t count() const { return count_; }
+  int64_t cost() const { return cost_; }
+  int64_t steps() const { return clock_[kSteps]; }
+  Tensor& row(int64_t i) { return tensors_[i]; }
+
+  // Works out the groups and the stages of the next step; false if Python has to look first.
+  bool derive(const Given& given) {
+    const int64_t taken = clock_[kSteps];
+    if (taken >= recipe_.next_thaw || !look_up(given, taken) || !has_states_for(recipe_, given)) return false;
+    stages_ = derive_stages(recipe_, given, taken);
+    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, given.row(groups_[k].given), groups_[k]);
+    lr_ = scaled_lr(recipe_, given.row(0));
+    return true;
+  }
+
+  // As of the last `derive`: the stages of the step, and the learning rate of the first group.
+  uint32_t stages() const { return stages_; }
+  double lr() const { return lr_; }
+
+  // One step over all tensors, without the stages in `off`. The clocks advance in the same call, so that no interrupt
+  // can come between.
+  void update(double scale, uint32_t off) {
+    for (int64_t k = 0; k < group_count_; ++k)
+      for (int dtype : dtypes_)
+        sweep_.code[dtype]->scalars(groups_[k].hyper, groups_[k].t + 1,
+                                    &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
+    sweep_.scale = scale;
+    sweep_.stages = stages_ & ~off;
+    run(target_.engine.update);
+    for (int64_t k = 0; k < group_count_; ++k) ++groups_[k].t;
+    ++clock_[kSteps];
+    clock_[kMicroBatches] = 0;
+  }
+
+  void gradient_sums() { run(target_.engine.gradient_sums); }
+  void clear_gradients() { run(target_.engine.clear_gradients); }
+  void unit_norms() { run(target_.engine.unit_norms); }
+
+  // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
+  void accumulate() {
+    sweep_.first = clock_[kMicroBatches] == 0;
+    sweep_.stages = stages_ & kZeroGrads;
+    run(target_.engine.accumulate);
+    ++clock_[kMicroBatches];
+  }
+
+  // Folds the sums of blocks into those of tensors.
+  void fold(Sums* total) const {
+    share(team(cost_, count_), count_, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        total[i] = host::fold_blocks(sweep_.sums + tensors_[i].first_block, block_count(tensors_[i]));
+    });
+  }
+
+  // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
+  std::pair<double, int64_t> overall(const Sums* total) const {
+    host::Pairwise<double> squares;
+    int64_t nonfinite = 0;
+    for (int64_t i = 0; i < count_; ++i) {
+      const double scale = tensors_[i].scale;
+      squares.add(total[i].gg * (scale * scale));
+      nonfinite += total[i].nonfinite;
+    }
+    return {squares.total(), nonfinite};
+  }
+
+ private:
+  void run(Engine::Entry entry) {
+    share(team(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+  }
+
+  const Target& target_;
+  Tensor* tensors_;
+  Group* groups_;
+  int64_t count_, group_count_, cost_ = 0, blocks_ = 0;
+  int64_t* clock_;
+  Recipe recipe_;
+  std::vector<int> dtypes_;  // that occur
+  std::vector<unsigned char> scalars_;
+  Sweep sweep_;
+  uint32_t stages_ = 0;
+  double lr_ = 0;
+};
+
+}  // namespace fastupdate

@@ -1,0 +1,99 @@
+"""Gradients: from what the user hands to a step to the records that point at them, after every check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastupdate.arrays import accept, memory, overlap, tree
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.step.plan import Plan
+from fastupdate.step.tensors import Item
+
+Reduce = Literal["mean", "sum"]
+
+
+def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
+    """The gradients of the tensors that move, in their order, from a structure like that of the parameters."""
+    if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
+        if isinstance(params, list) and len(grads) == len(items):
+            return list(grads)
+        if isinstance(params, dict) and all(len(item.path) == 1 for item in items) and grads.keys() == params.keys():
+            return [grads[item.path[0]] for item in items]
+    found = dict(tree.leaves(grads))
+    known = {item.path for item in items}
+    missing = next((item.path for item in moving if item.path not in found), None)
+    extra = next((path for path in found if path not in known), None)
+    if missing is not None:
+        Place(rule, tree.shown("grads", missing)).fail(ValueError, "an array", "none")
+    if extra is not None:
+        Place(rule, tree.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
+    return [found[item.path] for item in moving]
+
+
+def adopt(plan: Plan, grads: list[Any], reduce: Reduce | None) -> list[Array]:
+    """Points the plan at these gradients after every check; raises for the first one that is wrong.
+
+    The arrays returned are to be held until the engine has read them.
+    """
+    rule, engine, zeroed = plan.settings.rule, plan.engine, plan.settings.zero_grads
+    if reduce not in (None, "mean", "sum"):
+        Place(rule, "reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
+    arrays = grads
+    k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
+    if k >= 0:
+        arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
+        k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
+    while 0 <= k < len(arrays):
+        _adopt_closely(plan, k, arrays[k], reduce)
+        k = k + 1 if reduce else engine.adopt(plan.arrays, arrays, k + 1, zeroed)
+    if zeroed and plan.zeroing_may_harm():
+        places = [place_of(plan, k) for k in range(len(arrays))] + [Place(rule, name) for _, name in plan.held]
+        overlap.check_overlaps([*arrays, *(array for array, _ in plan.held)], places)
+    return arrays
+
+
+def place_of(plan: Plan, k: int) -> Place:
+    """Names gradient k in messages."""
+    return Place(plan.settings.rule, tree.shown("grads", plan.items[k].path))
+
+
+def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None) -> None:
+    item, row, place = plan.items[k], plan.tensors[k], place_of(plan, k)
+    if item.array.size != row["n"] or memory.address(item.array) != row["p"]:
+        item.place.fail(ValueError, "the array that the optimizer was made for", "a resized one")
+    if not item.array.flags.writeable:
+        item.place.fail(ValueError, "a writable array", "a read-only one")
+    accept.like(array, item.array, place, samples=reduce is not None)
+    if plan.settings.zero_grads and not array.flags.writeable:
+        place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
+    _check_apart(plan, array, place)
+    plan.point_to_gradient(k, array, samples=reduce is not None)
+    row["scale"] = 1.0 / len(array) if reduce == "mean" else 1.0
+
+
+def _check_apart(plan: Plan, grad: Array, place: Place) -> None:
+    if grad.size:
+        for array, argument in plan.neighbours(*overlap.bounds(grad)):
+            overlap.check_separate(grad, array, place, Place(place.rule, argument))
+
+
+class Bound:
+    """Gradient buffers that stay where they are, as `bind` named them."""
+
+    def __init__(self) -> None:
+        self.tree: Any = None  # what the user bound
+        self.flat: list[Any] | None = None  # of the tensors that move; None: to be looked through again
+
+    def take(self, tree: Any, collected: list[Any], plan: Plan) -> None:
+        """Binds a structure of gradients, after every check."""
+        arrays = adopt(plan, collected, None)
+        shared_memory = all(accept.framework_of(g) != "torch" for g in collected)
+        self.tree, self.flat = tree, arrays if shared_memory else collected
+
+    def current(self, collect_again: Callable[[Any], list[Any]], plan: Plan) -> list[Any] | None:
+        """The bound gradients; None if there are none."""
+        if self.flat is None and self.tree is not None:
+            self.take(self.tree, collect_again(self.tree), plan)
+        return self.flat

@@ -1,0 +1,238 @@
+"""Hyperparameters by group: what the user set or scheduled, as rows of numbers that engines read.
+
+Setting a number stores one float64 in a row, which the next step reads, whoever set it and when. A schedule is a link
+from a place in the rows to a table of values, worked out for many steps at once if it is a pure function of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.arrays import memory
+from fastupdate.engines import records
+from fastupdate.engines.records import REVISION, Given
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
+from fastupdate.schedules import Schedule
+
+# What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
+SHARED: dict[str, tuple[float, Interval]] = {
+    "lr_scale": (1.0, NON_NEGATIVE),
+    "l1": (0.0, NON_NEGATIVE),
+    "clip_value": (np.inf, NON_NEGATIVE),
+    "ema_decay": (0.0, BELOW_ONE),
+}
+FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
+ALIASES = {"betas": ("beta1", "beta2")}
+AHEAD = 1024  # steps of a schedule that are worked out at once
+
+_revisions = count(1)
+
+
+class Group(MutableMapping[str, Any]):
+    """The hyperparameters of some tensors, by name: numbers, or schedules (step → number).
+
+    `group["params"]` lists the tensors' names. Setting a value checks it at once; a schedule's values are checked in
+    the step that uses them.
+    """
+
+    def __init__(self, rule: Rule, params: list[str], values: Mapping[str, Any], row: Any, clock: Any) -> None:
+        self._rule = rule
+        self._intervals = {**rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
+        self._columns = {name: k for k, name in enumerate(self._intervals)}
+        self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
+        self._row: NDArray[np.float64] = row
+        self._clock: NDArray[np.int64] = clock
+        self._fixed: dict[str, Any] = {"params": params}
+        self._schedules: dict[str, Any] = {}
+        for key, value in values.items():
+            self[key] = value
+        self._fixed.setdefault(FROZEN_UNTIL, 0.0)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ALIASES and key not in self._columns:
+            return tuple(self[name] for name in ALIASES[key])
+        if key in self._fixed:
+            return self._fixed[key]
+        if key in self._schedules:
+            return self._schedules[key]
+        return float(self._row[self._columns[key]])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in ALIASES:
+            names = ALIASES[key]
+            if not isinstance(value, Sequence) or len(value) != len(names):
+                raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
+            for name, part in zip(names, value, strict=True):
+                self[name] = part
+            return
+        if key == "params" or key not in self.intervals():
+            known = ", ".join(self.intervals())
+            raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
+        if key == FROZEN_UNTIL:
+            self._freeze_until(value)
+        elif callable(value):
+            self._schedules[key] = value
+            self._revise()
+        else:
+            self._store(key, self.check(key, value))
+
+    def _freeze_until(self, value: Any) -> None:
+        if callable(value) or FROZEN_UNTIL in self._fixed:
+            expected = "a number, set when the optimizer is made (later, see freeze and unfreeze)"
+            raise TypeError(f"[{self._rule.name}] {FROZEN_UNTIL}: expected {expected}, received {value!r}")
+        self._fixed[FROZEN_UNTIL] = self.check(FROZEN_UNTIL, value)
+
+    def _store(self, key: str, number: float) -> None:
+        if self._schedules.pop(key, None) is not None:
+            self._revise()
+        self._row[self._columns[key]] = number
+
+    def _revise(self) -> None:
+        """Tells the engine, by a number never used before, that there are other schedules now."""
+        self._clock[REVISION] = next(_revisions)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"[{self._rule.name}] {key}: hyperparameters can be set, not deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self._intervals
+
+    def __len__(self) -> int:
+        return 1 + len(self._intervals)
+
+    def __repr__(self) -> str:
+        return f"Group({dict(self)!r})"
+
+    def intervals(self) -> Mapping[str, Interval]:
+        """The names that may be set, and the values they may take."""
+        return self._intervals
+
+    def check(self, key: str, value: Any) -> float:
+        """`value` as a float within the range of `key`."""
+        interval = self.intervals()[key]
+        if not is_number(value):
+            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
+        number = float(value)
+        if number not in interval and not (key == "clip_value" and number == np.inf):
+            raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
+        return number
+
+    def restore(self, values: Mapping[str, float]) -> None:
+        """Takes over checked numbers, a schedule staying the object that it is."""
+        for key, number in values.items():
+            if key == FROZEN_UNTIL:
+                self._fixed[key] = number
+            else:
+                self._store(key, number)
+
+    def at(self, step: int) -> dict[str, float]:
+        """All numbers after `step` steps, those that are fixed included."""
+        return {
+            key: self.check(key, value(step)) if callable(value) else value
+            for key, value in self.items()
+            if key != "params"
+        }
+
+    @property
+    def schedules(self) -> Mapping[str, Any]:
+        """The values that are schedules."""
+        return self._schedules
+
+
+class Scheduled(NamedTuple):
+    """Where a schedule's value goes."""
+
+    group: Group
+    row: int
+    key: str
+
+
+class Hypers:
+    """The groups of an optimizer and the tables of their schedules."""
+
+    def __init__(self, rule: Rule, specs: Iterable[tuple[list[str], Mapping[str, Any]]], clock: Any) -> None:
+        self.rule = rule
+        specs = list(specs)
+        self._clock = clock
+        self._values = np.zeros((len(specs), len(rule.hypers) + len(SHARED)))
+        self.groups = [
+            Group(rule, names, values, row, clock) for (names, values), row in zip(specs, self._values, strict=True)
+        ]
+        self._places: dict[int, list[Scheduled]] = {}  # by id of the schedule
+        self._schedules: list[Any] = []
+        self.given = self._collect()
+
+    def used(self, hyper: str) -> bool:
+        """Whether a hyperparameter is other than 0 in some group, or scheduled."""
+        return any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
+
+    def prepare(self, step: int, back: int = 0) -> Given:
+        """What an engine reads in the step after `step` steps, and in the `back` steps before.
+
+        Scheduled numbers are checked: one out of range is a ValueError that names it, and nothing has changed.
+        """
+        if self.given.revision != self._clock[REVISION]:
+            self.given = self._collect()
+        for k, schedule in enumerate(self._schedules):
+            record = self.given.schedules[k]
+            if not record["first"] <= step - back <= step < record["first"] + record["count"]:
+                self._look_ahead(k, schedule, max(step - back, 0), step)
+        return self.given
+
+    def _collect(self) -> Given:
+        revision = int(self._clock[REVISION])  # first, so that what changes from here on is seen
+        self._places, self._schedules = {}, []
+        for row, group in enumerate(self.groups):
+            for key, schedule in list(group.schedules.items()):
+                if id(schedule) not in self._places:
+                    self._schedules.append(schedule)
+                self._places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
+        tables = np.zeros((len(self._schedules), AHEAD))
+        schedules = np.zeros(len(tables), records.SCHEDULE)
+        schedules["values"] = memory.address(tables) + tables.strides[0] * np.arange(len(tables))
+        links = [
+            (place.row, list(place.group.intervals()).index(place.key), k)
+            for k, schedule in enumerate(self._schedules)
+            for place in self._places[id(schedule)]
+        ]
+        return Given(self._values, schedules, np.array(links, records.LINK), tables, revision)
+
+    def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
+        """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
+        places, table = self._places[id(schedule)], self.given.tables[k]
+        if is_pure(schedule):
+            values = np.asarray(schedule(np.arange(first, first + AHEAD)))
+            right = np.logical_and.reduce([_within(values, place) for place in places])
+            found = AHEAD if right.all() else int(np.argmin(right))
+        else:
+            values, found = np.array([_checked(schedule(at), places) for at in range(first, step + 1)]), 0
+            found = len(values)
+        if found <= step - first:
+            _checked(values[found].item(), places)
+        self.given.schedules[k]["count"] = 0  # nobody reads half a table
+        table[:found] = values[:found]
+        self.given.schedules[k]["first"] = first
+        self.given.schedules[k]["count"] = found
+
+
+def is_pure(schedule: Any) -> bool:
+    """Whether a schedule's values may be worked out ahead of their steps."""
+    return isinstance(schedule, Schedule)
+
+
+def _checked(value: Any, places: list[Scheduled]) -> float:
+    numbers = [place.group.check(place.key, value) for place in places]
+    return numbers[0]
+
+
+def _within(values: NDArray[np.float64], place: Scheduled) -> NDArray[np.bool_]:
+    interval = place.group.intervals()[place.key]
+    below = values < interval.high if interval.open else values <= interval.high
+    inside = np.isfinite(values) & (interval.low <= values) & below
+    return inside | (values == np.inf) if place.key == "clip_value" else inside

@@ -1,0 +1,358 @@
+"""The stepper: plan (what), hyperparameters (how) and engine (who) of one optimizer, and the life of a step."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.arrays import accept, device, memory, overlap
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.engines import records
+from fastupdate.engines.choose import choose
+from fastupdate.engines.records import MICRO_BATCHES, STEPS
+from fastupdate.groups import sort_into_groups
+from fastupdate.rules.rule import Rule, is_number
+from fastupdate.step import gradients
+from fastupdate.step.decide import condition, raise_nonfinite
+from fastupdate.step.gradients import Reduce
+from fastupdate.step.hypers import SHARED, Hypers
+from fastupdate.step.options import settings
+from fastupdate.step.plan import Plan
+from fastupdate.step.report import Report, Statistics
+from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items
+
+
+class BusyError(RuntimeError):
+    """Another call on the same optimizer is running."""
+
+
+class Stepper:
+    """Takes the steps of an optimizer.
+
+    tree, items    the parameters as the user gave them, and flat
+    hypers         groups, and the tables of their schedules
+    flags          options of the rule that change its states or equations
+    clock          steps taken, micro-batches accumulated since, revision of what the user set
+    plan, engine   the records of the tensors that move now, and what runs them
+    bound          gradient buffers that `bind` named
+    undecided      reports of steps of which only the device knows whether they were skipped
+    """
+
+    def __init__(
+        self, rule: Rule, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], options: Mapping[str, Any]
+    ) -> None:
+        self.rule = rule
+        self.settings = settings(rule.name, options)
+        self.clock = np.zeros(3, np.int64)
+        self.tree = params
+        self.items = make_items(rule.name, params)
+        self.backend = choose(rule, self.settings.backend, self.items[0].array)
+        self._lock = threading.Lock()
+        self._sign = -1.0 if self.settings.maximize else 1.0
+        self.undecided: list[Any] = []
+        self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
+        self.bound = gradients.Bound()
+        self._held: list[Array] = []  # gradients that the engine may be reading
+        self.hypers = Hypers(rule, self._specs(hypers), self.clock)
+        self.flags = self._choose_flags(flags)
+        self._sort_items()
+        self._allocate()
+        self.assemble()
+        self.derive()
+
+    def place(self, argument: str) -> Place:
+        """Names an argument in messages."""
+        return Place(self.rule.name, argument)
+
+    # -- construction -------------------------------------------------------------------------------------------------
+
+    def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
+        s = self.settings
+        shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": s.l1}
+        for name in ("clip_value", "ema_decay"):
+            if getattr(s, name) is not None:
+                shared[name] = getattr(s, name)
+        for names, overrides in sort_into_groups(self.rule.name, [item.name for item in self.items], s.groups):
+            if s.ema_decay is None and overrides.get("ema_decay"):
+                self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
+            yield names, {**hypers, **shared, **overrides}
+
+    def _choose_flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
+        """The flags given, and those that a hyperparameter switches on in some group."""
+        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
+        return flags | {flag: self.hypers.used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
+
+    def _sort_items(self) -> None:
+        by_name = {item.name: item for item in self.items}
+        for row, group in enumerate(self.hypers.groups):
+            for name in group["params"]:
+                by_name[name].row = row
+                by_name[name].frozen_until = group["frozen_until"]
+                by_name[name].frozen = group["frozen_until"] > 0
+
+    def _allocate(self) -> None:
+        kept, state = self.rule.kept(self.flags), self.settings.state
+        given = None if state is None else given_states(self.rule.name, kept, state)
+        allocate(self.items, kept, given, self.settings)
+        if given is not None:
+            owned = [pair for item in self.items for pair in item.arrays()]
+            overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
+
+    def assemble(self) -> None:
+        """Plans for the tensors that are not frozen."""
+        s = self.settings
+        self.plan = Plan(self.rule, self.flags, s, self.items, self.clock, self.backend)
+        self.engine = self.plan.engine
+        self.engine.take(self.hypers.given)
+        self._torch = torch_items(self.plan.items)
+        special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
+        self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
+        self._simple = not special and not self._torch
+        self._queued = any(isinstance(array, device.DeviceArray) for array in self.plan.arrays[:1])  # read later
+        self._indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
+        self._quick = None
+
+    def replan(self) -> None:
+        """Plans anew for the tensors that move in the next step; what was bound is looked through again."""
+        for item in self.items:
+            item.frozen = self.step_count < item.frozen_until
+        self.bound.flat = None
+        self.assemble()
+
+    # -- hyperparameters ----------------------------------------------------------------------------------------------
+
+    def derive(self) -> None:
+        """Takes in the hyperparameters of the next step; raises before anything is touched."""
+        while not self.engine.derive():
+            step = int(self.clock[STEPS])
+            if any(item.frozen and step >= item.frozen_until for item in self.items):
+                self.plan.keep_times()
+                self.replan()
+            self.engine.take(self.hypers.prepare(step, len(self.undecided)))
+            self._check_flags()
+
+    def _check_flags(self) -> None:
+        for flag, hyper in self.rule.flag_hypers.items():
+            if not self.flags[flag] and any(
+                value != 0 for value in self.hypers.given.values[:, list(self.rule.hypers).index(hyper)]
+            ):
+                self.place(hyper).fail(ValueError, "0, as when the optimizer was made (it kept no state)", "another")
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    def exclusive(self, undecided: int = 0) -> threading.Lock:
+        """The lock to hold during a call; to be taken by `with`, lest Ctrl-C come between taking and freeing.
+
+        undecided: of how many steps it may stay open whether the device has skipped them
+        """
+        if self._lock.locked():
+            raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
+        if self.undecided:
+            self.settle(undecided)
+        return self._lock
+
+    def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
+        """One step; the arguments are those of `Optimizer.step`."""
+        plain = grads is None and loss_scale == 1.0 and reduce is None
+        if plain and self._quick is not None and not self._lock.locked():
+            taken = self._quick()  # nothing can come between, so there is nothing to lock
+            if taken:
+                return Report(*taken)
+        with self.exclusive(records.MOST_UNDECIDED):
+            if plain and self._simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
+                quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
+                taken = quick()
+                if taken:
+                    self._quick = quick if self._indivisible else None
+                    return Report(*taken)
+            self.derive()
+            try:
+                return self._whole_step(grads, loss_scale, reduce)
+            finally:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
+        if not self._queued:
+            self._held = []
+
+    def _collect(self, grads: Any) -> list[Any]:
+        if grads is not None:
+            return gradients.collect(grads, self.tree, self.items, self.plan.items, self.rule.name)
+        bound = self.bound.current(self._collect, self.plan)
+        if bound is not None:
+            return bound
+        if len(self._torch) < len(self.plan.items):
+            self.place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
+        return [item.source.grad for item in self._torch]
+
+    def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
+        self.follow_torch(self._torch)
+        scale = self._scale(loss_scale)
+        off = 0
+        if self.clock[MICRO_BATCHES]:
+            if grads is not None:
+                self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
+            self.plan.gradients_are_accumulators()
+            off = records.ZERO_GRADS
+        else:
+            self._held = gradients.adopt(self.plan, self._collect(grads), reduce)
+        unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
+        if self._judges:
+            return self._judged_step(scale, off, unclipped)
+        lr = self.engine.lr
+        try:
+            outcome = condition(self.plan, scale)
+        except FloatingPointError:
+            self._drop_gradients(off)
+            raise
+        if outcome.skip:
+            self._drop_gradients(off)
+            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
+        self.engine.update(scale * outcome.factor * self._sign, off)
+        return Report(
+            self.step_count,
+            lr,
+            outcome.grad_norm,
+            outcome.factor,
+            outcome.nonfinite,
+            statistics=self._monitored(unclipped),
+        )
+
+    def _drop_gradients(self, off: int) -> None:
+        """NaN in accumulated or accumulating gradients would come back in every later step."""
+        self.clock[MICRO_BATCHES] = 0
+        if self.settings.zero_grads and not off:
+            self.engine.clear_gradients()
+
+    def _judged_step(self, scale: float, off: int, unclipped: NDArray[np.float64] | float) -> Report:
+        """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
+        engine: Any = self.engine
+        if self.settings.nonfinite == "raise":
+            engine.gradient_sums()
+            engine.fold(self.plan.totals)
+            try:
+                raise_nonfinite(self.plan)
+            except FloatingPointError:
+                self._drop_gradients(off)
+                raise
+        lrs = engine.derive_possible(len(self.undecided))
+        outcome = engine.judged_update(scale, self._sign, off, self.settings)
+        report: Any = self._device_report(outcome, lrs, unclipped)
+        if self.settings.nonfinite == "skip" and report.fetched:
+            self.undecided.append(report)
+        return report  # type: ignore[no-any-return]
+
+    def _device_report(self, outcome: Any, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Report:
+        from fastupdate.engines import cuda
+
+        watched = cuda.Watched(self.plan.names, self.plan.tensors["n"], unclipped, self._sign * self.rule.momentum_sign)
+        steps = int(self.clock[STEPS])
+        return cuda.DeviceReport(steps, lrs, self.undecided[:], outcome, self.engine, self.settings, watched)
+
+    def settle(self, undecided: int = 0) -> None:
+        """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
+        if any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
+            undecided = 0  # which tensors move depends on the step
+        while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
+            if self.undecided.pop(0).settle():
+                self.clock[STEPS] -= 1
+                self.plan.groups["t"] -= 1
+
+    def before_replay(self, loss_scale: float) -> Report:
+        """Makes a captured step the next one; see `Optimizer.before_replay`."""
+        with self.exclusive(records.MOST_UNDECIDED):
+            engine: Any = self.engine
+            if not hasattr(engine, "prepare_replay"):
+                self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
+            self.derive()
+            scale = self._scale(loss_scale)
+            lrs = engine.derive_possible(len(self.undecided))
+            outcome = engine.prepare_replay(scale, self._sign, self.settings)
+            report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
+            if self.settings.nonfinite == "skip":
+                self.undecided.append(report)
+            return report
+
+    def _scale(self, loss_scale: float) -> float:
+        """What turns raw gradients into the mean gradient of the loss."""
+        # Within these bounds 1 / loss_scale is finite too.
+        if not (is_number(loss_scale) and 2.0**-1000 <= loss_scale <= 2.0**1000):
+            self.place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
+        return 1.0 / (float(loss_scale) * max(int(self.clock[MICRO_BATCHES]), 1))
+
+    def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
+        """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
+        if not self.settings.monitor:
+            return None
+        plan, sign = self.plan, self._sign * self.rule.momentum_sign
+        return plan.recent_sums.statistics(plan.engine, plan.names, plan.tensors["n"], scales, sign)
+
+    # -- what surrounds steps -----------------------------------------------------------------------------------------
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken."""
+        if self.undecided:
+            self.settle()
+        return int(self.clock[STEPS])
+
+    def bind(self, grads: Any) -> None:
+        """See `Optimizer.bind`."""
+        with self.exclusive():
+            self.bound.take(grads, self._collect(grads), self.plan)
+            self._quick = None
+
+    def accumulate(self, grads: Any, reduce: Reduce | None) -> None:
+        """See `Optimizer.accumulate`."""
+        with self.exclusive():
+            self.derive()  # a tensor that thaws now takes part from the first micro-batch on
+            self.follow_torch(self._torch)
+            try:
+                self._held = gradients.adopt(self.plan, self._collect(grads), reduce)
+                allocate_accumulators([item for item in self.plan.items if item.acc is None])
+                self.plan.point_to_accumulators()
+                self._quick = None
+                self.engine.accumulate()
+            finally:
+                self._let_go()
+
+    def start_at(self, step: int) -> None:
+        """See `Optimizer.start_at`."""
+        with self.exclusive():
+            self.check_nothing_accumulated("step")
+            self.clock[STEPS] = step - 1
+            self.plan.groups["t"] = step - 1
+
+    def check_nothing_accumulated(self, argument: str) -> None:
+        """ValueError while there are micro-batches that no step has used."""
+        if self.clock[MICRO_BATCHES]:
+            self.place(argument).fail(ValueError, "no accumulated micro-batches (step first)", "some")
+
+    def follow_torch(self, items: Iterable[Item]) -> None:
+        """A torch parameter may have been given other memory (`p.data = …`) since the last step."""
+        moved = [item for item in torch_items(items) if item.source.data_ptr() != memory.address(item.array)]
+        for item in moved:
+            item.array = accept.like(accept.parameter(item.source, item.place), item.array, item.place)
+        if moved:
+            self.settle()
+            self.plan.keep_times()
+            self.assemble()
+            self.derive()
+
+
+def torch_items(items: Iterable[Item]) -> list[Item]:
+    """Those that the user handed in as torch tensors."""
+    return [item for item in items if accept.framework_of(item.source) == "torch"]
+
+
+def _gil_enabled() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
