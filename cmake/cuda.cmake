@@ -40,10 +40,7 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
 
-foreach(RULE IN LISTS rules)
-  configure_file(${csrc}/cuda/rule.cu.in ${generated}/${RULE}.cu @ONLY)
-  list(APPEND cuda_sources ${generated}/${RULE}.cu)
-endforeach()
+one_for_each_rule(${csrc}/cuda/rule.cu.in cu cuda_sources)
 pybind11_add_module(
   _cuda NO_EXTRAS csrc/python/cuda_module.cpp csrc/python/cuda_plan.cpp csrc/cuda/runtime.cu csrc/cuda/kernels.cu ${cuda_sources})
 target_include_directories(_cuda PRIVATE ${csrc} ${generated})

@@ -1,4 +1,4 @@
-# The library fastupdate_kernels: registry, engine and rules, once per instruction set. Needs no Python.
+# The library fastupdate_kernels: registry, engine and rules, once per instruction set. It knows nothing of Python.
 
 set(CMAKE_CXX_STANDARD 17)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -9,21 +9,8 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release)
 endif()
 
-cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH root)
-set(csrc ${root}/csrc)
-set(generated ${PROJECT_BINARY_DIR}/generated)
-
-# One translation unit per rule, generated; the two lists are what the registry is made of.
-file(GLOB rule_headers CONFIGURE_DEPENDS ${csrc}/rules/*.h)
-set(rule_list "")
-foreach(header IN LISTS rule_headers)
-  cmake_path(GET header STEM RULE)
-  list(APPEND rules ${RULE})
-  configure_file(${csrc}/cpu/rule.cpp.in ${generated}/${RULE}.cpp @ONLY)
-  list(APPEND rule_sources ${generated}/${RULE}.cpp)
-  string(APPEND rule_list "FASTUPDATE_ENTRY(${RULE})\n")
-endforeach()
-file(CONFIGURE OUTPUT ${generated}/rules.inc CONTENT "${rule_list}")
+include(${CMAKE_CURRENT_LIST_DIR}/rules.cmake)
+one_for_each_rule(${csrc}/cpu/rule.cpp.in cpp rule_sources)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(isa_levels v2 v3 v4)

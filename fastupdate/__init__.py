@@ -9,11 +9,12 @@ from fastupdate.engines.threads import set_num_threads as set_num_threads
 from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
 from fastupdate.optimizer import Optimizer as Optimizer
-from fastupdate.rules.adam import Adam as Adam
-from fastupdate.rules.adamw import AdamW as AdamW
-from fastupdate.rules.momentum import Momentum as Momentum
-from fastupdate.rules.rmsprop import RMSprop as RMSprop
-from fastupdate.rules.sgd import SGD as SGD
+from fastupdate.optimizers import SGD as SGD
+from fastupdate.optimizers import Adam as Adam
+from fastupdate.optimizers import AdamW as AdamW
+from fastupdate.optimizers import Momentum as Momentum
+from fastupdate.optimizers import RMSprop as RMSprop
+from fastupdate.optimizers import rule as rule
 from fastupdate.saving.checkpoint import CheckpointError as CheckpointError
 from fastupdate.saving.checkpoint import load as load
 from fastupdate.step.report import Report as Report

@@ -7,11 +7,12 @@ cd "$(dirname "$0")/.."
 arch=${1:-sm_90}
 shift || true
 rules=("$@")
-[ ${#rules[@]} -gt 0 ] || for header in csrc/rules/*.h; do rules+=("$(basename "$header" .h)"); done
 command -v nvcc >/dev/null || { echo "nvcc is not on PATH: no kernel was compiled"; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+mapfile -t every < <(python3 fastupdate/rules/emit.py "$work/rules")
+[ ${#rules[@]} -gt 0 ] || rules=("${every[@]}")
 for rule in "${rules[@]}"; do
   sed "s/@RULE@/$rule/g" csrc/cuda/rule.cu.in >"$work/$rule.cu"
   echo "FASTUPDATE_ENTRY($rule)" >>"$work/rules.inc"

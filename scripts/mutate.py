@@ -61,33 +61,33 @@ MUTANTS = [
         "address<T>(state[k], begin)", "address<T>(state[k], 0)", OPTIONS,
     ),
     Mutant(
-        "coupled instead of decoupled decay", "csrc/rules/adamw.h",
-        "return -this->lr * (this->direction(g, m, v, v_max) + this->weight_decay * p);",
-        "return -this->lr * this->direction(g + this->weight_decay * p, m, v, v_max);", TORCH,
+        "coupled instead of decoupled decay", "fastupdate/rules/adamw.py",
+        "step, m, v, v_max = direction(flags, s, g, m, v, v_max)",
+        "step, m, v, v_max = direction(flags, s, g + s.weight_decay * p, m, v, v_max)", TORCH,
     ),
     Mutant(
-        "wrong bias correction", "csrc/rules/adam.h",
-        "correction2(1 / (1 - pow(h.beta2, t)))", "correction2(1 / (1 - pow(h.beta2, t + 1)))", TORCH,
+        "wrong bias correction", "fastupdate/rules/adam.py",
+        "1 / (1 - h.beta2**t)", "1 / (1 - h.beta2 ** (t + 1))", TORCH,
     ),
     Mutant(
-        "swapped betas", "csrc/rules/adam.h",
-        "one_minus_beta1(1 - h.beta1)", "one_minus_beta1(1 - h.beta2)", TORCH,
+        "swapped betas", "fastupdate/rules/adam.py",
+        "one_minus_beta1=1 - h.beta1", "one_minus_beta1=1 - h.beta2", TORCH,
     ),
     Mutant(
-        "epsilon inside the root", "csrc/rules/rmsprop.h",
-        "(square_root(variance) + eps)", "square_root(variance + eps)", TORCH,
+        "epsilon inside the root", "fastupdate/rules/rmsprop.py",
+        "(sqrt(variance) + s.eps)", "sqrt(variance + s.eps)", TORCH,
     ),
     Mutant(
-        "lost nesterov", "csrc/rules/sgd.h",
-        "g = nesterov ? g + momentum * b : b;", "g = b;", TORCH,
+        "lost nesterov", "fastupdate/rules/sgd.py",
+        "g = g + s.momentum * b if flags.nesterov else b", "g = b", TORCH,
     ),
     Mutant(
-        "first gradient dampened", "csrc/rules/sgd.h",
-        "intake(t == 1 ? 1 : 1 - h.dampening)", "intake(1 - h.dampening)", TORCH,
+        "first gradient dampened", "fastupdate/rules/sgd.py",
+        "intake=1.0 if t == 1 else 1 - h.dampening", "intake=1 - h.dampening", TORCH,
     ),
     Mutant(
-        "skipped decay in a rule", "csrc/rules/momentum.h",
-        "g = g + weight_decay * p;", "", "tests/test_rules.py -k test_keras",
+        "skipped decay in a rule", "fastupdate/rules/momentum.py",
+        "g = g + s.weight_decay * p", "", "tests/test_rules.py -k test_keras",
     ),
     Mutant(
         "skipped decay stage", "csrc/cpu/engine.h",

@@ -248,7 +248,7 @@ def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool)
     from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels
 
     opt = case.make([np.zeros(1, dtype)])
-    kernel = cuda_engine.rule_update(opt.rule, opt.stepper.flags)
+    kernel = cuda_engine.rule_update(opt.rule, opt.stepper.flags, np.dtype(dtype))
     with nullcontext() if contract else cuda_driver.contraction_off():
         return to_ptx(kernel, cuda_kernels.signature("update", np.dtype(dtype)))
 

@@ -45,7 +45,7 @@ def run(case: Case, params: list[np.ndarray], grads: list[list[np.ndarray]], **o
 
 
 def test_every_rule_has_a_peer():
-    """A rule that only our own mirror vouches for could be wrong in both. Later rules add their peer to a table."""
+    """A rule that only we vouch for could be wrong in every engine. Later rules add their peer to a table."""
     assert set(TORCH) | set(KERAS) | set(OPTAX) >= set(fu.rules.names())
 
 
@@ -158,7 +158,7 @@ def test_sizes(case, backend, dtype, maximize):
         assert guarded[n + 4 :].tobytes() == before[n + 4 :].tobytes(), f"after an array of {n}"
 
 
-def mirror_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray, None]:
+def formula_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray, None]:
     """Takes gradients, yields parameters: the rule's readable form in the type of p and nothing else, for speed."""
     like = case.make([np.zeros(1)])
     rule, flags = like.rule, like.rule.flag_tuple(like.stepper.flags)
@@ -176,7 +176,7 @@ def mirror_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray,
 def long_run(case: Case, dtype: Any, steps: int, n: int = 16) -> float:
     """The largest distance from a reference in a wider type over so many steps, in ulp."""
     p = moderate_arrays(5, [n], dtype)[0]
-    drift, reference = Drift(p), mirror_steps(case, p.astype(np.float64 if dtype == np.float32 else np.longdouble))
+    drift, reference = Drift(p), formula_steps(case, p.astype(np.float64 if dtype == np.float32 else np.longdouble))
     next(reference)
     recorded = moderate_arrays(6, [n] * 101, dtype)
     buffer = np.empty_like(p)

@@ -1,11 +1,13 @@
-// What a rule is. A rule is a struct template over the compute type T and a bit mask of flags:
+// What a rule is. A rule is a struct template over the compute type T and a bit mask of flags, which
+// fastupdate/rules/emit.py writes from the rule's Python (`fastupdate rule adamw --cpp` prints one):
 //
 //   FASTUPDATE_HYPERS(…)   hyperparameters, float64, in the order in which Python passes them
 //   FASTUPDATE_FLAGS(…)    options that change which states exist or which equations run; flag k is bit k
 //   FASTUPDATE_STATES(…)   arrays shaped like the parameter, zero at the start
 //   using keeps            which of these states exist under the flags at hand
-//   rule(hyper, t)         the scalars of step t = 1, 2, …: computed once a step, on the host, in float64, rounded once
-//   to T rule(g, p, states…)    one element: updates the states, returns the change of the parameter
+//   rule(hyper, t)         the scalars `s` of step t = 1, 2, …: computed once a step, on the host, in float64, and
+//                          rounded once to T
+//   rule(g, p, states…)    one element: updates the states, returns the change of the parameter
 //
 // A rule knows no loop, no pointer and no storage type; the engines know no rule.
 #pragma once

@@ -44,7 +44,7 @@ FASTUPDATE_HD T maximum(T a, T b) {
   return a >= b || a != a ? a : b;
 }
 
-// max(x, 0) of a finite x; NaN otherwise. The zero is x − x so that the Python mirror needs no literal.
+// max(x, 0) of a finite x; NaN otherwise. The zero is x − x, as in Python.
 template <class T>
 FASTUPDATE_HD T positive_part(T x) {
   return maximum(x, x - x);

@@ -1,4 +1,4 @@
-// The rules and instruction sets in this build. The lists themselves are generated from csrc/rules/*.h.
+// The rules and instruction sets in this build. The lists themselves are generated from fastupdate/rules.
 #pragma once
 
 #include "cpu/engine.h"

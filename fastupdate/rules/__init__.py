@@ -1,4 +1,4 @@
-"""The rules. Each module here has the name of its header in csrc/rules, and the registry finds it by itself."""
+"""The rules. Each module here that holds a class with `update` is one, and is found by itself."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from fastupdate.rules.rule import Rule, rule_of
+
 if TYPE_CHECKING:
     from fastupdate.optimizer import Optimizer
 
 
 @cache
-def _registry() -> dict[str, type[Optimizer]]:
-    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
-    classes = [value for m in modules for value in vars(m).values() if isinstance(value, type)]
-    return {cls.rule.name: cls for cls in classes if hasattr(cls, "rule")}
+def every() -> dict[str, Rule]:
+    """All rules by name, in alphabetical order."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__) if found.name != "emit"]
+    own = [value for m in modules for value in vars(m).values() if getattr(value, "__module__", None) == m.__name__]
+    found = [rule_of(value) for value in own if isinstance(value, type) and "update" in vars(value)]
+    return {rule.name: rule for rule in sorted(found, key=lambda rule: rule.name)}
 
 
 def names() -> list[str]:
-    """The registered rules, by name, in alphabetical order."""
-    return sorted(_registry())
+    """The rules that come with the library, by name, in alphabetical order."""
+    return list(every())
 
 
 def get(name: str) -> type[Optimizer]:
     """The optimizer class of a rule."""
-    if name not in _registry():
+    from fastupdate import optimizers  # which is made of the rules
+
+    if name not in every():
         raise ValueError(f"[fastupdate] rule: expected one of {', '.join(names())}, received {name!r}")
-    return _registry()[name]
+    cls: type[Optimizer] = getattr(optimizers, every()[name].formula.__name__)
+    return cls

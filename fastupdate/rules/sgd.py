@@ -1,39 +1,9 @@
 """SGD with momentum."""
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple, Unpack
-
-from fastupdate.optimizer import Optimizer
-from fastupdate.rules.rule import FRACTION, NON_NEGATIVE, Hyper, Rule
-from fastupdate.step.options import Options
+from fastupdate.rules.rule import FRACTION, NON_NEGATIVE, Flag, Hyper, State, scalars
 
 
-class Scalars(NamedTuple):
-    lr: float
-    momentum: float
-    intake: float
-    weight_decay: float
-
-
-def prepare(h: Hyper, t: int) -> Scalars:
-    return Scalars(
-        lr=h["lr"],
-        momentum=h["momentum"],
-        intake=1.0 if t == 1 else 1 - h["dampening"],  # the first gradient enters the buffer undamped
-        weight_decay=h["weight_decay"],
-    )
-
-
-def update(flags: Any, s: Any, g: Any, p: Any, b: Any) -> tuple[Any, ...]:
-    g = g + s.weight_decay * p
-    if flags.with_momentum:
-        b = s.momentum * b + s.intake * g
-        g = g + s.momentum * b if flags.nesterov else b
-    return -s.lr * g, b
-
-
-class SGD(Optimizer):
+class SGD:
     r"""Stochastic gradient descent with momentum outside the learning rate, as `torch.optim.SGD`.
 
         g ← ∇L + λw
@@ -44,29 +14,38 @@ class SGD(Optimizer):
     state.
     """
 
-    rule = Rule(
-        name="sgd",
-        hypers={"lr": NON_NEGATIVE, "momentum": NON_NEGATIVE, "dampening": FRACTION, "weight_decay": NON_NEGATIVE},
-        flags=("with_momentum", "nesterov"),
-        flag_hypers={"with_momentum": "momentum"},
-        states=("b",),
-        state_flags={"b": "with_momentum"},
-        momentum="b",
-        prepare=prepare,
-        update=update,
-    )
+    lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
+    momentum = Hyper(0.0, NON_NEGATIVE, "μ, how much of the buffer b stays from step to step; 0: no buffer")
+    dampening = Hyper(0.0, FRACTION, "how much of each gradient but the first is kept out of the buffer")
+    weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        momentum: Any = 0.0,
-        dampening: Any = 0.0,
-        weight_decay: Any = 0.0,
-        nesterov: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        if nesterov and ((not callable(momentum) and momentum == 0) or (not callable(dampening) and dampening != 0)):
-            raise ValueError("[sgd] nesterov: expected momentum > 0 and dampening 0, received others")
-        hypers = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, hypers, {"nesterov": nesterov}, **options)
+    with_momentum = Flag("step along the buffer b", when="momentum")
+    nesterov = Flag("step along g + μb; needs momentum > 0 and dampening 0")
+
+    b = State("momentum buffer", when="with_momentum", role="momentum")
+
+    @staticmethod
+    def check(given):
+        momentum, dampening = given["momentum"], given["dampening"]
+        without = not callable(momentum) and momentum == 0
+        dampened = not callable(dampening) and dampening != 0
+        if given["nesterov"] and (without or dampened):
+            return "nesterov: expected momentum > 0 and dampening 0, received others"
+        return None
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(
+            lr=h.lr,
+            momentum=h.momentum,
+            intake=1.0 if t == 1 else 1 - h.dampening,  # the first gradient enters the buffer undamped
+            weight_decay=h.weight_decay,
+        )
+
+    @staticmethod
+    def update(flags, s, g, p, b):
+        g = g + s.weight_decay * p
+        if flags.with_momentum:
+            b = s.momentum * b + s.intake * g
+            g = g + s.momentum * b if flags.nesterov else b
+        return -s.lr * g, b

@@ -1,4 +1,4 @@
-"""The numba-cuda backend: device arrays without the native module, by kernels around the mirrors of the rules.
+"""The numba-cuda backend: device arrays without the native module, by kernels around the rules' own functions.
 
 It waits for the device after every call, and clipping and the policy on NaN are decided on the host, as on a CPU.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
+from fastupdate.engines.python import engine
 from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records
 from fastupdate.rules import scalar
@@ -28,20 +28,14 @@ from fastupdate.rules.rule import Rule
 
 NAME = "numba-cuda"
 
-# What mirrors call that numba-cuda lacks.
-SUBSTITUTES = {np.sqrt: driver.square_root, np.maximum: kernels.maximum, scalar.positive_part: kernels.positive_part}
-
-
-def compile_mirror(function: Callable[..., Any]) -> Any:
-    """A rule's readable function, and the functions it calls, for the device."""
-    scope = dict(function.__globals__)
-    for name in function.__code__.co_names:
-        called = scope.get(name)
-        if callable(called) and called in SUBSTITUTES:
-            scope[name] = SUBSTITUTES[called]
-        elif isinstance(called, FunctionType):
-            scope[name] = compile_mirror(called)
-    return kernels.device(FunctionType(function.__code__, scope, function.__name__))
+# What rules call that numba-cuda lacks.
+SUBSTITUTES = {
+    **engine.SUBSTITUTES,
+    scalar.sqrt: driver.square_root,
+    scalar.maximum: kernels.maximum,
+    scalar.absolute: abs,
+    scalar.positive_part: kernels.positive_part,
+}
 
 
 _APPLY = """
@@ -54,7 +48,7 @@ def apply(t, scalars, at, g, p):
 """
 
 
-def rule_update(rule: Rule, flags: Mapping[str, bool]) -> Any:
+def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
     """The kernel of one step; how a rule meets arrays is written out because rules differ in the number of states."""
     kept = rule.kept(flags)
     scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
@@ -66,7 +60,8 @@ def rule_update(rule: Rule, flags: Mapping[str, bool]) -> Any:
         values=", ".join(loads),
         stores="; ".join(stores),
     )
-    scope: dict[str, Any] = {"Scalars": scalars, "flags": rule.flag_tuple(flags), "update": compile_mirror(rule.update)}
+    update = engine.compile_formula(rule.update, dtype, kernels.device, SUBSTITUTES)
+    scope: dict[str, Any] = {"Scalars": scalars, "flags": rule.flag_tuple(flags), "update": update}
     scope |= {"load": driver.load, "store": driver.store, "cast": kernels.cast}
     exec(source, scope)
     return kernels.make_update(kernels.device(scope["apply"]))
@@ -76,7 +71,7 @@ def rule_update(rule: Rule, flags: Mapping[str, bool]) -> Any:
 def compiled(name: str, rule: Rule, mask: int, dtype: Any, number: int) -> Any:
     """A kernel for tensors of one dtype on one device; only `update` depends on the rule and its flags."""
     flags = {flag: bool(mask >> k & 1) for k, flag in enumerate(rule.flags)}
-    function = rule_update(rule, flags) if name == "update" else getattr(kernels, name)
+    function = rule_update(rule, flags, dtype) if name == "update" else getattr(kernels, name)
     return driver.compiled(function, kernels.signature(name, dtype), number)
 
 

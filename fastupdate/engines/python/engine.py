@@ -1,4 +1,4 @@
-"""The Numba backend: the engine of csrc/cpu/engine.h in Python, around the mirrors of the rules."""
+"""The Numba backend: the engine of csrc/cpu/engine.h in Python, around the rules' own functions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fastupdate.engines import derive, records, threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records
+from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
 
 NAME = "numba"
@@ -29,11 +30,34 @@ PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than 
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
 
-def compile_mirror(function: Callable[..., Any]) -> Any:
-    """A rule's readable function, and the functions it calls, as machine code."""
-    names = [name for name in function.__code__.co_names if isinstance(function.__globals__.get(name), FunctionType)]
-    compiled = {name: compile_mirror(function.__globals__[name]) for name in names}
-    return kernels.exact(FunctionType(function.__code__, {**function.__globals__, **compiled}, function.__name__))
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return a if condition else b
+
+
+def _sign(x: Any) -> Any:
+    return (1.0 if x > 0.0 else 0.0) - (1.0 if x < 0.0 else 0.0)
+
+
+# What functions for rules are on single numbers, where Numba's own would be another type or slower.
+SUBSTITUTES: dict[Any, Any] = {scalar.where: _where, scalar.sign: _sign}
+
+
+def compile_formula(
+    function: Callable[..., Any],
+    dtype: Any,
+    compiler: Callable[..., Any] = kernels.exact,
+    substitutes: Mapping[Any, Any] = SUBSTITUTES,
+) -> Any:
+    """A rule's function, and the functions it calls, as machine code in which literals have the compute type."""
+    code, scope = function.__code__, dict(function.__globals__)
+    for name in code.co_names:
+        called = scope.get(name)
+        if callable(called):
+            called = substitutes.get(called, called)
+            plain = isinstance(called, FunctionType)
+            scope[name] = compile_formula(called, dtype, compiler, substitutes) if plain else called
+    literals = tuple(dtype.type(c) if isinstance(c, float) else c for c in code.co_consts)
+    return compiler(FunctionType(code.replace(co_consts=literals), scope, function.__name__))
 
 
 _LOOP = """
@@ -62,7 +86,7 @@ def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
         store=store,
     )
     scope: dict[str, Any] = {"state_tile": kernels.state_tile, "Scalars": scalars}
-    scope |= {"flags": rule.flag_tuple(flags), "update": compile_mirror(rule.update)}
+    scope |= {"flags": rule.flag_tuple(flags), "update": compile_formula(rule.update, dtype)}
     exec(source, scope)
     x = from_dtype(dtype)
     signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])

@@ -1,0 +1,101 @@
+"""The optimizer classes, one for each rule: `fu.AdamW` is `fastupdate/rules/adamw.py` with the arguments it declares.
+
+Type checkers read optimizers.pyi, which scripts/stub.py writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import Parameter, Signature, findsource, getdoc, getsourcefile
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from fastupdate import rules
+from fastupdate.optimizer import Optimizer
+from fastupdate.rules.emit import emit
+from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
+from fastupdate.step.hypers import ALIASES
+
+
+def arguments(rule: Rule) -> dict[str, Any]:
+    """What the class of a rule takes beside params and options, with the defaults: hyperparameters, then flags."""
+    aliases = {part: alias for alias, parts in ALIASES.items() if set(parts) <= set(rule.hypers) for part in parts}
+    found: dict[str, Any] = {}
+    for name, hyper in declared(rule.formula, Hyper).items():
+        if name in aliases:
+            found[aliases[name]] = (*found.get(aliases[name], ()), hyper.default)
+        else:
+            found[name] = hyper.default
+    return found | {name: False for name in rule.flags if name not in rule.flag_hypers}
+
+
+def make(rule: Rule, module: str) -> type[Optimizer]:
+    """The optimizer class of a rule, as if it had been written out in that module."""
+    defaults = arguments(rule)
+    flags = {name for name in rule.flags if name in defaults}
+    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
+    leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
+    signature = Signature([*leading, *named, Parameter("options", Parameter.VAR_KEYWORD)])
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{rule.formula.__name__}() {error}") from None
+        given.apply_defaults()
+        values: dict[str, Any] = given.arguments
+        self, params, options = values.pop("self"), values.pop("params"), values.pop("options")
+        problem = rule.check(values)
+        if problem:
+            raise ValueError(f"[{rule.name}] {problem}")
+        hypers = {name: value for name, value in values.items() if name not in flags}
+        Optimizer.__init__(self, params, hypers, {name: values[name] for name in flags}, **options)
+
+    name = rule.formula.__name__
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__qualname__ = f"{name}.__init__"
+    __init__.__module__ = module
+    body = {"rule": rule, "__init__": __init__, "__doc__": page(rule), "__module__": module}
+    return type(name, (Optimizer,), {**body, "__qualname__": name})
+
+
+def page(rule: Rule) -> str:
+    """What help() shows: the rule's own page, then its arguments."""
+    lines = [getdoc(rule.formula) or "", ""]
+    for name, hyper in declared(rule.formula, Hyper).items():
+        lines.append(_entry(name, f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"))
+    for name, flag in declared(rule.formula, Flag).items():
+        if flag.when is None:
+            lines.append(_entry(name, flag.meaning))
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str) -> str:
+    return fill(text, 116, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
+
+
+def rule(formula: type) -> type[Optimizer]:
+    """Makes an optimizer class of a rule of your own: a class like those in fastupdate/rules (see docs/own_rules.md).
+
+        @fu.rule
+        class Lion: …
+
+    TypeError says what is missing from it, or with file and line what has no place in a rule.
+    """
+    found = rule_of(formula, native=False)
+    try:
+        lines, _ = findsource(formula)
+    except OSError:  # typed into an interpreter that keeps no text: compilers will see
+        pass
+    else:
+        emit(Path(getsourcefile(formula) or "?"), formula.__name__, "".join(lines))
+    cls = make(found, formula.__module__)
+    cls.__qualname__ = formula.__qualname__
+    return cls
+
+
+CLASSES: Mapping[str, type[Optimizer]] = {
+    found.formula.__name__: make(found, __name__) for found in rules.every().values()
+}
+globals().update(CLASSES)
