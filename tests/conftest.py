@@ -23,10 +23,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 @pytest.fixture(autouse=True)
 def _settings_restored() -> Iterator[None]:
     """Thread count and instruction set are the process's: a test that changes them must not change the next one."""
-    count = threads.get_num_threads()
+    count, fixed = threads.get_num_threads(), threads.is_fixed()
     selected = _selected_isa()
     yield
-    threads.set_num_threads(count)
+    threads.set_num_threads(count if fixed else None)
     if selected is not None:
         from fastupdate import _core
 

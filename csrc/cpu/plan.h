@@ -65,27 +65,27 @@ class Plan {
                                     &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
     sweep_.scale = scale;
     sweep_.stages = stages_ & ~off;
-    run(target_.engine.update);
+    run(target_.engine.update, update_team_);
     for (int64_t k = 0; k < group_count_; ++k) ++groups_[k].t;
     ++clock_[kSteps];
     clock_[kMicroBatches] = 0;
   }
 
-  void gradient_sums() { run(target_.engine.gradient_sums); }
-  void clear_gradients() { run(target_.engine.clear_gradients); }
-  void unit_norms() { run(target_.engine.unit_norms); }
+  void gradient_sums() { run(target_.engine.gradient_sums, sums_team_); }
+  void clear_gradients() { run(target_.engine.clear_gradients, clear_team_); }
+  void unit_norms() { run(target_.engine.unit_norms, units_team_); }
 
   // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
   void accumulate() {
     sweep_.first = clock_[kMicroBatches] == 0;
     sweep_.stages = stages_ & kZeroGrads;
-    run(target_.engine.accumulate);
+    run(target_.engine.accumulate, accumulate_team_);
     ++clock_[kMicroBatches];
   }
 
   // Folds the sums of blocks into those of tensors.
-  void fold(Sums* total) const {
-    share(team(cost_, count_), count_, [&](int64_t first, int64_t last) {
+  void fold(Sums* total) {
+    fold_team_.share(most_threads(cost_, count_), count_, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i)
         total[i] = host::fold_blocks(sweep_.sums + tensors_[i].first_block, block_count(tensors_[i]));
     });
@@ -104,8 +104,9 @@ class Plan {
   }
 
  private:
-  void run(Engine::Entry entry) {
-    share(team(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+  void run(Engine::Entry entry, Team& team) {
+    team.share(most_threads(cost_, blocks_), blocks_,
+               [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
   }
 
   const Target& target_;
@@ -117,6 +118,7 @@ class Plan {
   std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
   Sweep sweep_;
+  Team update_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_;
   uint32_t stages_ = 0;
   double lr_ = 0;
 };

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -61,13 +62,17 @@ class PlanOfArrays {
     const int64_t count = plan_.count();
     check_lengths(count, params, grads);
     const Adoption adoption = {&plan_.row(0), extents_, host_array_type(), params, grads, writable};
-    const int threads = team((count - start) * kTensorCost, count);
-    bool changed = false;
-    const int64_t found = threads == 1
-                              ? adoption.adopt(start, count, changed)  // a region costs as much as a small step
-                              : adopt_together(adoption, start, threads, changed);
+    std::atomic<int64_t> found{count};
+    std::atomic<bool> changed{false};
+    team_.share(most_threads((count - start) * kTensorCost, count), count - start, [&](int64_t first, int64_t last) {
+      bool moved = false;
+      const int64_t i = adoption.adopt(start + first, start + last, moved);
+      if (moved) changed = true;
+      for (int64_t least = found; i >= 0 && i < least && !found.compare_exchange_weak(least, i);) {
+      }
+    });
     moves_ += changed;
-    return found;
+    return found < count ? int64_t(found) : -1;
   }
 
   void update(double scale, uint32_t off) {
@@ -120,25 +125,12 @@ class PlanOfArrays {
     return records<Sums>(totals, "totals");
   }
 
-  int64_t adopt_together(const Adoption& adoption, int64_t start, int threads, bool& moved) const {
-    const int64_t all = plan_.count(), count = all - start;
-    int64_t found = all;
-    bool changed = false;
-#pragma omp parallel num_threads(threads) reduction(min : found) reduction(|| : changed)
-    {
-      const int64_t k = omp_get_thread_num(), n = omp_get_num_threads();
-      const int64_t i = adoption.adopt(start + count * k / n, start + count * (k + 1) / n, changed);
-      if (i >= 0) found = i;
-    }
-    moved = changed;
-    return found < all ? found : -1;
-  }
-
   py::array tensors_, groups_;
   py::array_t<int64_t> clock_;
   py::array sums_;
   Extents extents_;
   Plan plan_;
+  Team team_;  // that adopts
   std::optional<GivenArrays> given_;
   int64_t moves_ = 0;
 };
@@ -154,7 +146,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("select_isa", &select_isa);
   m.def("available_isas", &available_isas);
   m.def("selected_isa", [] { return selected->name; });
-  m.def("set_threads", [](int n) { thread_limit = std::max(n, 1); });
+  m.def("set_threads", [](int n, bool fixed) {
+    thread_limit = std::max(n, 1);
+    thread_count_fixed = fixed;
+  });
   m.def("threads", [] { return forked ? 1 : int(thread_limit); });
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);

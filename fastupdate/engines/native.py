@@ -38,4 +38,4 @@ def make_plan(
 
 
 select_isa()
-_core.set_threads(threads.get_num_threads())
+_core.set_threads(threads.get_num_threads(), threads.is_fixed())

@@ -35,19 +35,28 @@ def default_threads() -> int:
 
 
 _threads = default_threads()
+_fixed = bool(os.environ.get("FASTUPDATE_NUM_THREADS", "").strip())
 
 
-def set_num_threads(n: int) -> None:
-    """Lets every later step use up to n threads; the results do not depend on it."""
-    global _threads  # noqa: PLW0603
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"[fastupdate] threads: expected a positive integer, received {n!r}")
-    _threads = n
+def set_num_threads(n: int | None) -> None:
+    """Makes every later step use n threads, if it has work for them; the results do not depend on it.
+
+    None, as at the start: each step uses one thread or all that there are, whichever was measured to be faster.
+    """
+    global _threads, _fixed  # noqa: PLW0603
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise ValueError(f"[fastupdate] threads: expected a positive integer or None, received {n!r}")
+    _threads, _fixed = default_threads() if n is None else n, n is not None
     native = sys.modules.get("fastupdate._core")
     if native is not None:
-        native.set_threads(n)
+        native.set_threads(_threads, _fixed)
 
 
 def get_num_threads() -> int:
     """How many threads a step may use."""
     return _threads
+
+
+def is_fixed() -> bool:
+    """Whether the user has chosen the number of threads, so that none is measured."""
+    return _fixed
