@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peers import REQUIRED
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
@@ -26,6 +27,7 @@ NAMES = {
 }
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("mode", "flags"),
     [("peers", []), ("pipeline", ["--pipeline"]), ("options", ["--options", "--no-matmul"])],
@@ -45,6 +47,9 @@ def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
     assert all(name in done.stdout for name in NAMES[mode])
     assert all(math.isfinite(row["ratio"]) and row["low"] <= row["high"] for row in found["rows"])
     assert all(absent["reason"] for absent in found["absent"])
+    if REQUIRED:
+        missing = {a["contestant"] for a in found["absent"] if "is not installed" in a["reason"]}
+        assert missing <= {contestants.DeepSpeed.name}  # it compiles its kernel for minutes
     assert not anybody or drawn.read_bytes().startswith(b"\x89PNG")
 
 
