@@ -102,7 +102,7 @@ def chosen_workloads(names: str) -> list[Workload]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints, draws. The status is 1 if some contestant computed something else."""
+    """Measures, prints, draws. The status is 1 if some contestant computed something else, or none could take part."""
     args = parser().parse_args(arguments)
     mode = "pipeline" if args.pipeline else "options" if args.options else "peers"
     protocol = Protocol(
@@ -128,9 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
     if args.json:
         write_json(args.json, mode, about, rows, absent)
-    if args.plot:
+    if args.plot and rows:
         draw(rows, args.plot)
-    return 0 if all(row.agrees for row in rows) else 1
+    return 0 if rows and all(row.agrees for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -142,6 +142,8 @@ def table(rows: list[Row], absent: list[Absent]) -> str:
 
 def losses(rows: list[Row]) -> str:
     """Where another library was faster, beyond the interval of the ratio."""
+    if not rows:
+        return "Nothing was measured: there was nobody to compare with."
     lost = [row for row in rows if row.difference is not None and row.high < 1]
     lines = [f"  {row.contestant}, {row.workload}, {row.recipe}: {row.ratio:.2f}" for row in lost]
     return "\n".join(["Faster than fastupdate:", *(lines or ["  nobody"])])

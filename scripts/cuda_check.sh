@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 [ -x "$sanitizer" ] || { echo "compute-sanitizer is not there: it comes with the CUDA toolkit"; exit 1; }
-python -c 'import sys; from fastupdate import backends; sys.exit(backends.cuda_problem())'
+python -c 'import sys; from fastupdate.engines import choose; sys.exit(choose.cuda_problem())'
 for tool in memcheck racecheck; do
   echo "== $tool"
   "$sanitizer" --tool "$tool" --error-exitcode 1 --target-processes all \

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import device_arrays
+import peers
 import pytest
 from cases import isas
 from hypothesis import HealthCheck, Phase, settings
@@ -18,6 +19,12 @@ PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minu
 settings.register_profile("default", deadline=None, database=None, phases=PHASES, suppress_health_check=SLOW)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, some of which ask for peers."""
+    peers.running[:] = [item]
 
 
 @pytest.fixture(autouse=True)

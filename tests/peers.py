@@ -1,4 +1,9 @@
-"""Other libraries to compare with: a missing one skips with its reason; where CI is set it fails."""
+"""Other libraries to compare with.
+
+The README's `.[test]` installs some, so that in CI a missing one of these is a failure. The others are for those who
+have them: a missing one skips its tests with the reason, unless FASTUPDATE_REQUIRE_PEERS is set; then it fails them.
+Tests that use one of the others carry the mark `peer`, by which CI runs them in an environment that has them all.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,20 @@ from types import ModuleType
 
 import pytest
 
+OTHERS = {"torch", "jax", "optax", "keras", "thinc", "numba_cuda"}
+REQUIRED = bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
+
+running: list[pytest.Item] = []  # the test that asks: conftest.py sets it
+
 
 def peer(name: str) -> ModuleType:
     """The module, or the reason why it is not compared with."""
+    other = name in OTHERS
+    if other and not running[-1].get_closest_marker("peer"):
+        pytest.fail(f"a test that uses {name} needs @pytest.mark.peer, or CI would not run it beside its peers")
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is not installed, and in CI every peer must be: {error}")
+        if REQUIRED or (os.environ.get("CI") and not other):
+            pytest.fail(f"{name} is not installed, and here it must be: {error}")
         pytest.skip(f"{name} is not installed: {error}")

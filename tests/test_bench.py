@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peers import REQUIRED
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
@@ -26,6 +27,7 @@ NAMES = {
 }
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("mode", "flags"),
     [("peers", []), ("pipeline", ["--pipeline"]), ("options", ["--options", "--no-matmul"])],
@@ -36,13 +38,19 @@ def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
     sizes = ["--quick", "--threads", "1", "--workloads", "tiny"]
     command = [sys.executable, "-m", "bench.peers", *flags, *sizes, "--json", str(written), "--plot", str(drawn)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert written.exists(), done.stdout + done.stderr
     found = json.loads(written.read_text())
+    anybody = bool(found["rows"])  # a pipeline has nobody but torch to be compared with
+    assert done.returncode == (0 if anybody else 1), done.stdout + done.stderr
+    assert ("Nothing was measured" in done.stdout) == (not anybody)
     assert [line["contestant"] for line in _in_order(found)] == sorted(NAMES[mode])
     assert all(name in done.stdout for name in NAMES[mode])
     assert all(math.isfinite(row["ratio"]) and row["low"] <= row["high"] for row in found["rows"])
     assert all(absent["reason"] for absent in found["absent"])
-    assert drawn.read_bytes().startswith(b"\x89PNG")
+    if REQUIRED:
+        missing = {a["contestant"] for a in found["absent"] if "is not installed" in a["reason"]}
+        assert missing <= {contestants.DeepSpeed.name}  # it compiles its kernel for minutes
+    assert not anybody or drawn.read_bytes().startswith(b"\x89PNG")
 
 
 def _in_order(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -106,6 +114,19 @@ class Unusable(contestants.NumPy):
 def test_who_cannot_be_made_is_listed_with_the_reason() -> None:
     row = peers.compare("AdamW", contestants.Fastupdate, Unusable, TINY, measuring.Protocol(threads=1))
     assert row == tables.Absent("AdamW", "tiny", "unusable", "RuntimeError: needs a compiler")
+
+
+def test_nobody_to_compare_with_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "PEERS", (Unusable,))
+    written, drawn = tmp_path / "rows.json", tmp_path / "rows.png"
+    assert peers.main(["--quick", "--workloads", "tiny", "--json", str(written), "--plot", str(drawn)]) == 1
+    out = capsys.readouterr().out
+    assert "unusable (tiny): RuntimeError: needs a compiler" in out
+    assert out.count("Nothing was measured: there was nobody to compare with.") == 1
+    assert json.loads(written.read_text())["rows"] == []
+    assert not drawn.exists()
 
 
 def test_ratio_is_that_of_the_medians() -> None:

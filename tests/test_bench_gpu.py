@@ -57,6 +57,7 @@ def on_cpu(contestant: type[Any]) -> type[Any]:
     return type(contestant.__name__, (contestant,), {"device": "cpu"})
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("recipe", "ours", "theirs"), PAIRS)
 def test_contestants_agree_on_the_cpu(recipe: str, ours: type[Any], theirs: type[Any]) -> None:
     peer("torch")
@@ -67,6 +68,7 @@ def test_contestants_agree_on_the_cpu(recipe: str, ours: type[Any], theirs: type
     assert found.recipe == f"{recipe}, wall time"
 
 
+@pytest.mark.peer
 def test_optax_agrees_on_the_cpu() -> None:
     peer("torch")
     peer("optax")
@@ -76,6 +78,7 @@ def test_optax_agrees_on_the_cpu() -> None:
     assert found.agrees, found.difference
 
 
+@pytest.mark.peer
 def test_a_peer_that_breaks_is_absent() -> None:
     peer("torch")
 
@@ -89,6 +92,7 @@ def test_a_peer_that_breaks_is_absent() -> None:
     assert found == Absent("AdamW", "tiny", "torch fused", "RuntimeError: out of order")
 
 
+@pytest.mark.peer
 def test_our_own_errors_are_raised() -> None:
     peer("torch")
     ours = type("Ours", (gpu_contestants.Ours,), {"device": "cpu", "options": {"clip_norm": -1.0}})

@@ -190,29 +190,29 @@ import sys
 import numpy as np
 import fastupdate as fu
 opt = fu.Adam({"w": np.zeros(200_000)})
-opt.save(sys.argv[1])
-print("saved", flush=True)
 while True:
-    opt.step({"w": np.ones(200_000)})
     opt.save(sys.argv[1])
+    print("saved", flush=True)
+    opt.step({"w": np.ones(200_000)})
 """
 
 
 def test_whenever_the_process_is_killed_a_whole_file_remains(tmp_path: Path) -> None:
-    path, rng, found = tmp_path / "run", random.Random(0), set()
-    for _ in range(8):
+    """Killed some time after a first save, a second one, …: what the machine has reached by then does not matter."""
+    path, rng = tmp_path / "run", random.Random(0)
+    for saves in range(1, 9):
         with subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, path], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            process.stdout.readline()
+            for _ in range(saves):
+                process.stdout.readline()
             time.sleep(rng.uniform(0, 0.05))
             process.send_signal(signal.SIGKILL)
         state = fu.load(path)
+        assert state["step"] >= saves - 1
         assert set(state["tensors"]["w"].values()) == {state["step"], 0}
         assert state["arrays"]["state.m.w"][0] == state["arrays"]["state.m.w"][-1]
         fu.Adam({"w": np.zeros(200_000)}).load_state_dict(state)
-        found.add(state["step"])
     assert all(name == "run" or name.startswith(".fastupdate-") for name in os.listdir(tmp_path))
-    assert len(found) > 1  # the kills came at different moments
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

@@ -507,6 +507,7 @@ def test_27_resized_and_rebound(backend):
     assert opt.step_count == 3
 
 
+@pytest.mark.peer
 @by_backend
 def test_27_torch_data_replaced(backend):
     """`p.data = …` moves a parameter: the step follows it, and the old memory stays as it was."""

@@ -150,6 +150,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
     return found
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_simulator_leaves_the_bits_of_the_cpu(run, simulated):
     expected = outcome(run, lambda array: array, None)
@@ -177,6 +178,7 @@ print(opt.step_count, p.values.tobytes() == before)
 """
 
 
+@pytest.mark.peer
 def test_refusals_in_the_simulator():
     peer("numba_cuda")
     assert in_simulator(["-W", "ignore", "-c", REFUSALS]).splitlines() == [
@@ -213,6 +215,7 @@ def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return lambda function, signature: str(cuda.compile_ptx(function, signature, cc=(9, 0))[0])
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
 @by_dtype
 def test_kernels_round_as_written(name, dtype, to_ptx):
@@ -224,6 +227,7 @@ def test_kernels_round_as_written(name, dtype, to_ptx):
     assert "mul.rn.f64" in ptx or name == "accumulate"
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("case", FIRST_CASES, ids=str)
 def test_rules_round_as_written(case, to_ptx):
     """In float32, and that no constant widens it: the only float64 roots are of norms, which this kernel has not."""
@@ -236,6 +240,7 @@ def test_rules_round_as_written(case, to_ptx):
     assert "div.rn.f64" not in ptx
 
 
+@pytest.mark.peer
 def test_contraction_would_be_noticed(to_ptx):
     from fastupdate.engines.python import cuda_driver
 
@@ -290,6 +295,7 @@ def there_are(monkeypatch: pytest.MonkeyPatch, cuda: bool, numba_cuda: bool) -> 
         monkeypatch.setitem(choose.DEVICE_PROBLEMS, name, lambda there=there: None if there else "none here")
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("rule", "requested", "cuda", "numba_cuda", "chosen", "announced"), CHOICES.values(), ids=CHOICES
 )
@@ -304,6 +310,7 @@ def test_choice(rule, requested, cuda, numba_cuda, chosen, announced, like, monk
         assert [str(w.message) for w in caught] == ["fastupdate runs on numba-cuda: none here"] * expected
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("rule", "requested", "message"), MISSING.values(), ids=MISSING)
 def test_missing_backends(rule, requested, message, like, monkeypatch):
     there_are(monkeypatch, False, False)

@@ -109,6 +109,7 @@ def test_maximize(case, backend, dtype):
     assert_same_bits(*results, "params")
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("limit", [0.1, 100.0, 1e6])
 @by_dtype
 @by_backend
@@ -125,6 +126,7 @@ def test_clip_norm(backend, dtype, limit):
         np.testing.assert_allclose(mine, p.grad.numpy(), rtol=NORM[dtype])
 
 
+@pytest.mark.peer
 @by_dtype
 @by_backend
 def test_clip_tensor_norm(backend, dtype):
@@ -137,6 +139,7 @@ def test_clip_tensor_norm(backend, dtype):
         np.testing.assert_allclose(mine, p.grad.numpy(), rtol=NORM[dtype])
 
 
+@pytest.mark.peer
 @by_dtype
 @by_backend
 def test_clip_value(backend, dtype):
@@ -154,6 +157,7 @@ def test_clip_value(backend, dtype):
     )
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("shape", [(30, 7), (3, 3, 4, 9), (50,), ()], ids=str)
 @by_backend
 def test_clip_unit_norm(backend, shape):
@@ -177,6 +181,7 @@ def test_clip_unit_norm(backend, shape):
 DECAYS = [("adam", "decoupled", "AdamW"), ("adamw", "coupled", "Adam"), ("adamw", "decoupled", "AdamW")]
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("rule", "decay", "theirs"), DECAYS, ids=[f"{r}-{d}" for r, d, _ in DECAYS])
 @by_dtype
 @by_backend
@@ -231,6 +236,7 @@ def test_l1_proximal(case, backend):
 # -- what follows the weights -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer
 @by_dtype
 @by_backend
 @by_rule
@@ -301,6 +307,7 @@ def test_lookahead(case, backend):
         np.testing.assert_array_equal(p, plain, f"step {k}")
 
 
+@pytest.mark.peer
 @by_backend
 def test_lookahead_of_optax(backend):
     jax, optax = peer("jax"), peer("optax")

@@ -302,6 +302,7 @@ def test_25_unknown_isa():
 # -- row 29: other runtimes, quotas, memory ---------------------------------------------------------------------------
 
 
+@pytest.mark.peer
 def test_29_beside_torch_and_scikit_learn():
     """Four thread pools take turns in one process."""
     peer("torch"), peer("sklearn")
@@ -460,20 +461,13 @@ def test_6_more_than_two_to_the_31_elements():
 
 
 @by_engine
-def test_24_denormal_slowdown(engine):
-    """A step on denormal states takes at most three times as long as one on normal states."""
-    n, backend = 20_000, engine.select()
-    seconds = []
-    for value in (1e-3, 1e-42):
-        p, g = np.ones(n, np.float32), np.zeros(n, np.float32)
-        opt = fu.SGD([p], lr=0.1, momentum=1.0, backend=backend)
-        opt.state["b"][0][:] = value
-        opt.bind([g])
-        opt.step()
-        times = []
-        for _ in range(50):
-            begin = time.perf_counter()
-            opt.step()
-            times.append(time.perf_counter() - begin)
-        seconds.append(min(times))
-    assert seconds[1] <= 3 * seconds[0]
+def test_24_denormals_are_exact(engine):
+    """Multiples of the smallest number, which flushing would make 0. Their cost is the processor's: see bench/."""
+    smallest, k = 2.0**-149, np.arange(20_000.0)
+    p = np.zeros(len(k), np.float32)
+    opt = fu.SGD([p], lr=0.5, momentum=1.0, backend=engine.select())
+    opt.state["b"][0][:] = 2 * k * smallest
+    for _ in range(3):
+        opt.step([np.zeros(len(k), np.float32)])
+    np.testing.assert_array_equal(opt.state["b"][0], 2 * k * smallest)
+    np.testing.assert_array_equal(p, -3 * k * smallest)

@@ -56,6 +56,7 @@ def moderate_gradients(dtype: Any, sizes: list[int]) -> list[list[np.ndarray]]:
     return [moderate_arrays(20 + k, sizes, dtype) for k in range(STEPS)]
 
 
+@pytest.mark.peer
 @by_maximize
 @by_dtype
 @by_backend
@@ -77,6 +78,7 @@ def test_torch(case, backend, dtype, maximize):
     assert max(d.worst for d in drift) <= PEER
 
 
+@pytest.mark.peer
 @by_dtype
 @by_backend
 @cases_of(KERAS)
@@ -120,6 +122,7 @@ def optax_chain(optax: Any, case: Case) -> Any:
 OPTAX_CASES = [c for c in CASES if c.rule in OPTAX and not {"amsgrad", "dampening"} & set(c.kwargs)]
 
 
+@pytest.mark.peer
 @by_backend
 @pytest.mark.parametrize("case", OPTAX_CASES, ids=str)
 def test_optax(case, backend):

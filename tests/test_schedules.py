@@ -168,6 +168,7 @@ def torch_values(optimizer, scheduler, steps, name="lr"):
     return values
 
 
+@pytest.mark.peer
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
 @pytest.mark.parametrize(("name", "base", "make"), [pytest.param(*row, id=row[0]) for row in TORCH])
 def test_equals_torch(name, base, make):
@@ -177,12 +178,14 @@ def test_equals_torch(name, base, make):
     assert_same(SAMPLES[name](np.arange(steps)), torch_values(optimizer, scheduler, steps))
 
 
+@pytest.mark.peer
 def test_one_cycle_gives_torch_momentum():
     optimizer = torch_optimizer(0.1, momentum=0.9)
     scheduler = peer("torch").optim.lr_scheduler.OneCycleLR(optimizer, 0.1, N)
     assert_same(SAMPLES["one_cycle-momentum"](np.arange(N)), torch_values(optimizer, scheduler, N, "momentum"))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("name", "make"), [pytest.param(*row, id=row[0]) for row in OPTAX])
 def test_equals_optax(name, make):
     optax, jax = peer("optax"), peer("jax")
@@ -433,6 +436,7 @@ def metrics(mode):
     return values if mode == "min" else -values + 5.0
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("arguments", PLATEAUS.values(), ids=PLATEAUS.keys())
 def test_plateau_equals_torch(arguments):
     optimizer, ours = torch_optimizer(0.1), fs.plateau(0.1, **arguments)

@@ -177,6 +177,7 @@ def test_resuming_keeps_bound_gradients() -> None:
     assert_equal(opt, other)
 
 
+@pytest.mark.peer
 def test_torch_parameters_are_found_where_they_are_now(tmp_path: Path) -> None:
     torch = peer("torch")
     w = torch.ones(5)

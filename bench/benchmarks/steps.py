@@ -1,4 +1,4 @@
-"""Steps: each rule on one tensor of each size and type; many small tensors; one call; what options add."""
+"""Steps: each rule on one tensor of each size and type; many small tensors; one call; options; denormals."""
 
 from __future__ import annotations
 
@@ -86,4 +86,20 @@ class Options:
         self.optimizer.step()
 
     def time_step(self, _: str) -> None:
+        self.optimizer.step()
+
+
+class Denormals:
+    """SGD on states that never change, of normal size or too small for it. Some processors are slow on the latter."""
+
+    params = ([1e-3, 1e-42],)
+    param_names = ("state",)
+
+    def setup(self, value: float) -> None:
+        self.optimizer = fu.SGD([np.ones(20_000, np.float32)], lr=0.1, momentum=1.0)
+        self.optimizer.state["b"][0][:] = value
+        self.optimizer.bind([np.zeros(20_000, np.float32)])
+        self.optimizer.step()
+
+    def time_step(self, _: float) -> None:
         self.optimizer.step()

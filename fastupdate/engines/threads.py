@@ -43,7 +43,7 @@ def set_num_threads(n: int | None) -> None:
 
     None, as at the start: each step uses one thread or all that there are, whichever was measured to be faster.
     """
-    global _threads, _fixed  # noqa: PLW0603
+    global _threads, _fixed
     if n is not None and (not isinstance(n, int) or n < 1):
         raise ValueError(f"[fastupdate] threads: expected a positive integer or None, received {n!r}")
     _threads, _fixed = default_threads() if n is None else n, n is not None
