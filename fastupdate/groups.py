@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fastupdate.arrays import tree
-from fastupdate.rules.rule import is_number
+from fastupdate.arrays.numbers import SHARE, integer, real
+from fastupdate.arrays.place import Place
 
 Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
 GroupSpec = Mapping[str, Any]
@@ -64,8 +63,7 @@ def layerwise_decay(layers: Sequence[Pattern], decay: float) -> list[GroupSpec]:
     Source: discriminative fine-tuning, Howard & Ruder, ULMFiT (ACL 2018), section 3.2.
     """
     _check_layers("layerwise_decay", layers)
-    if not is_number(decay) or not 0 < decay <= 1:
-        raise ValueError(f"[layerwise_decay] decay: expected a number in (0, 1], received {decay!r}")
+    decay = real(Place("layerwise_decay", "decay"), decay, SHARE)
     return [{"params": layer, "lr_scale": decay**k} for layer, k in zip(layers, _depths(layers), strict=True)]
 
 
@@ -87,8 +85,7 @@ def gradual_unfreezing(layers: Sequence[Pattern], every: int) -> list[GroupSpec]
     Source: Howard & Ruder, ULMFiT (ACL 2018), section 3.3.
     """
     _check_layers("gradual_unfreezing", layers)
-    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-        raise ValueError(f"[gradual_unfreezing] every: expected an integer ≥ 1, received {every!r}")
+    every = integer(Place("gradual_unfreezing", "every"), every)
     return [{"params": layer, "frozen_until": every * k} for layer, k in zip(layers, _depths(layers), strict=True)]
 
 

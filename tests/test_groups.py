@@ -198,7 +198,7 @@ HELPER_MISTAKES = {
     "growth": (lambda: layerwise_decay(LAYERS, 1.5), ValueError, r"decay: expected a number in \(0, 1\], received 1.5"),
     "zero": (lambda: layerwise_decay(LAYERS, 0), ValueError, "decay: expected"),
     "never": (lambda: gradual_unfreezing(LAYERS, 0), ValueError, "every: expected an integer ≥ 1, received 0"),
-    "half a step": (lambda: gradual_unfreezing(LAYERS, 2.5), ValueError, "every: expected"),
+    "half a step": (lambda: gradual_unfreezing(LAYERS, 2.5), TypeError, "every: expected"),
 }
 
 
@@ -335,7 +335,7 @@ FREEZING: dict[str, tuple[Any, type[Exception], str]] = {
     "state": (lambda opt: opt.unfreeze("*", state="keep"), ValueError, "state: expected 'hold', 'reset' or"),
     "growth": (lambda opt: opt.unfreeze("*", state=1.5), ValueError, "state: expected"),
     "nan": (lambda opt: opt.unfreeze("*", state=np.nan), ValueError, "state: expected"),
-    "bool": (lambda opt: opt.unfreeze("*", state=True), ValueError, "state: expected"),
+    "bool": (lambda opt: opt.unfreeze("*", state=True), TypeError, "state: expected"),
 }
 
 

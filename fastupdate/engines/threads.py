@@ -7,6 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from fastupdate.arrays.numbers import integer
+from fastupdate.arrays.place import Place
+
 
 def cgroup_quota() -> float:
     """The CPU quota of this process in CPUs; inf where there is none."""
@@ -40,9 +43,7 @@ _threads = default_threads()
 def set_num_threads(n: int) -> None:
     """Lets every later step use up to n threads; the results do not depend on it."""
     global _threads  # noqa: PLW0603
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"[fastupdate] threads: expected a positive integer, received {n!r}")
-    _threads = n
+    _threads = n = integer(Place("fastupdate", "threads"), n)
     native = sys.modules.get("fastupdate._core")
     if native is not None:
         native.set_threads(n)

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, real
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
+from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
 SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     "l1": (0.0, NON_NEGATIVE),
-    "clip_value": (np.inf, NON_NEGATIVE),
+    "clip_value": (np.inf, LIMIT),
     "ema_decay": (0.0, BELOW_ONE),
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
@@ -115,13 +117,7 @@ class Group(MutableMapping[str, Any]):
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
-        interval = self.intervals()[key]
-        if not is_number(value):
-            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        number = float(value)
-        if number not in interval and not (key == "clip_value" and number == np.inf):
-            raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        return number
+        return real(Place(self._rule.name, key), value, self.intervals()[key])
 
     def restore(self, values: Mapping[str, float]) -> None:
         """Takes over checked numbers, a schedule staying the object that it is."""
@@ -140,6 +136,11 @@ class Group(MutableMapping[str, Any]):
         }
 
     @property
+    def numbers(self) -> dict[str, float]:
+        """What the step reads: the numbers set, and those of schedules in the step that was looked up last."""
+        return {name: float(self._row[column]) for name, column in self._columns.items()}
+
+    @property
     def schedules(self) -> Mapping[str, Any]:
         """The values that are schedules."""
         return self._schedules
@@ -151,6 +152,11 @@ class Scheduled(NamedTuple):
     group: Group
     row: int
     key: str
+
+    @property
+    def interval(self) -> Interval:
+        """The values that it may have."""
+        return self.group.intervals()[self.key]
 
 
 class Hypers:
@@ -208,7 +214,7 @@ class Hypers:
         places, table = self._places[id(schedule)], self.given.tables[k]
         if is_pure(schedule):
             values = np.asarray(schedule(np.arange(first, first + AHEAD)))
-            right = np.logical_and.reduce([_within(values, place) for place in places])
+            right = np.logical_and.reduce([place.interval.holds(values) for place in places])
             found = AHEAD if right.all() else int(np.argmin(right))
         else:
             values, found = np.array([_checked(schedule(at), places) for at in range(first, step + 1)]), 0
@@ -229,10 +235,3 @@ def is_pure(schedule: Any) -> bool:
 def _checked(value: Any, places: list[Scheduled]) -> float:
     numbers = [place.group.check(place.key, value) for place in places]
     return numbers[0]
-
-
-def _within(values: NDArray[np.float64], place: Scheduled) -> NDArray[np.bool_]:
-    interval = place.group.intervals()[place.key]
-    below = values < interval.high if interval.open else values <= interval.high
-    inside = np.isfinite(values) & (interval.low <= values) & below
-    return inside | (values == np.inf) if place.key == "clip_value" else inside

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 from fastupdate.arrays.memory import SHADOW_DTYPES
+from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, integer, real
+from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
 
@@ -75,9 +77,12 @@ class Settings:
                 f"[{self.rule}] {clips[1]}: expected one way of clipping norms, received {' and '.join(clips)}"
             )
         for name in clips:
-            self._positive(name, getattr(self, name))
+            self._set(name, real(Place(self.rule, name), getattr(self, name), POSITIVE))
         if self.lookahead is not None:
-            self._check_lookahead(self.lookahead)
+            self._set("lookahead", self._checked_lookahead(self.lookahead))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def _one_of(self, name: str, allowed: tuple[Any, ...]) -> None:
         value = getattr(self, name)
@@ -86,19 +91,13 @@ class Settings:
                 f"[{self.rule}] {name}: expected one of {', '.join(map(repr, allowed))}, received {value!r}"
             )
 
-    def _positive(self, name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"[{self.rule}] {name}: expected a finite number > 0, received {value!r}")
-
-    def _check_lookahead(self, value: Any) -> None:
+    def _checked_lookahead(self, value: Any) -> tuple[int, float]:
+        place = Place(self.rule, "lookahead")
         try:
             every, weight = value
-            right = isinstance(every, int) and every >= 1 and 0 < weight <= 1
-        except (TypeError, ValueError):
-            right = False
-        if not right:
-            expected = "(steps ≥ 1, weight in (0, 1])"
-            raise ValueError(f"[{self.rule}] lookahead: expected {expected}, received {value!r}")
+            return integer(place, every, COUNT), real(place, weight, SHARE)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{place}: expected (steps ≥ 1, weight in (0, 1]), received {value!r}") from error
 
     @property
     def needs_sums(self) -> bool:

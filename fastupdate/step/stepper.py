@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, device, memory, overlap
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.numbers import POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.groups import sort_into_groups
-from fastupdate.rules.rule import Rule, is_number
-from fastupdate.step import gradients
+from fastupdate.rules.rule import Rule
+from fastupdate.step import gradients, held
 from fastupdate.step.decide import condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
@@ -138,6 +139,8 @@ class Stepper:
                 self.replan()
             self.engine.take(self.hypers.prepare(step, len(self.undecided)))
             self._check_flags()
+            for group in self.hypers.groups:
+                held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
 
     def _check_flags(self) -> None:
         for flag, hyper in self.rule.flag_hypers.items():
@@ -284,10 +287,9 @@ class Stepper:
 
     def _scale(self, loss_scale: float) -> float:
         """What turns raw gradients into the mean gradient of the loss."""
-        # Within these bounds 1 / loss_scale is finite too.
-        if not (is_number(loss_scale) and 2.0**-1000 <= loss_scale <= 2.0**1000):
-            self.place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
-        return 1.0 / (float(loss_scale) * max(int(self.clock[MICRO_BATCHES]), 1))
+        loss_scale = real(self.place("loss_scale"), loss_scale, POSITIVE)
+        batches = max(int(self.clock[MICRO_BATCHES]), 1)
+        return held.gradient_scale(self.rule.name, loss_scale, batches, self.plan.dtype)
 
     def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
         """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
