@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from fastupdate.arrays import device, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import FRACTION, integer, real
-from fastupdate.groups import Pattern, matcher
+from fastupdate.arrays.patterns import Finder, Pattern
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import checkpoint
 from fastupdate.step.gradients import Reduce
@@ -143,12 +143,10 @@ class Optimizer:
         return self._set_frozen(pattern, 0.0, state)
 
     def _set_frozen(self, pattern: Pattern, until: float, state: str | float) -> list[str]:
-        matches = matcher(pattern)
         with self.stepper.exclusive():
             self.stepper.check_nothing_accumulated("pattern")
-            found = [item for item in self.stepper.items if matches(item.name)]
-            if not found:
-                self.stepper.place("pattern").fail(ValueError, "a pattern that matches a parameter", repr(pattern))
+            names = Finder(self.stepper.sources)(self.stepper.place("pattern"), pattern)
+            found = [item for item in self.stepper.items if item.name in names]
             self.stepper.plan.keep_times()
             thawed = [item for item in found if item.frozen and state != "hold"]
             factor = 0.0 if state == "reset" else state

@@ -73,6 +73,11 @@ class Stepper:
         """Names an argument in messages."""
         return Place(self.rule.name, argument)
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The parameters by dotted name, as the user handed them in."""
+        return {item.name: item.source for item in self.items}
+
     # -- construction -------------------------------------------------------------------------------------------------
 
     def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
@@ -81,7 +86,7 @@ class Stepper:
         for name in ("clip_value", "ema_decay"):
             if getattr(s, name) is not None:
                 shared[name] = getattr(s, name)
-        for names, overrides in sort_into_groups(self.rule.name, [item.name for item in self.items], s.groups):
+        for names, overrides in sort_into_groups(self.rule.name, self.sources, s.groups):
             if s.ema_decay is None and overrides.get("ema_decay"):
                 self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
             yield names, {**hypers, **shared, **overrides}
