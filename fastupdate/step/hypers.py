@@ -212,7 +212,7 @@ class Hypers:
     def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
         """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
         places, table = self._places[id(schedule)], self.given.tables[k]
-        if is_pure(schedule):
+        if isinstance(schedule, Schedule) and schedule.pure:
             values = np.asarray(schedule(np.arange(first, first + AHEAD)))
             right = np.logical_and.reduce([place.interval.holds(values) for place in places])
             found = AHEAD if right.all() else int(np.argmin(right))
@@ -225,11 +225,6 @@ class Hypers:
         table[:found] = values[:found]
         self.given.schedules[k]["first"] = first
         self.given.schedules[k]["count"] = found
-
-
-def is_pure(schedule: Any) -> bool:
-    """Whether a schedule's values may be worked out ahead of their steps."""
-    return isinstance(schedule, Schedule)
 
 
 def _checked(value: Any, places: list[Scheduled]) -> float:
