@@ -17,6 +17,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.saving import checkpoint
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
+from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 
@@ -34,6 +35,7 @@ class Optimizer:
     def __init__(
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
     ) -> None:
+        check_names(type(self), options)
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 

@@ -387,9 +387,20 @@ def test_bad_option(name, value):
         fu.Adam(tensors(), **{name: value})
 
 
-def test_1_unknown_option():
-    with pytest.raises(TypeError, match=r"\[adam\] weight_decy: no such option"):
-        fu.Adam(tensors(), weight_decy=0.1)
+UNKNOWN = {
+    "weight_decy": "did you mean weight_decay?",
+    "Lr": "did you mean lr?",
+    "fused": "there are lr, betas, eps, weight_decay, amsgrad, l1, ",
+    "clipnorm": "did you mean clip_norm?",
+    "options": "there are lr,",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_1_unknown_option(name):
+    with pytest.raises(TypeError, match=rf"\[adam\] {name}: no such option[,;] {re.escape(UNKNOWN[name])}") as caught:
+        fu.Adam(tensors(), **{name: 0.1})
+    assert all(option in str(caught.value) for option in ("lr", "amsgrad", "clip_norm", "groups", "backend"))
 
 
 @by_backend

@@ -165,6 +165,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"groups\[0\]\['params'\]: expected a pattern that matches a parameter \(embed.w, .*head.b\), received",
     ),
     "unknown key": ({"groups": [{"params": "*", "speed": 1}]}, KeyError, "speed: no such hyperparameter"),
+    "misspelt": (
+        {"groups": [{"params": "*", "weight_decy": 1}]},
+        KeyError,
+        "weight_decy: no such hyperparameter, did you mean weight_decay[?] there are lr, .*, clip_value, .*, betas",
+    ),
     "text": ({"groups": [{"params": "*", "lr": "0.1"}]}, TypeError, "lr: expected a finite number ≥ 0"),
     "negative": ({"groups": [{"params": "*", "lr": -0.1}]}, ValueError, "lr: expected a finite number ≥ 0"),
     "nan": ({"groups": [{"params": "*", "lr_scale": np.nan}]}, ValueError, "lr_scale: expected a finite number ≥ 0"),

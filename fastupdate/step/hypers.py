@@ -73,8 +73,7 @@ class Group(MutableMapping[str, Any]):
                 self[name] = part
             return
         if key == "params" or key not in self.intervals():
-            known = ", ".join(self.intervals())
-            raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
+            Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
         if key == FROZEN_UNTIL:
             self._freeze_until(value)
         elif callable(value):
@@ -110,6 +109,9 @@ class Group(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Group({dict(self)!r})"
+
+    def _aliases(self) -> list[str]:
+        return [alias for alias, names in ALIASES.items() if set(names) <= set(self._intervals)]
 
     def intervals(self) -> Mapping[str, Interval]:
         """The names that may be set, and the values they may take."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args, get_type_hints
+from inspect import signature
+from typing import Any, Literal, TypedDict, get_args
 
 from fastupdate.arrays.memory import SHADOW_DTYPES
 from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, integer, real
@@ -118,9 +119,9 @@ def own_decay(rule: Rule) -> DecayMode:
     return "decoupled" if rule.decoupled_decay else "coupled"
 
 
-def settings(rule: str, options: Mapping[str, Any]) -> Settings:
-    """Checks keyword options; an unknown name is a TypeError, as for any Python function."""
-    unknown = [name for name in options if name not in get_type_hints(Options)]
-    if unknown:
-        raise TypeError(f"[{rule}] {unknown[0]}: no such option")
-    return Settings(rule, **options)
+def check_names(optimizer: type[Any], options: Iterable[str]) -> None:
+    """An unknown keyword of an optimizer is a TypeError, as for any Python function."""
+    for name in options:
+        if name not in Options.__annotations__:
+            own = [key for key in signature(optimizer).parameters if key not in ("params", "options")]
+            Place(optimizer.rule.name, name).unknown(TypeError, "option", [*own, *Options.__annotations__])

@@ -25,7 +25,7 @@ from fastupdate.step import gradients, held
 from fastupdate.step.decide import condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
-from fastupdate.step.options import settings
+from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
 from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items
@@ -51,7 +51,7 @@ class Stepper:
         self, rule: Rule, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], options: Mapping[str, Any]
     ) -> None:
         self.rule = rule
-        self.settings = settings(rule.name, options)
+        self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
         self.tree = params
         self.items = make_items(rule.name, params)
