@@ -214,6 +214,46 @@ def test_a_schedule_that_goes_wrong_raises_in_its_step() -> None:
     assert fingerprint(opt) == before
 
 
+def fail(opt: fu.Optimizer) -> None:
+    with pytest.raises(ValueError, match="grads"):
+        opt.step({})
+
+
+def resume(opt: fu.Optimizer) -> None:
+    state = opt.state_dict()
+    opt.step(tensors(1))
+    opt.load_state_dict(state)
+
+
+BETWEEN: dict[str, Any] = {
+    "construction": lambda opt: None,
+    "a step": lambda opt: opt.step(tensors(1)),
+    "a bound step": lambda opt: (opt.bind(tensors(1)), opt.step(), opt.step()),
+    "binding": lambda opt: opt.bind(tensors(1)),
+    "a skipped step": lambda opt: opt.step({name: g * np.nan for name, g in tensors(1).items()}),
+    "a failed step": fail,
+    "a micro-batch": lambda opt: opt.accumulate(tensors(1)),
+    "another start": lambda opt: (opt.bind(tensors(1)), opt.step(), opt.start_at(1)),
+    "resuming": resume,
+}
+
+
+@pytest.mark.parametrize("kind", ["plateau", "function", "within"])
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+@by_backend
+def test_what_depends_on_more_than_the_step_is_asked_in_each(backend: str, between: Any, kind: str) -> None:
+    """Whatever happened between, the step sees what the schedule says then."""
+    plateau = fu.schedules.plateau(1.0, factor=0.5, patience=0)
+    kinds = {"plateau": plateau, "function": lambda step: plateau(0), "within": fu.schedules.scale(plateau, 1.0)}
+    policy = "skip" if between is BETWEEN["a skipped step"] else "propagate"
+    opt = fu.SGD(tensors(0), lr=kinds[kind], nonfinite=policy, backend=backend)
+    between(opt)
+    for _ in range(2):
+        plateau.update(1.0)
+    waits = between is BETWEEN["a micro-batch"] or opt.stepper.bound.tree is not None
+    assert opt.step(None if waits else tensors(1)).lr == 0.5
+
+
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,7 @@ class Hypers:
         ]
         self._places: dict[int, list[Scheduled]] = {}  # by id of the schedule
         self._schedules: list[Any] = []
+        self._impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
     def used(self, hyper: str) -> bool:
@@ -193,6 +194,11 @@ class Hypers:
                 self._look_ahead(k, schedule, max(step - back, 0), step)
         return self.given
 
+    def forget(self) -> None:
+        """A value that may be another one by now, though the step is the same, is asked for again."""
+        if self._impure:
+            self.given.schedules["count"][self._impure] = 0
+
     def _collect(self) -> Given:
         revision = int(self._clock[REVISION])  # first, so that what changes from here on is seen
         self._places, self._schedules = {}, []
@@ -201,6 +207,7 @@ class Hypers:
                 if id(schedule) not in self._places:
                     self._schedules.append(schedule)
                 self._places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
+        self._impure = [k for k, schedule in enumerate(self._schedules) if not _is_pure(schedule)]
         tables = np.zeros((len(self._schedules), AHEAD))
         schedules = np.zeros(len(tables), records.SCHEDULE)
         schedules["values"] = memory.address(tables) + tables.strides[0] * np.arange(len(tables))
@@ -214,7 +221,7 @@ class Hypers:
     def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
         """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
         places, table = self._places[id(schedule)], self.given.tables[k]
-        if isinstance(schedule, Schedule) and schedule.pure:
+        if _is_pure(schedule):
             values = np.asarray(schedule(np.arange(first, first + AHEAD)))
             right = np.logical_and.reduce([place.interval.holds(values) for place in places])
             found = AHEAD if right.all() else int(np.argmin(right))
@@ -227,6 +234,10 @@ class Hypers:
         table[:found] = values[:found]
         self.given.schedules[k]["first"] = first
         self.given.schedules[k]["count"] = found
+
+
+def _is_pure(schedule: Any) -> bool:
+    return isinstance(schedule, Schedule) and schedule.pure
 
 
 def _checked(value: Any, places: list[Scheduled]) -> float:

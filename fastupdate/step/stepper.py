@@ -165,6 +165,7 @@ class Stepper:
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
         if self.undecided:
             self.settle(undecided)
+        self.hypers.forget()
         return self._lock
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
