@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fastupdate.arrays import tree
-from fastupdate.rules.rule import is_number
+from fastupdate.arrays.numbers import SHARE, integer, real
+from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.arrays.place import Place
 
-Pattern = str | re.Pattern[str] | Iterable["str | re.Pattern[str]"]
 GroupSpec = Mapping[str, Any]
 
 
-def matcher(pattern: Pattern) -> Callable[[str], bool]:
-    """Whether a dotted name matches: a glob, a compiled regular expression (search), or any of several."""
-    if isinstance(pattern, str):
-        return re.compile(fnmatch.translate(pattern)).match  # type: ignore[return-value]
-    if isinstance(pattern, re.Pattern):
-        return lambda name: pattern.search(name) is not None
-    if not isinstance(pattern, Iterable):
-        raise TypeError(f"[fastupdate] pattern: expected a glob, a regular expression or several, received {pattern!r}")
-    tests = [matcher(p) for p in pattern]
-    return lambda name: any(test(name) for test in tests)
-
-
-def sort_into_groups(rule: str, names: list[str], specs: Iterable[GroupSpec]) -> list[tuple[list[str], dict[str, Any]]]:
+def sort_into_groups(
+    rule: str, sources: Mapping[str, Any], specs: Iterable[GroupSpec]
+) -> list[tuple[list[str], dict[str, Any]]]:
     """Tensors that match the same specs form a group; where specs disagree, the later one holds.
 
-    Returns (names, overrides) per group, in the order of each group's first tensor.
+    sources: the parameters by dotted name, as the user handed them in. Returns (names, overrides) per group, in the
+    order of each group's first tensor.
     """
-    specs = list(specs)
-    members: list[set[str]] = []
+    if isinstance(specs, Mapping) or not isinstance(specs, Iterable):
+        Place(rule, "groups").fail(TypeError, "a sequence of groups", repr(specs))
+    specs, find = list(specs), Finder(sources)
+    matched: dict[str, list[int]] = {name: [] for name in sources}
     for k, spec in enumerate(specs):
-        if "params" not in spec:
-            raise ValueError(f"[{rule}] groups[{k}]: expected a 'params' pattern, received {sorted(spec)}")
-        matches = matcher(spec["params"])
-        found = {name for name in names if matches(name)}
-        if not found:
-            raise ValueError(
-                f"[{rule}] groups[{k}]: expected a pattern that matches a parameter, received {spec['params']!r}"
-            )
-        members.append(found)
+        place = Place(rule, f"groups[{k}]")
+        if not isinstance(spec, Mapping) or "params" not in spec:
+            place.fail(ValueError, "a mapping with a 'params' pattern", repr(spec))
+        for name in find(Place(rule, f"groups[{k}]['params']"), spec["params"]):
+            matched[name].append(k)
     groups: dict[tuple[int, ...], list[str]] = {}
-    for name in names:
-        groups.setdefault(tuple(k for k, found in enumerate(members) if name in found), []).append(name)
+    for name, keys in matched.items():
+        groups.setdefault(tuple(keys), []).append(name)
     return [
-        (group, {key: value for k in key_specs for key, value in specs[k].items() if key != "params"})
-        for key_specs, group in groups.items()
+        (names, {key: value for k in keys for key, value in specs[k].items() if key != "params"})
+        for keys, names in groups.items()
     ]
 
 
@@ -64,8 +50,7 @@ def layerwise_decay(layers: Sequence[Pattern], decay: float) -> list[GroupSpec]:
     Source: discriminative fine-tuning, Howard & Ruder, ULMFiT (ACL 2018), section 3.2.
     """
     _check_layers("layerwise_decay", layers)
-    if not is_number(decay) or not 0 < decay <= 1:
-        raise ValueError(f"[layerwise_decay] decay: expected a number in (0, 1], received {decay!r}")
+    decay = real(Place("layerwise_decay", "decay"), decay, SHARE)
     return [{"params": layer, "lr_scale": decay**k} for layer, k in zip(layers, _depths(layers), strict=True)]
 
 
@@ -74,8 +59,8 @@ def no_decay(params: Any) -> list[GroupSpec]:
 
     An empty list if there are none, so that it can be added to other groups.
     """
-    names = [tree.dotted(path) for path, leaf in tree.leaves(params) if getattr(leaf, "ndim", 1) < 2]
-    return [{"params": [glob.escape(name) for name in names], "weight_decay": 0.0}] if names else []
+    vectors = {tree.dotted(path): True for path, leaf in tree.leaves(params) if getattr(leaf, "ndim", 1) < 2}
+    return [{"params": vectors, "weight_decay": 0.0}] if vectors else []
 
 
 def gradual_unfreezing(layers: Sequence[Pattern], every: int) -> list[GroupSpec]:
@@ -87,8 +72,7 @@ def gradual_unfreezing(layers: Sequence[Pattern], every: int) -> list[GroupSpec]
     Source: Howard & Ruder, ULMFiT (ACL 2018), section 3.3.
     """
     _check_layers("gradual_unfreezing", layers)
-    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-        raise ValueError(f"[gradual_unfreezing] every: expected an integer ≥ 1, received {every!r}")
+    every = integer(Place("gradual_unfreezing", "every"), every)
     return [{"params": layer, "frozen_until": every * k} for layer, k in zip(layers, _depths(layers), strict=True)]
 
 

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from fastupdate.arrays import device, tree
 from fastupdate.arrays.memory import Array
-from fastupdate.groups import Pattern, matcher
-from fastupdate.rules.rule import Rule, is_number
+from fastupdate.arrays.numbers import FRACTION, integer, real
+from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.rules.rule import Rule
 from fastupdate.saving import checkpoint
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
+from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 
@@ -35,6 +35,7 @@ class Optimizer:
     def __init__(
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
     ) -> None:
+        check_names(type(self), options)
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 
@@ -66,8 +67,9 @@ class Optimizer:
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**62:
-            self.stepper.place("step").fail(ValueError, "an integer ≥ 1", repr(step))
+        step = integer(self.stepper.place("step"), step)
+        if step >= 2**62:
+            self.stepper.place("step").fail(ValueError, "an integer ≥ 1 and below 2⁶²", repr(step))
         self.stepper.start_at(step)
 
     def bind(self, grads: Any) -> None:
@@ -136,18 +138,17 @@ class Optimizer:
         state: "hold" goes on from the states and step counts as they were; "reset" starts from zero; a number in
         [0, 1] multiplies the states by it.
         """
-        right = state in ("hold", "reset") if isinstance(state, str) else is_number(state) and 0 <= state <= 1
-        if not right:
+        if not isinstance(state, str):
+            state = real(self.stepper.place("state"), state, FRACTION)
+        elif state not in ("hold", "reset"):
             self.stepper.place("state").fail(ValueError, "'hold', 'reset' or a number in [0, 1]", repr(state))
         return self._set_frozen(pattern, 0.0, state)
 
     def _set_frozen(self, pattern: Pattern, until: float, state: str | float) -> list[str]:
-        matches = matcher(pattern)
         with self.stepper.exclusive():
             self.stepper.check_nothing_accumulated("pattern")
-            found = [item for item in self.stepper.items if matches(item.name)]
-            if not found:
-                self.stepper.place("pattern").fail(ValueError, "a pattern that matches a parameter", repr(pattern))
+            names = Finder(self.stepper.sources)(self.stepper.place("pattern"), pattern)
+            found = [item for item in self.stepper.items if item.name in names]
             self.stepper.plan.keep_times()
             thawed = [item for item in found if item.frozen and state != "hold"]
             factor = 0.0 if state == "reset" else state

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import Case, arrays_of, assert_same_bits, by_backend, by_case, by_rule, fingerprint, random_arrays
+from peers import peer
 
 import fastupdate as fu
 from fastupdate.groups import gradual_unfreezing, layerwise_decay, no_decay
@@ -43,15 +45,56 @@ PATTERNS: dict[str, tuple[Any, list[str]]] = {
     "regex": (re.compile(r"^(embed|head)\.w$"), ["embed.w", "head.w"]),
     "regex-searches": (re.compile("ock"), ["block.w", "block.b"]),
     "several": (["embed.*", re.compile(r"d\.b")], ["embed.w", "head.b"]),
+    "set": ({"*.b", "head.w"}, ["block.b", "head.w", "head.b"]),
+    "generator": (lambda: (name for name in ("embed.w", "block.*")), ["embed.w", "block.w", "block.b"]),
+    "nested": ([["embed.w"], [re.compile("^h"), ["block.b"]]], ["embed.w", "block.b", "head.w", "head.b"]),
+    "mask": ({name: name.endswith("b") for name in SHAPES}, ["block.b", "head.b"]),
+    "mask of branches": ({"head": True, "block": {"w": np.bool_(True), "b": False}}, ["block.w", "head.w", "head.b"]),
+    "mask of a branch but one": ({"head": True, "head.b": False}, ["head.w"]),
+    "mask of all": (True, list(SHAPES)),
 }
 
 
 @pytest.mark.parametrize(("pattern", "names"), PATTERNS.values(), ids=PATTERNS)
 def test_a_pattern_chooses_tensors(pattern: Any, names: list[str]) -> None:
-    opt = fu.Adam(tensors(0), lr=0.1, groups=[{"params": pattern, "lr": 0.5}])
+    made = pattern if callable(pattern) else lambda: pattern
+    opt = fu.Adam(tensors(0), lr=0.1, groups=[{"params": made(), "lr": 0.5}])
     assert {name for group in opt.groups if group["lr"] == 0.5 for name in group["params"]} == set(names)
     assert {name for group in opt.groups for name in group["params"]} == set(SHAPES)
-    assert set(opt.freeze(pattern)) == set(names)
+    assert opt.freeze(made()) == names
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_parameters_choose_themselves(framework: str, several: bool) -> None:
+    """The very objects, as in torch's groups, not arrays that are equal to them or share their memory."""
+    params: dict[str, Any] = tensors(0)
+    if framework == "torch":
+        params = {name: peer("torch").nn.Parameter(peer("torch").from_numpy(p)) for name, p in params.items()}
+    names = ["block.b", "head.w"] if several else ["block.b"]
+    chosen = [params[name] for name in names] if several else params["block.b"]
+    opt = fu.Adam(params, lr=0.1, groups=[{"params": chosen, "lr": 0.5}])
+    assert {name for group in opt.groups if group["lr"] == 0.5 for name in group["params"]} == set(names)
+    assert opt.freeze(chosen) == names
+    for other in (params["head.w"][:], tensors(0)["block.b"], [params["head.w"], params["head.b"][:]]):
+        with pytest.raises(
+            ValueError, match=r"\[adam\] pattern: expected one of the parameters themselves \(embed.w, "
+        ):
+            opt.freeze(other)
+
+
+def test_a_mask_in_the_structure_of_the_parameters() -> None:
+    params = {"layers": [(np.ones((2, 2)), np.ones(2)), (np.ones((2, 1)), np.ones(1))], "out": np.ones(3)}
+    opt = fu.Adam(params)
+    assert opt.freeze({"layers": [(True, False), (False, True)], "out": False}) == ["layers.0.0", "layers.1.1"]
+    assert opt.freeze({"layers": [False, True]}) == ["layers.1.0", "layers.1.1"]
+    assert fu.Adam([np.ones(1), np.ones(2)]).freeze([False, True]) == ["1"]
+
+
+def test_a_mask_may_choose_nothing() -> None:
+    opt = fu.Adam(tensors(0), lr=0.1, groups=[{"params": dict.fromkeys(SHAPES, False), "lr": 0.5}])
+    assert [group["lr"] for group in opt.groups] == [0.1]
+    assert opt.freeze(False) == []
 
 
 def test_specs_merge_and_the_later_one_holds() -> None:
@@ -111,10 +154,22 @@ def test_any_hyperparameter_may_be_a_schedule(case: Case, hyper: str) -> None:
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no pattern": ({"groups": [{"lr": 0.1}]}, ValueError, r"groups\[0\]: expected a 'params' pattern"),
+    "no pattern": ({"groups": [{"lr": 0.1}]}, ValueError, r"groups\[0\]: expected a mapping with a 'params'"),
     "matches nothing": ({"groups": [{"params": "tail.*"}]}, ValueError, r"groups\[0\].*matches a parameter.*'tail.\*'"),
-    "a number for a pattern": ({"groups": [{"params": 3}]}, TypeError, r"pattern: expected a glob"),
+    "a number for a pattern": ({"groups": [{"params": 3}]}, TypeError, r"groups\[0\]\['params'\]: expected a glob"),
+    "no mapping": ({"groups": ["head.*"]}, ValueError, r"groups\[0\]: expected a mapping with a 'params' pattern"),
+    "one group": ({"groups": {"params": "head.*"}}, TypeError, "groups: expected a sequence of groups, received {'par"),
+    "names": (
+        {"groups": [{"params": "head.weight"}]},
+        ValueError,
+        r"groups\[0\]\['params'\]: expected a pattern that matches a parameter \(embed.w, .*head.b\), received",
+    ),
     "unknown key": ({"groups": [{"params": "*", "speed": 1}]}, KeyError, "speed: no such hyperparameter"),
+    "misspelt": (
+        {"groups": [{"params": "*", "weight_decy": 1}]},
+        KeyError,
+        "weight_decy: no such hyperparameter, did you mean weight_decay[?] there are lr, .*, clip_value, .*, betas",
+    ),
     "text": ({"groups": [{"params": "*", "lr": "0.1"}]}, TypeError, "lr: expected a finite number ≥ 0"),
     "negative": ({"groups": [{"params": "*", "lr": -0.1}]}, ValueError, "lr: expected a finite number ≥ 0"),
     "nan": ({"groups": [{"params": "*", "lr_scale": np.nan}]}, ValueError, "lr_scale: expected a finite number ≥ 0"),
@@ -159,6 +214,46 @@ def test_a_schedule_that_goes_wrong_raises_in_its_step() -> None:
     assert fingerprint(opt) == before
 
 
+def fail(opt: fu.Optimizer) -> None:
+    with pytest.raises(ValueError, match="grads"):
+        opt.step({})
+
+
+def resume(opt: fu.Optimizer) -> None:
+    state = opt.state_dict()
+    opt.step(tensors(1))
+    opt.load_state_dict(state)
+
+
+BETWEEN: dict[str, Any] = {
+    "construction": lambda opt: None,
+    "a step": lambda opt: opt.step(tensors(1)),
+    "a bound step": lambda opt: (opt.bind(tensors(1)), opt.step(), opt.step()),
+    "binding": lambda opt: opt.bind(tensors(1)),
+    "a skipped step": lambda opt: opt.step({name: g * np.nan for name, g in tensors(1).items()}),
+    "a failed step": fail,
+    "a micro-batch": lambda opt: opt.accumulate(tensors(1)),
+    "another start": lambda opt: (opt.bind(tensors(1)), opt.step(), opt.start_at(1)),
+    "resuming": resume,
+}
+
+
+@pytest.mark.parametrize("kind", ["plateau", "function", "within"])
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+@by_backend
+def test_what_depends_on_more_than_the_step_is_asked_in_each(backend: str, between: Any, kind: str) -> None:
+    """Whatever happened between, the step sees what the schedule says then."""
+    plateau = fu.schedules.plateau(1.0, factor=0.5, patience=0)
+    kinds = {"plateau": plateau, "function": lambda step: plateau(0), "within": fu.schedules.scale(plateau, 1.0)}
+    policy = "skip" if between is BETWEEN["a skipped step"] else "propagate"
+    opt = fu.SGD(tensors(0), lr=kinds[kind], nonfinite=policy, backend=backend)
+    between(opt)
+    for _ in range(2):
+        plateau.update(1.0)
+    waits = between is BETWEEN["a micro-batch"] or opt.stepper.bound.tree is not None
+    assert opt.step(None if waits else tensors(1)).lr == 0.5
+
+
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +278,29 @@ def test_no_decay_takes_names_literally() -> None:
     assert [group_of(opt, name)["weight_decay"] for name in params] == [0.0, 0.5]
 
 
+def work(n: int) -> int:
+    """How many functions are called to sort n vectors into groups, by what no_decay says and one by one."""
+    params = {f"layer{k}.b": np.ones(1) for k in range(n)}
+    ways = [no_decay(params), [{"params": [p]} for p in params.values()], [{"params": list(params)}]]
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    for way in ways:
+        sys.setprofile(count)
+        try:
+            fu.groups.sort_into_groups("adam", params, way)
+        finally:
+            sys.setprofile(None)
+    return calls
+
+
+def test_sorting_into_groups_is_linear() -> None:
+    assert work(1000) < 15 * work(100)
+
+
 def test_helpers_combine() -> None:
     params = tensors(0)
     groups = layerwise_decay(LAYERS, 0.5) + gradual_unfreezing(LAYERS, 10) + no_decay(params)
@@ -198,7 +316,7 @@ HELPER_MISTAKES = {
     "growth": (lambda: layerwise_decay(LAYERS, 1.5), ValueError, r"decay: expected a number in \(0, 1\], received 1.5"),
     "zero": (lambda: layerwise_decay(LAYERS, 0), ValueError, "decay: expected"),
     "never": (lambda: gradual_unfreezing(LAYERS, 0), ValueError, "every: expected an integer ≥ 1, received 0"),
-    "half a step": (lambda: gradual_unfreezing(LAYERS, 2.5), ValueError, "every: expected"),
+    "half a step": (lambda: gradual_unfreezing(LAYERS, 2.5), TypeError, "every: expected"),
 }
 
 
@@ -330,12 +448,30 @@ FREEZING: dict[str, tuple[Any, type[Exception], str]] = {
     "no pattern": (
         lambda opt: opt.freeze(None),
         TypeError,
-        "pattern: expected a glob, a regular expression or several",
+        "pattern: expected a glob, a regular expression, a parameter, a mask of truth values or several of them, rec",
     ),
+    "mapping of numbers": (
+        lambda opt: opt.freeze({"head.w": 1}),
+        TypeError,
+        r"pattern: expected a mask of truth values, received 1 at 'head.w'",
+    ),
+    "mapping of patterns": (
+        lambda opt: opt.freeze({"embed.w": "a"}),
+        TypeError,
+        r"pattern: expected a mask of truth values, received 'a' at 'embed.w'",
+    ),
+    "mask and glob": (lambda opt: opt.freeze(["*.b", True]), TypeError, r"pattern: expected a mask of truth values"),
+    "mask of strangers": (
+        lambda opt: opt.freeze({"head.w": True, "tail": {"w": False}}),
+        ValueError,
+        r"pattern: expected a mask of the parameters \(embed.w, .*\), received an entry 'tail.w'",
+    ),
+    "long mask": (lambda opt: opt.freeze([True] * 9), ValueError, "pattern: expected a mask of the parameters"),
+    "bytes": (lambda opt: opt.freeze(b"*"), TypeError, "pattern: expected a glob"),
     "state": (lambda opt: opt.unfreeze("*", state="keep"), ValueError, "state: expected 'hold', 'reset' or"),
     "growth": (lambda opt: opt.unfreeze("*", state=1.5), ValueError, "state: expected"),
     "nan": (lambda opt: opt.unfreeze("*", state=np.nan), ValueError, "state: expected"),
-    "bool": (lambda opt: opt.unfreeze("*", state=True), ValueError, "state: expected"),
+    "bool": (lambda opt: opt.unfreeze("*", state=True), TypeError, "state: expected"),
 }
 
 

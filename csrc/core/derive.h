@@ -21,10 +21,12 @@ struct Recipe {
   int64_t next_thaw;        // the step count from which other tensors move than now
   int64_t lookahead_every;  // 0: no lookahead
   double lookahead_weight;
+  double largest, vanishing;         // of the narrowest type that the step computes in; what does not exceed it is 0
   int32_t hypers, lr, weight_decay;  // how many the rule has, and which two of them these are; −1: none
   uint32_t always;                   // stages of every step
   uint32_t unset;                    // bit k: the plan has no state for a hyperparameter k other than 0
-  uint8_t decay_mode, proximal, pad[2];
+  uint32_t eps;                      // bit k: hyperparameter k is an ε, which must not vanish
+  uint8_t decay_mode, proximal, pad[6];
 };
 
 // A schedule's values, from some step on; `count` of them are there.
@@ -76,6 +78,21 @@ inline bool has_states_for(const Recipe& recipe, const Given& given) {
   for (int64_t k = 0; k < given.rows; ++k)
     for (int c = 0; c < recipe.hypers; ++c)
       if ((recipe.unset >> c & 1) && given.row(k)[c] != 0) return false;
+  return true;
+}
+
+// Whether the type that the step computes in holds all numbers: none becomes infinite, and no ε becomes 0. Python names
+// what it does not hold (fastupdate/step/held.py). A clip value beyond the type is no limit, which is right.
+inline bool holds_numbers(const Recipe& recipe, const Given& given) {
+  for (int64_t k = 0; k < given.rows; ++k) {
+    const double *row = given.row(k), lr = scaled_lr(recipe, row), l1 = shared(recipe, row).l1;
+    if (lr > recipe.largest || l1 > recipe.largest || lr * l1 > recipe.largest) return false;
+    if (recipe.weight_decay >= 0 && lr * row[recipe.weight_decay] > recipe.largest) return false;
+    for (int c = 0; c < recipe.hypers; ++c) {
+      if (c != recipe.lr && row[c] > recipe.largest) return false;
+      if ((recipe.eps >> c & 1) && row[c] > 0 && row[c] <= recipe.vanishing) return false;
+    }
+  }
   return true;
 }
 

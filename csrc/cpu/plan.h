@@ -45,7 +45,8 @@ class Plan {
   // Works out the groups and the stages of the next step; false if Python has to look first.
   bool derive(const Given& given) {
     const int64_t taken = clock_[kSteps];
-    if (taken >= recipe_.next_thaw || !look_up(given, taken) || !has_states_for(recipe_, given)) return false;
+    if (taken >= recipe_.next_thaw || !look_up(given, taken)) return false;
+    if (!has_states_for(recipe_, given) || !holds_numbers(recipe_, given)) return false;
     stages_ = derive_stages(recipe_, given, taken);
     for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, given.row(groups_[k].given), groups_[k]);
     lr_ = scaled_lr(recipe_, given.row(0));

@@ -185,7 +185,8 @@ class Plan {
   bool derive() {
     const int64_t taken = clock_.at(kSteps);
     if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
-    if (!look_up(**given_, taken) || !has_states_for(recipe_, **given_)) return false;
+    if (!look_up(**given_, taken)) return false;
+    if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
     derive_row(groups());
     stages_ = {derive_stages(recipe_, **given_, taken)};
     possible_.assign(groups(), groups() + group_count_);

@@ -34,6 +34,18 @@ def has_states_for(recipe: Records, given: Given) -> bool:
     return not given.values[:, unset].any()
 
 
+def holds_numbers(recipe: Records, given: Given) -> bool:
+    """Whether the type that the step computes in turns no number into infinity and no ε into 0."""
+    n, largest = int(recipe["hypers"]), float(recipe["largest"])
+    lr, l1 = scaled_lr(recipe, given.values), given.values[:, n + L1]
+    own = given.values[:, [k for k in range(n) if k != recipe["lr"]]]
+    eps = given.values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
+    decay = given.values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
+    with np.errstate(over="ignore"):
+        large = max(part.max(initial=0.0) for part in (lr, l1, own, lr * l1, lr * decay))
+    return large <= largest and not ((eps > 0) & (eps <= recipe["vanishing"])).any()
+
+
 def stages(recipe: Records, given: Given, taken: int) -> int:
     """The stages that a step needs: those that any row asks for."""
     own, mode = given.values[:, : recipe["hypers"]], int(recipe["decay_mode"])

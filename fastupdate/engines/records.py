@@ -38,9 +38,9 @@ SUMS = np.dtype(
 )  # fmt: skip
 RECIPE = np.dtype(
     [
-        ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("hypers", "i4"), ("lr", "i4"),
-        ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"), ("decay_mode", "u1"), ("proximal", "u1"),
-        ("pad", "u1", 2),
+        ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("largest", "f8"),
+        ("vanishing", "f8"), ("hypers", "i4"), ("lr", "i4"), ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"),
+        ("eps", "u4"), ("decay_mode", "u1"), ("proximal", "u1"), ("pad", "u1", 6),
     ]
 )  # fmt: skip
 SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])

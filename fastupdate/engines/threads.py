@@ -7,6 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from fastupdate.arrays.numbers import integer
+from fastupdate.arrays.place import Place
+
 
 def cgroup_quota() -> float:
     """The CPU quota of this process in CPUs; inf where there is none."""
@@ -43,10 +46,9 @@ def set_num_threads(n: int | None) -> None:
 
     None, as at the start: each step uses one thread or all that there are, whichever was measured to be faster.
     """
-    global _threads, _fixed
-    if n is not None and (not isinstance(n, int) or n < 1):
-        raise ValueError(f"[fastupdate] threads: expected a positive integer or None, received {n!r}")
-    _threads, _fixed = default_threads() if n is None else n, n is not None
+    global _threads, _fixed  # noqa: PLW0603
+    _threads = default_threads() if n is None else integer(Place("fastupdate", "threads"), n)
+    _fixed = n is not None
     native = sys.modules.get("fastupdate._core")
     if native is not None:
         native.set_threads(_threads, _fixed)

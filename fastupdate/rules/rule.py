@@ -25,42 +25,17 @@ only what each of them computes to the same bits: + − × ÷, the functions of 
 from __future__ import annotations
 
 import inspect
-import math
-import numbers
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-
-def is_number(x: object) -> bool:
-    """Whether x is a real number: Python's or NumPy's, not a bool, not text."""
-    return isinstance(x, numbers.Real) and not isinstance(x, bool)
-
-
-class Interval(NamedTuple):
-    """The values that a hyperparameter may take: low ≤ x, and x ≤ high (x < high if `open`)."""
-
-    low: float
-    high: float = math.inf
-    open: bool = False
-
-    def __contains__(self, x: object) -> bool:
-        if not isinstance(x, float) or not math.isfinite(x):
-            return False
-        return self.low <= x and (x < self.high if self.open else x <= self.high)
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"a finite number ≥ {self.low:g}"
-        return f"a number in [{self.low:g}, {self.high:g}{')' if self.open else ']'}"
-
-
-NON_NEGATIVE = Interval(0.0)
-BELOW_ONE = Interval(0.0, 1.0, open=True)
-FRACTION = Interval(0.0, 1.0)
+from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
+from fastupdate.arrays.numbers import FRACTION as FRACTION
+from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
+from fastupdate.arrays.numbers import Interval as Interval
 
 
 @dataclass(frozen=True)

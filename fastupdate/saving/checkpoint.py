@@ -31,8 +31,8 @@ import numpy as np
 
 from fastupdate.arrays import accept, device
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.numbers import LIMIT, real
 from fastupdate.arrays.place import Place
-from fastupdate.rules.rule import is_number
 from fastupdate.step.hypers import Group
 
 if TYPE_CHECKING:
@@ -159,10 +159,8 @@ def _times(place: Place, received: Any, items: list[Item]) -> dict[str, tuple[in
     for name, entry in received.items():
         own = _at(place, name)
         _check_keys(own, entry, {"step": int, "frozen_until": float})
-        until = entry["frozen_until"]
-        if not is_number(until) or not until >= 0:
-            _at(own, "frozen_until").fail(ValueError, "a number ≥ 0", repr(until))
-        times[name] = _count(_at(own, "step"), entry["step"]), float(until)
+        until = real(_at(own, "frozen_until"), entry["frozen_until"], LIMIT)
+        times[name] = _count(_at(own, "step"), entry["step"]), until
     return times
 
 

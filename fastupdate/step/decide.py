@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastupdate.step import held
 from fastupdate.step.plan import Plan
 
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
@@ -50,8 +51,15 @@ def condition(plan: Plan, scale: float) -> Outcome:
     if s.clip_tensor_norm is not None:
         norms = np.sqrt(totals["gg"]) * tensors["scale"] * scale
         factors = s.clip_tensor_norm / (norms + CLIP_EPS)
-        tensors["scale"] *= np.where(factors > 1.0, 1.0, factors)
-    return Outcome(1.0 if s.clip_norm is None else clip_factor(s.clip_norm, norm), norm, nonfinite)
+        factors = np.where(factors > 1.0, 1.0, factors)
+        scales, limit = tensors["scale"] * scale, s.clip_tensor_norm
+        held.check_clip(s.rule, "clip_tensor_norm", limit, norms, factors, scales, plan.narrow)
+        tensors["scale"] *= factors
+    if s.clip_norm is None:
+        return Outcome(1.0, norm, nonfinite)
+    factor = clip_factor(s.clip_norm, norm)
+    held.check_clip(s.rule, "clip_norm", s.clip_norm, norm, factor, tensors["scale"] * scale, plan.narrow)
+    return Outcome(factor, norm, nonfinite)
 
 
 def raise_nonfinite(plan: Plan) -> None:
@@ -67,8 +75,12 @@ def raise_nonfinite(plan: Plan) -> None:
 def _clip_units(plan: Plan, ratio: float, scale: float) -> None:
     """Adaptive gradient clipping: ‖g‖ ≤ ratio · max(‖w‖, 1e-3), unit by unit (Brock et al. 2021, equation 3)."""
     plan.engine.unit_norms()
-    grad = plan.unit_norms[:, 0] * (scale * plan.tensors["scale"][plan.unit_tensor])
+    scales = scale * plan.tensors["scale"][plan.unit_tensor]
+    grad = plan.unit_norms[:, 0] * scales
     limit = ratio * np.maximum(plan.unit_norms[:, 1], UNIT_FLOOR)
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = limit / grad
-    plan.unit_scale[:] = np.where(factors > 1.0, 1.0, factors)
+    factors = np.where(factors > 1.0, 1.0, factors)
+    narrow = plan.narrow[plan.unit_tensor]
+    held.check_clip(plan.settings.rule, "clip_unit_norm", ratio, grad, factors, scales, narrow)
+    plan.unit_scale[:] = factors

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, real
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Interval, Rule, is_number
+from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
 SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     "l1": (0.0, NON_NEGATIVE),
-    "clip_value": (np.inf, NON_NEGATIVE),
+    "clip_value": (np.inf, LIMIT),
     "ema_decay": (0.0, BELOW_ONE),
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
@@ -71,8 +73,7 @@ class Group(MutableMapping[str, Any]):
                 self[name] = part
             return
         if key == "params" or key not in self.intervals():
-            known = ", ".join(self.intervals())
-            raise KeyError(f"[{self._rule.name}] {key}: no such hyperparameter; there are {known}")
+            Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
         if key == FROZEN_UNTIL:
             self._freeze_until(value)
         elif callable(value):
@@ -109,19 +110,16 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"Group({dict(self)!r})"
 
+    def _aliases(self) -> list[str]:
+        return [alias for alias, names in ALIASES.items() if set(names) <= set(self._intervals)]
+
     def intervals(self) -> Mapping[str, Interval]:
         """The names that may be set, and the values they may take."""
         return self._intervals
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
-        interval = self.intervals()[key]
-        if not is_number(value):
-            raise TypeError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        number = float(value)
-        if number not in interval and not (key == "clip_value" and number == np.inf):
-            raise ValueError(f"[{self._rule.name}] {key}: expected {interval}, received {value!r}")
-        return number
+        return real(Place(self._rule.name, key), value, self.intervals()[key])
 
     def restore(self, values: Mapping[str, float]) -> None:
         """Takes over checked numbers, a schedule staying the object that it is."""
@@ -140,6 +138,11 @@ class Group(MutableMapping[str, Any]):
         }
 
     @property
+    def numbers(self) -> dict[str, float]:
+        """What the step reads: the numbers set, and those of schedules in the step that was looked up last."""
+        return {name: float(self._row[column]) for name, column in self._columns.items()}
+
+    @property
     def schedules(self) -> Mapping[str, Any]:
         """The values that are schedules."""
         return self._schedules
@@ -151,6 +154,11 @@ class Scheduled(NamedTuple):
     group: Group
     row: int
     key: str
+
+    @property
+    def interval(self) -> Interval:
+        """The values that it may have."""
+        return self.group.intervals()[self.key]
 
 
 class Hypers:
@@ -166,6 +174,7 @@ class Hypers:
         ]
         self._places: dict[int, list[Scheduled]] = {}  # by id of the schedule
         self._schedules: list[Any] = []
+        self._impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
     def used(self, hyper: str) -> bool:
@@ -185,6 +194,11 @@ class Hypers:
                 self._look_ahead(k, schedule, max(step - back, 0), step)
         return self.given
 
+    def forget(self) -> None:
+        """A value that may be another one by now, though the step is the same, is asked for again."""
+        if self._impure:
+            self.given.schedules["count"][self._impure] = 0
+
     def _collect(self) -> Given:
         revision = int(self._clock[REVISION])  # first, so that what changes from here on is seen
         self._places, self._schedules = {}, []
@@ -193,6 +207,7 @@ class Hypers:
                 if id(schedule) not in self._places:
                     self._schedules.append(schedule)
                 self._places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
+        self._impure = [k for k, schedule in enumerate(self._schedules) if not _is_pure(schedule)]
         tables = np.zeros((len(self._schedules), AHEAD))
         schedules = np.zeros(len(tables), records.SCHEDULE)
         schedules["values"] = memory.address(tables) + tables.strides[0] * np.arange(len(tables))
@@ -206,9 +221,9 @@ class Hypers:
     def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
         """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
         places, table = self._places[id(schedule)], self.given.tables[k]
-        if is_pure(schedule):
+        if _is_pure(schedule):
             values = np.asarray(schedule(np.arange(first, first + AHEAD)))
-            right = np.logical_and.reduce([_within(values, place) for place in places])
+            right = np.logical_and.reduce([place.interval.holds(values) for place in places])
             found = AHEAD if right.all() else int(np.argmin(right))
         else:
             values, found = np.array([_checked(schedule(at), places) for at in range(first, step + 1)]), 0
@@ -221,18 +236,10 @@ class Hypers:
         self.given.schedules[k]["count"] = found
 
 
-def is_pure(schedule: Any) -> bool:
-    """Whether a schedule's values may be worked out ahead of their steps."""
-    return isinstance(schedule, Schedule)
+def _is_pure(schedule: Any) -> bool:
+    return isinstance(schedule, Schedule) and schedule.pure
 
 
 def _checked(value: Any, places: list[Scheduled]) -> float:
     numbers = [place.group.check(place.key, value) for place in places]
     return numbers[0]
-
-
-def _within(values: NDArray[np.float64], place: Scheduled) -> NDArray[np.bool_]:
-    interval = place.group.intervals()[place.key]
-    below = values < interval.high if interval.open else values <= interval.high
-    inside = np.isfinite(values) & (interval.low <= values) & below
-    return inside | (values == np.inf) if place.key == "clip_value" else inside

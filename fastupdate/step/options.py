@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args, get_type_hints
+from inspect import signature
+from typing import Any, Literal, TypedDict, get_args
 
 from fastupdate.arrays.memory import SHADOW_DTYPES
+from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, integer, real
+from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
 
@@ -75,9 +78,12 @@ class Settings:
                 f"[{self.rule}] {clips[1]}: expected one way of clipping norms, received {' and '.join(clips)}"
             )
         for name in clips:
-            self._positive(name, getattr(self, name))
+            self._set(name, real(Place(self.rule, name), getattr(self, name), POSITIVE))
         if self.lookahead is not None:
-            self._check_lookahead(self.lookahead)
+            self._set("lookahead", self._checked_lookahead(self.lookahead))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def _one_of(self, name: str, allowed: tuple[Any, ...]) -> None:
         value = getattr(self, name)
@@ -86,19 +92,13 @@ class Settings:
                 f"[{self.rule}] {name}: expected one of {', '.join(map(repr, allowed))}, received {value!r}"
             )
 
-    def _positive(self, name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"[{self.rule}] {name}: expected a finite number > 0, received {value!r}")
-
-    def _check_lookahead(self, value: Any) -> None:
+    def _checked_lookahead(self, value: Any) -> tuple[int, float]:
+        place = Place(self.rule, "lookahead")
         try:
             every, weight = value
-            right = isinstance(every, int) and every >= 1 and 0 < weight <= 1
-        except (TypeError, ValueError):
-            right = False
-        if not right:
-            expected = "(steps ≥ 1, weight in (0, 1])"
-            raise ValueError(f"[{self.rule}] lookahead: expected {expected}, received {value!r}")
+            return integer(place, every, COUNT), real(place, weight, SHARE)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{place}: expected (steps ≥ 1, weight in (0, 1]), received {value!r}") from error
 
     @property
     def needs_sums(self) -> bool:
@@ -119,9 +119,9 @@ def own_decay(rule: Rule) -> DecayMode:
     return "decoupled" if rule.decoupled_decay else "coupled"
 
 
-def settings(rule: str, options: Mapping[str, Any]) -> Settings:
-    """Checks keyword options; an unknown name is a TypeError, as for any Python function."""
-    unknown = [name for name in options if name not in get_type_hints(Options)]
-    if unknown:
-        raise TypeError(f"[{rule}] {unknown[0]}: no such option")
-    return Settings(rule, **options)
+def check_names(optimizer: type[Any], options: Iterable[str]) -> None:
+    """An unknown keyword of an optimizer is a TypeError, as for any Python function."""
+    for name in options:
+        if name not in Options.__annotations__:
+            own = [key for key in signature(optimizer).parameters if key not in ("params", "options")]
+            Place(optimizer.rule.name, name).unknown(TypeError, "option", [*own, *Options.__annotations__])

@@ -16,6 +16,7 @@ from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records
 from fastupdate.rules.rule import Rule
+from fastupdate.step import held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
 from fastupdate.step.tensors import Item
@@ -39,6 +40,7 @@ class Plan:
         self.items = [item for item in items if not item.frozen]
         self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
         self.arrays = [item.array for item in self.items]
+        self.narrow = np.array([array.dtype == np.float32 for array in self.arrays], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
         self.groups = np.zeros(len(rows), records.GROUP)
@@ -69,6 +71,8 @@ class Plan:
         recipe["unset"] = sum(1 << names.index(h) for flag, h in rule.flag_hypers.items() if not self.flags[flag])
         recipe["decay_mode"] = records.DECAY_MODES[s.decay_mode(rule) if s.has_extra_decay(rule) else "own"]
         recipe["proximal"] = s.l1_mode == "proximal"
+        recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)
+        recipe["eps"] = sum(1 << k for k, name in enumerate(names) if name.startswith("eps"))
         return recipe
 
     def _describe(self, rows: list[int]) -> None:
@@ -175,6 +179,11 @@ class Plan:
         self.tensors["g_layout"] = 0
         self.tensors["samples"] = 1
         self.tensors["scale"] = 1.0
+
+    @property
+    def dtype(self) -> held.DType:
+        """The narrowest type that the step computes in."""
+        return held.FLOAT32 if self.narrow.any() else held.FLOAT64
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""

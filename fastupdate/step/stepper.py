@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, device, memory, overlap
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.numbers import POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.groups import sort_into_groups
-from fastupdate.rules.rule import Rule, is_number
-from fastupdate.step import gradients
+from fastupdate.rules.rule import Rule
+from fastupdate.step import gradients, held
 from fastupdate.step.decide import condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
-from fastupdate.step.options import settings
+from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
 from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items
@@ -50,7 +51,7 @@ class Stepper:
         self, rule: Rule, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], options: Mapping[str, Any]
     ) -> None:
         self.rule = rule
-        self.settings = settings(rule.name, options)
+        self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
         self.tree = params
         self.items = make_items(rule.name, params)
@@ -72,6 +73,11 @@ class Stepper:
         """Names an argument in messages."""
         return Place(self.rule.name, argument)
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The parameters by dotted name, as the user handed them in."""
+        return {item.name: item.source for item in self.items}
+
     # -- construction -------------------------------------------------------------------------------------------------
 
     def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
@@ -80,7 +86,7 @@ class Stepper:
         for name in ("clip_value", "ema_decay"):
             if getattr(s, name) is not None:
                 shared[name] = getattr(s, name)
-        for names, overrides in sort_into_groups(self.rule.name, [item.name for item in self.items], s.groups):
+        for names, overrides in sort_into_groups(self.rule.name, self.sources, s.groups):
             if s.ema_decay is None and overrides.get("ema_decay"):
                 self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
             yield names, {**hypers, **shared, **overrides}
@@ -138,6 +144,8 @@ class Stepper:
                 self.replan()
             self.engine.take(self.hypers.prepare(step, len(self.undecided)))
             self._check_flags()
+            for group in self.hypers.groups:
+                held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
 
     def _check_flags(self) -> None:
         for flag, hyper in self.rule.flag_hypers.items():
@@ -157,6 +165,7 @@ class Stepper:
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
         if self.undecided:
             self.settle(undecided)
+        self.hypers.forget()
         return self._lock
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
@@ -284,10 +293,9 @@ class Stepper:
 
     def _scale(self, loss_scale: float) -> float:
         """What turns raw gradients into the mean gradient of the loss."""
-        # Within these bounds 1 / loss_scale is finite too.
-        if not (is_number(loss_scale) and 2.0**-1000 <= loss_scale <= 2.0**1000):
-            self.place("loss_scale").fail(ValueError, "a finite number > 0", repr(loss_scale))
-        return 1.0 / (float(loss_scale) * max(int(self.clock[MICRO_BATCHES]), 1))
+        loss_scale = real(self.place("loss_scale"), loss_scale, POSITIVE)
+        batches = max(int(self.clock[MICRO_BATCHES]), 1)
+        return held.gradient_scale(self.rule.name, loss_scale, batches, self.plan.dtype)
 
     def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
         """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""

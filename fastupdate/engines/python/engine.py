@@ -118,7 +118,8 @@ class RecordPlan:
         given, taken = self._given, int(self._clock[STEPS])
         if given is None or given.revision != self._clock[REVISION] or taken >= self._recipe["next_thaw"]:
             return False
-        if not (derive.look_up(given, taken) and derive.has_states_for(self._recipe, given)):
+        possible = derive.has_states_for, derive.holds_numbers
+        if not derive.look_up(given, taken) or not all(test(self._recipe, given) for test in possible):
             return False
         self.stages = derive.stages(self._recipe, given, taken)
         derive.fill(self._recipe, given, self._groups)

@@ -1,0 +1,90 @@
+"""Numbers at the border: converted first and checked afterwards, wherever they come from.
+
+A number is one of Python's or NumPy's, or a 0-d array of any library (as optax' schedules return). Truth values and
+text are none. What a 0-d array holds is read once, when it is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastupdate.arrays.place import Place
+
+
+class Interval(NamedTuple):
+    """The numbers from `low` to `high`; `open`: high is not one of them; `above`: low is not; `infinite`: infinity is.
+
+    A side that is infinite has no bound; infinity itself lies within only if `infinite`. NaN never does.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+    above: bool = False
+    infinite: bool = False
+
+    def __contains__(self, x: object) -> bool:
+        return isinstance(x, (int, float)) and bool(self.holds(x))
+
+    def holds(self, x: Any) -> Any:
+        """Which numbers of an array, or whether a number, lie within."""
+        held = (self.low < x if self.above else self.low <= x) & (x < self.high if self.open else x <= self.high)
+        return held if self.infinite else held & (abs(x) < math.inf)
+
+    def words(self, noun: str) -> str:
+        """What messages say is expected."""
+        if self.high < math.inf:
+            return f"{noun} in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.open else ']'}"
+        return noun if self.low == -math.inf else f"{noun} {'>' if self.above else '≥'} {self.low:g}"
+
+    def __str__(self) -> str:
+        return self.words("a number" if self.high < math.inf or self.infinite else "a finite number")
+
+
+FINITE = Interval()
+POSITIVE = Interval(0.0, above=True)
+NON_NEGATIVE = Interval(0.0)
+LIMIT = Interval(0.0, infinite=True)
+BELOW_ONE = Interval(0.0, 1.0, open=True)
+FRACTION = Interval(0.0, 1.0)
+SHARE = Interval(0.0, 1.0, above=True)
+COUNT = Interval(1)
+COUNT_OR_ZERO = Interval(0)
+
+
+def real(place: Place, value: Any, interval: Interval = FINITE) -> float:
+    """`value` as a float; TypeError if it is no number, ValueError if it lies outside of the interval."""
+    number = _plain(value)
+    if not isinstance(number, Real):
+        place.fail(TypeError, str(interval), repr(value))
+    try:
+        converted = float(number)
+    except OverflowError:
+        converted = math.nan
+    if converted not in interval:
+        place.fail(ValueError, str(interval), repr(value))
+    return converted
+
+
+def integer(place: Place, value: Any, interval: Interval = COUNT) -> int:
+    """`value` as an int; TypeError if it is no integer (2.0 is none), ValueError if it lies outside of the interval."""
+    number = _plain(value)
+    if not isinstance(number, Integral):
+        place.fail(TypeError, interval.words("an integer"), repr(value))
+    if int(number) not in interval:
+        place.fail(ValueError, interval.words("an integer"), repr(value))
+    return int(number)
+
+
+def _plain(value: Any) -> Any:
+    """What a 0-d array holds, or the value itself; None if it is a truth value, masked, or cannot be read."""
+    if not isinstance(value, Real) and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        try:
+            value = None if isinstance(value, np.ma.MaskedArray) else value.item()
+        except (TypeError, ValueError, RuntimeError):  # JAX while it traces, torch's meta device
+            return None
+    return None if isinstance(value, bool) else value

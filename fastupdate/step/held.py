@@ -1,0 +1,73 @@
+"""Whether the type that a step computes in can hold the step's numbers: what it cannot hold is refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fastupdate.arrays.place import Place
+
+DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+class Limits(NamedTuple):
+    """Of a type: the largest number, the smallest that has all its digits, and the largest that becomes 0."""
+
+    largest: float
+    smallest: float
+    vanishing: float
+
+
+@cache
+def limits(dtype: DType) -> Limits:
+    """The limits of a type."""
+    info = np.finfo(dtype)
+    return Limits(float(info.max), float(info.tiny), float(info.smallest_subnormal) / 2)
+
+
+def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
+    """ValueError for a hyperparameter that `dtype` would turn into infinity, and for an ε that it would turn into 0.
+
+    values: the numbers of one group in one step. A `clip_value` beyond the type is no limit, which is right. Engines
+    ask the same questions in `holds_numbers`; this one finds the name.
+    """
+    largest, _, vanishing = limits(dtype)
+    lr = values["lr"] * values["lr_scale"]
+    met = {**values, "lr": lr, "lr_scale": 0.0, "clip_value": 0.0}
+    for name, value in met.items():
+        if value > largest:
+            Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", f"{value:g}")
+        if name in ("l1", "weight_decay") and lr * value > largest:
+            received = f"{value:g} with a learning rate of {lr:g}"
+            Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", received)
+        if name.startswith("eps") and 0 < value <= vanishing:
+            Place(rule, name).fail(ValueError, f"0 or a number that {dtype.name} does not take for 0", f"{value:g}")
+
+
+def gradient_scale(rule: str, loss_scale: float, batches: float, dtype: DType) -> float:
+    """What gradients of so many micro-batches are multiplied by; ValueError if this type cannot hold it."""
+    largest, smallest, _ = limits(dtype)
+    divisor = loss_scale * batches
+    scale = 1 / divisor if divisor else math.inf
+    if not smallest <= scale <= largest:
+        among = "" if batches == 1 else f", with {batches} micro-batches"
+        words = f"a number whose inverse {dtype.name} can hold{among}"
+        Place(rule, "loss_scale").fail(ValueError, words, f"{loss_scale:g}")
+    return scale
+
+
+def check_clip(rule: str, name: str, limit: float, norms: Any, factors: Any, scales: Any, narrow: Any) -> None:
+    """ValueError if float32 cannot hold what gradients of these norms are multiplied by to bring them down.
+
+    factors, scales  of clipping, and of all else; numbers, or arrays like norms and `narrow` (computes in float32)
+    """
+    lost = narrow & (factors > 0) & (factors < 1) & (factors * scales < limits(FLOAT32).smallest)
+    if lost.any():
+        norm = np.broadcast_to(norms, lost.shape)[lost][0]
+        words = f"a limit that float32 can scale gradients of norm {norm:.3g} down to"
+        Place(rule, name).fail(ValueError, words, f"{limit:g}")
