@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, ClassVar, Literal
 
-from fastupdate.arrays import device, tree
+from fastupdate.arrays import autograd, tree
+from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
@@ -90,23 +91,22 @@ class Optimizer:
     @property
     def state(self) -> dict[str, Any]:
         """The states by name, each a structure of arrays like the parameters. The arrays are the live ones."""
-        return {
-            name: self._structured(lambda item, n=name: item.states[n]) for name in self.rule.kept(self.stepper.flags)
-        }
+        kept = self.rule.kept(self.stepper.flags)
+        return {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
 
     @property
     def ema(self) -> Any:
         """The moving average of the parameters (`ema_decay`), structured like them; None if it is off."""
-        return None if self.stepper.settings.ema_decay is None else self._structured(lambda item: item.ema)
+        return None if self.stepper.settings.ema_decay is None else self._structured(lambda item: shown(item.ema))
 
     @property
     def shadow(self) -> Any:
         """The low-precision copies (`shadow`), structured like the parameters; bfloat16 as uint16 bits. None if off."""
-        return None if self.stepper.settings.shadow is None else self._structured(lambda item: item.shadow)
+        return None if self.stepper.settings.shadow is None else self._structured(lambda item: shown(item.shadow))
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self.stepper.items}
-        return tree.rebuild(self.stepper.tree, lambda path: device.owner_of(pick(by_path[path])))
+        return tree.rebuild(self.stepper.tree, lambda path: pick(by_path[path]))
 
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
@@ -114,13 +114,16 @@ class Optimizer:
         if self.stepper.settings.ema_decay is None:
             self.stepper.place("ema_decay").fail(ValueError, "a decay, set when the optimizer was made", "None")
         with self.stepper.exclusive():
-            self.stepper.follow_torch(self.stepper.items)
+            self.stepper.check(self.stepper.items)
             kept = [item.array.copy() for item in self.stepper.items]
+            written = [item.param.source for item in self.stepper.items if item.param.is_torch]
             try:
+                autograd.about_to_write(written)
                 for item in self.stepper.items:
                     item.array[...] = item.ema
                 yield
             finally:
+                autograd.about_to_write(written)
                 to_the_end(lambda: _copy_all([item.array for item in self.stepper.items], kept))
 
     # -- transfer learning --------------------------------------------------------------------------------------------
@@ -147,12 +150,15 @@ class Optimizer:
     def _set_frozen(self, pattern: Pattern, until: float, state: str | float) -> list[str]:
         with self.stepper.exclusive():
             self.stepper.check_nothing_accumulated("pattern")
+            self.stepper.check(self.stepper.items)
             names = Finder(self.stepper.sources)(self.stepper.place("pattern"), pattern)
             found = [item for item in self.stepper.items if item.name in names]
             self.stepper.plan.keep_times()
             thawed = [item for item in found if item.frozen and state != "hold"]
             factor = 0.0 if state == "reset" else state
             new_states = [(old, _scaled(old, factor)) for item in thawed for old in item.states.values()]
+
+            autograd.about_to_write(tensor for item in thawed for tensor in item.torch_tensors)
 
             def act() -> None:
                 for array, new in new_states:
@@ -176,7 +182,7 @@ class Optimizer:
         flags, hyperparameters and the state of schedules that have one (`plateau`).
         """
         with self.stepper.exclusive():
-            self.stepper.follow_torch(self.stepper.items)
+            self.stepper.check(self.stepper.items)
             return copy.deepcopy(checkpoint.snapshot(self, params=False))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -187,8 +193,10 @@ class Optimizer:
         they have one, is taken over.
         """
         with self.stepper.exclusive():
-            self.stepper.follow_torch(self.stepper.items)
-            to_the_end(checkpoint.restorer(self, state))
+            self.stepper.check(self.stepper.items)
+            act = checkpoint.restorer(self, state)
+            autograd.about_to_write(tensor for item in self.stepper.items for tensor in item.torch_tensors)
+            to_the_end(act)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes state and parameters to a safetensors file, for `fu.load`. Needs fastupdate[checkpoint].
@@ -196,7 +204,7 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
-            self.stepper.follow_torch(self.stepper.items)
+            self.stepper.check(self.stepper.items)
             checkpoint.write(path, checkpoint.snapshot(self, params=True))
 
 

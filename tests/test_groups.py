@@ -65,7 +65,7 @@ def test_a_pattern_chooses_tensors(pattern: Any, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
-@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize("framework", ["numpy", pytest.param("torch", marks=pytest.mark.peer)])
 def test_parameters_choose_themselves(framework: str, several: bool) -> None:
     """The very objects, as in torch's groups, not arrays that are equal to them or share their memory."""
     params: dict[str, Any] = tensors(0)

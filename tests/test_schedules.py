@@ -237,6 +237,7 @@ def test_one_cycle_gives_torch_momentum():
     assert_same(SAMPLES["one_cycle-momentum"](np.arange(N)), torch_values(optimizer, scheduler, N, "momentum"))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("name", ["cyclic-momentum"])
 def test_cyclic_gives_torch_momentum(name):
     optimizer = torch_optimizer(0.1, momentum=0.9)
@@ -245,6 +246,7 @@ def test_cyclic_gives_torch_momentum(name):
     assert_same(SAMPLES[name](np.arange(N)), torch_values(optimizer, scheduler, N, "momentum"))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("name", "make", "start", "arguments"), [pytest.param(*row, id=row[0]) for row in SWALR])
 def test_equals_torch_swalr(name, make, start, arguments):
     torch, optimizer = peer("torch"), torch_optimizer(0.1)
@@ -253,6 +255,7 @@ def test_equals_torch_swalr(name, make, start, arguments):
     assert_same(SAMPLES[name](np.arange(N)), before + after)
 
 
+@pytest.mark.peer
 def test_a_step_is_a_fraction_of_an_epoch():
     """torch takes fractions of epochs; here a schedule of epochs is one of as many steps as they have."""
     optimizer, per_epoch = torch_optimizer(0.1), 7
@@ -264,6 +267,7 @@ def test_a_step_is_a_fraction_of_an_epoch():
     assert_same(fs.cosine_restarts(0.1, period=3 * per_epoch, factor=2)(np.arange(N)), values)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(("name", "make"), [pytest.param(*row, id=row[0]) for row in KERAS])
 def test_equals_keras(name, make, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")  # float64, which JAX would have to be switched to
@@ -705,6 +709,7 @@ def test_functions_are_asked_about_their_own_steps_alone():
     assert asked == [0, 1, 2]
 
 
+@pytest.mark.peer
 def test_functions_may_give_any_number():
     optax = peer("optax")
     schedule = fs.warmup(optax.linear_schedule(0.5, 0.25, 2), 2)

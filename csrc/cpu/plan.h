@@ -106,8 +106,7 @@ class Plan {
 
  private:
   void run(Engine::Entry entry, Team& team) {
-    team.share(most_threads(cost_, blocks_), blocks_,
-               [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+    team.share(most_threads(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
   }
 
   const Target& target_;

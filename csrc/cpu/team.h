@@ -19,7 +19,7 @@ namespace fastupdate {
 
 inline std::atomic<int> thread_limit{1};
 inline std::atomic<bool> thread_count_fixed{false};  // by the user: nothing is measured
-inline std::atomic<bool> forked{false};  // a forked child has no OpenMP workers, and waking them would hang
+inline std::atomic<bool> forked{false};              // a forked child has no OpenMP workers, and waking them would hang
 
 constexpr int64_t kParallelCost = 128 * 1024;  // elements below which waking a thread costs more than it saves
 

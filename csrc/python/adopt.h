@@ -9,41 +9,76 @@
 #include <vector>
 
 #include "core/plan.h"
+#include "python/readers.h"
 
 namespace fastupdate {
 
-namespace py = pybind11;
+// The arrays of the user's that a plan writes, as they were when it was made. They can be resized, retyped or made
+// read-only at any time, so that every step looks at them again.
+class Watched {
+ public:
+  // params: one for each tensor. others: states that the user brought; all of them contiguous.
+  void note(const py::list& params, const py::list& others, PyTypeObject* type) {
+    type_ = type;
+    shapes_.clear();
+    first_dim_.assign(1, 0);
+    others_.clear();
+    for (const py::handle param : params) {
+      const View view = noted(param);
+      shapes_.insert(shapes_.end(), view.shape, view.shape + view.ndim);
+      first_dim_.push_back(int64_t(shapes_.size()));
+    }
+    for (const py::handle array : others) {
+      const View view = noted(array);
+      const auto object = py::reinterpret_borrow<py::object>(array);
+      others_.push_back({object, view.data, view.dtype, {view.shape, view.shape + view.ndim}});
+    }
+  }
 
-using Header = py::detail::PyArray_Proxy;
+  PyTypeObject* type() const { return type_; }
 
-// Of exactly this type: subclasses may be headers over memory that is elsewhere (fastupdate/arrays/device.py).
-inline const Header* header_of(PyObject* object, const PyTypeObject* type) {
-  return Py_TYPE(object) == type ? py::detail::array_proxy(object) : nullptr;
+  bool same_shape(int64_t i, const View& view) const {
+    const int64_t first = first_dim_[size_t(i)];
+    return fastupdate::same_shape(view, int(first_dim_[size_t(i) + 1] - first), shapes_.data() + first);
+  }
+
+  // Are the others what they were?
+  bool intact() const {
+    return std::all_of(others_.begin(), others_.end(), [this](const Other& noted) {
+      View view;
+      return look_again(noted.array.ptr(), type_, view) && view.data == noted.data && view.dtype == noted.dtype &&
+             fastupdate::same_shape(view, int(noted.shape.size()), noted.shape.data()) && view.direct && view.writable;
+    });
+  }
+
+ private:
+  struct Other {
+    py::object array;
+    uint64_t data;
+    uint8_t dtype;
+    std::vector<int64_t> shape;
+  };
+
+  View noted(py::handle array) const {
+    View view;
+    if (!look_again(array.ptr(), type_, view)) throw std::invalid_argument("watch: not an array of the plan's memory");
+    return view;
+  }
+
+  PyTypeObject* type_ = nullptr;
+  std::vector<int64_t> shapes_, first_dim_;  // of the parameters, one after the other
+  std::vector<Other> others_;
+};
+
+// Is parameter i still the array that the plan was made for?
+inline bool unchanged(const View& p, const Tensor& t, const Watched& watched, int64_t i) {
+  return (p.data == t.p || !t.n) && p.dtype == t.dtype && p.writable && watched.same_shape(i, p) &&
+         (t.p_layout ? lies_as(p, *reinterpret_cast<const Layout*>(t.p_layout)) : p.direct);
 }
 
-inline const PyTypeObject* host_array_type() { return py::detail::npy_api::get().PyArray_Type_; }
-
-inline bool all_flags(const Header& a, int flags) { return (a.flags & flags) == flags; }
-
-inline int64_t element_count(const Header& a) {
-  int64_t n = 1;
-  for (int d = 0; d < a.nd; ++d) n *= a.dimensions[d];
-  return n;
-}
-
-// Is the parameter still the array that the plan was made for? Arrays can be resized or made read-only at any time.
-inline bool unchanged(const Header& p, const Tensor& t) {
-  using namespace py::detail;
-  const int flags = npy_api::NPY_ARRAY_WRITEABLE_ | (t.p_layout ? 0 : py::array::c_style | npy_api::NPY_ARRAY_ALIGNED_);
-  return uint64_t(p.data) == t.p && element_count(p) == t.n && all_flags(p, flags);
-}
-
-// Can the gradient be read in place: same dtype object, same shape, contiguous?
-inline bool matches(const Header& g, const Header& p, bool writable) {
-  using namespace py::detail;
-  const int flags = py::array::c_style | npy_api::NPY_ARRAY_ALIGNED_ | (writable ? npy_api::NPY_ARRAY_WRITEABLE_ : 0);
-  return g.descr == p.descr && g.nd == p.nd && std::equal(g.dimensions, g.dimensions + g.nd, p.dimensions) &&
-         all_flags(g, flags);
+// Can the gradient be read in place?
+inline bool matches(const View& g, const View& p, bool writable) {
+  return g.dtype == p.dtype && same_shape(g, p.ndim, p.shape) && g.direct && (g.writable || !writable);
 }
 
 using Range = std::pair<uint64_t, uint64_t>;  // of addresses: first, and one past the last
@@ -78,6 +113,7 @@ class Extents {
       if (array) ranges_.emplace_back(array, array + bytes);
     for (uint64_t array : {t.slow, t.ema})
       if (array) ranges_.emplace_back(array, array + bytes);
+    if (t.shadow) ranges_.emplace_back(t.shadow, t.shadow + uint64_t(t.n) * sizeof(uint16_t));
   }
 
   static Range range_of(const Tensor& t) {
@@ -102,33 +138,37 @@ inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, co
     for (size_t line : {0, 64})
       __builtin_prefetch(reinterpret_cast<const char*>(PyList_GET_ITEM(arrays.ptr(), i + kFar)) + line);
   if (i + kNear < count)
-    if (const Header* a = header_of(PyList_GET_ITEM(arrays.ptr(), i + kNear), type)) __builtin_prefetch(a->dimensions);
+    if (PyObject* next = PyList_GET_ITEM(arrays.ptr(), i + kNear); Py_TYPE(next) == type)
+      __builtin_prefetch(py::detail::array_proxy(next)->dimensions);
 }
 
-// A list of parameters and one of gradients, arrays of exactly `type`, about to be adopted by tensors of a plan.
+// A list of parameters and one of gradients, arrays of the type that is watched, about to be adopted by tensors of a
+// plan.
 struct Adoption {
   Tensor* tensors;
   const Extents& extents;
-  const PyTypeObject* type;
+  const Watched& watched;
   const py::list &params, &grads;
   bool writable;
 
   // Points the tensors begin … end − 1 at their gradients and notes in `changed` if any moved; returns the first index
   // that needs a closer look, −1 if none does.
   int64_t adopt(int64_t begin, int64_t end, bool& changed) const {
+    PyTypeObject* const type = watched.type();
     Range gap(0, 0);  // most gradients lie where the one before does
     for (int64_t i = begin; i < end; ++i) {
       prefetch_header(params, i, end, type);
       prefetch_header(grads, i, end, type);
       Tensor& t = tensors[i];
-      const Header* p = header_of(PyList_GET_ITEM(params.ptr(), i), type);
-      const Header* g = header_of(PyList_GET_ITEM(grads.ptr(), i), type);
-      if (!p || !g || !unchanged(*p, t) || !matches(*g, *p, writable)) return i;
-      const uint64_t data = uint64_t(g->data), last = data + uint64_t(t.n * item_size(t));
-      if (data != t.g && !holds(gap, data, last) && !holds(gap = extents.gap_around(data), data, last)) return i;
-      if (data == t.g && is_direct(t) && t.scale == 1) continue;
+      View p, g;
+      if (!look_again(PyList_GET_ITEM(params.ptr(), i), type, p) || !unchanged(p, t, watched, i)) return i;
+      if (!look(PyList_GET_ITEM(grads.ptr(), i), type, g) || !matches(g, p, writable)) return i;
+      const uint64_t last = g.data + uint64_t(t.n * item_size(t));
+      const bool stayed = (g.data == t.g || !t.n) && is_direct(t);  // what was found to lie apart is where it was
+      if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return i;
+      if (stayed && t.scale == 1) continue;
       changed = true;
-      t.g = data;
+      t.g = g.data;
       t.g_layout = 0;
       t.samples = 1;
       t.scale = 1;

@@ -57,11 +57,18 @@ class PlanOfArrays {
   // Works out groups and stages of the next step; false if Python has to look first.
   bool derive() { return given_ && given_->revision() == clock_.at(kRevision) && plan_.derive(**given_); }
 
+  // Notes the arrays of the user's, to be looked at again in every step (Watched::note).
+  void watch(const py::list& params, const py::list& others) {
+    check_lengths(plan_.count(), params, params);
+    watched_.note(params, others, host_array_type());
+  }
+
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     const int64_t count = plan_.count();
     check_lengths(count, params, grads);
-    const Adoption adoption = {&plan_.row(0), extents_, host_array_type(), params, grads, writable};
+    if (start == 0 && !watched_.intact()) return 0;
+    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable};
     std::atomic<int64_t> found{count};
     std::atomic<bool> changed{false};
     team_.share(most_threads((count - start) * kTensorCost, count), count - start, [&](int64_t first, int64_t last) {
@@ -129,6 +136,7 @@ class PlanOfArrays {
   py::array_t<int64_t> clock_;
   py::array sums_;
   Extents extents_;
+  Watched watched_;
   Plan plan_;
   Team team_;  // that adopts
   std::optional<GivenArrays> given_;
@@ -163,6 +171,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def_property_readonly("lr", &PlanOfArrays::lr)
       .def("take", &PlanOfArrays::take)
       .def("derive", &PlanOfArrays::derive)
+      .def("watch", &PlanOfArrays::watch)
       .def("adopt", &PlanOfArrays::adopt)
       .def("update", &PlanOfArrays::update)
       .def("step", &PlanOfArrays::step)

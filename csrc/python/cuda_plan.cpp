@@ -217,11 +217,17 @@ class Plan {
   uint32_t stages() const { return stages_[0]; }
   double lr() const { return lr_; }
 
+  // Notes the headers of the arrays, to be looked at again in every step (Watched::note).
+  void watch(const py::list& params, const py::list& others) {
+    check_lengths(count_, params, params);
+    watched_.note(params, others, reinterpret_cast<PyTypeObject*>(array_type_.ptr()));
+  }
+
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
-    const auto type = reinterpret_cast<PyTypeObject*>(array_type_.ptr());
-    const Adoption adoption = {records<Tensor>(tensors_, "tensors"), extents_, type, params, grads, writable};
+    if (start == 0 && !watched_.intact()) return 0;
+    const Adoption adoption = {records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable};
     bool changed = false;
     const int64_t found = adoption.adopt(start, count_, changed);
     touched_ |= changed;
@@ -541,6 +547,7 @@ class Plan {
   bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
   const DeviceVariant& variant_;
   Extents extents_;
+  Watched watched_;
   std::vector<std::unique_ptr<Memory>> memory_;
   Tensor* rows_ = nullptr;
   unsigned char* step_ = nullptr;
@@ -646,6 +653,7 @@ void bind_cuda(py::module_& m) {
       .def("take", &Plan::take)
       .def("derive", &Plan::derive)
       .def("derive_possible", &Plan::derive_possible)
+      .def("watch", &Plan::watch)
       .def("adopt", &Plan::adopt)
       .def("update", &Plan::update)
       .def("step", &Plan::step)

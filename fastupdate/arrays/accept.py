@@ -41,12 +41,21 @@ def _shared(x: Any) -> Array | None:
     """A view of x by the protocol that it offers; None if it offers none."""
     if framework_of(x) == "torch":
         array: Array = x.detach().numpy()
+        if _reach(array) > x.untyped_storage().nbytes() - x.storage_offset() * array.itemsize:
+            raise ValueError("its storage was freed or is too small")
         return array
     if _has_buffer(x):
         return np.asarray(memoryview(x))
     if hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
     return None
+
+
+def _reach(array: Array) -> int:
+    """Bytes from the first element to the end of the last one."""
+    return (
+        sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize if array.size else 0
+    )
 
 
 def _has_buffer(x: object) -> bool:

@@ -236,7 +236,7 @@ def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str]) -> list[Array]:
         return [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
     kinds = [np.dtype("uint16" if dtype == "bfloat16" else dtype) for dtype in dtypes]
     sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
-    memory = np.zeros(sum(sizes) + LINE, np.uint8)
+    memory = np.frombuffer(np.zeros(sum(sizes) + LINE, np.uint8).data, np.uint8)  # owns nothing: nobody can resize it
     offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
     return [np.ndarray(a.shape, kind, memory, int(at)) for a, kind, at in zip(arrays, kinds, offsets, strict=True)]
 

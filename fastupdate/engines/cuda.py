@@ -64,6 +64,9 @@ class Plan:
             if (theirs := framework.stream(self._device)) != stream:
                 _cuda.follow(theirs, stream, self._device)
 
+    def watch(self, params: list[Array], others: list[Array]) -> None:
+        self._native.watch(params, others)
+
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
             arrays = [g for g in grads if isinstance(g, DeviceArray)]

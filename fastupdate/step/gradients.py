@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fastupdate.arrays import accept, memory, overlap, tree
+from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.step.plan import Plan
@@ -32,21 +32,23 @@ def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule
     return [found[item.path] for item in moving]
 
 
-def adopt(plan: Plan, grads: list[Any], reduce: Reduce | None) -> list[Array]:
+def adopt(plan: Plan, grads: list[Any], reduce: Reduce | None, zeroed: bool) -> list[Array]:
     """Points the plan at these gradients after every check; raises for the first one that is wrong.
 
-    The arrays returned are to be held until the engine has read them.
+    The arrays returned are to be held until the engine has read them. zeroed: whether they will be written
     """
-    rule, engine, zeroed = plan.settings.rule, plan.engine, plan.settings.zero_grads
+    rule, engine = plan.settings.rule, plan.engine
     if reduce not in (None, "mean", "sum"):
         Place(rule, "reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
     arrays = grads
     k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
     if k >= 0:
+        for item in plan.items:
+            item.check()
         arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
         k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
     while 0 <= k < len(arrays):
-        _adopt_closely(plan, k, arrays[k], reduce)
+        _adopt_closely(plan, k, arrays[k], reduce, zeroed)
         k = k + 1 if reduce else engine.adopt(plan.arrays, arrays, k + 1, zeroed)
     if zeroed and plan.zeroing_may_harm():
         places = [place_of(plan, k) for k in range(len(arrays))] + [Place(rule, name) for _, name in plan.held]
@@ -59,14 +61,10 @@ def place_of(plan: Plan, k: int) -> Place:
     return Place(plan.settings.rule, tree.shown("grads", plan.items[k].path))
 
 
-def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None) -> None:
-    item, row, place = plan.items[k], plan.tensors[k], place_of(plan, k)
-    if item.array.size != row["n"] or memory.address(item.array) != row["p"]:
-        item.place.fail(ValueError, "the array that the optimizer was made for", "a resized one")
-    if not item.array.flags.writeable:
-        item.place.fail(ValueError, "a writable array", "a read-only one")
-    accept.like(array, item.array, place, samples=reduce is not None)
-    if plan.settings.zero_grads and not array.flags.writeable:
+def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None, zeroed: bool) -> None:
+    row, place = plan.tensors[k], place_of(plan, k)
+    accept.like(array, plan.items[k].array, place, samples=reduce is not None)
+    if zeroed and not array.flags.writeable:
         place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
     _check_apart(plan, array, place)
     plan.point_to_gradient(k, array, samples=reduce is not None)
@@ -88,7 +86,7 @@ class Bound:
 
     def take(self, tree: Any, collected: list[Any], plan: Plan) -> None:
         """Binds a structure of gradients, after every check."""
-        arrays = adopt(plan, collected, None)
+        arrays = adopt(plan, collected, None, plan.settings.zero_grads)
         shared_memory = all(accept.framework_of(g) != "torch" for g in collected)
         self.tree, self.flat = tree, arrays if shared_memory else collected
 

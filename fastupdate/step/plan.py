@@ -39,7 +39,7 @@ class Plan:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
         self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
-        self.arrays = [item.array for item in self.items]
+        self.arrays = [item.param.header for item in self.items]
         self.narrow = np.array([array.dtype == np.float32 for array in self.arrays], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -56,6 +56,7 @@ class Plan:
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
+        self.engine.watch(self.arrays, [state.header for item in self.items for state in item.given.values()])
 
     def _recipe(self, items: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan."""
@@ -76,12 +77,13 @@ class Plan:
         return recipe
 
     def _describe(self, rows: list[int]) -> None:
+        arrays = [item.array for item in self.items]
         columns: dict[str, Any] = {
-            "p": [memory.address(array) for array in self.arrays],
-            "p_layout": [self.layout("p", k, array) for k, array in enumerate(self.arrays)],
+            "p": [memory.address(array) for array in arrays],
+            "p_layout": [self.layout("p", k, array) for k, array in enumerate(arrays)],
             "state": np.array([self._states(item) for item in self.items], np.uint64).reshape(-1, records.MAX_STATES),
-            "n": [array.size for array in self.arrays],
-            "dtype": [memory.DTYPES[array.dtype] for array in self.arrays],
+            "n": [array.size for array in arrays],
+            "dtype": [memory.DTYPES[array.dtype] for array in arrays],
             "group": rows,
         }
         for name, values in columns.items():
@@ -171,14 +173,6 @@ class Plan:
             return True
         self._apart = moves
         return False
-
-    def gradients_are_accumulators(self) -> None:
-        """The next step moves by the accumulated gradients."""
-        self._moves += 1
-        self.tensors["g"] = self.tensors["acc"]
-        self.tensors["g_layout"] = 0
-        self.tensors["samples"] = 1
-        self.tensors["scale"] = 1.0
 
     @property
     def dtype(self) -> held.DType:

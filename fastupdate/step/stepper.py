@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, device, memory, overlap
+from fastupdate.arrays import accept, autograd, device, overlap
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import POSITIVE, real
 from fastupdate.arrays.place import Place
@@ -28,7 +28,7 @@ from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items
+from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items, rebound
 
 
 class BusyError(RuntimeError):
@@ -62,6 +62,7 @@ class Stepper:
         self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
+        self._planned = False  # the plan is that of the items as they are
         self.hypers = Hypers(rule, self._specs(hypers), self.clock)
         self.flags = self._choose_flags(flags)
         self._sort_items()
@@ -76,7 +77,7 @@ class Stepper:
     @property
     def sources(self) -> dict[str, Any]:
         """The parameters by dotted name, as the user handed them in."""
-        return {item.name: item.source for item in self.items}
+        return {item.name: item.param.source for item in self.items}
 
     # -- construction -------------------------------------------------------------------------------------------------
 
@@ -113,18 +114,19 @@ class Stepper:
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
     def assemble(self) -> None:
-        """Plans for the tensors that are not frozen."""
+        """Plans for the tensors that are not frozen. Where that fails, the next step does it again."""
+        self._planned, self._quick = False, None
         s = self.settings
         self.plan = Plan(self.rule, self.flags, s, self.items, self.clock, self.backend)
         self.engine = self.plan.engine
         self.engine.take(self.hypers.given)
-        self._torch = torch_items(self.plan.items)
+        self._written = [tensor for item in self.plan.items for tensor in item.torch_tensors]
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
-        self._simple = not special and not self._torch
+        self._simple = not special and not self._written
         self._queued = any(isinstance(array, device.DeviceArray) for array in self.plan.arrays[:1])  # read later
         self._indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
-        self._quick = None
+        self._planned = True
 
     def replan(self) -> None:
         """Plans anew for the tensors that move in the next step; what was bound is looked through again."""
@@ -137,9 +139,9 @@ class Stepper:
 
     def derive(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
-        while not self.engine.derive():
+        while not (self._planned and self.engine.derive()):
             step = int(self.clock[STEPS])
-            if any(item.frozen and step >= item.frozen_until for item in self.items):
+            if not self._planned or any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.plan.keep_times()
                 self.replan()
             self.engine.take(self.hypers.prepare(step, len(self.undecided)))
@@ -176,7 +178,13 @@ class Stepper:
             if taken:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
-            if plain and self._simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
+            if (
+                plain
+                and self._simple
+                and self._planned
+                and self.bound.flat is not None
+                and not self.clock[MICRO_BATCHES]
+            ):
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
@@ -199,23 +207,21 @@ class Stepper:
         bound = self.bound.current(self._collect, self.plan)
         if bound is not None:
             return bound
-        if len(self._torch) < len(self.plan.items):
+        if not all(item.param.is_torch for item in self.plan.items):
             self.place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-        return [item.source.grad for item in self._torch]
+        return [item.param.source.grad for item in self.plan.items]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
-        self.follow_torch(self._torch)
         scale = self._scale(loss_scale)
-        off = 0
-        if self.clock[MICRO_BATCHES]:
-            if grads is not None:
-                self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
-            self.plan.gradients_are_accumulators()
-            off = records.ZERO_GRADS
-        else:
-            self._held = gradients.adopt(self.plan, self._collect(grads), reduce)
+        accumulated = bool(self.clock[MICRO_BATCHES])
+        if accumulated and grads is not None:
+            self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
+        off = records.ZERO_GRADS if accumulated else 0
+        reduce = None if accumulated else reduce
+        written = self._adopt([item.acc for item in self.plan.items] if accumulated else grads, reduce, accumulated)
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self._judges:
+            autograd.about_to_write([*self._written, *written])
             return self._judged_step(scale, off, unclipped)
         lr = self.engine.lr
         try:
@@ -226,6 +232,7 @@ class Stepper:
         if outcome.skip:
             self._drop_gradients(off)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
+        autograd.about_to_write([*self._written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
         return Report(
             self.step_count,
@@ -235,6 +242,16 @@ class Stepper:
             outcome.nonfinite,
             statistics=self._monitored(unclipped),
         )
+
+    def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
+        """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
+        be zeroed."""
+        if self._written:  # an engine does not see what becomes of torch tensors
+            self.check(self.plan.items)
+        flat = grads if accumulated else self._collect(grads)
+        zeroed = self.settings.zero_grads and not accumulated
+        self._held = gradients.adopt(self.plan, flat, reduce, zeroed)
+        return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
     def _drop_gradients(self, off: int) -> None:
         """NaN in accumulated or accumulating gradients would come back in every later step."""
@@ -285,6 +302,7 @@ class Stepper:
             self.derive()
             scale = self._scale(loss_scale)
             lrs = engine.derive_possible(len(self.undecided))
+            autograd.about_to_write(self._written)
             outcome = engine.prepare_replay(scale, self._sign, self.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
@@ -316,6 +334,7 @@ class Stepper:
     def bind(self, grads: Any) -> None:
         """See `Optimizer.bind`."""
         with self.exclusive():
+            self.check(self.plan.items)
             self.bound.take(grads, self._collect(grads), self.plan)
             self._quick = None
 
@@ -323,12 +342,12 @@ class Stepper:
         """See `Optimizer.accumulate`."""
         with self.exclusive():
             self.derive()  # a tensor that thaws now takes part from the first micro-batch on
-            self.follow_torch(self._torch)
             try:
-                self._held = gradients.adopt(self.plan, self._collect(grads), reduce)
+                written = self._adopt(grads, reduce, False)
                 allocate_accumulators([item for item in self.plan.items if item.acc is None])
                 self.plan.point_to_accumulators()
                 self._quick = None
+                autograd.about_to_write(written)
                 self.engine.accumulate()
             finally:
                 self._let_go()
@@ -345,21 +364,21 @@ class Stepper:
         if self.clock[MICRO_BATCHES]:
             self.place(argument).fail(ValueError, "no accumulated micro-batches (step first)", "some")
 
-    def follow_torch(self, items: Iterable[Item]) -> None:
-        """A torch parameter may have been given other memory (`p.data = …`) since the last step."""
-        moved = [item for item in torch_items(items) if item.source.data_ptr() != memory.address(item.array)]
-        for item in moved:
-            item.array = accept.like(accept.parameter(item.source, item.place), item.array, item.place)
-        if moved:
-            self.settle()
-            self.plan.keep_times()
-            self.assemble()
-            self.derive()
-
-
-def torch_items(items: Iterable[Item]) -> list[Item]:
-    """Those that the user handed in as torch tensors."""
-    return [item for item in items if accept.framework_of(item.source) == "torch"]
+    def check(self, items: list[Item]) -> None:
+        """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
+        followed; after an error none has been."""
+        for item in items:
+            item.check()
+        if not any(item.param.is_torch and item.param.moved() for item in items):
+            return
+        moved = rebound(self.items)
+        self.settle()
+        self.plan.keep_times()
+        self._planned = False
+        for item, param in moved:
+            item.param = param
+        self.assemble()
+        self.derive()
 
 
 def _gil_enabled() -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastupdate.arrays import accept, device, memory, overlap, tree
+from fastupdate.arrays.foreign import Foreign, shown
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
@@ -20,11 +21,10 @@ class Item:
     """One parameter tensor."""
 
     path: Path
-    source: Any  # what the user handed in
-    array: Array  # the same memory as a NumPy array
-    place: Place  # names it in messages
+    param: Foreign
     row: int = 0  # of its group, in what the user set
     states: dict[str, Array] = field(default_factory=dict)
+    given: dict[str, Foreign] = field(default_factory=dict)  # states that the user brought
     acc: Array | None = None  # accumulated micro-batches
     slow: Array | None = None  # lookahead's slow weights
     ema: Array | None = None
@@ -34,9 +34,34 @@ class Item:
     t: int = 0  # steps this tensor has taken, as of the last plan
 
     @property
+    def array(self) -> Array:
+        """The parameter as a NumPy array."""
+        return self.param.array
+
+    @property
+    def place(self) -> Place:
+        """Names the parameter in messages."""
+        return self.param.place
+
+    @property
     def name(self) -> str:
         """Dotted path: what patterns match."""
         return tree.dotted(self.path)
+
+    @property
+    def torch_tensors(self) -> list[Any]:
+        """Those of torch's that a step writes."""
+        return [array.source for array in (self.param, *self.given.values()) if array.is_torch]
+
+    def shown_state(self, name: str) -> Any:
+        """A state as the user is handed it: what they brought, if that is an array of NumPy's."""
+        given = self.given.get(name)
+        return shown(self.states[name]) if given is None or given.is_torch else given.header
+
+    def check(self) -> None:
+        """Raises if an array of the user's is not what it was; torch parameters may be rebound (see `rebound`)."""
+        for array in (*self.given.values(), *([] if self.param.is_torch else [self.param])):
+            array.check()
 
     def arrays(self) -> list[tuple[Array, str]]:
         """What a step writes of this tensor, each array with its name in messages."""
@@ -56,7 +81,7 @@ def make_items(rule: str, params: Any) -> list[Item]:
     items = []
     for path, leaf in tree.leaves(params):
         place = Place(rule, tree.shown("params", path))
-        items.append(Item(path, leaf, accept.parameter(leaf, place), place))
+        items.append(Item(path, Foreign(leaf, accept.parameter(leaf, place), place)))
         here, there = (device.device_of(item.array) for item in (items[0], items[-1]))
         if here != there:
             place.fail(ValueError, f"an array in {device.location(here)}, like the others", device.location(there))
@@ -71,11 +96,32 @@ def make_items(rule: str, params: Any) -> list[Item]:
     return items
 
 
+def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:
+    """The torch parameters that were given other memory (`p.data = …`), each with what it is now.
+
+    Raises, and nothing has been followed, if one of them cannot be updated or shares memory with another array.
+    """
+    moved = [item for item in items if item.param.is_torch and item.param.moved()]
+    params = {}
+    for item in moved:
+        array = accept.like(accept.parameter(item.param.source, item.place), item.array, item.place)
+        params[item.path] = Foreign(item.param.source, array, item.place)
+    if moved:
+        arrays = [params.get(item.path, item.param).array for item in items]
+        kept = [pair for item in items for pair in item.arrays()[1:]]
+        places = [*(item.place for item in items), *(Place(moved[0].place.rule, name) for _, name in kept)]
+        overlap.check_overlaps([*arrays, *(array for array, _ in kept)], places)
+    return [(item, params[item.path]) for item in moved]
+
+
 def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
     """Makes the arrays that belong to each tensor: states (zero, or the ones given), averages and copies."""
     arrays, dtypes = [item.array for item in items], [item.array.dtype.name for item in items]
     for name in kept:
-        states = device.zeros_like(arrays, dtypes) if given is None else [_given(item, name, given) for item in items]
+        if given is not None:
+            for item in items:
+                item.given[name] = _given(item, name, given)
+        states = device.zeros_like(arrays, dtypes) if given is None else [item.given[name].array for item in items]
         for item, state in zip(items, states, strict=True):
             item.states[name] = state
     wanted = {"ema": settings.ema_decay, "slow": settings.lookahead}
@@ -116,7 +162,7 @@ def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | S
     return named
 
 
-def _given(item: Item, name: str, states: Mapping[str, Any]) -> Array:
+def _given(item: Item, name: str, states: Mapping[str, Any]) -> Foreign:
     place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
     try:
         given = tree.follow(states[name], item.path)
@@ -125,4 +171,4 @@ def _given(item: Item, name: str, states: Mapping[str, Any]) -> Array:
     array = accept.like(accept.parameter(given, place), item.array, place)
     if not memory.is_direct(array):
         place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
-    return array
+    return Foreign(given, array, place)

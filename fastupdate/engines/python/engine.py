@@ -17,6 +17,7 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, records, threads
 from fastupdate.engines.protocol import Engine
@@ -107,6 +108,7 @@ class RecordPlan:
         self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
         self._recipe = recipe[0]
         self._given: Given | None = None
+        self._watched: list[tuple[Array, Identity]] = []
 
     def update(self, scale: float, off: int) -> None:
         raise NotImplementedError
@@ -138,20 +140,22 @@ class RecordPlan:
         self._clock[STEPS] += 1
         self._clock[MICRO_BATCHES] = 0
 
+    def watch(self, params: list[Array], others: list[Array]) -> None:
+        self._watched = [(array, Identity.of(array)) for array in (*params, *others)]
+
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         """Accepts only gradients that were looked at closely before and lie where they did."""
+        if start == 0 and not all(Identity.of(array) == noted for array, noted in self._watched):
+            return 0
         for k in range(start, len(grads)):
             p, g, row = params[k], grads[k], self._tensors[k]
             same = (
-                type(g) is type(p)
+                (type(g) is np.ndarray or type(g) is type(p))
                 and (g.dtype, g.shape) == (p.dtype, p.shape)
                 and memory.is_direct(g)
                 and (g.flags.writeable or not writable)
             )
-            unchanged = p.size == row["n"] and p.flags.writeable and memory.address(p) == row["p"]
-            if not (
-                same and unchanged and memory.address(g) == row["g"] and row["samples"] == 1 and not row["g_layout"]
-            ):
+            if not (same and memory.address(g) == row["g"] and row["samples"] == 1 and not row["g_layout"]):
                 return k
             row["scale"] = 1.0
         return -1
