@@ -42,6 +42,9 @@ struct Tensor {
   uint64_t slow, ema, shadow;       // lookahead's slow weights, moving average, low-precision copy
   uint64_t unit_norms, unit_scale;  // double*: [unit][gradient, weight] and [unit]; a unit is a slice along axis 0
   int64_t unit_length;              // elements of a unit
+  // Where the elements do not lie in C order: the layouts (Layout*) by which the tensor's own arrays and the gradient
+  // are found in C order. Everything else about the tensor is in the order of memory. 0: they lie in C order.
+  uint64_t order, g_order;
 };
 
 // Bytes of an element.

@@ -12,6 +12,7 @@
 #include "core/stages.h"
 #include "core/sums.h"
 #include "core/views.h"
+#include "cpu/logical.h"
 
 namespace fastupdate {
 
@@ -56,7 +57,7 @@ struct Scratch {
 
 template <class T>
 T* address(uint64_t array, int64_t i = 0) {
-  return reinterpret_cast<T*>(array) + i;
+  return reinterpret_cast<T*>(array + uint64_t(i) * sizeof(T));
 }
 
 // Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
@@ -82,6 +83,15 @@ const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratc
 template <class T>
 FASTUPDATE_HD const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
   return is_direct(t) ? address<T>(t.g, begin) : gathered_tile(t, begin, n, scratch);
+}
+
+// The same in logical order, where the tensor lies in another one.
+template <class T>
+const T* logical_gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  if (!t.order) return gradient_tile(t, begin, n, scratch);
+  Tensor there = t;
+  there.g_layout = t.g_order;
+  return gradient_tile(there, begin, n, scratch);
 }
 
 // Below, N is an int or, for a whole tile, a constant: its loops need no code for a rest.
@@ -249,6 +259,23 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
 }
 
+// A tile of a tensor that lies in another order, taken in logical order.
+template <class T>
+void update_logical_tile(const Span& span, int64_t begin, int n, Scratch<T>& scratch, Lanes<T>& lanes) {
+  const Tensor& t = span.t;
+  T raw[kTile];
+  __builtin_memcpy(raw, logical_gradient_tile(t, begin, n, scratch), size_t(n) * sizeof(T));
+  LogicalTile<T, kTile> tile(t, begin, n, raw);
+  const uint32_t stages = span.stages & ~uint32_t(kZeroGrads);
+  update_tile({tile.here, span.group, span.code, span.scalars, span.scale, stages, span.sums}, begin, n, scratch,
+              lanes);
+  tile.write_back();
+  if (!(span.stages & kZeroGrads)) return;
+  Tensor there = t;
+  there.g_layout = t.g_order;
+  clear_gradient(there, begin, n, scratch);
+}
+
 // Calls visit(i, n) for stretches of `length` elements, a constant, and for the rest.
 template <int64_t length, class Visit>
 FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
@@ -259,14 +286,19 @@ FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
 
 template <class T>
 void update_tiles(const Span& span, int64_t begin, int64_t end) {
-  const bool monitored = span.stages & kMonitor;
+  const bool monitored = span.stages & kMonitor, logical = span.t.order && (monitored || span.t.unit_scale);
   Scratch<T> scratch;
   Lanes<T> lanes;
   if (monitored)
     for (T& x : scratch.nothing) x = -T(0);
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     if (monitored) lanes.clear();
-    in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) { update_tile(span, i, n, scratch, lanes); });
+    in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
+      if (logical)
+        update_logical_tile(span, i, n, scratch, lanes);
+      else
+        update_tile(span, i, n, scratch, lanes);
+    });
     if (monitored) span.sums[block / kBlock] = fold(lanes);
   });
 }
@@ -294,8 +326,8 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (is_direct(t)) prefetch_ahead<T>(t.g, i, end);
-      sum_gradient(n, gradient_tile(t, i, n, scratch), lanes);
+      if (is_direct(t) && !t.order) prefetch_ahead<T>(t.g, i, end);
+      sum_gradient(n, logical_gradient_tile(t, i, n, scratch), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
@@ -337,11 +369,12 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
       double gradient[kLanes] = {}, weight[kLanes] = {};
       in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
-        if (is_direct(t)) prefetch_ahead<T>(t.g, i, end);
-        if (!t.p_layout) prefetch_ahead<T>(t.p, i, end);
-        sum_squares(n, gradient_tile(t, i, n, scratch), gradient);
-        if (t.p_layout) read_array(t.p, t.p_layout, i, n, scratch.p);
-        sum_squares(n, t.p_layout ? scratch.p : address<T>(t.p, i), weight);
+        const uint64_t layout = t.order ? t.order : t.p_layout;
+        if (is_direct(t) && !t.order) prefetch_ahead<T>(t.g, i, end);
+        if (!layout) prefetch_ahead<T>(t.p, i, end);
+        sum_squares(n, logical_gradient_tile(t, i, n, scratch), gradient);
+        if (layout) read_array(t.p, layout, i, n, scratch.p);
+        sum_squares(n, layout ? scratch.p : address<T>(t.p, i), weight);
       });
       gg.add(fold_lanes(gradient));
       pp.add(fold_lanes(weight));

@@ -72,13 +72,15 @@ class Watched {
 
 // Is parameter i still the array that the plan was made for?
 inline bool unchanged(const View& p, const Tensor& t, const Watched& watched, int64_t i) {
+  const uint64_t layout = t.order ? t.order : t.p_layout;
   return (p.data == t.p || !t.n) && p.dtype == t.dtype && p.writable && watched.same_shape(i, p) &&
-         (t.p_layout ? lies_as(p, *reinterpret_cast<const Layout*>(t.p_layout)) : p.direct);
+         (layout ? lies_as(p, *reinterpret_cast<const Layout*>(layout)) : p.direct);
 }
 
-// Can the gradient be read in place?
-inline bool matches(const View& g, const View& p, bool writable) {
-  return g.dtype == p.dtype && same_shape(g, p.ndim, p.shape) && g.direct && (g.writable || !writable);
+// Can the gradient be read in place? ordered: it has to lie in the parameter's own order.
+inline bool matches(const View& g, const View& p, bool ordered, bool writable) {
+  return g.dtype == p.dtype && same_shape(g, p.ndim, p.shape) && (ordered ? same_strides(g, p) : g.direct) &&
+         (g.writable || !writable);
 }
 
 using Range = std::pair<uint64_t, uint64_t>;  // of addresses: first, and one past the last
@@ -162,7 +164,7 @@ struct Adoption {
       Tensor& t = tensors[i];
       View p, g;
       if (!look_again(PyList_GET_ITEM(params.ptr(), i), type, p) || !unchanged(p, t, watched, i)) return i;
-      if (!look(PyList_GET_ITEM(grads.ptr(), i), type, g) || !matches(g, p, writable)) return i;
+      if (!look(PyList_GET_ITEM(grads.ptr(), i), type, g) || !matches(g, p, t.order, writable)) return i;
       const uint64_t last = g.data + uint64_t(t.n * item_size(t));
       const bool stayed = (g.data == t.g || !t.n) && is_direct(t);  // what was found to lie apart is where it was
       if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return i;
@@ -170,6 +172,7 @@ struct Adoption {
       changed = true;
       t.g = g.data;
       t.g_layout = 0;
+      t.g_order = t.order;
       t.samples = 1;
       t.scale = 1;
     }

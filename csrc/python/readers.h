@@ -25,6 +25,13 @@ inline bool same_shape(const View& a, int ndim, const int64_t* shape) {
   return a.ndim == ndim && !std::memcmp(a.shape, shape, size_t(ndim) * sizeof *shape);
 }
 
+// Of two arrays of one shape and type; the second is aligned.
+inline bool same_strides(const View& a, const View& b) {
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] > 1 && a.strides[d] * a.stride_unit != b.strides[d] * b.stride_unit) return false;
+  return a.data % (a.dtype == kFloat32 ? 4 : 8) == 0;
+}
+
 inline int64_t element_count(const View& a) {
   int64_t n = 1;
   for (int d = 0; d < a.ndim; ++d) n *= a.shape[d];

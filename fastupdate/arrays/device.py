@@ -225,8 +225,10 @@ def _view_dlpack(x: Any) -> DeviceArray:
     return header((x, capsule), described | {"version": 3}, Exported(DEFAULT_STREAM), device)
 
 
-def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str]) -> list[Array]:
-    """New C-contiguous arrays of the same shapes, in the same kind of memory; bfloat16 as uint16.
+def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str], orders: Sequence[tuple[int, ...] | None]) -> list[Array]:
+    """New dense arrays of the same shapes, in the same kind of memory; bfloat16 as uint16.
+
+    orders: the axes of each from the slowest in memory to the fastest; None: C order, as always on devices
 
     In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
     straight ahead, and all of it can be in huge pages.
@@ -238,12 +240,24 @@ def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str]) -> list[Array]:
     sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
     memory = np.frombuffer(np.zeros(sum(sizes) + LINE, np.uint8).data, np.uint8)  # owns nothing: nobody can resize it
     offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
-    return [np.ndarray(a.shape, kind, memory, int(at)) for a, kind, at in zip(arrays, kinds, offsets, strict=True)]
+    made = zip(arrays, kinds, offsets, orders, strict=True)
+    return [_laid_out(a.shape, kind, memory, int(at), order) for a, kind, at, order in made]
 
 
-def copies_like(arrays: Sequence[Array], values: Iterable[Array], dtypes: Sequence[str]) -> list[Array]:
+def _laid_out(
+    shape: tuple[int, ...], kind: np.dtype[Any], memory: Array, at: int, order: tuple[int, ...] | None
+) -> Array:
+    if order is None:
+        return np.ndarray(shape, kind, memory, at)
+    there: Array = np.ndarray([shape[axis] for axis in order], kind, memory, at)
+    return there.transpose(np.argsort(order))
+
+
+def copies_like(
+    arrays: Sequence[Array], values: Iterable[Array], dtypes: Sequence[str], orders: Sequence[tuple[int, ...] | None]
+) -> list[Array]:
     """`values`, of host memory, as new arrays like those of `zeros_like`."""
-    copies = zeros_like(arrays, dtypes)
+    copies = zeros_like(arrays, dtypes, orders)
     for copy, value in zip(copies, values, strict=True):
         copy[...] = value
     return copies

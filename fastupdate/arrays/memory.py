@@ -21,3 +21,14 @@ def address(array: Array) -> int:
 def is_direct(array: Array) -> bool:
     """Whether an engine can walk the array as it lies in memory."""
     return array.flags.c_contiguous and array.flags.aligned
+
+
+def order_of(array: Array) -> tuple[int, ...] | None:
+    """The axes of a dense array from the slowest in memory to the fastest (Fortran order, transposes, channels_last).
+
+    None if that is C order, and for arrays that are not dense.
+    """
+    if array.ndim < 2 or array.flags.c_contiguous or not array.flags.aligned:
+        return None
+    axes = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    return axes if array.transpose(axes).flags.c_contiguous else None

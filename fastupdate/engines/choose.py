@@ -21,6 +21,7 @@ class Backend(Protocol):
     """What makes plans: engines.native, engines.python.engine, engines.cuda.Backend, python.cuda_engine.Backend."""
 
     NAME: str
+    WALKS_MEMORY: bool  # dense arrays in any order of their axes, in the order of memory
 
     def make_plan(
         self,

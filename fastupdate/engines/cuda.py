@@ -26,6 +26,7 @@ class Backend(Placed):
     """Makes plans for arrays of one framework on one device."""
 
     NAME = NAME
+    WALKS_MEMORY = False
 
     def make_plan(
         self,

@@ -13,6 +13,7 @@ from fastupdate.engines.records import Records
 from fastupdate.rules.rule import Rule
 
 NAME = "native"
+WALKS_MEMORY = True
 
 
 def select_isa() -> None:

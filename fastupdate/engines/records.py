@@ -22,6 +22,7 @@ TENSOR = np.dtype(
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
         ("state", "u8", MAX_STATES), ("first_block", "i8"), ("sample_stride", "i8"), ("acc", "u8"), ("slow", "u8"),
         ("ema", "u8"), ("shadow", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"),
+        ("order", "u8"), ("g_order", "u8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(

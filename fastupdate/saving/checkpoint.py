@@ -34,6 +34,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import LIMIT, real
 from fastupdate.arrays.place import Place
 from fastupdate.step.hypers import Group
+from fastupdate.step.tensors import zero_arrays
 
 if TYPE_CHECKING:
     from fastupdate.optimizer import Optimizer
@@ -107,8 +108,7 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
     times = _times(_at(place, "tensors"), state["tensors"], items)
     groups, schedules = _hyperparameters(_at(place, "groups"), state["groups"], opt.groups)
     moving = [item for item in items if clock[1] and clock[0] >= times[item.name][1]]
-    zeros = device.zeros_like([item.array for item in moving], [item.array.dtype.name for item in moving])
-    accumulators = {item.name: acc for item, acc in zip(moving, zeros, strict=True)}
+    accumulators = {item.name: acc for item, acc in zip(moving, zero_arrays(moving), strict=True)}
     copies = _copies(_at(place, "arrays"), state["arrays"], items, accumulators)
 
     def act() -> None:

@@ -80,7 +80,8 @@ class Plan:
         arrays = [item.array for item in self.items]
         columns: dict[str, Any] = {
             "p": [memory.address(array) for array in arrays],
-            "p_layout": [self.layout("p", k, array) for k, array in enumerate(arrays)],
+            "p_layout": [self.layout("p", k, item.in_memory(item.array)) for k, item in enumerate(self.items)],
+            "order": [self.layout("order", k, item.array) if item.order else 0 for k, item in enumerate(self.items)],
             "state": np.array([self._states(item) for item in self.items], np.uint64).reshape(-1, records.MAX_STATES),
             "n": [array.size for array in arrays],
             "dtype": [memory.DTYPES[array.dtype] for array in arrays],
@@ -153,7 +154,9 @@ class Plan:
         sample = array[0] if samples else array
         row = self.tensors[k : k + 1]
         row["g"] = memory.address(array)
-        row["g_layout"] = self.layout("g", k, sample)
+        item = self.items[k]
+        row["g_layout"] = self.layout("g", k, item.in_memory(sample))
+        row["g_order"] = self.layout("g_order", k, sample) if item.order else 0
         row["samples"] = len(array) if samples else 1
         row["sample_stride"] = array.strides[0] if samples else 0
 

@@ -28,7 +28,7 @@ from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, make_items, rebound
+from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, lie_down, make_items, rebound
 
 
 class BusyError(RuntimeError):
@@ -108,10 +108,16 @@ class Stepper:
     def _allocate(self) -> None:
         kept, state = self.rule.kept(self.flags), self.settings.state
         given = None if state is None else given_states(self.rule.name, kept, state)
+        if given is None:
+            self._lie_down()
         allocate(self.items, kept, given, self.settings)
         if given is not None:
             owned = [pair for item in self.items for pair in item.arrays()]
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
+
+    def _lie_down(self) -> None:
+        if self.backend.WALKS_MEMORY:
+            lie_down(self.items)
 
     def assemble(self) -> None:
         """Plans for the tensors that are not frozen. Where that fails, the next step does it again."""
@@ -377,6 +383,7 @@ class Stepper:
         self._planned = False
         for item, param in moved:
             item.param = param
+        self._lie_down()
         self.assemble()
         self.derive()
 

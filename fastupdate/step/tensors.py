@@ -29,6 +29,9 @@ class Item:
     slow: Array | None = None  # lookahead's slow weights
     ema: Array | None = None
     shadow: Array | None = None
+    order: tuple[int, ...] | None = (
+        None  # its axes from the slowest in memory to the fastest; None: C order, or strided
+    )
     frozen: bool = False  # left out of the plan
     frozen_until: float = 0.0  # the step count from which it moves; infinite: until `unfreeze`
     t: int = 0  # steps this tensor has taken, as of the last plan
@@ -42,6 +45,10 @@ class Item:
     def place(self) -> Place:
         """Names the parameter in messages."""
         return self.param.place
+
+    def in_memory(self, array: Array) -> Array:
+        """An array of the parameter's shape, its axes as they follow upon each other in the parameter's memory."""
+        return array if self.order is None else array.transpose(self.order)
 
     @property
     def name(self) -> str:
@@ -117,29 +124,55 @@ def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:
 def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
     """Makes the arrays that belong to each tensor: states (zero, or the ones given), averages and copies."""
     arrays, dtypes = [item.array for item in items], [item.array.dtype.name for item in items]
+    orders = [item.order for item in items]
     for name in kept:
         if given is not None:
             for item in items:
                 item.given[name] = _given(item, name, given)
-        states = device.zeros_like(arrays, dtypes) if given is None else [item.given[name].array for item in items]
+        states = (
+            device.zeros_like(arrays, dtypes, orders) if given is None else [item.given[name].array for item in items]
+        )
         for item, state in zip(items, states, strict=True):
             item.states[name] = state
     wanted = {"ema": settings.ema_decay, "slow": settings.lookahead}
     for role in [role for role, option in wanted.items() if option is not None]:
-        for item, copy in zip(items, device.copies_like(arrays, map(device.on_host, arrays), dtypes), strict=True):
+        copies = device.copies_like(arrays, map(device.on_host, arrays), dtypes, orders)
+        for item, copy in zip(items, copies, strict=True):
             setattr(item, role, copy)
     if settings.shadow is not None:
         kind = settings.shadow
         narrow = (narrowed(device.on_host(array), kind) for array in arrays)
-        for item, copy in zip(items, device.copies_like(arrays, narrow, [kind] * len(items)), strict=True):
+        copies = device.copies_like(arrays, narrow, [kind] * len(items), orders)
+        for item, copy in zip(items, copies, strict=True):
             item.shadow = copy
+
+
+def zero_arrays(items: list[Item]) -> list[Array]:
+    """New arrays like the parameters, that lie in memory as they do."""
+    arrays = [item.array for item in items]
+    return device.zeros_like(arrays, [array.dtype.name for array in arrays], [item.order for item in items])
 
 
 def allocate_accumulators(items: list[Item]) -> None:
     """Makes the arrays that micro-batches add up in."""
-    zeros = device.zeros_like([item.array for item in items], [item.array.dtype.name for item in items])
-    for item, acc in zip(items, zeros, strict=True):
+    for item, acc in zip(items, zero_arrays(items), strict=True):
         item.acc = acc
+
+
+def lie_down(items: list[Item]) -> None:
+    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
+    moved = [item for item in items if not item.given and item.order != memory.order_of(item.array)]
+    for item in moved:
+        item.order = memory.order_of(item.array)
+        own = [(item.states, name) for name in item.states]
+        kept = [role for role in ("acc", "slow", "ema", "shadow") if getattr(item, role) is not None]
+        arrays = [*(states[name] for states, name in own), *(getattr(item, role) for role in kept)]
+        dtypes = [array.dtype.name for array in arrays]
+        copies = device.copies_like(arrays, arrays, dtypes, [item.order] * len(arrays))
+        for (states, name), copy in zip(own, copies, strict=False):
+            states[name] = copy
+        for role, copy in zip(kept, copies[len(own) :], strict=True):
+            setattr(item, role, copy)
 
 
 def narrowed(array: Array, shadow: Shadow) -> Array:

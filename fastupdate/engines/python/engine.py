@@ -27,6 +27,7 @@ from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
 
 NAME = "numba"
+WALKS_MEMORY = False
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 

@@ -1,0 +1,92 @@
+"""Dense arrays in any order of their axes are walked as they lie in memory; sums, units and bits are those of C order."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import FIRST_CASES, Case, assert_same_bits, by_backend, by_dtype, random_arrays
+
+SHAPES = [(37, 53), (64, 33), (5, 7, 3, 4), (2, 3, 4, 5, 6), (1, 1200), (1200, 1)]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norm": {"clip_norm": 1.0, "nonfinite": "skip"},
+    "monitor": {"monitor": True, "clip_tensor_norm": 1.0, "zero_grads": True},
+    "units": {
+        "clip_unit_norm": 0.01,
+        "ema_decay": 0.9,
+        "shadow": "bfloat16",
+        "lookahead": (2, 0.5),
+        "zero_grads": True,
+    },
+    "all": {"clip_unit_norm": 0.01, "ema_decay": 0.9, "shadow": "float16", "lookahead": (2, 0.5), "monitor": True},
+}
+ORDERS = {  # of the parameter, of its gradient
+    "fortran": ("F", "F"),
+    "channels-last": ("last", "last"),
+    "fortran-and-c": ("F", "C"),
+    "c-and-fortran": ("C", "F"),
+    "channels-last-and-fortran": ("last", "F"),
+}
+
+
+def in_order(array: np.ndarray, order: str) -> np.ndarray:
+    """A copy of the array whose axes lie in memory in an order of their own."""
+    if order in ("C", "F"):
+        return np.array(array, order=order)
+    axes = [0, *range(2, array.ndim), 1]  # channels_last: the second axis is the fastest
+    return np.ascontiguousarray(array.transpose(axes)).transpose(np.argsort(axes))
+
+
+def outcome(case: Case, dtype: Any, options: str, orders: tuple[str, str], backend: str) -> list[np.ndarray]:
+    """What steps of every kind leave behind: a plain one, one on accumulated micro-batches, one on samples."""
+    sizes = [int(np.prod(shape)) for shape in SHAPES]
+    made = [random_arrays(seed, sizes, dtype) for seed in range(6)]
+    p, *g = ([in_order(a.reshape(s), order) for a, s in zip(m, SHAPES, strict=True)]
+             for m, order in zip(made, (orders[0], *[orders[1]] * 5), strict=True))  # fmt: skip
+    opt = case.make(p, backend=backend, **OPTIONS[options])
+    tables = [opt.step(g[0]).tensors, opt.step(g[1]).tensors]
+    opt.accumulate(g[2])
+    opt.accumulate(g[3])
+    tables.append(opt.step().tensors)
+    tables.append(opt.step([np.stack([a, b]) for a, b in zip(g[4], g[0], strict=True)], reduce="mean").tensors)
+    kept = [a for kind in (opt.ema, opt.shadow, *opt.state.values()) if kind is not None for a in kind]
+    figures = [t[name] for t in tables if t is not None for name in t.dtype.names[1:]]
+    return [*p, *kept, *g[0], *g[1], *figures]
+
+
+@cache
+def expected(case: Case, dtype: Any, options: str) -> list[np.ndarray]:
+    return outcome(case, dtype, options, ("C", "C"), "numba")
+
+
+@by_backend
+@by_dtype
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("case", FIRST_CASES[:1] + FIRST_CASES[-1:], ids=str)
+def test_bits_of_c_order(case, orders, options, dtype, backend):
+    assert_same_bits(outcome(case, dtype, options, orders, backend), expected(case, dtype, options), "step")
+
+
+@pytest.mark.peer
+def test_states_follow_a_parameter_that_is_laid_out_anew():
+    """Its states are copied over, and the steps go on with the bits of a parameter that stayed."""
+    from peers import peer
+
+    torch, case = peer("torch"), FIRST_CASES[0]
+    values, *grads = random_arrays(3, [60 * 50] * 3, np.float32)
+    weights = [torch.nn.Parameter(torch.from_numpy(values.copy().reshape(60, 50))) for _ in range(2)]
+    optimizers = [case.make([w]) for w in weights]
+    for k, grad in enumerate(grads):
+        if k:
+            weights[0].data = weights[0].data.t().contiguous().t()
+        for weight, opt in zip(weights, optimizers, strict=True):
+            weight.grad = torch.from_numpy(grad.reshape(60, 50).copy())
+            opt.step()
+    assert weights[0].stride() == (1, 60)
+    assert_same_bits(weights[0].detach().numpy(), weights[1].detach().numpy(), "weight")
+    for state in optimizers[0].state:
+        assert_same_bits(optimizers[0].state[state], optimizers[1].state[state], state)
