@@ -1,4 +1,4 @@
-"""Dense arrays in any order of their axes are walked as they lie in memory; sums, units and bits are those of C order."""
+"""Dense arrays of any order of axes are walked as they lie in memory; sums, units and bits are those of C order."""
 
 from __future__ import annotations
 
