@@ -8,7 +8,15 @@ openmp: int
 
 class Plan:
     def __init__(
-        self, rule: str, flags: int, tensors: Records, groups: Records, recipe: Records, clock: Array, sums: Records
+        self,
+        rule: str,
+        flags: int,
+        tensors: Records,
+        groups: Records,
+        recipe: Records,
+        clock: Array,
+        sums: Records,
+        own: list[int],  # where the code is of a rule that is not in this build, [scalars, loop] for each compute type
     ) -> None: ...
     keeps_gil: bool
     moves: int

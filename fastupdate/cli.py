@@ -1,4 +1,4 @@
-"""The command line: `fastupdate train` and `fastupdate info`."""
+"""The command line: `fastupdate train`, `fastupdate info` and `fastupdate rule`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import fastupdate as fu
+from fastupdate import show
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,6 +90,8 @@ def _make_parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="show versions, backends and devices")
     info.set_defaults(run=_info)
+
+    show.add_command(commands)
     return parser
 
 

@@ -12,10 +12,13 @@ from textwrap import fill
 from typing import Any
 
 from fastupdate import rules
+from fastupdate.engines import records
 from fastupdate.optimizer import Optimizer
 from fastupdate.rules.emit import emit
 from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
 from fastupdate.step.hypers import ALIASES
+
+MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
 
 
 def arguments(rule: Rule) -> dict[str, Any]:
@@ -84,6 +87,7 @@ def rule(formula: type) -> type[Optimizer]:
     TypeError says what is missing from it, or with file and line what has no place in a rule.
     """
     found = rule_of(formula, native=False)
+    _check_room(found)
     try:
         lines, _ = findsource(formula)
     except OSError:  # typed into an interpreter that keeps no text: compilers will see
@@ -93,6 +97,18 @@ def rule(formula: type) -> type[Optimizer]:
     cls = make(found, formula.__module__)
     cls.__qualname__ = formula.__qualname__
     return cls
+
+
+def _check_room(rule: Rule) -> None:
+    """What the records of a plan have room for (csrc/core/plan.h)."""
+    prepared = rule.prepare({name: hyper.default for name, hyper in declared(rule.formula, Hyper).items()}, 1)
+    for what, count, most in (
+        ("states", len(rule.states), records.MAX_STATES),
+        ("hyperparameters", len(rule.hypers), records.MAX_HYPERS),
+        ("scalars", len(prepared), MAX_SCALARS),
+    ):
+        if count > most:
+            raise TypeError(f"[{rule.name}] {what}: expected at most {most}, received {count}")
 
 
 CLASSES: Mapping[str, type[Optimizer]] = {

@@ -37,19 +37,37 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
+struct Code {
+  RuleCode of[2];  // by dtype
+};
+
+// A rule of this build or, if it is somebody's own, the addresses of what Numba has compiled: [scalars, loop] by dtype.
+Code find_code(const std::string& rule, unsigned flags, const std::vector<uint64_t>& own) {
+  if (own.empty()) {
+    const RuleCode(&code)[2] = find_rule(selected->rules, selected->rule_count, rule).code[flags];
+    return {{code[0], code[1]}};
+  }
+  auto at = [&](int k) {
+    return RuleCode{reinterpret_cast<decltype(RuleCode::scalars)>(own.at(2 * k)),
+                    reinterpret_cast<decltype(RuleCode::loop)>(own.at(2 * k + 1))};
+  };
+  return {{at(0), at(1)}};
+}
+
 // A plan whose records are Python's own arrays, and the front of it that takes in NumPy arrays.
 class PlanOfArrays {
  public:
   PlanOfArrays(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array recipe,
-               py::array_t<int64_t> clock, py::array sums)
+               py::array_t<int64_t> clock, py::array sums, const std::vector<uint64_t>& own)
       : tensors_(tensors),
         groups_(groups),
         clock_(clock),
         sums_(sums),
         extents_(records<Tensor>(tensors_, "tensors"), tensors.size()),
-        plan_(*selected, find_rule(selected->rules, selected->rule_count, rule).code[flags],
-              records<Tensor>(tensors_, "tensors"), tensors.size(), records<Group>(groups_, "groups"), groups.size(),
-              *records<Recipe>(recipe, "recipe"), clock_.mutable_data(), records<Sums>(sums_, "sums")) {}
+        code_(find_code(rule, flags, own)),
+        plan_(*selected, code_.of, records<Tensor>(tensors_, "tensors"), tensors.size(),
+              records<Group>(groups_, "groups"), groups.size(), *records<Recipe>(recipe, "recipe"),
+              clock_.mutable_data(), records<Sums>(sums_, "sums")) {}
 
   // Takes what the user set from these arrays from now on.
   void take(const py::tuple& given) { given_.emplace(given); }
@@ -137,6 +155,7 @@ class PlanOfArrays {
   py::array sums_;
   Extents extents_;
   Watched watched_;
+  Code code_;
   Plan plan_;
   Team team_;  // that adopts
   std::optional<GivenArrays> given_;
@@ -164,7 +183,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
   py::class_<PlanOfArrays>(m, "Plan")
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array>())
+      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array,
+                    const std::vector<uint64_t>&>())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
       .def_property_readonly("moves", &PlanOfArrays::moves)
       .def_property_readonly("stages", &PlanOfArrays::stages)

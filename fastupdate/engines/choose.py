@@ -134,12 +134,12 @@ def _choose_host(rule: Rule, requested: str | None) -> Backend:
     if name is not None:
         if name not in PROBLEMS:
             raise ValueError(f"[{rule.name}] backend: expected one of {', '.join(PROBLEMS)}, received {name!r}")
-        problem = PROBLEMS[name]()
+        problem = PROBLEMS[name]() or (None if rule.native else numba_problem())
         if problem:
             raise RuntimeError(f"[{rule.name}] backend {name!r} is not available: {problem}")
         return _load(name)
     problem = native_problem()
-    if problem is None and rule.native:
+    if problem is None and (rule.native or not numba_problem()):  # a rule of one's own: Numba's code in our engine
         return _load("native")
     missing = numba_problem()
     if missing:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from fastupdate import _core
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import DTYPES, Array
 from fastupdate.engines import threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import Records
@@ -33,8 +33,13 @@ def make_plan(
     clock: Array,
     sums: Records,
 ) -> Engine:
-    """A plan that one native call runs."""
-    return _core.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, sums)
+    """A plan that one native call runs; Numba compiles the rule if it is the user's own."""
+    own: list[int] = []
+    if not rule.native:
+        from fastupdate.engines.python.own import addresses
+
+        own = addresses(rule, flags, [dtype for dtype, code in DTYPES.items() if (tensors["dtype"] == code).any()])
+    return _core.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, sums, own)
 
 
 select_isa()

@@ -230,7 +230,10 @@ class Expression(ast.NodeVisitor):
         if isinstance(node.op, ast.Pow):
             if not self.prepares:
                 raise self.refused(node, "a power has its place in prepare, for each device rounds it in its own way")
-            return f"pow({self.at(node.left)}, {self.at(node.right)})", ATOM
+            text = f"pow({self.at(node.left)}, {self.at(node.right)})"
+            if any(_is_literal(side) and ast.literal_eval(side) * 2 % 1 == 0 for side in (node.left, node.right)):
+                raise self.refused(node, "compilers make products and roots of such powers: write them so")
+            return text, ATOM
         if type(node.op) not in ARITHMETIC:
             return self.generic_visit(node)
         if not self.prepares and _is_literal(node.left) and _is_literal(node.right):

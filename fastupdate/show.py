@@ -1,0 +1,44 @@
+"""`fastupdate rule adamw`: prints a rule as it is written, or in C++."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from fastupdate import rules
+from fastupdate.rules.emit import emit
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser's list of them."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "rule",
+        help="print the formula of a rule, in Python or C++",
+        description="Print the one text of a rule, from which everything is compiled, or the C++ that the build makes "
+        "of it.",
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(rules.names()))
+    parser.add_argument("--cpp", action="store_true", help="the C++ struct instead of the Python")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.name not in rules.names():
+        near = difflib.get_close_matches(args.name.lower(), rules.names())
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        args.parser.error(f"unknown rule {args.name!r}; {hint}There are {', '.join(rules.names())}")
+    files = files_of(rules.get(args.name).rule.formula)
+    print(emit(files[-1]) if args.cpp else "\n\n".join(text(path) for path in files), end="")
+    return 0
+
+
+def files_of(formula: type) -> list[Path]:
+    """Where a rule is written: the files of the rules that it builds on, then its own."""
+    return [Path(inspect.getfile(cls)) for cls in reversed(formula.__mro__[:-1])]
+
+
+def text(path: Path) -> str:
+    return f"# fastupdate/rules/{path.name}\n{path.read_text(encoding='utf-8')}"
