@@ -87,12 +87,13 @@ class Contestant:
 
 class Fastupdate(Contestant):
     name = "fastupdate"
+    optimizer_class: ClassVar[type[fu.Optimizer]] = fu.AdamW
     options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
         fu.set_num_threads(threads)
-        self.optimizer = fu.AdamW(self.params, **HYPERS, **self.options)
+        self.optimizer = self.optimizer_class(self.params, **HYPERS, **self.options)
         if workload.fresh:
             self.step = lambda: self.optimizer.step(self.next_gradients())
         else:

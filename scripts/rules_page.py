@@ -8,40 +8,43 @@ import sys
 from pathlib import Path
 
 from fastupdate import rules
+from fastupdate.rules.rule import Flag, Hyper, State, declared
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 HEAD = """# Rules
 
-Written by `scripts/rules_page.py` from the classes' docstrings. w: parameter, ∇L: gradient, λ: `weight_decay`.
+Written by `scripts/rules_page.py` from `fastupdate/rules`; `fastupdate rule adamw` prints a rule, with `--cpp` in C++.
+w: parameter, ∇L: gradient, λ: `weight_decay`.
 Any hyperparameter may be a schedule (a function of the steps taken) and may differ between groups.
 """
 
 
 def section(name: str) -> str:
-    """One rule: its docstring, its signature, its hyperparameters and states."""
+    """One rule: its signature, its docstring, its states and arguments."""
     cls = rules.get(name)
     signature = ", ".join(
         f"{p.name}={p.default}" for p in inspect.signature(cls).parameters.values() if p.default is not p.empty
     )
-    ranges = "\n".join(f"| `{hyper}` | {interval} |" for hyper, interval in cls.rule.hypers.items())
-    states = ", ".join(
-        f"`{state}`" + (f" (with `{cls.rule.state_flags[state]}`)" if state in cls.rule.state_flags else "")
-        for state in cls.rule.states
-    )
+    hypers, flags, states = (declared(cls.rule.formula, kind) for kind in (Hyper, Flag, State))
+    arguments = [f"| `{key}` | {hyper.meaning} | {hyper.interval} |" for key, hyper in hypers.items()]
+    arguments += [f"| `{key}` | {flag.meaning} | a bool |" for key, flag in flags.items() if flag.when is None]
+    table = "\n".join(arguments)
+    kept = [f"`{key}`: {s.meaning}{f' (with `{s.when}`)' if s.when else ''}" for key, s in states.items()]
+    file = f"fastupdate/rules/{name}.py"
     return f"""
 <a id="{name}"></a>
 
 ## {cls.__name__}
 
-`fu.{cls.__name__}(params, {signature})` · `fu.functional.{name}` · [`csrc/rules/{name}.h`](../csrc/rules/{name}.h)
+`fu.{cls.__name__}(params, {signature})` · `fu.functional.{name}` · [`{file}`](../{file})
 
-{inspect.getdoc(cls)}
+{inspect.getdoc(cls.rule.formula)}
 
-States: {states or "none"}.
+States: {"; ".join(kept) or "none"}.
 
-| hyperparameter | expected |
-|---|---|
-{ranges}
+| argument | what it is | expected |
+|---|---|---|
+{table}
 """
 
 

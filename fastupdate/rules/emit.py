@@ -84,7 +84,7 @@ class Source:
             known = ast.unparse(base)
             where = self.imported.get(known, self)
             if known not in where.classes:
-                raise self.refused(base, f"{known} is no rule")
+                raise self.refused(base, f"{known} is no rule of this file, nor imported by name from fastupdate.rules")
             found |= where.members(known)
         for node in self.classes[name].body:
             match node:
