@@ -143,8 +143,12 @@ WITHOUT = {  # text of the sample, what it becomes, the reason
     "no scalars": ("return scalars(", "return dict(", r"expected scalars\(name=value, …\)"),
     "scalars by position": ("scalars(lr=h.lr", "scalars(h.lr", r"expected scalars\(name=value, …\)"),
     "no return": ("        return -s.lr", "        x = -s.lr", "update ends without a return"),
-    "states left out": ("+ near), m, v, last", "+ near), m, v", "then the states: …, m, v, last"),
-    "states in another order": ("+ near), m, v, last", "+ near), v, m, last", "then the states: …, m, v, last"),
+    "states left out": ("+ near), m, v, last", "+ near), m, v", r"expected \(the change of p, m, v, last\)"),
+    "states in another order": (
+        "+ near), m, v, last",
+        "+ near), v, m, last",
+        r"expected \(the change of p, m, v, last\)",
+    ),
     "states by value": ("+ near), m, v, last", "+ near), m + m, v, last", "returns arguments, by their names"),
     "a base that is no rule": ("class Sample:", "class Sample(dict):", "dict is no rule"),
 }

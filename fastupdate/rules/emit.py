@@ -110,9 +110,9 @@ class Struct:
         self.helpers: dict[str, Function | None] = {}
         self.prepare = self.function(members, "prepare", {"h": [*self.hypers]})
         self.update = self.function(members, "update", {"s": self.scalars, "flags": [*self.flags]})
-        if self.update.results != [*self.states]:
-            last = self.update.node.body[-1]
-            raise self.update.refused(last, f"expected the change of p, then the states: …, {', '.join(self.states)}")
+        last = self.update.node.body[-1]
+        if self.update.results != [*self.states] or not isinstance(getattr(last, "value", None), ast.Tuple):
+            raise self.update.refused(last, f"expected (the change of p, {', '.join(self.states)})")
 
     @staticmethod
     def declared(members: Members, kind: str) -> dict[str, str | None]:
