@@ -13,6 +13,7 @@ import pytest
 from cases import random_arrays
 
 import fastupdate as fu
+from fastupdate import cli
 from fastupdate.rules import emit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,8 +143,12 @@ WITHOUT = {  # text of the sample, what it becomes, the reason
     "no scalars": ("return scalars(", "return dict(", r"expected scalars\(name=value, …\)"),
     "scalars by position": ("scalars(lr=h.lr", "scalars(h.lr", r"expected scalars\(name=value, …\)"),
     "no return": ("        return -s.lr", "        x = -s.lr", "update ends without a return"),
-    "states left out": ("+ near), m, v, last", "+ near), m, v", "then the states: …, m, v, last"),
-    "states in another order": ("+ near), m, v, last", "+ near), v, m, last", "then the states: …, m, v, last"),
+    "states left out": ("+ near), m, v, last", "+ near), m, v", r"expected \(the change of p, m, v, last\)"),
+    "states in another order": (
+        "+ near), m, v, last",
+        "+ near), v, m, last",
+        r"expected \(the change of p, m, v, last\)",
+    ),
     "states by value": ("+ near), m, v, last", "+ near), m + m, v, last", "returns arguments, by their names"),
     "a base that is no rule": ("class Sample:", "class Sample(dict):", "dict is no rule"),
 }
@@ -169,7 +174,7 @@ EXPRESSIONS = {  # Python, C++: only the parentheses that are needed, and each t
     "0.1 - g": "T(0.1) - g",
     "-1e-8 * g": "-T(1e-08) * g",
     "(g if flags.bold else p) * m": "(bold ? g : p) * m",
-    "g if flags.bold or flags.pure and not flags.bold else p": "bold || (pure && !bold) ? g : p",
+    "g if flags.bold or flags.pure and not flags.bold else p": "(bold || (pure && !bold)) ? g : p",
     "where(g <= p, m, v)": "g <= p ? m : v",
     "where(g != 0.0, m, v) + where(g > p, m, v)": "(g != T(0.0) ? m : v) + (g > p ? m : v)",
     "sqrt(maximum(g, absolute(p)))": "square_root(maximum(g, absolute(p)))",
@@ -289,3 +294,22 @@ def test_alone(tmp_path):
     status, printed, error = run()
     assert (status, printed) == (1, [])
     assert re.search(r"adam\.py:\d+: an index has no place in a rule: m_hat = m\[0\]", error)
+
+
+COMMANDS = {  # arguments, exit status, what is printed or said
+    ("momentum",): (0, "class Momentum:"),
+    ("adamw",): (0, "def direction(flags, s, g, m, v, v_max):"),
+    ("adamw", "--cpp"): (0, "struct adamw {"),
+    ("adamm",): (2, "unknown rule 'adamm'; did you mean adam or adamw? There are adam, adamw, momentum,"),
+    ("zzz", "--cpp"): (2, "unknown rule 'zzz'; There are adam, adamw, momentum,"),
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_the_command(arguments, capsys):
+    status, text = COMMANDS[arguments]
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(cli.main(["rule", *arguments]))
+    assert ended.value.code == status
+    printed = capsys.readouterr()
+    assert text in (printed.err if status else printed.out)

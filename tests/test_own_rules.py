@@ -191,7 +191,7 @@ class Bare:
 
     @staticmethod
     def update(flags, s, g, p):
-        return -s.lr * g
+        return (-s.lr * g,)
 
 
 def many(kind, count):
@@ -244,12 +244,32 @@ def test_file_and_line():
         def update(flags, s, g, p):
             for _ in range(3):
                 g = g * 0.5
-            return -s.lr * g
+            return (-s.lr * g,)
 
     with pytest.raises(emit.RefusedError, match=r"test_own_rules\.py:(\d+): a loop has no place in a rule: for _") as e:
         fu.rule(Loops)
     line = int(re.search(r":(\d+): ", str(e.value))[1])
     assert "for _ in range(3)" in Path(__file__).read_text().splitlines()[line - 1]
+
+
+@by_dtype
+@pytest.mark.parametrize("backend", ["native", "numba"])
+def test_without_states(backend, dtype):
+    """A rule of one scalar and nothing else."""
+    p, g = random_arrays(1, [1000, 1000], dtype)
+    expected = p + -dtype(0.1) * g
+    fu.rule(Bare)([p], backend=backend).step([g])
+    assert_same_bits(p, expected, backend)
+
+
+def test_one_value_is_a_tuple():
+    class Plain(Bare):
+        @staticmethod
+        def update(flags, s, g, p):
+            return -s.lr * g
+
+    with pytest.raises(emit.RefusedError, match=r"expected \(the change of p, \): return -s\.lr \* g"):
+        fu.rule(Plain)
 
 
 def test_without_numba(monkeypatch):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import pickle
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +164,53 @@ def test_scalars_of_a_step(name, t):
         opt.step([g])
         reference.step([g])
         assert_same_bits(p, reference.params[0], str(case))
+
+
+@pytest.mark.parametrize("script", ["stub.py", "rules_page.py"])
+def test_what_scripts_write_is_up_to_date(script):
+    command = [sys.executable, ROOT / "scripts" / script, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@by_name
+def test_a_class_as_if_written_out(name):
+    """What help(), inspect, pickle and a subclass see."""
+    cls = rules.get(name)
+    arguments = inspect.signature(cls).parameters
+    first, *_, last = arguments
+    assert (first, last) == ("params", "options")
+    hypers = {part for key in arguments for part in ({"betas": ("beta1", "beta2")}.get(key, (key,)))}
+    assert hypers - {"params", "options"} == {*cls.rule.hypers, *cls.rule.flags} - set(cls.rule.flag_hypers)
+    assert all(p.default is not p.empty for key, p in arguments.items() if key not in ("params", "options"))
+    assert pickle.loads(pickle.dumps(cls)) is cls
+    assert inspect.getdoc(cls).startswith(inspect.getdoc(cls.rule.formula))
+    assert all(f"\n{hyper} " in cls.__doc__ for hyper in cls.rule.hypers)
+    for bad in ({}, {"params": [np.zeros(1)], "lrr": 1.0}):
+        with pytest.raises(TypeError, match=rf"{cls.__name__}\(\) missing .*'params'|\[{name}\] lrr: no such option"):
+            cls(**bad)
+
+
+TYPED = """
+import numpy as np
+import fastupdate as fu
+
+p = [np.zeros(3)]
+fu.AdamW(p, lr=1e-3, betas=(0.9, lambda step: 0.99), amsgrad=True, clip_norm=1.0)
+fu.AdamW(p, lr=fu.schedules.cosine(1e-3, steps=10))
+fu.AdamW(p, lr="1e-3")
+fu.AdamW(p, betas=0.9)
+fu.SGD(p, nesterov="yes")
+fu.SGD(p, momentun=0.9)
+"""
+
+
+def test_types_of_arguments(tmp_path):
+    """A type checker finds the mistakes, and those alone."""
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("needs mypy")
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", tmp_path / "typed.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = [int(line.split(":")[1]) for line in done.stdout.splitlines() if "typed.py" in line and ": error:" in line]
+    assert found == [8, 9, 10, 11], done.stdout + done.stderr

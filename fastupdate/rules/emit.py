@@ -18,11 +18,12 @@ from functools import cached_property
 from pathlib import Path
 
 RULES = Path(__file__).parent
+Members = dict[str, tuple["Source", ast.AST]]  # what a class declares, and where
 FUNCTIONS = {  # of scalar.py → of csrc/core/scalar.h; `where` is C++'s own ?:
     **{name: name for name in ("absolute", "maximum", "positive_part", "sign")},
     "sqrt": "square_root",
 }
-TERNARY, OR, AND, COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(8)  # what binds tighter comes later
+TERNARY, CHOSEN, SUM, PRODUCT, UNARY, ATOM = range(6)  # what binds tighter comes later
 ARITHMETIC = {ast.Add: ("+", SUM), ast.Sub: ("-", SUM), ast.Mult: ("*", PRODUCT), ast.Div: ("/", PRODUCT)}
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
 KINDS: dict[type[ast.AST], str] = {
@@ -57,8 +58,7 @@ class Source:
         }
         self.functions = {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
         self.classes = {node.name: node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)}
-        defined = {name: {getattr(n, "name", None) for n in node.body} for name, node in self.classes.items()}
-        self.rules = [name for name, functions in defined.items() if "update" in functions]
+        self.rules = [c.name for c in self.classes.values() if "update" in {getattr(n, "name", "") for n in c.body}]
 
     @cached_property
     def imported(self) -> dict[str, Source]:
@@ -88,9 +88,7 @@ class Source:
             found |= where.members(known)
         for node in self.classes[name].body:
             match node:
-                case ast.Assign([ast.Name(declared)], value) | ast.AnnAssign(
-                    ast.Name(declared), _, ast.expr() as value
-                ):
+                case ast.Assign([ast.Name(declared)], value):
                     found[declared] = (self, value)
                 case ast.FunctionDef(declared):
                     found[declared] = (self, node)
@@ -99,9 +97,6 @@ class Source:
     def refused(self, node: ast.AST, reason: str) -> RefusedError:
         line = getattr(node, "lineno", 1)
         return RefusedError(f"{self.path}:{line}: {reason}: {self.text.splitlines()[line - 1].strip()}")
-
-
-Members = dict[str, tuple[Source, ast.AST]]
 
 
 class Struct:
@@ -115,9 +110,9 @@ class Struct:
         self.helpers: dict[str, Function | None] = {}
         self.prepare = self.function(members, "prepare", {"h": [*self.hypers]})
         self.update = self.function(members, "update", {"s": self.scalars, "flags": [*self.flags]})
-        if self.update.results != [*self.states]:
-            last = self.update.node.body[-1]
-            raise self.update.refused(last, f"expected the change of p, then the states: …, {', '.join(self.states)}")
+        last = self.update.node.body[-1]
+        if self.update.results != [*self.states] or not isinstance(getattr(last, "value", None), ast.Tuple):
+            raise self.update.refused(last, f"expected (the change of p, {', '.join(self.states)})")
 
     @staticmethod
     def declared(members: Members, kind: str) -> dict[str, str | None]:
@@ -142,8 +137,8 @@ class Struct:
         if called not in self.helpers:
             found = caller.source.function(called)
             if found is None or caller.prepares:
-                there = ", ".join([*FUNCTIONS, "where", *caller.source.functions])
-                raise caller.refused(node, f"{called} is no function for rules; there are {there}")
+                there = [*FUNCTIONS, "where", *caller.source.functions]
+                raise caller.refused(node, f"{called} is no function for rules; there are {', '.join(there)}")
             self.helpers[called] = None  # under way
             self.helpers[called] = Function(self, *found, caller.records)
         helper = self.helpers[called]
@@ -209,7 +204,7 @@ class Expression(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> tuple[str, int]:
         owner = ast.unparse(node.value)
-        if owner == "flags" or owner not in self.records:
+        if owner not in set(self.records) - {"flags"}:
             return self.generic_visit(node)
         if node.attr not in self.records[owner]:
             raise self.refused(node, f"{owner} has no {node.attr}; it has {', '.join(self.records[owner])}")
@@ -243,7 +238,7 @@ class Expression(ast.NodeVisitor):
 
     def visit_IfExp(self, node: ast.IfExp) -> tuple[str, int]:
         test = self.comparison if self.prepares else self.flag_test
-        return self.choice(test(node.test)[0], node.body, node.orelse)
+        return self.choice(test(node.test), node.body, node.orelse)
 
     def visit_Call(self, node: ast.Call) -> tuple[str, int]:
         if not isinstance(node.func, ast.Name) or node.keywords:
@@ -252,30 +247,28 @@ class Expression(ast.NodeVisitor):
             test, body, orelse = node.args
             if _is_literal(body) and _is_literal(orelse):
                 raise self.refused(node, "NumPy would make float64 of two literals: compute one of them")
-            return self.choice(self.comparison(test)[0], body, orelse)
+            return self.choice(self.comparison(test), body, orelse)
         return self.call(node, node.func.id, node.args, []), ATOM
 
     def choice(self, test: str, body: ast.expr, orelse: ast.expr) -> tuple[str, int]:
-        return f"{test} ? {self.at(body, OR)} : {self.at(orelse)}", TERNARY
+        return f"{test} ? {self.at(body, CHOSEN)} : {self.at(orelse)}", TERNARY
 
-    def comparison(self, node: ast.expr) -> tuple[str, int]:
+    def comparison(self, node: ast.expr) -> str:
         match node:
             case ast.Compare(left, [operator], [right]) if type(operator) in COMPARISONS:
-                return f"{self.at(left, SUM)} {COMPARISONS[type(operator)]} {self.at(right, SUM)}", COMPARISON
+                return f"{self.at(left, SUM)} {COMPARISONS[type(operator)]} {self.at(right, SUM)}"
         raise self.refused(node, "expected one comparison of two numbers")
 
-    def flag_test(self, node: ast.expr) -> tuple[str, int]:
+    def flag_test(self, node: ast.expr) -> str:
         """A condition that is known when the variant is compiled."""
         match node:
             case ast.Attribute(ast.Name("flags"), name) if name in self.struct.flags:
-                return name, ATOM
+                return name
             case ast.UnaryOp(ast.Not(), operand):
-                text, binding = self.flag_test(operand)
-                return f"!{text}" if binding >= UNARY else f"!({text})", UNARY
+                return f"!{self.flag_test(operand)}"
             case ast.BoolOp(operator, values):
-                tests = [self.flag_test(value) for value in values]
                 sign = " && " if isinstance(operator, ast.And) else " || "
-                return sign.join(text if binding > AND else f"({text})" for text, binding in tests), AND
+                return f"({sign.join(map(self.flag_test, values))})"
         raise self.refused(node, f"only flags decide here ({', '.join(self.struct.flags)}); for numbers use where()")
 
     def call(self, node: ast.AST, called: str, given: list[ast.expr], targets: list[str]) -> str:
@@ -312,10 +305,7 @@ class Function(Expression):
             raise self.refused(last, f"{node.name} ends without a return")
         for statement in statements:
             self.visit(statement)
-        if self.prepares:
-            self.give_scalars(last.value)
-        else:
-            self.give_back(last, last.value)
+        (self.give_scalars if self.prepares else self.give_back)(last.value)
 
     def text(self, name: str) -> str:
         used = {n.id for n in ast.walk(self.node) if isinstance(n, ast.Name)}
@@ -341,7 +331,7 @@ class Function(Expression):
     def visit_If(self, node: ast.If) -> None:
         if self.prepares:
             self.generic_visit(node)
-        self.put(f"if constexpr ({self.flag_test(node.test)[0]}) {{", node.test)
+        self.put(f"if constexpr ({self.flag_test(node.test)}) {{", node.test)
         self.branch(node.body)
         if node.orelse:
             self.put("} else {")
@@ -372,12 +362,12 @@ class Function(Expression):
             self.put(f"s.{k.arg} = T({self.at(k.value)});", k.value)
             self.struct.scalars.append(str(k.arg))
 
-    def give_back(self, node: ast.stmt, value: ast.expr) -> None:
+    def give_back(self, value: ast.expr) -> None:
         first, *rest = value.elts if isinstance(value, ast.Tuple) else [value]
         self.results = [ast.unparse(result) for result in rest]
         if not set(self.results) <= set(self.numbers):
-            raise self.refused(node, "beside its first value a function returns arguments, by their names")
-        self.put(f"return {self.at(first)};", node)
+            raise self.refused(value, "beside its first value a function returns arguments, by their names")
+        self.put(f"return {self.at(first)};", value)
 
 
 def _is_literal(node: ast.expr) -> bool:
@@ -386,8 +376,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 def emit(path: Path, name: str | None = None, text: str | None = None) -> str:
     """The C++ of a file's rule, or of the one whose class has this name; RefusedError says what has no place in it."""
-    source = Source(path, text)
-    return Struct(source, name or source.rules[0]).text()
+    return Struct(source := Source(path, text), name or source.rules[0]).text()
 
 
 def main(out: Path) -> None:
