@@ -77,9 +77,17 @@ class Optimizer:
         """Names the gradient buffers that every later `step()` reads: same structure, shapes and dtypes as params."""
         self.stepper.bind(grads)
 
-    def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None) -> None:
-        """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`."""
-        self.stepper.accumulate(grads, reduce)
+    def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
+        """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`, and
+
+        weight  how much it counts in the mean: Σ weight·gradient / Σ weight. Say its number of samples or tokens; 0 is
+                allowed, if not for all of them. A step's `loss_scale` divides as ever
+        """
+        self.stepper.accumulate(grads, reduce, weight)
+
+    def discard(self) -> None:
+        """Forgets the micro-batches that were accumulated since the last step."""
+        self.stepper.discard()
 
     # -- what is kept -------------------------------------------------------------------------------------------------
 
@@ -182,6 +190,7 @@ class Optimizer:
         flags, hyperparameters and the state of schedules that have one (`plateau`).
         """
         with self.stepper.exclusive():
+            self.stepper.check_saveable()
             self.stepper.check(self.stepper.items)
             return copy.deepcopy(checkpoint.snapshot(self, params=False))
 
@@ -204,6 +213,7 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
+            self.stepper.check_saveable()
             self.stepper.check(self.stepper.items)
             checkpoint.write(path, checkpoint.snapshot(self, params=True))
 

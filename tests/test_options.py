@@ -176,6 +176,143 @@ def test_clip_unit_norm(backend, shape):
     assert not np.allclose(mine, g), "nothing was clipped"
 
 
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm", "clip_unit_norm"])
+@pytest.mark.parametrize("kind", ["function", "schedule"])
+@by_backend
+@by_rule
+def test_scheduled_clipping(case, backend, kind, option):
+    """Each step clips to the number of its own, as if it had been set for it."""
+    schedule = fu.schedules.exponential(0.5, gamma=0.6) if kind == "schedule" else lambda step: 0.5 * 0.6**step
+    params, expected = random_arrays(1, SIZES, np.float32), random_arrays(1, SIZES, np.float32)
+    opt = case.make(params, backend=backend, **{option: schedule})
+    factors, state = [], None
+    for k, grads in enumerate(gradients(2, STEPS, SIZES, np.float32)):
+        by_hand = case.make(expected, backend=backend, **{option: float(schedule(k))})
+        if state:
+            by_hand.load_state_dict(state)
+        by_hand.step(grads)
+        state = by_hand.state_dict()
+        factors.append(opt.step(grads).clip_factor)
+        assert_same_bits(params, expected, f"step {k}")
+    assert len(set(factors)) == (STEPS if option == "clip_norm" else 1)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, "1", None, True], ids=repr)
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm", "clip_unit_norm"])
+@by_backend
+def test_scheduled_clipping_is_checked_in_its_step(backend, option, value):
+    schedule = {option: lambda step: [1.0, value, 2.0][step]}
+    opt = fu.Adam(random_arrays(1, SIZES, np.float32), backend=backend, **schedule)
+    grads = random_arrays(2, SIZES, np.float32)
+    opt.step(grads)
+    before = fingerprint(opt, *grads)
+    with pytest.raises((TypeError, ValueError), match=rf"\[adam\] {option}: expected a finite number > 0, received"):
+        opt.step(grads)
+    assert fingerprint(opt, *grads) == before
+
+
+# -- skipped steps and loss scales ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+@by_backend
+def test_a_limit_on_skipped_steps_in_a_row(backend, limit):
+    p = np.ones(3)
+    opt = fu.SGD({"w": p, "b": np.ones(2)}, backend=backend, nonfinite="skip", max_skips=limit)
+    good, bad = ({"w": np.full(3, x), "b": np.ones(2)} for x in (0.5, np.inf))
+    for _ in range(2):
+        for _ in range(limit):
+            assert opt.step(bad).skipped
+        for _ in range(2):  # one more, and again
+            before = fingerprint(opt)
+            words = rf"\[sgd\] grads\['w'\]: expected finite values after {limit} skipped steps in a row \(max_skips\)"
+            with pytest.raises(FloatingPointError, match=words):
+                opt.step(bad)
+            assert fingerprint(opt) == before
+        assert not opt.step(good).skipped  # and the count starts afresh
+    assert opt.step_count == 2
+
+
+def test_skipped_micro_batches_count_as_one_step():
+    opt = fu.SGD([np.ones(3)], nonfinite="skip", max_skips=1)
+    for error in (None, FloatingPointError):
+        for _ in range(3):
+            opt.accumulate([np.full(3, np.nan)])
+        if error is None:
+            assert opt.step().skipped
+            continue
+        with pytest.raises(error, match="after 1 skipped steps"):
+            opt.step()
+    opt.accumulate([np.ones(3)])
+    assert not opt.step().skipped
+
+
+SCALERS = {
+    "defaults": {},
+    "eager": {"init": 64.0, "growth_factor": 4.0, "backoff_factor": 0.25, "growth_interval": 2},
+    "patient": {"init": np.float32(2.0), "growth_interval": np.int64(5)},
+}
+
+
+@pytest.mark.parametrize("arguments", SCALERS.values(), ids=SCALERS)
+def test_loss_scale_equals_torch(arguments):
+    """GradScaler's scale over 200 steps, some of whose gradients are not finite, and as much after resuming."""
+    torch = peer("torch")
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in arguments.items()}
+    theirs = torch.amp.GradScaler("cpu", init_scale=plain.pop("init", 2.0**16), **plain)
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    ours, opt = fu.LossScale(**arguments), fu.SGD([np.ones(3, np.float32)], lr=0.0, nonfinite="skip")
+    values = set()
+    for step, bad in enumerate(np.random.default_rng(0).random(200) < 0.15):
+        theirs.scale(torch.zeros(())).item()
+        p.grad = torch.full((3,), np.inf if bad else 1.0)
+        theirs.step(optimizer)
+        theirs.update()
+        ours.update(opt.step([np.full(3, np.inf if bad else 1.0, np.float32)], loss_scale=ours.value))
+        assert ours.value == theirs.get_scale()
+        values.add(ours.value)
+        if step == 100:
+            resumed = fu.LossScale(**arguments)
+            resumed.load_state_dict(ours.state_dict())
+            ours = resumed
+    assert len(values) > 3
+
+
+def test_a_loss_scale_stays_where_float32_can_invert_it():
+    opt = fu.SGD([np.ones(3, np.float32)], lr=0.0, nonfinite="skip")
+    for grad, start, end in ((1.0, 2.0**125, 2.0**126), (np.nan, 2.0**-125, 2.0**-126)):
+        scale = fu.LossScale(start, growth_interval=1)
+        for _ in range(3):
+            scale.update(opt.step([np.full(3, grad, np.float32)], loss_scale=scale.value))
+        assert scale.value == end
+
+
+WRONG_SCALES = {
+    "init": (lambda: fu.LossScale(0), ValueError, "init: expected a number in"),
+    "growth": (lambda: fu.LossScale(growth_factor=1.0), ValueError, "growth_factor: expected a finite number > 1"),
+    "backoff": (lambda: fu.LossScale(backoff_factor=1.0), ValueError, r"backoff_factor: expected a number in \(0, 1\)"),
+    "interval": (lambda: fu.LossScale(growth_interval=0), ValueError, "growth_interval: expected an integer ≥ 1"),
+    "report": (
+        lambda: fu.LossScale().update(fu.SGD([np.ones(3)]).step([np.ones(3)])),
+        ValueError,
+        "report: expected one of an optimizer with nonfinite='skip', received",
+    ),
+    "state": (
+        lambda: fu.LossScale().load_state_dict({"value": 1.0}),
+        ValueError,
+        "state: expected the keys value, good",
+    ),
+    "value": (lambda: fu.LossScale().load_state_dict({"value": np.nan, "good": 1}), ValueError, "value: expected"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), WRONG_SCALES.values(), ids=WRONG_SCALES)
+def test_wrong_arguments_of_loss_scales(call, error, message):
+    with pytest.raises(error, match=rf"\[LossScale\] {message}"):
+        call()
+
+
 # -- decay and penalties ----------------------------------------------------------------------------------------------
 
 DECAYS = [("adam", "decoupled", "AdamW"), ("adamw", "coupled", "Adam"), ("adamw", "decoupled", "AdamW")]
@@ -397,6 +534,111 @@ def test_samples(case, backend, dtype, options, reduce):
         opt.step(grads, reduce=reduce)
         assert_same_bits(params, [p.reshape(s) for p, s in zip(reference.params, shapes, strict=True)], layout.__name__)
         assert not options.get("zero_grads") or not any(g.any() for g in grads)
+
+
+WEIGHTS = {"tokens": [3.0, 0.0, 2.5], "alike": [2.0, 2.0, 2.0], "ones": [1, np.float32(1), np.int64(1)]}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+@by_dtype
+@by_backend
+@by_rule
+def test_weighted_micro_batches(case, backend, dtype, weights):
+    """Σ wg / Σ w: of any tensor, strided gradients and means of samples included."""
+    params = random_arrays(1, SIZES, dtype)
+    reference = Reference(case, params, clip_norm=3.0)
+    opt = case.make(params, backend=backend, clip_norm=3.0)
+    for _ in range(2):
+        batches, total = gradients(5, len(weights), SIZES, dtype), [np.zeros(size, dtype) for size in SIZES]
+        for batch, weight in zip(batches, weights, strict=True):
+            opt.accumulate([np.repeat(g, 2)[::2] if k % 2 else g for k, g in enumerate(batch)], weight=weight)
+            total = [a + dtype(weight) * g for a, g in zip(total, batch, strict=True)]
+        opt.step(loss_scale=2.0)
+        reference.step(total, loss_scale=2.0 * float(sum(weights)))
+        assert_same_bits(params, reference.params, "params")
+    opt.step(batches[0])
+    reference.step(batches[0])
+    assert_same_bits(params, reference.params, "a plain step afterwards")
+
+
+@by_backend
+def test_weighted_means_of_samples(backend):
+    """Micro-batches that weigh as many samples as they have give the mean over all samples."""
+    samples = random_arrays(1, [40] * 9, np.float64)
+    p = np.zeros(40)
+    opt = fu.SGD([p], lr=1.0, backend=backend)
+    for part in (samples[:2], samples[2:5], samples[5:]):
+        opt.accumulate([np.stack(part)], reduce="mean", weight=len(part))
+    opt.step()
+    np.testing.assert_allclose(p, -np.mean(samples, axis=0), rtol=1e-12, atol=1e-12)
+
+
+BAD_WEIGHTS = {
+    "negative": (-1.0, ValueError, "expected a finite number ≥ 0, received -1.0"),
+    "nan": (np.nan, ValueError, "expected a finite number ≥ 0"),
+    "bool": (True, TypeError, "expected a finite number ≥ 0"),
+    "large": (1e39, ValueError, r"expected 0 or a number that float32 can hold, received 1e\+39"),
+    "small": (1e-39, ValueError, "expected 0 or a number that float32 can hold, received 1e-39"),
+}
+
+
+@pytest.mark.parametrize(("weight", "error", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
+@by_backend
+def test_bad_weights(backend, weight, error, message):
+    opt = fu.Adam([np.ones(3, np.float32)], backend=backend)
+    opt.accumulate([np.ones(3, np.float32)], weight=2.0)
+    before = fingerprint(opt)
+    with pytest.raises(error, match=rf"\[adam\] weight: {message}"):
+        opt.accumulate([np.ones(3, np.float32)], weight=weight)
+    assert fingerprint(opt) == before
+
+
+@by_backend
+def test_micro_batches_of_no_weight(backend):
+    p = [np.ones(3, np.float32)]
+    opt = fu.Adam(p, backend=backend)
+    opt.accumulate([np.ones(3, np.float32)], weight=0)
+    before = fingerprint(opt)
+    with pytest.raises(ValueError, match=r"\[adam\] weight: expected micro-batches that weigh more than 0 together"):
+        opt.step()
+    assert fingerprint(opt) == before
+    opt.accumulate([np.ones(3, np.float32)])
+    assert opt.step().step == 1
+
+
+@by_backend
+def test_weighted_micro_batches_are_not_saved_in_silence(backend):
+    opt = fu.Adam([np.ones(3)], backend=backend)
+    opt.accumulate([np.ones(3)])
+    other = fu.Adam([np.ones(3)], backend=backend)
+    other.load_state_dict(opt.state_dict())
+    opt.accumulate([np.full(3, 5.0)], weight=3)
+    with pytest.raises(ValueError, match=r"\[adam\] state_dict: expected no weighted micro-batches \(step or discard"):
+        opt.state_dict()
+    other.accumulate([np.full(3, 5.0)], weight=3)  # one that was loaded goes on
+    opt.step()
+    other.step()
+    assert_same_bits(other.state_dict()["arrays"]["state.m.0"], opt.state_dict()["arrays"]["state.m.0"], "m")
+
+
+@by_backend
+def test_discarded_micro_batches_leave_no_trace(backend):
+    params, expected = random_arrays(1, SIZES, np.float32), random_arrays(1, SIZES, np.float32)
+    opt, plain = fu.Adam(params, backend=backend), fu.Adam(expected, backend=backend)
+    batches = gradients(3, 3, SIZES, np.float32)
+    for way in ("step", "accumulate"):
+        opt.accumulate([g * np.float32(np.nan) for g in batches[0]], weight=4)
+        opt.accumulate(batches[1])
+        opt.discard()
+        for one in (opt, plain):
+            if way == "step":
+                one.step(batches[2])
+            else:
+                one.accumulate(batches[2])
+                one.step()
+        assert_same_bits(params, expected, way)
+    opt.discard()
+    assert opt.freeze("0") == ["0"]
 
 
 BAD_SAMPLES = {

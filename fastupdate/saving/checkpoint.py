@@ -122,6 +122,7 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
         for target, source in copies:
             target[...] = source
         opt.stepper.clock[:2] = clock
+        opt.stepper.micro_batches.weigh_alike()
         opt.stepper.replan()
 
     return act

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step.plan import Plan
 from fastupdate.step.tensors import Item
 
@@ -75,6 +76,30 @@ def _check_apart(plan: Plan, grad: Array, place: Place) -> None:
     if grad.size:
         for array, argument in plan.neighbours(*overlap.bounds(grad)):
             overlap.check_separate(grad, array, place, Place(place.rule, argument))
+
+
+class MicroBatches:
+    """How much the accumulated micro-batches weigh together. How many there are is for the clock to say."""
+
+    def __init__(self, clock: Array) -> None:
+        self._clock = clock
+        self.weigh_alike()
+
+    def weigh_alike(self) -> None:
+        """Those that there are weigh 1 each."""
+        count = int(self._clock[MICRO_BATCHES])
+        self._weights = {count: float(count)}
+
+    def expect(self, weight: float) -> None:
+        """Another one is about to be added. Should that fail, the clock does not move, and nothing has changed."""
+        count = int(self._clock[MICRO_BATCHES])
+        before = self._weights[count] if count else 0.0
+        self._weights = {count: before, count + 1: before + weight}
+
+    @property
+    def weight(self) -> float:
+        """Of all together."""
+        return self._weights[int(self._clock[MICRO_BATCHES])]
 
 
 class Bound:

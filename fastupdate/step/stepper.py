@@ -22,7 +22,7 @@ from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import gradients, held
-from fastupdate.step.decide import condition, raise_nonfinite
+from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
@@ -59,6 +59,8 @@ class Stepper:
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
+        self._skips = Skips(rule.name, self.settings.max_skips)
+        self.micro_batches = gradients.MicroBatches(self.clock)
         self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
@@ -139,6 +141,7 @@ class Stepper:
 
     def derive(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
+        now = self.settings.at(int(self.clock[STEPS])) if self.settings.scheduled else self.settings
         while not (self._planned and self.engine.derive()):
             step = int(self.clock[STEPS])
             if not self._planned or any(item.frozen and step >= item.frozen_until for item in self.items):
@@ -148,6 +151,7 @@ class Stepper:
             self._check_flags()
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
+        self.plan.settings = now
 
     def _check_flags(self) -> None:
         for flag, hyper in self.rule.flag_hypers.items():
@@ -231,9 +235,13 @@ class Stepper:
             raise
         if outcome.skip:
             self._drop_gradients(off)
+            self._skips.note(True)
+            if self._skips.too_many:
+                raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
         autograd.about_to_write([*self._written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
+        self._skips.note(False)
         return Report(
             self.step_count,
             lr,
@@ -261,6 +269,7 @@ class Stepper:
 
     def _judged_step(self, scale: float, off: int, unclipped: NDArray[np.float64] | float) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
+        self._skips.check()
         engine: Any = self.engine
         if self.settings.nonfinite == "raise":
             engine.gradient_sums()
@@ -271,7 +280,7 @@ class Stepper:
                 self._drop_gradients(off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        outcome = engine.judged_update(scale, self._sign, off, self.settings)
+        outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
             self.undecided.append(report)
@@ -286,10 +295,12 @@ class Stepper:
 
     def settle(self, undecided: int = 0) -> None:
         """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
-        if any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
-            undecided = 0  # which tensors move depends on the step
+        if self.settings.scheduled or any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
+            undecided = 0  # which tensors move, or what they are clipped to, depends on the step
         while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
-            if self.undecided.pop(0).settle():
+            skipped = self.undecided.pop(0).settle()
+            self._skips.note(skipped)
+            if skipped:
                 self.clock[STEPS] -= 1
                 self.plan.groups["t"] -= 1
 
@@ -299,11 +310,12 @@ class Stepper:
             engine: Any = self.engine
             if not hasattr(engine, "prepare_replay"):
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
+            self._skips.check()
             self.derive()
             scale = self._scale(loss_scale)
             lrs = engine.derive_possible(len(self.undecided))
             autograd.about_to_write(self._written)
-            outcome = engine.prepare_replay(scale, self._sign, self.settings)
+            outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
                 self.undecided.append(report)
@@ -312,8 +324,10 @@ class Stepper:
     def _scale(self, loss_scale: float) -> float:
         """What turns raw gradients into the mean gradient of the loss."""
         loss_scale = real(self.place("loss_scale"), loss_scale, POSITIVE)
-        batches = max(int(self.clock[MICRO_BATCHES]), 1)
-        return held.gradient_scale(self.rule.name, loss_scale, batches, self.plan.dtype)
+        weight = self.micro_batches.weight if self.clock[MICRO_BATCHES] else 1.0
+        if not weight:
+            self.place("weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
+        return held.gradient_scale(self.rule.name, loss_scale, weight, self.plan.dtype)
 
     def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
         """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
@@ -338,8 +352,9 @@ class Stepper:
             self.bound.take(grads, self._collect(grads), self.plan)
             self._quick = None
 
-    def accumulate(self, grads: Any, reduce: Reduce | None) -> None:
+    def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
         """See `Optimizer.accumulate`."""
+        weight = held.weight(self.place("weight"), weight, self.plan.dtype)
         with self.exclusive():
             self.derive()  # a tensor that thaws now takes part from the first micro-batch on
             try:
@@ -347,6 +362,9 @@ class Stepper:
                 allocate_accumulators([item for item in self.plan.items if item.acc is None])
                 self.plan.point_to_accumulators()
                 self._quick = None
+                self.micro_batches.expect(weight)
+                if weight != 1:
+                    self.plan.tensors["scale"] *= weight
                 autograd.about_to_write(written)
                 self.engine.accumulate()
             finally:
@@ -359,10 +377,20 @@ class Stepper:
             self.clock[STEPS] = step - 1
             self.plan.groups["t"] = step - 1
 
+    def discard(self) -> None:
+        """See `Optimizer.discard`."""
+        with self.exclusive():
+            self.clock[MICRO_BATCHES] = 0
+
+    def check_saveable(self) -> None:
+        """ValueError while there are micro-batches that do not all weigh the same: only their number is saved."""
+        if self.clock[MICRO_BATCHES] and self.micro_batches.weight != self.clock[MICRO_BATCHES]:
+            self.place("state_dict").fail(ValueError, "no weighted micro-batches (step or discard first)", "some")
+
     def check_nothing_accumulated(self, argument: str) -> None:
         """ValueError while there are micro-batches that no step has used."""
         if self.clock[MICRO_BATCHES]:
-            self.place(argument).fail(ValueError, "no accumulated micro-batches (step first)", "some")
+            self.place(argument).fail(ValueError, "no accumulated micro-batches (step or discard first)", "some")
 
     def check(self, items: list[Item]) -> None:
         """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
