@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
+from fastupdate import attributes
 from fastupdate.arrays import autograd, tree
 from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.memory import Array
@@ -40,10 +41,30 @@ class Optimizer:
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if hasattr(cls, "rule"):
+            attributes.show(cls)
+
+    lr = attributes.Hyper("lr")  # the others likewise, by attributes.show
+
     @property
-    def groups(self) -> list[Group]:
-        """The groups, in the order of each group's first tensor."""
-        return self.stepper.hypers.groups
+    def params(self) -> Any:
+        """The parameters, as they were handed in."""
+        return self.stepper.tree
+
+    @params.setter
+    def params(self, _: object) -> None:
+        attributes.fail(self, "params", "a new optimizer for other parameters, or theirs written in place")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups, in the order of each group's first tensor; `opt.groups[0]["lr"] = 0.1` sets a value of one."""
+        return tuple(self.stepper.hypers.groups)
+
+    @groups.setter
+    def groups(self, _: object) -> None:
+        attributes.fail(self, "groups", "values set one by one, as opt.groups[0]['lr'] = x")
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -100,17 +121,25 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """The states by name, each a structure of arrays like the parameters. The arrays are the live ones."""
         kept = self.rule.kept(self.stepper.flags)
-        return {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
+        states = {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
+        return cast(dict[str, Any], attributes.live(self.stepper.place("state"), states))
+
+    @state.setter
+    def state(self, _: object) -> None:
+        attributes.fail(self, "state", "arrays written in place, or load_state_dict")
 
     @property
     def ema(self) -> Any:
         """The moving average of the parameters (`ema_decay`), structured like them; None if it is off."""
-        return None if self.stepper.settings.ema_decay is None else self._structured(lambda item: shown(item.ema))
+        return None if self.stepper.settings.ema_decay is None else self._live("ema")
 
     @property
     def shadow(self) -> Any:
         """The low-precision copies (`shadow`), structured like the parameters; bfloat16 as uint16 bits. None if off."""
-        return None if self.stepper.settings.shadow is None else self._structured(lambda item: shown(item.shadow))
+        return None if self.stepper.settings.shadow is None else self._live("shadow")
+
+    def _live(self, role: str) -> Any:
+        return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(getattr(item, role))))
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self.stepper.items}

@@ -6,6 +6,7 @@ import copy
 import gc
 import sys
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import device_arrays
@@ -146,7 +147,7 @@ def test_too_many_skipped_steps_are_told_when_they_are_known():
             told.append((k, str(error)))
     words = "[adamw] grads: expected finite values after 2 skipped steps in a row (max_skips), received others"
     assert told[0] == (3, words)
-    assert {later - earlier for (earlier, _), (later, _) in zip(told, told[1:], strict=False)} == {2}
+    assert {later - earlier for (earlier, _), (later, _) in pairwise(told)} == {2}
     for one, given in ((host, grads(9)), (there, on_device(grads(9)))):
         assert not one.step(given).skipped
     assert_alike(host, there)
