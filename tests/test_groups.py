@@ -258,9 +258,7 @@ def test_live_arrays_are_written_not_exchanged(framework: Any) -> None:
     state, key = opt.state, "a" if framework is dict else 0
     for structure, at in ((state, "m"), (state["m"], key), (opt.ema, key), (opt.shadow, key)):
         for change in (lambda s, k: s.__setitem__(k, np.ones(3)), lambda s, k: s.pop(k), lambda s, k: s.clear()):
-            with pytest.raises(
-                TypeError, match=r"\[adam\] (state|ema|shadow): expected arrays written in place, as opt\."
-            ):
+            with pytest.raises(TypeError, match=r"\[adam\] (state|ema|shadow): expected arrays written in place"):
                 change(structure, at)
     for copied in (copy.deepcopy(state["m"]), pickle.loads(pickle.dumps(state["m"])), copy.copy(state["m"])):
         assert type(copied) is framework

@@ -393,6 +393,17 @@ def test_ema(case, backend, dtype):
     assert drift.worst <= PEER
 
 
+@by_backend
+def test_ema_as_the_average_of_swa(backend):
+    """Weights from step 3 on, averaged (Izmailov et al. 2018): what docs/options.md says of `swa`."""
+    p, history = np.linspace(1, 2, 50), []
+    opt = fu.SGD([p], lr=0.1, backend=backend, ema_decay=lambda t: (n := max(t - 3, 0)) / (n + 1))
+    for k in range(9):
+        opt.step(moderate_arrays(k, [50], np.float64))
+        history.append(p.copy())
+        np.testing.assert_allclose(opt.ema[0], np.mean(history[min(k, 3) :], axis=0), rtol=1e-14)
+
+
 def neighbourhoods(narrow: np.ndarray) -> np.ndarray:
     """float32 around every value of a 16-bit type: itself, halfway to the next, and one ulp to both sides of each."""
     exact = narrow[np.isfinite(narrow)].astype(np.float32)
