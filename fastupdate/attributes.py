@@ -70,6 +70,15 @@ def _refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
     place.fail(TypeError, f"arrays written in place, as opt.{place.argument}…[...] = x", "an assignment")
 
 
+def _set(self: Any, key: Any, value: Any) -> None:
+    try:
+        same = self[key] is value  # `state["w"] += x` has written in place, and assigns what was there
+    except LookupError:
+        same = False
+    if not same:
+        _refuse(self)
+
+
 class LiveDict(dict[Any, Any]):
     """A mapping of live arrays: they can be written, not exchanged. Copies are plain."""
 
@@ -78,7 +87,8 @@ class LiveDict(dict[Any, Any]):
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
 
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _refuse
+    __setitem__ = _set
+    __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _refuse
 
 
 class LiveList(list[Any]):
@@ -89,7 +99,8 @@ class LiveList(list[Any]):
     def __reduce__(self) -> Any:
         return list, (list(self),)
 
-    __setitem__ = __delitem__ = append = extend = insert = remove = pop = clear = _refuse
+    __setitem__ = _set
+    __delitem__ = append = extend = insert = remove = pop = clear = _refuse
     sort = reverse = __iadd__ = __imul__ = _refuse
 
 

@@ -219,7 +219,7 @@ class Optimizer:
         flags, hyperparameters and the state of schedules that have one (`plateau`).
         """
         with self.stepper.exclusive():
-            self.stepper.check_saveable()
+            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             return copy.deepcopy(checkpoint.snapshot(self, params=False))
 
@@ -242,7 +242,7 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
-            self.stepper.check_saveable()
+            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             checkpoint.write(path, checkpoint.snapshot(self, params=True))
 

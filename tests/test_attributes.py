@@ -63,13 +63,17 @@ def test_live_arrays_are_written_not_exchanged(framework: Any) -> None:
     tree = {"a": {"w": np.ones(3)}, "b": [np.ones(2), (np.ones(1),)]}
     opt = fu.Adam(tree if framework is dict else [np.ones(3), np.ones(2)], ema_decay=0.9, shadow="float16")
     state, key = opt.state, "a" if framework is dict else 0
-    for structure, at in ((state, "m"), (state["m"], key), (opt.ema, key), (opt.shadow, key)):
+    for structure, at in ((state, "m"), (state, "new"), (state["m"], key), (opt.ema, key), (opt.shadow, key)):
         for change in (lambda s, k: s.__setitem__(k, np.ones(3)), lambda s, k: s.pop(k), lambda s, k: s.clear()):
             with pytest.raises(TypeError, match=r"\[adam\] (state|ema|shadow): expected arrays written in place"):
                 change(structure, at)
     for copied in (copy.deepcopy(state["m"]), pickle.loads(pickle.dumps(state["m"])), copy.copy(state["m"])):
         assert type(copied) is framework
         copied[key] = None  # a copy is the user's own
+    for kind in (state["m"], state["m"]["a"]) if framework is dict else (state["m"],):
+        for name, array in list(kind.items() if framework is dict else enumerate(kind)):
+            if isinstance(array, np.ndarray):
+                kind[name] += 0.0  # writes in place, and assigns the same array
     for item in opt.stepper.items:
         item.states["m"][...] = 3.0
     assert all((leaf == 3.0).all() for _, leaf in leaves(opt.state["m"]))

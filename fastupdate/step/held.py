@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastupdate.arrays.numbers import NON_NEGATIVE, real
 from fastupdate.arrays.place import Place
 
 DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
@@ -48,14 +47,6 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", received)
         if name.startswith("eps") and 0 < value <= vanishing:
             Place(rule, name).fail(ValueError, f"0 or a number that {dtype.name} does not take for 0", f"{value:g}")
-
-
-def weight(place: Place, value: Any, dtype: DType) -> float:
-    """The weight of a micro-batch, 0 or a number that this type holds with all digits."""
-    number = real(place, value, NON_NEGATIVE)
-    if number and not limits(dtype).smallest <= number <= limits(dtype).largest:
-        place.fail(ValueError, f"0 or a number that {dtype.name} can hold", f"{number:g}")
-    return number
 
 
 def gradient_scale(rule: str, loss_scale: float, weight: float, dtype: DType) -> float:

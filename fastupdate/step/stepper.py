@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, autograd, device, overlap
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.numbers import POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
@@ -60,7 +59,7 @@ class Stepper:
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
         self._skips = Skips(rule.name, self.settings.max_skips)
-        self.micro_batches = gradients.MicroBatches(self.clock)
+        self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
@@ -216,7 +215,7 @@ class Stepper:
         return [item.param.source.grad for item in self.plan.items]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
-        scale = self._scale(loss_scale)
+        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
@@ -312,7 +311,7 @@ class Stepper:
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
             self._skips.check()
             self.derive()
-            scale = self._scale(loss_scale)
+            scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
             autograd.about_to_write(self._written)
             outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
@@ -320,14 +319,6 @@ class Stepper:
             if self.settings.nonfinite == "skip":
                 self.undecided.append(report)
             return report
-
-    def _scale(self, loss_scale: float) -> float:
-        """What turns raw gradients into the mean gradient of the loss."""
-        loss_scale = real(self.place("loss_scale"), loss_scale, POSITIVE)
-        weight = self.micro_batches.weight if self.clock[MICRO_BATCHES] else 1.0
-        if not weight:
-            self.place("weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
-        return held.gradient_scale(self.rule.name, loss_scale, weight, self.plan.dtype)
 
     def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
         """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
@@ -354,7 +345,7 @@ class Stepper:
 
     def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
         """See `Optimizer.accumulate`."""
-        weight = held.weight(self.place("weight"), weight, self.plan.dtype)
+        weight = self.micro_batches.check(weight, self.plan.dtype)
         with self.exclusive():
             self.derive()  # a tensor that thaws now takes part from the first micro-batch on
             try:
@@ -381,11 +372,6 @@ class Stepper:
         """See `Optimizer.discard`."""
         with self.exclusive():
             self.clock[MICRO_BATCHES] = 0
-
-    def check_saveable(self) -> None:
-        """ValueError while there are micro-batches that do not all weigh the same: only their number is saved."""
-        if self.clock[MICRO_BATCHES] and self.micro_batches.weight != self.clock[MICRO_BATCHES]:
-            self.place("state_dict").fail(ValueError, "no weighted micro-batches (step or discard first)", "some")
 
     def check_nothing_accumulated(self, argument: str) -> None:
         """ValueError while there are micro-batches that no step has used."""
