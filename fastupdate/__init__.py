@@ -17,5 +17,6 @@ from fastupdate.optimizers import RMSprop as RMSprop
 from fastupdate.optimizers import rule as rule
 from fastupdate.saving.checkpoint import CheckpointError as CheckpointError
 from fastupdate.saving.checkpoint import load as load
+from fastupdate.step.loss_scale import LossScale as LossScale
 from fastupdate.step.report import Report as Report
 from fastupdate.step.stepper import BusyError as BusyError

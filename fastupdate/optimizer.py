@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
+from fastupdate import attributes
 from fastupdate.arrays import autograd, tree
 from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.memory import Array
@@ -40,10 +41,30 @@ class Optimizer:
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if hasattr(cls, "rule"):
+            attributes.show(cls)
+
+    lr = attributes.Hyper("lr")  # the others likewise, by attributes.show
+
     @property
-    def groups(self) -> list[Group]:
-        """The groups, in the order of each group's first tensor."""
-        return self.stepper.hypers.groups
+    def params(self) -> Any:
+        """The parameters, as they were handed in."""
+        return self.stepper.tree
+
+    @params.setter
+    def params(self, _: object) -> None:
+        attributes.fail(self, "params", "a new optimizer for other parameters, or theirs written in place")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups, in the order of each group's first tensor; `opt.groups[0]["lr"] = 0.1` sets a value of one."""
+        return tuple(self.stepper.hypers.groups)
+
+    @groups.setter
+    def groups(self, _: object) -> None:
+        attributes.fail(self, "groups", "values set one by one, as opt.groups[0]['lr'] = x")
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -77,9 +98,17 @@ class Optimizer:
         """Names the gradient buffers that every later `step()` reads: same structure, shapes and dtypes as params."""
         self.stepper.bind(grads)
 
-    def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None) -> None:
-        """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`."""
-        self.stepper.accumulate(grads, reduce)
+    def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
+        """Adds one micro-batch; the next `step()` moves by the mean over all of them. Arguments as in `step`, and
+
+        weight  how much it counts in the mean: Σ weight·gradient / Σ weight. Say its number of samples or tokens; 0 is
+                allowed, if not for all of them. A step's `loss_scale` divides as ever
+        """
+        self.stepper.accumulate(grads, reduce, weight)
+
+    def discard(self) -> None:
+        """Forgets the micro-batches that were accumulated since the last step."""
+        self.stepper.discard()
 
     # -- what is kept -------------------------------------------------------------------------------------------------
 
@@ -92,17 +121,25 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """The states by name, each a structure of arrays like the parameters. The arrays are the live ones."""
         kept = self.rule.kept(self.stepper.flags)
-        return {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
+        states = {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
+        return cast(dict[str, Any], attributes.live(self.stepper.place("state"), states))
+
+    @state.setter
+    def state(self, _: object) -> None:
+        attributes.fail(self, "state", "arrays written in place, or load_state_dict")
 
     @property
     def ema(self) -> Any:
         """The moving average of the parameters (`ema_decay`), structured like them; None if it is off."""
-        return None if self.stepper.settings.ema_decay is None else self._structured(lambda item: shown(item.ema))
+        return None if self.stepper.settings.ema_decay is None else self._live("ema")
 
     @property
     def shadow(self) -> Any:
         """The low-precision copies (`shadow`), structured like the parameters; bfloat16 as uint16 bits. None if off."""
-        return None if self.stepper.settings.shadow is None else self._structured(lambda item: shown(item.shadow))
+        return None if self.stepper.settings.shadow is None else self._live("shadow")
+
+    def _live(self, role: str) -> Any:
+        return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(getattr(item, role))))
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self.stepper.items}
@@ -182,6 +219,7 @@ class Optimizer:
         flags, hyperparameters and the state of schedules that have one (`plateau`).
         """
         with self.stepper.exclusive():
+            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             return copy.deepcopy(checkpoint.snapshot(self, params=False))
 
@@ -204,6 +242,7 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
+            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             checkpoint.write(path, checkpoint.snapshot(self, params=True))
 

@@ -6,6 +6,7 @@ import copy
 import gc
 import sys
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import device_arrays
@@ -123,6 +124,47 @@ def test_skipped_steps_are_not_waited_for(lr, shim):
         assert repr(actual) == repr(expected)
     assert_alike(host, there)
     assert there.step_count == 9
+
+
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm", "clip_unit_norm"])
+def test_scheduled_clipping_of_steps_that_may_be_skipped(option):
+    host, there = pair(nonfinite="skip", **{option: schedules.exponential(0.5, gamma=0.6)})
+    for k in range(6):
+        expected, actual = host.step(poisoned(k)), there.step(on_device(poisoned(k)))
+        assert repr(actual) == repr(expected)
+    assert_alike(host, there)
+
+
+def test_too_many_skipped_steps_are_told_when_they_are_known():
+    """The device skips on; the first step that knows of one too many raises, and every so many more."""
+    host, there = pair(nonfinite="skip", max_skips=2)
+    told = []
+    for k in range(30):
+        try:
+            report = there.step(on_device(poisoned(k, [k])))
+            report.skipped  # noqa: B018 (waits for the device)
+        except FloatingPointError as error:
+            told.append((k, str(error)))
+    words = "[adamw] grads: expected finite values after 2 skipped steps in a row (max_skips), received others"
+    assert told[0] == (3, words)
+    assert {later - earlier for (earlier, _), (later, _) in pairwise(told)} == {2}
+    for one, given in ((host, grads(9)), (there, on_device(grads(9)))):
+        assert not one.step(given).skipped
+    assert_alike(host, there)
+
+
+def test_weighted_micro_batches():
+    host, there = pair(clip_norm=1.0)
+    for _ in range(2):
+        for k, weight in enumerate([3.0, 0.0, 2.5]):
+            host.accumulate(grads(k), weight=weight)
+            there.accumulate(on_device(grads(k)), weight=weight)
+        assert repr(there.step()) == repr(host.step())
+    there.accumulate(on_device(poisoned(1)))
+    there.discard()
+    host.step(grads(5))
+    there.step(on_device(grads(5)))
+    assert_alike(host, there)
 
 
 def test_reports_let_go_of_earlier_ones():

@@ -372,6 +372,7 @@ OPTIONS: dict[str, list[Any]] = {
     "l1": [-1.0, np.nan, np.inf],
     "ema_decay": [-0.1, 1.0, np.nan],
     "nonfinite": ["ignore", True],
+    "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
     "l1_mode": ["lasso"],
     "decay": ["L2"],
     "shadow": ["float32", np.float16],

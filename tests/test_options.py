@@ -176,6 +176,41 @@ def test_clip_unit_norm(backend, shape):
     assert not np.allclose(mine, g), "nothing was clipped"
 
 
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm", "clip_unit_norm"])
+@pytest.mark.parametrize("kind", ["function", "schedule"])
+@by_backend
+@by_rule
+def test_scheduled_clipping(case, backend, kind, option):
+    """Each step clips to the number of its own, as if it had been set for it."""
+    schedule = fu.schedules.exponential(0.5, gamma=0.6) if kind == "schedule" else lambda step: 0.5 * 0.6**step
+    params, expected = random_arrays(1, SIZES, np.float32), random_arrays(1, SIZES, np.float32)
+    opt = case.make(params, backend=backend, **{option: schedule})
+    factors, state = [], None
+    for k, grads in enumerate(gradients(2, STEPS, SIZES, np.float32)):
+        by_hand = case.make(expected, backend=backend, **{option: float(schedule(k))})
+        if state:
+            by_hand.load_state_dict(state)
+        by_hand.step(grads)
+        state = by_hand.state_dict()
+        factors.append(opt.step(grads).clip_factor)
+        assert_same_bits(params, expected, f"step {k}")
+    assert len(set(factors)) == (STEPS if option == "clip_norm" else 1)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, "1", None, True], ids=repr)
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm", "clip_unit_norm"])
+@by_backend
+def test_scheduled_clipping_is_checked_in_its_step(backend, option, value):
+    schedule = {option: lambda step: [1.0, value, 2.0][step]}
+    opt = fu.Adam(random_arrays(1, SIZES, np.float32), backend=backend, **schedule)
+    grads = random_arrays(2, SIZES, np.float32)
+    opt.step(grads)
+    before = fingerprint(opt, *grads)
+    with pytest.raises((TypeError, ValueError), match=rf"\[adam\] {option}: expected a finite number > 0, received"):
+        opt.step(grads)
+    assert fingerprint(opt, *grads) == before
+
+
 # -- decay and penalties ----------------------------------------------------------------------------------------------
 
 DECAYS = [("adam", "decoupled", "AdamW"), ("adamw", "coupled", "Adam"), ("adamw", "decoupled", "AdamW")]
@@ -256,6 +291,17 @@ def test_ema(case, backend, dtype):
     assert drift.worst <= PEER
 
 
+@by_backend
+def test_ema_as_the_average_of_swa(backend):
+    """Weights from step 3 on, averaged (Izmailov et al. 2018): what docs/options.md says of `swa`."""
+    p, history = np.linspace(1, 2, 50), []
+    opt = fu.SGD([p], lr=0.1, backend=backend, ema_decay=lambda t: (n := max(t - 3, 0)) / (n + 1))
+    for k in range(9):
+        opt.step(moderate_arrays(k, [50], np.float64))
+        history.append(p.copy())
+        np.testing.assert_allclose(opt.ema[0], np.mean(history[min(k, 3) :], axis=0), rtol=1e-14)
+
+
 def neighbourhoods(narrow: np.ndarray) -> np.ndarray:
     """float32 around every value of a 16-bit type: itself, halfway to the next, and one ulp to both sides of each."""
     exact = narrow[np.isfinite(narrow)].astype(np.float32)
@@ -324,125 +370,3 @@ def test_lookahead_of_optax(backend):
         opt.step(g)
         drift.compare(p, np.asarray(theirs.fast))
     assert drift.worst <= PEER
-
-
-# -- micro-batches and samples ----------------------------------------------------------------------------------------
-
-
-@by_dtype
-@by_backend
-@by_rule
-def test_accumulate(case, backend, dtype):
-    """A step after n micro-batches moves by their mean; the next step starts afresh."""
-    params = random_arrays(1, SIZES, dtype)
-    reference = Reference(case, params)
-    opt = case.make(params, backend=backend)
-    for n in (3, 1, 4):
-        batches = gradients(5, n, SIZES, dtype)
-        total = [np.zeros(size, dtype) for size in SIZES]
-        for batch in batches:
-            opt.accumulate(batch)
-            total = [a + b for a, b in zip(total, batch, strict=True)]
-        opt.step(loss_scale=2.0)
-        reference.step(total, loss_scale=2.0 * n)
-        assert_same_bits(params, reference.params, f"{n} micro-batches")
-    opt.step(batches[0])
-    reference.step(batches[0])
-    assert_same_bits(params, reference.params, "a plain step afterwards")
-    assert opt.step_count == 4
-
-
-@by_backend
-def test_accumulate_is_the_mean(backend):
-    batches = random_arrays(1, [500] * 8, np.float64)
-    p = np.zeros(500)
-    opt = fu.SGD([p], lr=1.0, backend=backend)
-    for batch in batches:
-        opt.accumulate([batch])
-    opt.step()
-    np.testing.assert_allclose(p, -np.mean(batches, axis=0), rtol=1e-12, atol=1e-12)
-
-
-@by_backend
-def test_accumulate_with_options(backend):
-    """Norms are those of the mean; gradients are zeroed when they are taken in; a skipped step drops what it had."""
-    g = np.full(16, 2.0)
-    opt = fu.SGD([np.zeros(16)], lr=1.0, clip_norm=1.0, nonfinite="skip", zero_grads=True, backend=backend)
-    opt.accumulate([g])
-    assert not g.any()
-    opt.accumulate([np.zeros(16)])
-    report = opt.step()
-    assert report.grad_norm == 4.0
-    opt.accumulate([np.full(16, np.nan)])
-    assert opt.step().skipped
-    opt.accumulate([np.full(16, 0.25)])
-    assert opt.step().grad_norm == 1.0
-
-
-@pytest.mark.parametrize("reduce", ["mean", "sum"])
-@pytest.mark.parametrize("options", [{}, {"clip_norm": 3.0, "zero_grads": True}, {"clip_unit_norm": 0.02}], ids=str)
-@by_dtype
-@by_backend
-@by_rule
-def test_samples(case, backend, dtype, options, reduce):
-    """Per-sample gradients along one more axis; samples that lie apart, or inside out."""
-    shapes = [(6, 5), (1100,), ()]
-    rng = np.random.default_rng(0)
-    params = [np.array(rng.standard_normal(s), dtype) for s in shapes]
-    reference = Reference(case, params, **options)
-    opt = case.make(params, backend=backend, **options)
-    for layout in (np.ascontiguousarray, lambda g: np.repeat(g, 2, axis=0)[::2], np.asfortranarray):
-        grads = [layout(rng.standard_normal((7, *s)).astype(dtype)) for s in shapes]
-        reference.step(grads, reduce=reduce)
-        opt.step(grads, reduce=reduce)
-        assert_same_bits(params, [p.reshape(s) for p, s in zip(reference.params, shapes, strict=True)], layout.__name__)
-        assert not options.get("zero_grads") or not any(g.any() for g in grads)
-
-
-BAD_SAMPLES = {
-    "no-axis": (np.ones(3, np.float32), "mean"),
-    "no-samples": (np.ones((0, 3), np.float32), "mean"),
-    "other-shape": (np.ones((2, 4), np.float32), "sum"),
-    "other-word": (np.ones((2, 3), np.float32), "median"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SAMPLES)
-@by_backend
-def test_bad_samples(backend, name):
-    g, reduce = BAD_SAMPLES[name]
-    opt = fu.Adam([np.ones(3, np.float32)], backend=backend)
-    before = fingerprint(opt, g)
-    with pytest.raises(ValueError, match=r"\[adam\] (grads\[0\]: expected shape|reduce: expected 'mean')"):
-        opt.step([g], reduce=reduce)
-    assert fingerprint(opt, g) == before
-
-
-@by_backend
-def test_bound_after_samples(backend):
-    """The factor of a mean over samples belongs to its step alone."""
-    p, g = np.zeros(4), np.ones(4)
-    opt = fu.SGD([p], lr=1.0, backend=backend)
-    opt.bind([g])
-    opt.step([np.ones((4, 4))], reduce="mean")
-    opt.step()
-    assert p.tolist() == [-2.0] * 4
-
-
-@by_backend
-@pytest.mark.parametrize("layout", ["contiguous", "strided", "samples"])
-@pytest.mark.parametrize("policy", ["skip", "raise"])
-def test_zero_grads_holds_for_a_step_that_does_not_move(policy, layout, backend):
-    """NaN that stayed in an accumulating buffer would make every later step be skipped too."""
-    g = np.full({"contiguous": 200, "strided": 400, "samples": (2, 200)}[layout], np.nan, np.float32)
-    g = g[::2] if layout == "strided" else g
-    opt = fu.SGD([np.ones(200, np.float32)], lr=0.1, nonfinite=policy, zero_grads=True, backend=backend)
-    reduce = "mean" if layout == "samples" else None
-    if policy == "raise":
-        with pytest.raises(FloatingPointError):
-            opt.step([g], reduce=reduce)
-    else:
-        assert opt.step([g], reduce=reduce).skipped
-    assert not g.any()
-    g += 1
-    assert opt.step([g], reduce=reduce).step == 1

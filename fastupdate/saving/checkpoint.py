@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import index
@@ -122,6 +122,7 @@ def restorer(opt: Optimizer, state: Mapping[str, Any]) -> Callable[[], None]:
         for target, source in copies:
             target[...] = source
         opt.stepper.clock[:2] = clock
+        opt.stepper.micro_batches.weigh_alike()
         opt.stepper.replan()
 
     return act
@@ -167,7 +168,9 @@ def _times(place: Place, received: Any, items: list[Item]) -> dict[str, tuple[in
 Stateful = tuple[Any, Mapping[str, Any]]
 
 
-def _hyperparameters(place: Place, received: Any, groups: list[Group]) -> tuple[list[dict[str, float]], list[Stateful]]:
+def _hyperparameters(
+    place: Place, received: Any, groups: Sequence[Group]
+) -> tuple[list[dict[str, float]], list[Stateful]]:
     """The numbers of each group, and the schedules that have a state of their own with it."""
     if not isinstance(received, (list, tuple)) or len(received) != len(groups):
         place.fail(ValueError, f"a list of {len(groups)} groups", _length(received))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastupdate.arrays.place import Place
 from fastupdate.step import held
 from fastupdate.step.plan import Plan
 
@@ -24,6 +25,34 @@ class Outcome(NamedTuple):
     grad_norm: float | None = None
     nonfinite: int | None = None
     skip: bool = False
+
+
+class Skips:
+    """Steps skipped in a row, against the option `max_skips`."""
+
+    def __init__(self, rule: str, limit: int | None) -> None:
+        self._rule, self._limit = rule, math.inf if limit is None else limit
+        self._count = 0
+
+    def note(self, skipped: bool) -> None:
+        """Counts the outcome of a step. One skipped step too many stays one, however many follow."""
+        self._count = int(min(self._count, self._limit)) + 1 if skipped else 0
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the last step should not have been skipped."""
+        return self._count > self._limit
+
+    @property
+    def words(self) -> str:
+        """What was expected, after what."""
+        return f"finite values after {self._limit} skipped steps in a row (max_skips)"
+
+    def check(self) -> None:
+        """FloatingPointError, once for each step too many; what a device has skipped is known some steps later."""
+        if self.too_many:
+            self._count = int(self._limit)
+            Place(self._rule, "grads").fail(FloatingPointError, self.words, "others")
 
 
 def clip_factor(limit: float, norm: float) -> float:
@@ -62,14 +91,14 @@ def condition(plan: Plan, scale: float) -> Outcome:
     return Outcome(factor, norm, nonfinite)
 
 
-def raise_nonfinite(plan: Plan) -> None:
+def raise_nonfinite(plan: Plan, expected: str = "finite values") -> None:
     """FloatingPointError for the first tensor whose gradient is not finite, by the totals."""
     counts = plan.totals["nonfinite"]
     if counts.any():
         k = int(np.flatnonzero(counts)[0])
         name = plan.items[k].place.argument.replace("params", "grads", 1)
         rule = plan.settings.rule
-        raise FloatingPointError(f"[{rule}] {name}: expected finite values, received {counts[k]} that are not")
+        raise FloatingPointError(f"[{rule}] {name}: expected {expected}, received {counts[k]} that are not")
 
 
 def _clip_units(plan: Plan, ratio: float, scale: float) -> None:

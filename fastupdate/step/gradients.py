@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
+from fastupdate.engines.records import MICRO_BATCHES
+from fastupdate.step import held
 from fastupdate.step.plan import Plan
 from fastupdate.step.tensors import Item
 
@@ -75,6 +78,52 @@ def _check_apart(plan: Plan, grad: Array, place: Place) -> None:
     if grad.size:
         for array, argument in plan.neighbours(*overlap.bounds(grad)):
             overlap.check_separate(grad, array, place, Place(place.rule, argument))
+
+
+class MicroBatches:
+    """How much the accumulated micro-batches weigh together. How many there are is for the clock to say."""
+
+    def __init__(self, rule: str, clock: Array) -> None:
+        self._rule, self._clock = rule, clock
+        self.weigh_alike()
+
+    def weigh_alike(self) -> None:
+        """Those that there are weigh 1 each."""
+        count = int(self._clock[MICRO_BATCHES])
+        self._weights = {count: float(count)}
+
+    def check(self, weight: Any, dtype: held.DType) -> float:
+        """The weight of a micro-batch: 0, or a number that the type of the step holds with all digits."""
+        place, limits = Place(self._rule, "weight"), held.limits(dtype)
+        number = real(place, weight, NON_NEGATIVE)
+        if number and not limits.smallest <= number <= limits.largest:
+            place.fail(ValueError, f"0 or a number that {dtype.name} can hold", f"{number:g}")
+        return number
+
+    def expect(self, weight: float) -> None:
+        """Another one is about to be added. Should that fail, the clock does not move, and nothing has changed."""
+        count = int(self._clock[MICRO_BATCHES])
+        before = self._weights[count] if count else 0.0
+        self._weights = {count: before, count + 1: before + weight}
+
+    def scale(self, loss_scale: Any, dtype: held.DType) -> float:
+        """What turns the sum of their gradients, or gradients at hand, into the mean gradient of the loss."""
+        number = real(Place(self._rule, "loss_scale"), loss_scale, POSITIVE)
+        weight = self._weight if self._clock[MICRO_BATCHES] else 1.0
+        if not weight:
+            Place(self._rule, "weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
+        return held.gradient_scale(self._rule, number, weight, dtype)
+
+    def check_saveable(self) -> None:
+        """ValueError while there are some that do not weigh 1 each: only their number is saved."""
+        if self._clock[MICRO_BATCHES] and self._weight != self._clock[MICRO_BATCHES]:
+            expected = "no weighted micro-batches (step or discard first)"
+            Place(self._rule, "state_dict").fail(ValueError, expected, "some")
+
+    @property
+    def _weight(self) -> float:
+        """Of all together."""
+        return self._weights[int(self._clock[MICRO_BATCHES])]
 
 
 class Bound:

@@ -49,13 +49,13 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
             Place(rule, name).fail(ValueError, f"0 or a number that {dtype.name} does not take for 0", f"{value:g}")
 
 
-def gradient_scale(rule: str, loss_scale: float, batches: float, dtype: DType) -> float:
-    """What gradients of so many micro-batches are multiplied by; ValueError if this type cannot hold it."""
+def gradient_scale(rule: str, loss_scale: float, weight: float, dtype: DType) -> float:
+    """What the sum of gradients of that weight is multiplied by; ValueError if this type cannot hold it."""
     largest, smallest, _ = limits(dtype)
-    divisor = loss_scale * batches
+    divisor = loss_scale * weight
     scale = 1 / divisor if divisor else math.inf
     if not smallest <= scale <= largest:
-        among = "" if batches == 1 else f", with {batches} micro-batches"
+        among = "" if weight == 1 else f", with micro-batches that weigh {weight:g} together"
         words = f"a number whose inverse {dtype.name} can hold{among}"
         Place(rule, "loss_scale").fail(ValueError, words, f"{loss_scale:g}")
     return scale

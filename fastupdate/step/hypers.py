@@ -69,7 +69,11 @@ class Group(MutableMapping[str, Any]):
             names = ALIASES[key]
             if not isinstance(value, Sequence) or len(value) != len(names):
                 raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
-            for name, part in zip(names, value, strict=True):
+            parts = dict(zip(names, value, strict=True))
+            for name, part in parts.items():  # all are right, or none is set
+                if not callable(part):
+                    self.check(name, part)
+            for name, part in parts.items():
                 self[name] = part
             return
         if key == "params" or key not in self.intervals():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from inspect import signature
 from typing import Any, Literal, TypedDict, get_args
 
@@ -20,17 +21,21 @@ NonFinite = Literal["propagate", "skip", "raise"]
 Shadow = Literal["float16", "bfloat16"]
 
 
+CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
+
+
 class Options(TypedDict, total=False):
     """What every optimizer takes, by keyword."""
 
     l1: Any
     l1_mode: L1Mode
     decay: DecayMode | None
-    clip_norm: float | None
-    clip_tensor_norm: float | None
-    clip_unit_norm: float | None
+    clip_norm: Any
+    clip_tensor_norm: Any
+    clip_unit_norm: Any
     clip_value: Any
     nonfinite: NonFinite
+    max_skips: int | None
     ema_decay: Any
     shadow: Shadow | None
     lookahead: tuple[int, float] | None
@@ -50,11 +55,12 @@ class Settings:
     l1: Any = 0.0
     l1_mode: L1Mode = "subgradient"
     decay: DecayMode | None = None
-    clip_norm: float | None = None
-    clip_tensor_norm: float | None = None
-    clip_unit_norm: float | None = None
+    clip_norm: Any = None
+    clip_tensor_norm: Any = None
+    clip_unit_norm: Any = None
     clip_value: Any = math.inf
     nonfinite: NonFinite = "propagate"
+    max_skips: int | None = None
     ema_decay: Any = None
     shadow: Shadow | None = None
     lookahead: tuple[int, float] | None = None
@@ -70,15 +76,18 @@ class Settings:
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
         self._one_of("shadow", (None, *SHADOW_DTYPES))
-        clips = [
-            name for name in ("clip_norm", "clip_tensor_norm", "clip_unit_norm") if getattr(self, name) is not None
-        ]
+        if self.max_skips is not None:
+            self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
+            if self.nonfinite != "skip":
+                Place(self.rule, "max_skips").fail(ValueError, "None, unless nonfinite='skip'", repr(self.max_skips))
+        clips = [name for name in CLIPS if getattr(self, name) is not None]
         if len(clips) > 1:
             raise ValueError(
                 f"[{self.rule}] {clips[1]}: expected one way of clipping norms, received {' and '.join(clips)}"
             )
         for name in clips:
-            self._set(name, real(Place(self.rule, name), getattr(self, name), POSITIVE))
+            if not callable(getattr(self, name)):
+                self._set(name, self._limit(name, getattr(self, name)))
         if self.lookahead is not None:
             self._set("lookahead", self._checked_lookahead(self.lookahead))
 
@@ -99,6 +108,19 @@ class Settings:
             return integer(place, every, COUNT), real(place, weight, SHARE)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{place}: expected (steps ≥ 1, weight in (0, 1]), received {value!r}") from error
+
+    @cached_property
+    def scheduled(self) -> tuple[str, ...]:
+        """The options that are schedules; hyperparameters, which groups hold, are none."""
+        return tuple(name for name in CLIPS if callable(getattr(self, name)))
+
+    def at(self, step: int) -> Settings:
+        """The options of the step after `step` steps: numbers, checked, in the place of schedules."""
+        values: dict[str, Any] = {name: self._limit(name, getattr(self, name)(step)) for name in self.scheduled}
+        return replace(self, **values)
+
+    def _limit(self, name: str, value: Any) -> float:
+        return real(Place(self.rule, name), value, POSITIVE)
 
     @property
     def needs_sums(self) -> bool:

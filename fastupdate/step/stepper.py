@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, autograd, device, overlap
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.numbers import POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
@@ -22,7 +21,7 @@ from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import gradients, held
-from fastupdate.step.decide import condition, raise_nonfinite
+from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
@@ -59,6 +58,8 @@ class Stepper:
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
+        self._skips = Skips(rule.name, self.settings.max_skips)
+        self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
@@ -145,6 +146,7 @@ class Stepper:
 
     def derive(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
+        now = self.settings.at(int(self.clock[STEPS])) if self.settings.scheduled else self.settings
         while not (self._planned and self.engine.derive()):
             step = int(self.clock[STEPS])
             if not self._planned or any(item.frozen and step >= item.frozen_until for item in self.items):
@@ -154,6 +156,7 @@ class Stepper:
             self._check_flags()
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
+        self.plan.settings = now
 
     def _check_flags(self) -> None:
         for flag, hyper in self.rule.flag_hypers.items():
@@ -218,7 +221,7 @@ class Stepper:
         return [item.param.source.grad for item in self.plan.items]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
-        scale = self._scale(loss_scale)
+        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
@@ -237,9 +240,13 @@ class Stepper:
             raise
         if outcome.skip:
             self._drop_gradients(off)
+            self._skips.note(True)
+            if self._skips.too_many:
+                raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
         autograd.about_to_write([*self._written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
+        self._skips.note(False)
         return Report(
             self.step_count,
             lr,
@@ -267,6 +274,7 @@ class Stepper:
 
     def _judged_step(self, scale: float, off: int, unclipped: NDArray[np.float64] | float) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
+        self._skips.check()
         engine: Any = self.engine
         if self.settings.nonfinite == "raise":
             engine.gradient_sums()
@@ -277,7 +285,7 @@ class Stepper:
                 self._drop_gradients(off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        outcome = engine.judged_update(scale, self._sign, off, self.settings)
+        outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
             self.undecided.append(report)
@@ -292,10 +300,12 @@ class Stepper:
 
     def settle(self, undecided: int = 0) -> None:
         """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
-        if any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
-            undecided = 0  # which tensors move depends on the step
+        if self.settings.scheduled or any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
+            undecided = 0  # which tensors move, or what they are clipped to, depends on the step
         while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
-            if self.undecided.pop(0).settle():
+            skipped = self.undecided.pop(0).settle()
+            self._skips.note(skipped)
+            if skipped:
                 self.clock[STEPS] -= 1
                 self.plan.groups["t"] -= 1
 
@@ -305,21 +315,16 @@ class Stepper:
             engine: Any = self.engine
             if not hasattr(engine, "prepare_replay"):
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
+            self._skips.check()
             self.derive()
-            scale = self._scale(loss_scale)
+            scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
             autograd.about_to_write(self._written)
-            outcome = engine.prepare_replay(scale, self._sign, self.settings)
+            outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
                 self.undecided.append(report)
             return report
-
-    def _scale(self, loss_scale: float) -> float:
-        """What turns raw gradients into the mean gradient of the loss."""
-        loss_scale = real(self.place("loss_scale"), loss_scale, POSITIVE)
-        batches = max(int(self.clock[MICRO_BATCHES]), 1)
-        return held.gradient_scale(self.rule.name, loss_scale, batches, self.plan.dtype)
 
     def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
         """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
@@ -344,8 +349,9 @@ class Stepper:
             self.bound.take(grads, self._collect(grads), self.plan)
             self._quick = None
 
-    def accumulate(self, grads: Any, reduce: Reduce | None) -> None:
+    def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
         """See `Optimizer.accumulate`."""
+        weight = self.micro_batches.check(weight, self.plan.dtype)
         with self.exclusive():
             self.derive()  # a tensor that thaws now takes part from the first micro-batch on
             try:
@@ -353,6 +359,9 @@ class Stepper:
                 allocate_accumulators([item for item in self.plan.items if item.acc is None])
                 self.plan.point_to_accumulators()
                 self._quick = None
+                self.micro_batches.expect(weight)
+                if weight != 1:
+                    self.plan.tensors["scale"] *= weight
                 autograd.about_to_write(written)
                 self.engine.accumulate()
             finally:
@@ -365,10 +374,15 @@ class Stepper:
             self.clock[STEPS] = step - 1
             self.plan.groups["t"] = step - 1
 
+    def discard(self) -> None:
+        """See `Optimizer.discard`."""
+        with self.exclusive():
+            self.clock[MICRO_BATCHES] = 0
+
     def check_nothing_accumulated(self, argument: str) -> None:
         """ValueError while there are micro-batches that no step has used."""
         if self.clock[MICRO_BATCHES]:
-            self.place(argument).fail(ValueError, "no accumulated micro-batches (step first)", "some")
+            self.place(argument).fail(ValueError, "no accumulated micro-batches (step or discard first)", "some")
 
     def check(self, items: list[Item]) -> None:
         """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
