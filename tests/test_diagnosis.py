@@ -135,8 +135,8 @@ def test_growth_is_told_with_its_figures() -> None:
     largest, level = 3 * math.hypot(1e3, 500.0, 1.0), 3 * math.sqrt(3)
     assert (finding.kind, finding.tensors) == ("exploding", ("a", "b"))
     assert finding.text == (
-        f"the gradient norm reached {largest:.3g} in step 21, {largest / level:.3g} times the {level:.3g} of the calmest "
-        "records before, most of it in a and b"
+        f"the gradient norm reached {largest:.3g} in step 21, {largest / level:.3g} times the {level:.3g} of the "
+        "calmest records before, most of it in a and b"
     )
 
 
