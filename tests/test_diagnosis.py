@@ -209,6 +209,17 @@ def test_one_element_at_its_noise_floor_does_not_go_back_and_forth(seed: int) ->
     assert feed([{"w": coin} for coin in coins], np.ones(200), lr=0.05, momentum=0.9) == []
 
 
+@by_seed
+@pytest.mark.parametrize(("curvature", "found"), [(0.2, False), (0.7, False), (1.7, True)])
+def test_steps_go_back_and_forth_where_they_lead_beyond_the_bottom(curvature: float, found: bool, seed: int) -> None:
+    """Fifty valleys of this curvature with noise, gone down by a rate of 1: beyond the bottom if it is above 1."""
+    rng, w, monitor = np.random.default_rng(seed), np.ones(50), fu.Monitor()
+    opt = fu.SGD([w], lr=1.0, momentum=0.01, monitor=True)
+    for _ in range(60):
+        monitor(opt.step([curvature * (w - 1) + 0.1 * rng.standard_normal(50)]), loss=1.0)
+    assert [finding.kind for finding in monitor.diagnose()] == (["overshooting"] if found else [])
+
+
 def test_a_step_longer_than_the_loss_is_deep_overshoots() -> None:
     """g = 3 in nine elements and lr = 0.05: a step lowers the loss by 4.05 by its slope."""
     for loss, found in ((4.0, ["overshooting"]), (4.1, []), (-1.0, [])):

@@ -91,9 +91,9 @@ def mlp(seed: int, activation: str = "relu", hidden: tuple[int, ...] = (40, 20),
 
 
 def normalised(seed: int) -> Network:
-    """Biases stand in front of the normalisation, which takes them off again."""
+    """Biases of 1 stand in front of the normalisation, which takes them off again."""
     rng = np.random.default_rng(seed)
-    hidden = [layer for i in (20, 40) for layer in (Dense(rng, i, 40), BatchNorm(40), Activation("relu"))]
+    hidden = [layer for i in (20, 40) for layer in (Dense(rng, i, 40, bias=1.0), BatchNorm(40), Activation("relu"))]
     return Network([*hidden, Dense(rng, 40, 5)])
 
 

@@ -46,7 +46,8 @@ def deviation(values: Floats) -> float:
 class Peak(NamedTuple):
     """The record at which the gradient norm was the largest multiple of the calmest block before.
 
-    sudden: in one step it became more than GROWTH times the largest before.
+    An explosion may take several records; `start`, `loss_before` and `sudden` are of the first of them.
+    sudden: in one step the norm became more than GROWTH times the largest before.
     """
 
     step: int
@@ -54,7 +55,9 @@ class Peak(NamedTuple):
     calm: float
     loss_before: float
     tensors: tuple[str, ...]
+    start: int
     sudden: bool
+    record: int  # its number among those with finite gradients
 
     @property
     def growth(self) -> float:
@@ -83,6 +86,7 @@ class Memory:
     drive: float = 0.0
     _weight_norm: float = 0.0
     _largest: float = 0.0
+    _records: int = 0
     _losses: list[float] = field(default_factory=list)
     _norms: list[float] = field(default_factory=list)
     _drives: list[float] = field(default_factory=list)
@@ -92,6 +96,7 @@ class Memory:
         """Takes in a record with finite gradients."""
         if self.dead_at_first is None:
             self.dead_at_first = frozenset(record.tensors["name"][record.tensors["zero_fraction"] == 1])
+        self._records += 1
         weight, update = (_norm(record.tensors[f"{name}_norm"]) for name in ("weight", "update"))
         if self._weight_norm > 0:
             self.longest = max(self.longest, update / self._weight_norm)
@@ -109,15 +114,21 @@ class Memory:
                 self.best = np.array(self._losses)
             self._losses.clear()
 
+    def _new_peak(self, record: Record) -> Peak:
+        old, number = self.peak, self._records
+        before = float(np.median(self._recent_losses)) if self._recent_losses else math.nan
+        start, sudden = record.step, record.steps == 1 and record.grad_norm > GROWTH * self._largest
+        if old is not None and old.growth > GROWTH and number - old.record <= ENOUGH:
+            start, before, sudden = old.start, old.loss_before, old.sudden
+        return Peak(record.step, record.grad_norm, self.calm, before, largest_gradients(record), start, sudden, number)
+
     def _add_norm(self, record: Record) -> None:
         norm = record.grad_norm
         if norm == 0:
             return
         growth = 1.0 if self.peak is None else self.peak.growth
         if norm > growth * self.calm:
-            before = float(np.median(self._recent_losses)) if self._recent_losses else math.nan
-            sudden = record.steps == 1 and norm > GROWTH * self._largest
-            self.peak = Peak(record.step, norm, self.calm, before, largest_gradients(record), sudden)
+            self.peak = self._new_peak(record)
         self._largest = max(self._largest, norm)
         if math.isinf(self.calm):
             self.calm, self.drive = norm, record.lr * norm

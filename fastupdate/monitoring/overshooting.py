@@ -16,6 +16,7 @@ LARGE_RATIO = 1e-2
 OPPOSED = -0.5  # correlation of successive gradients where a step leads just to the bottom of the valley
 POLYAK = 1.0  # times the step after which the loss would be 0, were it linear: Polyak's
 LITTLE = 0.5  # share of the first loss
+LEARNT = 0.1  # of the first loss
 
 
 def find_rise(evidence: Evidence) -> Finding | None:
@@ -81,8 +82,12 @@ def expected_descents(tensors: NDArray[np.void]) -> Floats:
 
 
 def find_opposition(evidence: Evidence) -> Finding | None:
-    """Overshooting: mean cosine of gradient and momentum < −½ beyond chance, ‖Δ‖ > 10⁻³ · ‖w‖, and no falling loss."""
-    if evidence.falling:
+    """Overshooting: mean cosine of gradient and momentum < −½ beyond chance, ‖Δ‖ > 10⁻³ · ‖w‖, and no falling loss.
+
+    Not where the loss is down to a tenth of the first one: there is little left to lose.
+    """
+    rise = evidence.rise
+    if evidence.falling or (rise is not None and 0 <= rise.now < LEARNT * rise.first):
         return None
     tensors = evidence.tensors
     cosine = np.nan_to_num(tensors["momentum_cosine"])

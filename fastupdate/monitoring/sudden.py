@@ -49,10 +49,10 @@ def find_growth(evidence: Evidence) -> Finding | None:
     peak = evidence.memory.peak
     if peak is None or peak.growth <= GROWTH or not len(evidence.window):
         return None
-    rise, after = evidence.rise, evidence.after(peak.step)
+    rise, after = evidence.rise, evidence.after(peak.start)
     harmed = evidence.killed or (rise is not None and rise.lost)
     unknown = rise is None and (not len(after) or bool(np.isnan(after).any()) or math.isnan(peak.loss_before))
-    if len(after) and evidence.window[0].step <= peak.step:
+    if len(after) and evidence.window[0].step <= peak.start:
         harmed |= peak.sudden or bool(np.median(after) >= peak.loss_before)
     if not (harmed or unknown):
         return None
