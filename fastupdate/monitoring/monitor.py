@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
+import operator
 from collections import deque
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.monitoring import diagnosis
-from fastupdate.step.report import STATISTICS, Report
+from fastupdate.monitoring.evidence import WINDOW, Evidence, Memory
+from fastupdate.monitoring.files import Files
+from fastupdate.monitoring.layers import dead_units
+from fastupdate.monitoring.record import HISTORY, NAMES, SPREAD, TENSORS, Look, Record, look_at, make_record
+from fastupdate.step.report import Report
 
-HISTORY = np.dtype(
-    [
-        ("step", "i8"), ("loss", "f8"), ("lr", "f8"), ("grad_norm", "f8"), ("clip_factor", "f8"), ("nonfinite", "i8"),
-        ("skipped", "?"),
-    ]
-)  # fmt: skip
-NAMES: tuple[str, ...] = STATISTICS.names or ()
-FIGURES = NAMES[2:]  # without name and n
-TENSORS = np.dtype([("step", "i8"), *((name, STATISTICS[name]) for name in NAMES)])
-
-
-class Record(NamedTuple):
-    """One recorded step: the fields of HISTORY, and the statistics of its tensors (none if the step was skipped)."""
-
-    step: int
-    loss: float | None
-    lr: float
-    grad_norm: float
-    clip_factor: float
-    nonfinite: int
-    skipped: bool
-    tensors: NDArray[np.void]
-
-    @property
-    def row(self) -> tuple[Any, ...]:
-        """The fields of HISTORY."""
-        return (self.step, math.nan if self.loss is None else self.loss, *self[2:-1])
-
-    @property
-    def names(self) -> list[str]:
-        """Of the tensors."""
-        return list(self.tensors["name"])
-
-    @property
-    def finite(self) -> bool:
-        """Whether every gradient was finite."""
-        return math.isfinite(self.grad_norm)
-
-    @property
-    def lost_tensors(self) -> tuple[str, ...]:
-        """The tensors that had gradients that were not finite."""
-        return tuple(self.tensors["name"][self.tensors["nonfinite"] > 0])
+MOST = 100  # steps that a spread goes back at most, so that it costs neither memory nor time where `every` is large
 
 
 class Monitor:
@@ -70,33 +33,58 @@ class Monitor:
         for finding in monitor.diagnose():
             print(finding)
 
-    directory  where `metrics.jsonl` and TensorBoard's event file go; they are added to what is there. None: memory only
-    every      steps from one record to the next: the steps whose number it divides; a skipped step is always recorded
-    keep       how many records stay in memory
-
-    Event files need `pip install fastupdate[tensorboard]`; without it a directory raises ImportError.
+    directory    where `metrics.jsonl` and TensorBoard's event file go; they are added to what is there; None: nowhere
+    every        steps from one record to the next: the steps whose number it divides; a step that was skipped, or whose
+                 loss or gradients are not finite, is always recorded
+    keep         how many records stay in memory
+    tensorboard  whether to write event files, which need `pip install fastupdate[tensorboard]`. None: if that is there;
+                 where it is not, a UserWarning says so. True: ImportError where it is not
     """
 
-    def __init__(self, directory: str | PathLike[str] | None = None, every: int = 1, keep: int = 1000) -> None:
+    def __init__(
+        self,
+        directory: str | PathLike[str] | None = None,
+        every: int = 1,
+        keep: int = 1000,
+        *,
+        tensorboard: bool | None = None,
+    ) -> None:
         self.every = _at_least_one("every", every)
         self._ring: deque[Record] = deque(maxlen=_at_least_one("keep", keep))
-        self._first: list[Record] = []
-        self._files = None if directory is None else _Files(Path(directory))
+        self._last: deque[Record] = deque(maxlen=WINDOW)  # keep may be less
+        self._usable: deque[Record] = deque(maxlen=2 * WINDOW)
+        self._memory = Memory()
+        self._since: deque[Look] = deque(maxlen=MOST)
+        self._files = None if directory is None else Files(Path(directory), tensorboard)
 
     def __call__(self, report: Report, loss: float | None = None) -> None:
         """Records what `opt.step()` returned, and the loss if given. ValueError: the optimizer does not monitor."""
-        if report.step % self.every and not report.skipped:
+        loss = None if loss is None else float(loss)
+        due = report.step % self.every == 0 or report.skipped or (loss is not None and not math.isfinite(loss))
+        if not due and self.every - report.step % self.every >= MOST:
             return
-        record = _record(report, None if loss is None else float(loss))
+        look = look_at(report, loss)
+        self._since.append(look)
+        if due or not math.isfinite(look.grad_norm):
+            self._record(make_record(self._since))
+            self._since.clear()
+
+    def _record(self, record: Record) -> None:
         self._ring.append(record)
-        if len(self._first) < diagnosis.START and record.finite and not record.skipped:
-            self._first.append(record)
+        self._last.append(record)
+        if record.finite and not record.skipped:
+            self._usable.append(record)
+            self._memory.add(record)
         if self._files is not None:
             self._files.write(record)
 
     @property
     def history(self) -> NDArray[np.void]:
-        """The records, a row for each: step, loss (NaN: not given), lr, grad_norm, clip_factor, nonfinite, skipped."""
+        """The records, a row for each.
+
+        step, loss (NaN: not given), lr, grad_norm, clip_factor, nonfinite, skipped; and of the `steps` since the record
+        before (at most 100), minimum, median and maximum: loss_spread, grad_norm_spread.
+        """
         return np.array([record.row for record in self._ring], HISTORY)
 
     @property
@@ -112,33 +100,31 @@ class Monitor:
             start += len(part)
         return table
 
+    @property
+    def spread(self) -> NDArray[np.void]:
+        """Minimum, median and maximum of each statistic over the steps since the record before (at most 100).
+
+        A row for each record and tensor: step, name, and each figure of `report.tensors` as three numbers. No rows with
+        `every=1`, where they would all be alike.
+        """
+        return np.concatenate([np.zeros(0, SPREAD), *(record.spread for record in self._ring)])
+
+    @property
+    def dead_units(self) -> dict[str, float]:
+        """The share of units that never worked in the last 50 records, by the tensor that has a number for each unit.
+
+        See docs/monitoring.md for which tensors these are, and for what is counted.
+        """
+        return dead_units(self._evidence())
+
     def diagnose(self) -> list[diagnosis.Finding]:
         """What is wrong, by the last 50 records (docs/monitoring.md has the formulas); an empty list if nothing is."""
         return diagnosis.diagnose(self._evidence())
 
-    def _evidence(self) -> diagnosis.Evidence:
-        last = list(self._ring)[-diagnosis.WINDOW :]
-        lost = [record for record in last if not record.finite]
-        window = self._window()
-        history = np.array([record.row for record in window], HISTORY)
-        first = np.array([record.row for record in self._first], HISTORY)
-        return diagnosis.Evidence(
-            steps=history["step"],
-            loss=history["loss"],
-            grad_norm=history["grad_norm"],
-            tensors=np.array([record.tensors for record in window]),
-            first_loss=first["loss"][0] if len(first) else math.nan,
-            first_grad_norm=first["grad_norm"],
-            recorded=len(last),
-            lost_steps=[record.step for record in lost],
-            lost_tensors=lost[0].lost_tensors if lost else (),
-        )
-
-    def _window(self) -> list[Record]:
-        """The last records with finite gradients, of the tensors that move now."""
-        usable = [record for record in self._ring if record.finite and not record.skipped]
-        now = usable[-1].names if usable else []
-        return [record for record in usable if record.names == now][-diagnosis.WINDOW :]
+    def _evidence(self) -> Evidence:
+        now = self._usable[-1].names if self._usable else []
+        usable = [record for record in self._usable if record.names == now]
+        return Evidence(tuple(self._last), usable, self._memory)
 
     def close(self) -> None:
         """Closes the files; what is in memory stays."""
@@ -152,76 +138,11 @@ class Monitor:
         self.close()
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _at_least_one(name: str, value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"[monitor] {name}: expected an integer ≥ 1, received {value!r}")
-    return value
-
-
-def _record(report: Report, loss: float | None) -> Record:
-    tensors = report.tensors
-    if tensors is None:
-        if not report.skipped:
-            expected = "statistics (make the optimizer with monitor=True)"
-            raise ValueError(f"[monitor] report.tensors: expected {expected}, received None")
-        tensors = np.zeros(0, STATISTICS)
-    grad_norm, nonfinite = report.grad_norm, report.nonfinite
-    if grad_norm is None:
-        grad_norm = float(np.sqrt(np.square(tensors["grad_norm"]).sum()))
-    if nonfinite is None:
-        nonfinite = int(tensors["nonfinite"].sum())
-    return Record(report.step, loss, report.lr, grad_norm, report.clip_factor, nonfinite, report.skipped, tensors)
-
-
-class _Files:
-    """`metrics.jsonl` and an event file, both added to in every record."""
-
-    def __init__(self, directory: Path) -> None:
-        try:
-            from tensorboardX import FileWriter
-            from tensorboardX.proto.summary_pb2 import Summary
-        except ImportError as error:
-            needed = "pip install fastupdate[tensorboard]"
-            raise ImportError(f"[monitor] directory: event files need tensorboardX; {needed}") from error
-        directory.mkdir(parents=True, exist_ok=True)
-        self._summary = Summary
-        self._lines: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._events = FileWriter(str(directory), flush_secs=10)
-
-    def write(self, record: Record) -> None:
-        self._lines.write(json_line(record) + "\n")
-        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()]
-        self._events.add_summary(self._summary(value=values), record.step)
-
-    def close(self) -> None:
-        self._lines.close()
-        self._events.close()
-
-
-def scalars(record: Record) -> dict[str, float]:
-    """The curves of TensorBoard, by tag: train/<figure>, then <figure>/<tensor>. Undefined cosines are left out."""
-    tags: dict[str, float] = {f"train/{name}": getattr(record, name) for name in ("lr", "grad_norm", "clip_factor")}
-    if record.loss is not None:
-        tags["train/loss"] = record.loss
-    for figure in FIGURES:
-        for name, value in zip(record.tensors["name"], record.tensors[figure], strict=True):
-            if figure != "momentum_cosine" or not math.isnan(value):
-                tags[f"{figure}/{name}"] = value
-    return tags
-
-
-def json_line(record: Record) -> str:
-    """The record as one line of JSON. JSON has no NaN and no infinity: they become "NaN", "Infinity", "-Infinity"."""
-    tensors = {row[0]: _json_values(NAMES[1:], row[1:]) for row in record.tensors.tolist()}
-    line = _json_values(Record._fields[:-1], record[:-1]) | {"tensors": tensors}
-    return json.dumps(line, allow_nan=False, ensure_ascii=False)
-
-
-def _json_values(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
-    return {name: _json_value(value) for name, value in zip(names, values, strict=True)}
-
-
-def _json_value(value: Any) -> Any:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return number
