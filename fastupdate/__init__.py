@@ -1,5 +1,9 @@
 """fastupdate: the step between gradients and new weights, in one pass and one call, with the same bits everywhere."""
 
+import sys
+import types
+import typing
+
 from fastupdate import functional as functional
 from fastupdate import groups as groups
 from fastupdate import rules as rules
@@ -20,3 +24,26 @@ from fastupdate.saving.checkpoint import load as load
 from fastupdate.step.loss_scale import LossScale as LossScale
 from fastupdate.step.report import Report as Report
 from fastupdate.step.stepper import BusyError as BusyError
+
+_MODULES = {"functional", "groups", "rules", "schedules"}  # the public ones
+
+if typing.TYPE_CHECKING:  # to type checkers, a module with __getattr__ has every name
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The version, looked up when it is asked for: that takes as long as importing all the rest."""
+        if name != "__version__":
+            raise AttributeError(f"module 'fastupdate' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        from fastupdate.information import version
+
+        return version()
+
+
+def __dir__() -> list[str]:
+    """The public names: those of _MODULES and what is imported above, not the modules that Python puts beside it."""
+    public = [name for name, value in globals().items() if name in _MODULES or not isinstance(value, types.ModuleType)]
+    return sorted([*(name for name in public if not name.startswith("_")), "__version__"])
+
+
+__all__ = [name for name in __dir__() if name != "__version__"]

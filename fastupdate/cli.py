@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fastupdate as fu
 from fastupdate import show
+
+INTERRUPTED = 130  # by Ctrl-C
+UNREAD = 141
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,25 +24,53 @@ class _Parser(argparse.ArgumentParser):
         """One line, without the usage that argparse puts above it."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """Like argparse's, which does not tell that nobody could read it."""
+        print(self.format_help(), end="", file=file)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    """Run one command and return its exit status.
+
+    0 done, 1 failed, 2 wrong arguments; as shells count signals, 130 interrupted, 141 nobody reads the output any more.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # or it fails after everything, where nobody catches it
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails as well
+        if error.errno == errno.EPIPE:  # the reader, `head` for one, has seen enough
+            return UNREAD
+        print(f"fastupdate: error: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _make_parser()
     args = parser.parse_args(argv)
-    try:
-        status: int = args.run(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails as well
-        return 1
+    if args.version:
+        print(f"fastupdate {fu.__version__}")
+        return 0
+    if "run" not in args:
+        parser.print_help()
+        return 0
+    status: int = args.run(args)
     return status
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastupdate", description="Weight updates in one pass: the demonstration and the diagnosis.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="store_true", help="show the version")
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     train = commands.add_parser(
         "train",
@@ -48,7 +81,7 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--rule",
         nargs="+",
-        default=["adamw"],
+        action="extend",
         metavar="NAME",
         help=f"one or more of: {', '.join(fu.rules.names())}; or all (default: adamw)",
     )
@@ -84,7 +117,7 @@ def _make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="folder for statistics of every step, as JSON lines and for TensorBoard; also says what is wrong with the "
-        "training. Needs: pip install 'fastupdate[tensorboard]'",
+        "training",
     )
     train.set_defaults(run=_train, parser=train)
 
@@ -113,7 +146,7 @@ def _train(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace, parser: _Parser) -> int:
     from fastupdate.demo import data, report, train
 
-    rules = _choose_rules(args.rule, parser)
+    rules = _choose_rules(args.rule or ["adamw"], parser)
     report.check_writable(args.out)
     images = data.load(args.data)
     settings = train.Settings(
@@ -126,29 +159,37 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
     )
     train.check(rules, settings)
     fu.set_num_threads(args.threads)
-    with report.make_progress(rules) as progress:
-        runs = [train.train(rule, images, settings, progress) for rule in rules]
-    print(f"\n{report.format_table(runs)}")
-    report.draw_curves(runs, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
-    print(f"curves: {args.out}")
+    runs = [train.Run(rule, train.learning_rate(rule, settings)) for rule in rules]
+    interrupted = False
+    try:
+        with report.make_progress(rules) as progress:
+            for run in runs:
+                train.train(run, images, settings, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    shown = [run for run in runs if run.epochs]
+    if shown:
+        print(f"\n{report.format_table(shown, report.terminal_width())}")
+        report.draw_curves(shown, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
+        print(f"curves: {args.out}")
     if args.monitor is not None:
         print(f"statistics: {args.monitor} (tensorboard --logdir {args.monitor})")
-        for run in runs:
-            for line in map(str, run.findings) if run.findings else ["nothing wrong is found"]:
-                print(f"{run.rule}: {line}")
-    for run in runs:
-        if run.diverged:
-            message = f"{run.rule} diverged in epoch {len(run.losses)}: try a smaller --lr"
-            print(f"{parser.prog}: {message}", file=sys.stderr)
-    return 1 if any(run.diverged for run in runs) else 0
+        print("".join(f"{line}\n" for line in report.findings(shown)), end="")
+    problems = report.problems(runs, settings.epochs, interrupted)
+    for problem in problems:
+        print(f"{parser.prog}: {problem}", file=sys.stderr)
+    return INTERRUPTED if interrupted else 1 if problems else 0
 
 
 def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
     known = fu.rules.names()
     for name in given:
-        if name not in (*known, "all"):
-            parser.error(f"--rule: unknown rule {name!r}; choose from {', '.join(known)} or all")
-    return known if "all" in given else list(dict.fromkeys(given))
+        if name.lower() not in (*known, "all"):
+            alike = get_close_matches(name.lower(), known, 1)
+            hint = f", did you mean {alike[0]}?" if alike else ";"
+            parser.error(f"--rule: no rule {name!r}{hint} there are {', '.join(known)}, and all of them by all")
+    chosen = [name.lower() for name in given]
+    return known if "all" in chosen else list(dict.fromkeys(chosen))
 
 
 def _positive_integer(text: str) -> int:

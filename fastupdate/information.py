@@ -12,7 +12,7 @@ from fastupdate.engines import choose, threads
 class Info(dict[str, Any]):
     """A dict of facts that prints as lines."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         width = max(map(len, self))
         return "\n".join(f"{key:<{width}}  {_shown(value)}" for key, value in self.items())
 
@@ -30,10 +30,16 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def version() -> str:
+    """Which fastupdate this is; 0+unknown in a folder that was not installed."""
+    found = _version("fastupdate")
+    return "0+unknown" if found == "not installed" else found
+
+
 def info() -> Info:
     """Versions, backends and why not the others, instruction set, threads, OpenMP, CUDA devices."""
     facts = Info(
-        fastupdate=_version("fastupdate"),
+        fastupdate=version(),
         python=platform.python_version(),
         numpy=_version("numpy"),
         numba=_version("numba"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,9 @@ def digits() -> data.Dataset:
 
 def train_quietly(rule: str, digits: data.Dataset, **settings: float) -> train.Run:
     settings = {"epochs": digits.epochs, "batch_size": digits.batch_size, "seed": 0} | settings
-    return train.train(rule, digits, train.Settings(**settings), report.LineProgress(width=8))
+    run = train.Run(rule, train.learning_rate(rule, train.Settings(**settings)))
+    train.train(run, digits, train.Settings(**settings), report.LineProgress(width=8))
+    return run
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -91,21 +94,22 @@ def test_mini_batches_cover_every_image_once() -> None:
 @pytest.mark.parametrize("rule", fu.rules.names())
 def test_reaches_97_percent_and_agrees_with_numpy(rule: str, digits: data.Dataset) -> None:
     run = train_quietly(rule, digits)
-    assert run.accuracies[-1] >= 0.97
-    assert run.difference <= 1e-6
-    assert run.update_seconds > 0
-    assert run.numpy_seconds > 0
+    assert run.last.accuracy >= 0.97
+    assert run.last.difference <= 1e-6
+    assert run.last.update_seconds > 0
+    assert run.last.numpy_seconds > 0
+    assert run.diverged is None
 
 
 def test_same_seed_same_bits(digits: data.Dataset) -> None:
-    digests = [train_quietly("adamw", digits, epochs=2, seed=seed).digest for seed in (3, 3, 4)]
+    digests = [train_quietly("adamw", digits, epochs=2, seed=seed).last.digest for seed in (3, 3, 4)]
     assert digests[0] == digests[1] != digests[2]
     assert re.fullmatch("[0-9a-f]{8}", digests[0])
 
 
 def test_numpy_twin_notices_a_wrong_update(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "numpy_update", lambda *_: None)
-    assert train_quietly("sgd", digits, epochs=1).difference > 1e-2
+    assert train_quietly("sgd", digits, epochs=1).last.difference > 1e-2
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -155,12 +159,131 @@ def test_every_rule_by_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown == fu.rules.names()
 
 
-def test_divergence_is_said_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--rule", "sgd", "--lr", "1e30", "--epochs", "5"]
+@pytest.mark.parametrize(
+    "given", [["Adam"], ["--rule", "SGD", "--rule", "sgd", "ADAM"], ["--rule", "ALL"]], ids=" ".join
+)
+def test_rules_in_any_case_each_once(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    expected = {"Adam": ["adam"], "ADAM": ["sgd", "adam"], "ALL": fu.rules.names()}[given[-1]]
+    given = given if given[0] == "--rule" else ["--rule", *given]
+    assert main(["train", *given, "--epochs", "1", "--batch-size", "512"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line] == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "lr", "epochs"),
+    [("sgd", "1e30", 1), ("adamw", "20", 2), ("rmsprop", "20", 2)],
+    ids=str,
+)
+def test_divergence_is_said_and_fails(rule: str, lr: str, epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if the loss is finite, or returns to that of a network that says nothing."""
+    arguments = ["--rule", rule, "--lr", lr, "--epochs", "2", "--monitor", "statistics"]
     assert main(["train", *arguments]) == 1
     out, err = capsys.readouterr()
-    assert err == "fastupdate train: sgd diverged in epoch 1: try a smaller --lr\n"
-    assert out.count(" epoch ") == 1
+    assert err == f"fastupdate train: {rule} diverged in epoch 1: try a smaller --lr\n"
+    assert out.count(" epoch ") == epochs
+    assert "nothing wrong" not in out
+    assert all(len(line) <= 80 for line in out.partition("curves: ")[0].splitlines())
+
+
+START = (2.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged"),
+    [
+        ([0.5, 0.1], None),
+        ([2.4, 2.3], None),  # nothing learned is another fault
+        ([100.0, 1.0], None),
+        ([2.0, 100.0, 2.3], 2),
+        ([2.0, 30.0], 2),
+        ([0.1, math.nan], 2),
+        ([math.inf], 1),
+        ([], None),
+    ],
+)
+def test_what_is_called_diverged(losses: list[float], diverged: int | None) -> None:
+    assert run_of("adam", losses).diverged == diverged
+
+
+def run_of(rule: str, losses: list[float]) -> train.Run:
+    return train.Run(rule, 0.1, START, [train.Epoch(loss, 0.5, 1e-5, 2e-4, 0.0, "0123abcd") for loss in losses])
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0.996, "0.9960"), (14704074445133296.0, "1.470e+16"), (4668.4, "4668"), (1e-9, "1.000e-09"), (math.nan, "nan")],
+)
+def test_losses_have_four_digits(number: float, shown: str) -> None:
+    assert report.digits(number) == shown
+
+
+@pytest.mark.parametrize("width", [32, 40, 60, 80, 200])
+def test_table_fits(width: int) -> None:
+    """Every column is there at any width, each table with the rules."""
+    runs = [run_of("momentum", [1.5e16]), run_of("adam", [0.1])]
+    shown = report.format_table(runs, width)
+    assert max(map(len, shown.splitlines())) <= width
+    tables = [block.splitlines() for block in shown.split("\n\n")[:-1]]
+    heads = [table[0].split() for table in tables]
+    assert [name for head in heads for name in head[1:]] == [
+        "lr",
+        "loss",
+        "accuracy",
+        "update",
+        "NumPy",
+        "faster",
+        "differs",
+        "weights",
+    ]
+    assert all([row.split()[0] for row in [table[0], *table[2:]]] == ["rule", "momentum", "adam"] for table in tables)
+    assert (len(tables) == 1) == (width >= 80)
+
+
+@pytest.mark.parametrize("epochs", [[1], [1, 1], [0, 2], [30, 3], [1] * 22], ids=str)
+def test_picture_of_any_length(epochs: list[int], tmp_path: Path) -> None:
+    """Each line starts before training, so that one epoch is a line too; an axis shows all of it."""
+    runs = [run_of(f"rule{k}", [0.5] * count or [math.nan]) for k, count in enumerate(epochs)]
+    figure = report.curves(runs, "title")
+    for axes in figure.axes:
+        assert [len(line.get_xdata()) for line in axes.lines] == [1 + len(run.epochs) for run in runs]
+        assert axes.get_xlim()[0] < 0 < max(epochs) < axes.get_xlim()[1]
+    low, high = figure.axes[1].get_ylim()
+    assert low < 50 < high < 101
+    assert (low < 10) == (max(epochs) <= 3 or min(epochs) <= 3)
+
+
+class Interrupting(report.LineProgress):
+    """Ctrl-C in a step."""
+
+    at = 0
+
+    def step(self) -> None:
+        Interrupting.at -= 1
+        if not Interrupting.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("at", "rows", "done"),
+    [
+        (1, [], "sgd 0 of 2, adam 0 of 2"),
+        (5, ["sgd"], "sgd 1 of 2, adam 0 of 2"),
+        (11, ["sgd", "adam"], "sgd 2 of 2, adam 1 of 2"),
+    ],
+)
+def test_interrupt_leaves_what_there_is(
+    at: int, rows: list[str], done: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps an epoch; the table is that of whole epochs."""
+    monkeypatch.setattr(report, "LineProgress", Interrupting)
+    Interrupting.at = at
+    arguments = ["--rule", "sgd", "adam", "--epochs", "2", "--batch-size", "512", "--monitor", "statistics"]
+    assert main(["train", *arguments]) == 130
+    out, err = capsys.readouterr()
+    assert err == f"fastupdate train: interrupted; epochs done: {done}\n"
+    table = out.partition("rule ")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in table[2:]] == rows
+    assert Path("fastupdate-train.png").exists() == bool(rows)
 
 
 def test_help_is_quick() -> None:
@@ -175,6 +298,43 @@ def test_help_is_quick() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["info"], ["--help"], ["train", "--help"], ["--version"], [], ["train", "--epochs", "3", "--batch-size", "512"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(("output", "status"), [("pipe", 141), ("full", 1), ("closed", 0)])
+def test_nobody_reads(output: str, status: int, arguments: list[str]) -> None:
+    """No traceback, and the status of a Unix tool that a closed pipe has stopped."""
+    command = [sys.executable, "-m", "fastupdate", *arguments]
+    if output == "closed":
+        command = ["sh", "-c", '"$@" >&-', "sh", *command]
+    with open("/dev/full", "wb") as full, open_unread_pipe() as pipe:
+        stdout = {"pipe": pipe, "full": full, "closed": None}[output]
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ("fastupdate: error: No space left on device\n" if output == "full" else "")
+    assert done.returncode == status
+
+
+def open_unread_pipe() -> IO[bytes]:
+    """The end to write to of a pipe whose other end is closed."""
+    there, here = os.pipe()
+    os.close(there)
+    return os.fdopen(here, "wb", buffering=0)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastupdate {fu.__version__}\n"
+
+
+def test_bare_call_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: fastupdate ")
+    assert all(f"\n    {command} " in shown for command in ("train", "info"))
+
+
 def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert ", ".join(fu.rules.names()) in capsys.readouterr().out
@@ -183,7 +343,9 @@ def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rule", "adamm"], "--rule: unknown rule 'adamm'; choose from "),
+        (["--rule", "adamm"], "--rule: no rule 'adamm', did you mean adam? there are adam, adamw, "),
+        (["--rule", "Momentun"], "--rule: no rule 'Momentun', did you mean momentum? there are "),
+        (["--rule", "sgd", "--rule", "zz"], "--rule: no rule 'zz'; there are "),
         (["--rule"], "argument --rule: expected at least one argument"),
         (["--epochs", "-1"], "argument --epochs: expected a positive integer, received '-1'"),
         (["--epochs", "0"], "argument --epochs: expected a positive integer, received '0'"),
@@ -289,6 +451,7 @@ def test_idx_folder_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+TRAIN_LABELS = "train-labels-idx1-ubyte"
 
 
 @pytest.mark.parametrize(
@@ -310,6 +473,17 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
         (IMAGES, lambda content: content[:4] + struct.pack(">III", 30, 3, 2) + content[16:196], "have 6 pixels, test"),
         (LABELS, lambda content: None, "has neither t10k-labels-idx1-ubyte nor t10k-labels-idx1-ubyte.gz"),
         (LABELS, lambda content: content[:7] + b"\x09" + content[8:-1], "t10k has 10 images and 9 labels"),
+        (
+            LABELS,
+            lambda content: content[:15] + b"\xff" + content[16:],
+            f"/{LABELS}: image 7 has the label 255, and those to train with end at 2",
+        ),
+        (
+            TRAIN_LABELS,
+            lambda content: content[:-1] + b"\xff",
+            f"/{TRAIN_LABELS}: image 29 has the label 255, but only 4 ",
+        ),
+        (TRAIN_LABELS, lambda content: content[:-1] + b"\x05", None),  # labels between them may be missing
     ],
 )
 def test_malformed_idx_gets_one_line(

@@ -17,6 +17,7 @@ from fastupdate.demo.network import Floats, Labels
 
 _SPLIT = 1  # a constant, not the run's seed: every seed and every rule is judged on the same images
 _TEST_SHARE = 0.2
+LABELS = {part: f"{part}-labels-idx1-ubyte" for part in ("train", "t10k")}
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,31 @@ def load_idx_folder(folder: Path) -> Dataset:
             f"--data: {folder}: training images have {train_images.shape[1]} pixels, "
             f"test images have {test_images.shape[1]}"
         )
+    _check_classes(folder, train_labels, test_labels)
     name = folder.resolve().name
     return Dataset(name, train_images, train_labels, test_images, test_labels, epochs=10, batch_size=128)
+
+
+def _check_classes(folder: Path, train_labels: Labels, test_labels: Labels) -> None:
+    """A label that stands alone far above the others, as 255 for "none" does, is no class to make an output for."""
+    found = np.unique(train_labels)
+    if 2 * len(found) < found[-1] + 1:
+        raise DemoError(
+            f"--data: {_find(folder, LABELS['train'])}: image {np.argmax(train_labels)} has the label {found[-1]}, but "
+            f"only {len(found)} different ones occur: number the classes from 0, and leave out images that have none"
+        )
+    foreign = np.flatnonzero(test_labels > found[-1])
+    if len(foreign):
+        raise DemoError(
+            f"--data: {_find(folder, LABELS['t10k'])}: image {foreign[0]} has the label {test_labels[foreign[0]]}, and "
+            f"those to train with end at {found[-1]}"
+        )
 
 
 def _load_part(folder: Path, part: str) -> tuple[Floats, Labels]:
     """Images as rows, (n, pixels) float32 between 0 and 1, and labels (n,) of one half of the data."""
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"), ndim=3)
-    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), ndim=1)
+    labels = read_idx(_find(folder, LABELS[part]), ndim=1)
     if images.size == 0:
         raise DemoError(f"--data: {folder}: {part} has no images")
     if len(images) != len(labels):

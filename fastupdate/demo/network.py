@@ -57,6 +57,10 @@ class MLP:
         self.backward(outputs, d_logits)
         return loss
 
+    def loss(self, x: Floats, labels: Labels) -> float:
+        """The mean loss on `x` (n, inputs) and `labels` (n,); `grads` stay as they are."""
+        return softmax_cross_entropy(self.forward(x)[-1], labels)[0]
+
     def accuracy(self, x: Floats, labels: Labels) -> float:
         """The share of right answers, between 0 and 1, on `x` (n, inputs) and `labels` (n,)."""
         return float(np.mean(self.forward(x)[-1].argmax(axis=1) == labels))

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ States = list[Floats | None]  # of one tensor, in the rule's order; None: a stat
 
 HIDDEN = (256, 128)
 LEARNING_RATES = {"momentum": 0.05, "rmsprop": 1e-3, "sgd": 0.3}  # a rule that is not here starts from its own default
+
+EXPLODED = 10.0  # times the loss at the start, and it is called diverged
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,41 @@ class Settings:
     monitor: Path | None = None
 
 
+class Epoch(NamedTuple):
+    """What one pass over the images came to; times are medians of all steps so far."""
+
+    loss: float  # mean over the images
+    accuracy: float  # share of right answers on the test images
+    update_seconds: float  # of one step
+    numpy_seconds: float
+    difference: float  # largest between a weight and its plain-NumPy copy
+    digest: str  # of the weights
+
+
 @dataclass
 class Run:
-    """One rule's training: figures per epoch, and what was left at the end."""
+    """One rule's training, up to the last whole epoch; `start` holds loss and accuracy before the first step."""
 
     rule: str
     lr: float
-    losses: list[float] = field(default_factory=list)  # mean over the epoch's images
-    accuracies: list[float] = field(default_factory=list)  # share of right answers on the test images
-    update_seconds: float = math.nan  # median of one step
-    numpy_seconds: float = math.nan
-    difference: float = math.nan  # largest between a weight and its plain-NumPy copy
-    digest: str = ""  # of the final weights
+    start: tuple[float, float] = (math.nan, math.nan)
+    epochs: list[Epoch] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)  # what the monitor says at the end
 
     @property
-    def diverged(self) -> bool:
-        return not math.isfinite(self.losses[-1])
+    def last(self) -> Epoch:
+        return self.epochs[-1]
+
+    @property
+    def diverged(self) -> int | None:
+        """The epoch in which the loss was lost: no longer finite, or ten times what it was at the start for good.
+
+        What comes back below half of that start has recovered.
+        """
+        if not self.epochs or self.last.loss < self.start[0] / 2:
+            return None
+        limit = EXPLODED * self.start[0]
+        return next((k for k, epoch in enumerate(self.epochs, start=1) if not epoch.loss <= limit), None)
 
 
 class Progress(Protocol):
@@ -70,50 +90,50 @@ class Progress(Protocol):
     def epoch(self, loss: float, accuracy: float) -> None: ...
 
 
-def train(rule: str, data: Dataset, settings: Settings, progress: Progress) -> Run:
-    """Train a network from scratch with one rule. The same seed starts every rule from the same weights and batches.
+def train(run: Run, data: Dataset, settings: Settings, progress: Progress) -> None:
+    """Train a network from scratch with the run's rule and add to the run what each epoch came to.
+
+    The same seed starts every rule from the same weights and batches.
 
     Matrix products run on one thread: how they are shared out among threads changes their last bits, the same seed
     would give other weights on another number of cores, and these are too small to gain by it.
     """
     one_thread = require("threadpoolctl", "the training").threadpool_limits(limits=1, user_api="blas")
     quietly = np.errstate(over="ignore", invalid="ignore")  # divergence is reported once, as such
-    with one_thread, quietly, make_monitor(rule, settings) as monitor:
-        return _train(rule, data, settings, progress, monitor)
+    with one_thread, quietly, make_monitor(run.rule, settings) as monitor:
+        try:
+            _train(run, data, settings, progress, monitor)
+        finally:  # also of a training that is interrupted
+            run.findings = [] if monitor is None else monitor.diagnose()
 
 
-def _train(rule: str, data: Dataset, settings: Settings, progress: Progress, monitor: fu.Monitor | None) -> Run:
+def _train(run: Run, data: Dataset, settings: Settings, progress: Progress, monitor: fu.Monitor | None) -> None:
     rng = np.random.default_rng(settings.seed)
     network = MLP((data.train_images.shape[1], *HIDDEN, data.classes), rng)
     images = len(data.train_images)
     steps = settings.epochs * math.ceil(images / settings.batch_size)
-    run = Run(rule, learning_rate(rule, settings))
-    optimizer = make_optimizer(rule, network.params, settings, steps)
+    optimizer = make_optimizer(run.rule, network.params, settings, steps)
     optimizer.bind(network.grads)
     twin = NumpyTwin(optimizer, network.params)
-    update_times: list[float] = []
-    numpy_times: list[float] = []
-    progress.start(rule, settings.epochs, steps)
+    times: list[tuple[float, float]] = []  # of the update, and of plain NumPy's
+    run.start = network.loss(data.train_images, data.train_labels), network.accuracy(data.test_images, data.test_labels)
+    progress.start(run.rule, settings.epochs, steps)
     for _ in range(settings.epochs):
         total = 0.0
         for batch in mini_batches(images, settings.batch_size, rng):
             loss = network.compute_gradients(data.train_images[batch], data.train_labels[batch])
             total += loss * len(batch)
-            update_times.append(seconds(optimizer.step))
-            numpy_times.append(seconds(lambda: twin.step(network.grads)))
+            times.append((seconds(optimizer.step), seconds(lambda: twin.step(network.grads))))
             if monitor is not None and optimizer.report is not None:
                 monitor(optimizer.report, loss)
             progress.step()
-        run.losses.append(total / images)
-        run.accuracies.append(network.accuracy(data.test_images, data.test_labels))
-        progress.epoch(run.losses[-1], run.accuracies[-1])
-        if run.diverged:
+        accuracy = network.accuracy(data.test_images, data.test_labels)
+        update, plain = (median(column) for column in zip(*times, strict=True))
+        apart = twin.difference(network.params)
+        run.epochs.append(Epoch(total / images, accuracy, update, plain, apart, digest(network.params)))
+        progress.epoch(run.last.loss, accuracy)
+        if not math.isfinite(run.last.loss):
             break
-    run.update_seconds, run.numpy_seconds = median(update_times), median(numpy_times)
-    run.difference = twin.difference(network.params)
-    run.digest = digest(network.params)
-    run.findings = [] if monitor is None else monitor.diagnose()
-    return run
 
 
 def learning_rate(rule: str, settings: Settings) -> float:

@@ -30,6 +30,8 @@ STATISTICS = np.dtype(
     ]
 )  # fmt: skip
 
+FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped")  # of a report, in reading order
+
 
 class Report:
     """One step's outcome.
@@ -68,9 +70,34 @@ class Report:
         """Worked out from the sums of the step when it is first looked at."""
         return None if self._statistics is None else self._statistics.table
 
+    def as_dict(self) -> dict[str, Any]:
+        """The step as plain Python numbers under the names above, for JSON or a log; `tensors` as a list of dicts.
+
+        What was not asked for is None. NaN and infinities stay what they are: `json` writes NaN and Infinity.
+        """
+        found = {name: _plain(getattr(self, name)) for name in FIGURES}
+        table = self.tensors
+        rows = (
+            None if table is None else [dict(zip(table.dtype.names or (), row, strict=True)) for row in table.tolist()]
+        )
+        return found | {"tensors": rows}
+
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__[1:])
-        return f"Report({shown})"
+        """In reading order, to four digits, without what was not asked for."""
+        shown = {name: _plain(getattr(self, name)) for name in FIGURES}
+        if self.grad_norm is None and self.clip_factor == 1.0:
+            del shown["clip_factor"]
+        if not self.skipped:
+            del shown["skipped"]
+        if self.tensors is not None:
+            shown["tensors"] = f"<{len(self.tensors)} rows>"
+        figures = (f"{k}={f'{v:.4g}' if isinstance(v, float) else v}" for k, v in shown.items() if v is not None)
+        return f"Report({', '.join(figures)})"
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Statistics:
