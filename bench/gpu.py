@@ -28,6 +28,7 @@ from bench.measuring import Pair, difference
 from bench.picture import draw
 from bench.tables import BYTES, Absent, Row, duration, losses, short, write_json
 from bench.workloads import WORKLOADS, Workload
+from fastupdate.engines import choose
 
 WORKLOAD_NAMES = ("huge", "gpt2", "resnet50", "10kx256")
 BUDGET = 420.0  # seconds after which no further pair is begun
@@ -224,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"bench.gpu: nothing was measured: {problem}", file=sys.stderr)
         return 2
+    machine.require_compiled(choose.cuda_problem())
     begin, about = time.monotonic(), facts()
     rows: list[Row] = []
     absent: list[Absent] = []

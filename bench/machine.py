@@ -12,6 +12,18 @@ import fastupdate as fu
 PACKAGES = ("numpy", "numba", "torch", "jax", "optax", "thinc", "deepspeed")
 
 
+def require_compiled(problem: str | None) -> None:
+    """Ends the program where fastupdate would run on Numba unasked, as from a folder in which nothing was compiled.
+
+    problem: why the compiled backend is missing; None if it is there
+    """
+    if problem and not os.environ.get("FASTUPDATE_BACKEND"):
+        raise SystemExit(
+            f"nothing was measured: there is no compiled backend in {Path(fu.__file__).parent}: {problem}\n"
+            "Install this checkout by pip install -e . or ask for Numba's figures by FASTUPDATE_BACKEND=numba"
+        )
+
+
 def facts(threads: int) -> dict[str, str]:
     """Processor, caches, memory, versions, threads, and how busy the machine was at the start."""
     info = fu.info()

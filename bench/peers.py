@@ -27,6 +27,7 @@ from bench.measuring import Protocol, difference, take_turns
 from bench.picture import draw
 from bench.tables import Absent, Row, losses, table, write_json
 from bench.workloads import WORKLOADS, Workload
+from fastupdate.engines import choose
 
 DEFAULTS = {
     "peers": "one64,10kx64,10kx64-fresh,resnet50,gpt2,huge",
@@ -104,6 +105,7 @@ def chosen_workloads(names: str) -> list[Workload]:
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or none could take part."""
     args = parser().parse_args(arguments)
+    machine.require_compiled(choose.native_problem())
     mode = "pipeline" if args.pipeline else "options" if args.options else "peers"
     protocol = Protocol(
         args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from peers import REQUIRED
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
-from bench import contestants, measuring, options, peers, pipelines, tables, workloads  # noqa: E402
+from bench import contestants, machine, measuring, options, peers, pipelines, tables, workloads  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -51,6 +52,28 @@ def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
         missing = {a["contestant"] for a in found["absent"] if "is not installed" in a["reason"]}
         assert missing <= {contestants.DeepSpeed.name}  # it compiles its kernel for minutes
     assert not anybody or drawn.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("begin", ["from bench import peers; peers.main(['--quick'])", "import bench.benchmarks.steps"])
+def test_numba_is_not_measured_in_silence(begin: str) -> None:
+    """As in a clone whose folder shadows the installation: nothing is compiled there."""
+    code = f"import sys; sys.modules['fastupdate._core'] = None; {begin}"
+    environment = {name: value for name, value in os.environ.items() if name != "FASTUPDATE_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "import of fastupdate._core halted" in done.stderr
+    assert "FASTUPDATE_BACKEND=numba" in done.stderr
+
+
+@pytest.mark.parametrize(("problem", "asked"), [(None, ""), (None, "numba"), ("lost", "numba")])
+def test_what_is_compiled_or_asked_for_is_measured(
+    problem: str | None, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTUPDATE_BACKEND", asked)
+    machine.require_compiled(problem)
 
 
 def _in_order(found: dict[str, Any]) -> list[dict[str, Any]]:

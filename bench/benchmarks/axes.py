@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastupdate as fu
+from fastupdate.engines import choose
+
+if choose.native_problem() and not os.environ.get("FASTUPDATE_BACKEND"):
+    raise ImportError(f"Numba would be measured, which FASTUPDATE_BACKEND=numba asks for: {choose.native_problem()}")
 
 RULES = fu.rules.names()
 SIZES = [64, 65_536, 4_194_304]  # elements: call overhead, cache, memory
