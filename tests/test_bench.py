@@ -17,7 +17,7 @@ from peers import REQUIRED
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
-from bench import contestants, machine, measuring, options, peers, pipelines, tables, workloads  # noqa: E402
+from bench import contestants, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -170,3 +170,20 @@ def test_losses_are_listed() -> None:
     assert "slow" not in tables.losses(rows)
     assert "stream" not in tables.losses(rows)
     assert "fastupdate: 1.00 s" in tables.table(rows, [])
+
+
+@pytest.mark.parametrize("mode", ["peers", "pipeline", "options"])
+def test_pictures_are_drawn_from_what_is_kept(mode: str, tmp_path: Path) -> None:
+    """Shown 900 pixels wide on a screen that has twice as many."""
+    path = tmp_path / "picture.png"
+    assert picture.main([str(ROOT / f"bench/results/{mode}.json"), str(path), "--workloads", "resnet50"]) == 0
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert int.from_bytes(content[16:20], "big") == 1800
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"), [(0.62, "0.62×"), (1.044, "1.04×"), (5.6, "5.6×"), (36.23, "36×"), (215.4, "215×")]
+)
+def test_ratios_in_a_picture(ratio: float, shown: str) -> None:
+    assert picture.times(ratio) == shown
