@@ -17,7 +17,7 @@ from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import checkpoint
-from fastupdate.step import show
+from fastupdate.step import describe
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.options import check_names
@@ -50,10 +50,10 @@ class Optimizer:
     lr = attributes.Hyper("lr")  # the others likewise, by attributes.show
 
     def __repr__(self) -> str:
-        return show.text(type(self).__name__, self.stepper) if "stepper" in vars(self) else object.__repr__(self)
+        return describe.text(type(self).__name__, self.stepper) if "stepper" in vars(self) else object.__repr__(self)
 
     def _repr_html_(self) -> str:
-        return show.html(type(self).__name__, self.stepper)
+        return describe.html(type(self).__name__, self.stepper)
 
     @property
     def params(self) -> Any:

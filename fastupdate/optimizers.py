@@ -17,8 +17,12 @@ from fastupdate.optimizer import Optimizer
 from fastupdate.rules.emit import emit
 from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
 from fastupdate.step.hypers import ALIASES
+from fastupdate.step.options import Options
 
 MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
+
+
+PARAMS = "arrays to update in place: one, or a sequence, a mapping or a nesting of them; float32 or float64"
 
 
 def arguments(rule: Rule) -> dict[str, Any]:
@@ -64,14 +68,16 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
 
 
 def page(rule: Rule) -> str:
-    """What help() shows: the rule's own page, then its arguments."""
-    lines = [getdoc(rule.formula) or "", ""]
+    """What help() shows: the rule's own page, then its arguments, then the options of all rules."""
+    parts = {part: f"{alias}[{k}]" for alias, names in ALIASES.items() for k, part in enumerate(names)}
+    lines = [getdoc(rule.formula) or "", "", _entry("params", PARAMS)]
     for name, hyper in declared(rule.formula, Hyper).items():
-        lines.append(_entry(name, f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"))
+        text = f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"
+        lines.append(_entry(parts.get(name, name), text))
     for name, flag in declared(rule.formula, Flag).items():
         if flag.when is None:
             lines.append(_entry(name, flag.meaning))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", getdoc(Options) or ""])
 
 
 def _entry(name: str, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import pydoc
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ import pytest
 from cases import CASES, Case
 
 import fastupdate as fu
+from fastupdate.step.options import Options
 
 
 def weights(count: int = 2) -> dict[str, Any]:
@@ -223,3 +225,29 @@ def test_report_as_json(options: dict[str, Any]) -> None:
     assert [row["name"] for row in found["tensors"]] == ["layer0.w", "layer0.b", "layer1.w", "layer1.b"]
     for name in table.dtype.names or ():
         np.testing.assert_array_equal([row[name] for row in found["tensors"]], table[name])
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fu.rules.names())
+def test_help_describes_every_argument(name: str) -> None:
+    cls = fu.rules.get(name)
+    described = {line.split()[0] for line in pydoc.getdoc(cls).splitlines() if line[:1].strip()}
+    arguments = set(inspect.signature(cls).parameters) - {"options"}
+    assert arguments <= {word.partition("[")[0] for word in described}
+    assert set(Options.__annotations__) <= described
+    assert max(map(len, pydoc.getdoc(cls).splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", sorted(set(fu.schedules.__all__) - {"Schedule"}))
+def test_signatures_of_schedules_are_readable(name: str) -> None:
+    shown = str(inspect.signature(getattr(fu.schedules, name)))
+    assert " at 0x" not in shown
+    assert "Annotated" not in shown
+    assert "float" in shown or "Schedule" in shown
+
+
+def test_schedules_offer_no_modules() -> None:
+    assert dir(fu.schedules) == sorted(fu.schedules.__all__)
+    assert not any(inspect.ismodule(getattr(fu.schedules, name)) for name in dir(fu.schedules))

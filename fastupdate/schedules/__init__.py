@@ -56,3 +56,8 @@ __all__ = [
     "warmup",
     "warmup_stable_decay",
 ]
+
+
+def __dir__() -> list[str]:
+    """The schedules, not the modules that they are written in."""
+    return __all__

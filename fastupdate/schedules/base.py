@@ -53,6 +53,12 @@ class Schedule(ABC):
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        """Shows by help() the type of each field, not how it is checked. With slots, a dataclass is made twice."""
+        if init := vars(cls).get("__init__"):
+            checked = init.__annotations__.items()
+            init.__annotations__ = {name: t.__origin__ if hasattr(t, "__metadata__") else t for name, t in checked}
+
     @abstractmethod
     def _at(self, t: Array) -> Array:
         """The values at the steps t, a contiguous 1-d array."""

@@ -25,7 +25,30 @@ CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by o
 
 
 class Options(TypedDict, total=False):
-    """What every optimizer takes, by keyword."""
+    """What every optimizer takes, by keyword; each is off unless it is given. More: docs/options.md.
+
+    l1              λ of a penalty on |w|: a number ≥ 0, or a schedule
+    l1_mode         "subgradient" adds λ·sign(w) to the gradient; "proximal" shrinks weights after the step, to exact 0
+    decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
+                    λ; None: as the rule defines it
+    clip_norm       largest norm of all gradients together: a number > 0, or a schedule
+    clip_tensor_norm
+                    largest norm of each tensor's gradient, likewise
+    clip_unit_norm  largest norm of each row of a gradient, in norms of its weights, likewise
+    clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or a schedule
+    nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
+                    "raise" is a FloatingPointError
+    max_skips       how many steps in a row may be skipped before that is an error
+    ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1), or a schedule
+    shadow          type of a copy of the weights, in opt.shadow: "float16" or "bfloat16"
+    lookahead       (k, a): every k steps slow ← slow + a·(w − slow) and w ← slow
+    zero_grads      sets gradients to 0 when they have been used
+    maximize        climbs instead of descending
+    monitor         statistics of each tensor, in report.tensors
+    groups          hyperparameters of some tensors: a list of {"params": pattern, "lr": …} (see fu.groups)
+    state           states to start from instead of zeros, by name
+    backend         "native", "numba", "cuda" or "numba-cuda"; None: the best that there is
+    """
 
     l1: Any
     l1_mode: L1Mode
