@@ -262,10 +262,10 @@ def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool)
 def like(monkeypatch: pytest.MonkeyPatch) -> device.DeviceArray:
     """A device array's header. The native backend is one in name only, and nothing has been announced."""
     peer("numba_cuda")
-    native = ModuleType("fastupdate.cuda")
+    native = ModuleType("fastupdate.engines.cuda")
     native.Backend = lambda framework, number: SimpleNamespace(NAME="cuda")  # type: ignore[attr-defined]
-    monkeypatch.setattr(fu, "cuda", native, raising=False)
-    monkeypatch.setitem(sys.modules, "fastupdate.cuda", native)
+    monkeypatch.setattr("fastupdate.engines.cuda", native, raising=False)
+    monkeypatch.setitem(sys.modules, "fastupdate.engines.cuda", native)
     choose._announce.cache_clear()
     return device.header(None, np.zeros(3).__array_interface__, device.CuPy(), 0)
 
