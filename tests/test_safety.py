@@ -409,6 +409,15 @@ def test_what_writes_nothing_tells_nothing(backend: str) -> None:
 
 
 @needs_torch
+@by_backend
+def test_gradients_that_a_skipped_step_zeroes_are_told_of(backend: str) -> None:
+    p, g = parameter(np.ones(3)), torch.full((3,), torch.inf)
+    opt = fu.SGD([p], lr=0.1, nonfinite="skip", zero_grads=True, backend=backend)
+    assert opt.step([g]).skipped
+    assert (versions(p, g), g.tolist()) == ([0, 1], [0.0] * 3)
+
+
+@needs_torch
 def test_a_torch_that_takes_one_tensor_at_a_time_is_told_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 

@@ -230,16 +230,15 @@ class Stepper:
         written = self._adopt([item.acc for item in self.plan.items] if accumulated else grads, reduce, accumulated)
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self._judges:
-            autograd.about_to_write([*self._written, *written])
-            return self._judged_step(scale, off, unclipped)
+            return self._judged_step(scale, off, unclipped, written)
         lr = self.engine.lr
         try:
             outcome = condition(self.plan, scale)
         except FloatingPointError:
-            self._drop_gradients(off)
+            self._drop_gradients(written, off)
             raise
         if outcome.skip:
-            self._drop_gradients(off)
+            self._drop_gradients(written, off)
             self._skips.note(True)
             if self._skips.too_many:
                 raise_nonfinite(self.plan, self._skips.words)
@@ -266,13 +265,16 @@ class Stepper:
         self._held = gradients.adopt(self.plan, flat, reduce, zeroed)
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
-    def _drop_gradients(self, off: int) -> None:
+    def _drop_gradients(self, written: list[Any], off: int) -> None:
         """NaN in accumulated or accumulating gradients would come back in every later step."""
         self.clock[MICRO_BATCHES] = 0
         if self.settings.zero_grads and not off:
+            autograd.about_to_write(written)
             self.engine.clear_gradients()
 
-    def _judged_step(self, scale: float, off: int, unclipped: NDArray[np.float64] | float) -> Report:
+    def _judged_step(
+        self, scale: float, off: int, unclipped: NDArray[np.float64] | float, written: list[Any]
+    ) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
         self._skips.check()
         engine: Any = self.engine
@@ -282,9 +284,10 @@ class Stepper:
             try:
                 raise_nonfinite(self.plan)
             except FloatingPointError:
-                self._drop_gradients(off)
+                self._drop_gradients(written, off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
+        autograd.about_to_write([*self._written, *written])
         outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
