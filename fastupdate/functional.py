@@ -1,33 +1,107 @@
 """Updates without an object: `fu.functional.<rule>(params, grads, *states, step=…, lr=…)`, one function per rule.
 
 params, grads and each state are an array, or sequences or mappings of arrays; params and states are updated in place.
-`step` is the number of the step being taken, 1 for the first. Hyperparameters and options are those of the class.
+`step` is the number of the step being taken, 1 for the first. Hyperparameters and options are those of the class, but
+for options that keep arrays from step to step.
+
+A call on contiguous arrays, or on lists of them, with plain numbers is one native call, which builds no optimizer
+(csrc/python/call.h); any other call builds one. Both leave the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastupdate import rules
+from fastupdate import optimizers, rules
+from fastupdate.arrays.place import Place
+from fastupdate.engines import choose
 from fastupdate.optimizer import Optimizer
+from fastupdate.rules.rule import Hyper, Rule, State, declared
+from fastupdate.step.hypers import ALIASES
 from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
 
+KEEPS_ARRAYS = ("ema_decay", "lookahead", "shadow", "state")  # options that have no place in a single call
 
-def _function_of(cls: type[Optimizer]) -> Callable[..., Report]:
+Function = Callable[..., Report]
+
+
+def in_python(cls: type[Optimizer]) -> Function:
+    """The call that takes whatever the class takes."""
+
     def update(params: Any, grads: Any, *states: Any, step: int, **options: Any) -> Report:
+        _check_options(cls, options)
         opt = cls(params, state=states, **options)
         opt.start_at(step)
         return opt.step(grads)
 
     update.__name__ = update.__qualname__ = cls.rule.name
-    update.__doc__ = f"One in-place update, step number `step`, by `{cls.__name__}`.\n\n    {cls.__doc__}"
+    update.__doc__ = _page(cls)
     return update
 
 
-def __getattr__(name: str) -> Callable[..., Report]:
+def _check_options(cls: type[Optimizer], options: Mapping[str, Any]) -> None:
+    for name in KEEPS_ARRAYS:
+        if options.get(name) is not None:
+            expected = f"no option that keeps arrays from step to step (fu.{cls.__name__} does)"
+            Place(cls.rule.name, name).fail(ValueError, expected, repr(options[name]))
+
+
+def _page(cls: type[Optimizer]) -> str:
+    states = [
+        f"{name:<16}{state.meaning}"
+        + (f"; only with {cls.rule.flag_hypers.get(state.when, state.when)}" if state.when else "")
+        for name, state in declared(cls.rule.formula, State).items()
+    ]
+    lines = [f"One step in place, number `step`, as `fu.{cls.__name__}` takes it.", "", cls.__doc__ or ""]
+    return "\n".join([*lines, "", "States, in this order:", *states] if states else lines)
+
+
+def _specification(cls: type[Optimizer]) -> dict[str, Any]:
+    """A rule as csrc/python/call.h wants it described."""
+    rule = cls.rule
+    defaults = optimizers.arguments(rule)
+    hypers, flags = list(rule.hypers), list(rule.flags)
+    shown = ", ".join(f"{name}={value!r}" for name, value in defaults.items())
+    signature = f"{rule.name}(params, grads, /, *states, step, {shown}, **options)"
+    return {
+        "rule": rule.name,
+        "module": __name__,
+        "doc": f"{signature}\n--\n\n{_page(cls)}",
+        "keywords": [_keyword(rule, name) for name in defaults],
+        "hypers": [(hyper.default, *hyper.interval) for hyper in declared(rule.formula, Hyper).values()],
+        "flag_hypers": [(flags.index(flag), hypers.index(hyper)) for flag, hyper in rule.flag_hypers.items()],
+        "state_flags": [flags.index(rule.state_flags[s]) if s in rule.state_flags else -1 for s in rule.states],
+        "lr": hypers.index("lr"),
+        "check": rule.check if hasattr(rule.formula, "check") else None,
+        "report": Report(0, 0.0),
+        "fallback": in_python(cls),
+    }
+
+
+def _keyword(rule: Rule, name: str) -> tuple[str, int, int, bool]:
+    """A keyword, and which hyperparameters or which flag it sets."""
+    if name in rule.flags:
+        return name, rule.flags.index(name), 1, True
+    parts = ALIASES.get(name, (name,)) if name not in rule.hypers else (name,)
+    return name, list(rule.hypers).index(parts[0]), len(parts), False
+
+
+def _function_of(cls: type[Optimizer]) -> Function:
+    if choose.default_name() != "native" or choose.native_problem() is not None:
+        return in_python(cls)
+    from fastupdate import _core
+
+    return _core.function(_specification(cls))
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Function:
     if name not in rules.names():
         raise AttributeError(f"fastupdate.functional has no {name!r}; there are {', '.join(rules.names())}")
     function = _function_of(rules.get(name))

@@ -96,9 +96,14 @@ class Extents {
     for (int64_t i = 0; i < count; ++i)
       if (tensors[i].n) add(tensors[i]);
     std::sort(ranges_.begin(), ranges_.end());
-    for (size_t i = 1; i < ranges_.size(); ++i)  // interleaved views: let each range reach as far as any before it
+    for (size_t i = 1; i < ranges_.size(); ++i) {  // interleaved views: let each range reach as far as any before it
+      disjoint_ = disjoint_ && ranges_[i - 1].second <= ranges_[i].first;
       ranges_[i].second = std::max(ranges_[i].second, ranges_[i - 1].second);
+    }
   }
+
+  // Whether no two of them share a byte.
+  bool disjoint() const { return disjoint_; }
 
   // The bytes around an address that are not written; if it is in none of them, the range does not hold the address.
   Range gap_around(uint64_t address) const {
@@ -131,6 +136,7 @@ class Extents {
   }
 
   std::vector<Range> ranges_;
+  bool disjoint_ = true;
 };
 
 // Starts fetching what an adoption will read of a later element: headers are scattered all over memory.

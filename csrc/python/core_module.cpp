@@ -13,6 +13,7 @@
 
 #include "cpu/plan.h"
 #include "python/adopt.h"
+#include "python/call.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -180,6 +181,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("threads", [] { return forked ? 1 : int(thread_limit); });
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
+  m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
   py::class_<PlanOfArrays>(m, "Plan")
