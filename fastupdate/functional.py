@@ -71,7 +71,7 @@ def _specification(cls: type[Optimizer]) -> dict[str, Any]:
         "module": __name__,
         "doc": f"{signature}\n--\n\n{_page(cls)}",
         "keywords": [_keyword(rule, name) for name in defaults],
-        "hypers": [(hyper.default, *hyper.interval) for hyper in declared(rule.formula, Hyper).values()],
+        "hypers": [_hyper(hyper) for hyper in declared(rule.formula, Hyper).values()],
         "flag_hypers": [(flags.index(flag), hypers.index(hyper)) for flag, hyper in rule.flag_hypers.items()],
         "state_flags": [flags.index(rule.state_flags[s]) if s in rule.state_flags else -1 for s in rule.states],
         "lr": hypers.index("lr"),
@@ -79,6 +79,12 @@ def _specification(cls: type[Optimizer]) -> dict[str, Any]:
         "report": Report(0, 0.0),
         "fallback": in_python(cls),
     }
+
+
+def _hyper(hyper: Hyper) -> tuple[float, float, float, bool, bool]:
+    """A default, and the interval that it lies in."""
+    within = hyper.interval
+    return hyper.default, within.low, within.high, within.open, within.above
 
 
 def _keyword(rule: Rule, name: str) -> tuple[str, int, int, bool]:

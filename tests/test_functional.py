@@ -265,6 +265,8 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     "lr negative": keyword(lr=-1e-3),
     "lr NaN": keyword(lr=float("nan")),
     "lr infinite": keyword(lr=float("inf")),
+    "lr and decay huge": keyword(lr=1e30, weight_decay=1e30),
+    "eps vanishing": keyword(eps=1e-60),
     "lr huge": keyword(lr=10**400),
     "lr text": keyword(lr="1e-3"),
     "lr None": keyword(lr=None),
@@ -463,8 +465,5 @@ def test_the_module_offers_the_rules() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_float32_cannot_hold_goes_where_it_is_looked_at_closely(dtype: Any, built: list[Any]) -> None:
     p, g = random_arrays(0, [3, 3], dtype)
-    try:
-        functional.sgd(p, g, step=1, lr=1e-60)
-    except ValueError:
-        assert dtype is np.float32
+    functional.sgd(p, g, step=1, lr=1e-60)
     assert built

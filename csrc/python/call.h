@@ -27,12 +27,16 @@ struct Keyword {
   bool is_flag;
 };
 
-// The values that a hyperparameter may take.
-struct Range64 {
+// The values that a hyperparameter may take (fastupdate/arrays/numbers.py). Those that float32 or a product of two in
+// float32 might not hold are left to Python.
+struct Interval {
   double low, high;
-  bool open;
+  bool open, above;
 
-  bool holds(double x) const { return low <= x && (open ? x < high : x <= high) && std::isfinite(x); }
+  bool holds(double x) const {
+    const double size = std::abs(x);
+    return (above ? low < x : low <= x) && (open ? x < high : x <= high) && (x == 0 || (size > 1e-37 && size < 1e18));
+  }
 };
 
 // What is asked for in one call.
@@ -77,8 +81,9 @@ class Function {
     }
     for (const py::handle item : spec["hypers"]) {
       const auto hyper = item.cast<py::tuple>();
-      defaults_[ranges_.size()] = hyper[0].cast<double>();
-      ranges_.push_back({hyper[1].cast<double>(), hyper[2].cast<double>(), hyper[3].cast<bool>()});
+      defaults_[intervals_.size()] = hyper[0].cast<double>();
+      intervals_.push_back(
+          {hyper[1].cast<double>(), hyper[2].cast<double>(), hyper[3].cast<bool>(), hyper[4].cast<bool>()});
     }
     flag_hypers_ = spec["flag_hypers"].cast<std::vector<std::pair<int, int>>>();
     state_flags_ = spec["state_flags"].cast<std::vector<int>>();
@@ -160,8 +165,7 @@ class Function {
     } else {
       return false;
     }
-    // What float32 cannot hold is unusual enough to be looked at closely.
-    return ranges_[size_t(k)].holds(x) && std::isfinite(float(x)) && (x == 0 || float(x) != 0);
+    return intervals_[size_t(k)].holds(x);
   }
 
   int kept_states(unsigned flags) const {
@@ -327,7 +331,7 @@ class Function {
   py::str step_, maximize_;
   std::vector<Keyword> keywords_;
   double defaults_[kMaxHypers] = {};
-  std::vector<Range64> ranges_;
+  std::vector<Interval> intervals_;
   std::vector<std::pair<int, int>> flag_hypers_;  // (flag, the hyperparameter that switches it on)
   std::vector<int> state_flags_;                  // the flag under which each state exists; −1: always
   std::optional<Command> approved_;               // by the rule's own check
