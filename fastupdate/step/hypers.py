@@ -123,7 +123,10 @@ class Group(MutableMapping[str, Any]):
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
-        return real(Place(self._rule.name, key), value, self.intervals()[key])
+        interval = self._intervals[key]
+        if type(value) is float and interval.low < value < interval.high:  # as nearly always
+            return value
+        return real(Place(self._rule.name, key), value, interval)
 
     def restore(self, values: Mapping[str, float]) -> None:
         """Takes over checked numbers, a schedule staying the object that it is."""
@@ -192,16 +195,18 @@ class Hypers:
         """
         if self.given.revision != self._clock[REVISION]:
             self.given = self._collect()
+        first = max(step - back, 0)
         for k, schedule in enumerate(self._schedules):
-            record = self.given.schedules[k]
-            if not record["first"] <= step - back <= step < record["first"] + record["count"]:
-                self._look_ahead(k, schedule, max(step - back, 0), step)
+            if first not in self._covered[k] or step not in self._covered[k]:
+                self._look_ahead(k, schedule, first, step)
         return self.given
 
     def forget(self) -> None:
         """A value that may be another one by now, though the step is the same, is asked for again."""
         if self._impure:
             self.given.schedules["count"][self._impure] = 0
+        for k in self._impure:
+            self._covered[k] = range(0)
 
     def _collect(self) -> Given:
         revision = int(self._clock[REVISION])  # first, so that what changes from here on is seen
@@ -211,6 +216,7 @@ class Hypers:
                 if id(schedule) not in self._places:
                     self._schedules.append(schedule)
                 self._places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
+        self._covered = [range(0)] * len(self._schedules)  # the steps whose values are in its table
         self._impure = [k for k, schedule in enumerate(self._schedules) if not _is_pure(schedule)]
         tables = np.zeros((len(self._schedules), AHEAD))
         schedules = np.zeros(len(tables), records.SCHEDULE)
@@ -226,18 +232,19 @@ class Hypers:
         """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
         places, table = self._places[id(schedule)], self.given.tables[k]
         if _is_pure(schedule):
-            values = np.asarray(schedule(np.arange(first, first + AHEAD)))
+            values: Any = np.asarray(schedule(np.arange(first, first + AHEAD)))
             right = np.logical_and.reduce([place.interval.holds(values) for place in places])
             found = AHEAD if right.all() else int(np.argmin(right))
         else:
-            values, found = np.array([_checked(schedule(at), places) for at in range(first, step + 1)]), 0
+            values = [_checked(schedule(at), places) for at in range(first, step + 1)]
             found = len(values)
         if found <= step - first:
             _checked(values[found].item(), places)
-        self.given.schedules[k]["count"] = 0  # nobody reads half a table
+        self.given.schedules["count"][k] = 0  # nobody reads half a table
         table[:found] = values[:found]
-        self.given.schedules[k]["first"] = first
-        self.given.schedules[k]["count"] = found
+        self.given.schedules["first"][k] = first
+        self.given.schedules["count"][k] = found
+        self._covered[k] = range(first, first + found)
 
 
 def _is_pure(schedule: Any) -> bool:

@@ -17,7 +17,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
-from fastupdate.engines.records import MICRO_BATCHES, STEPS
+from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import gradients, held
@@ -126,7 +126,8 @@ class Stepper:
         s = self.settings
         self.plan = Plan(self.rule, self.flags, s, self.items, self.clock, self.backend)
         self.engine = self.plan.engine
-        self.engine.take(self.hypers.given)
+        self._taken: Given | None = None
+        self._take(self.hypers.given)
         self._written = [tensor for item in self.plan.items for tensor in item.torch_tensors]
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
@@ -152,11 +153,19 @@ class Stepper:
             if not self._planned or any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.plan.keep_times()
                 self.replan()
-            self.engine.take(self.hypers.prepare(step, len(self.undecided)))
+            self._take(self.hypers.prepare(step, len(self.undecided)))
+            if self.engine.derive():
+                break
             self._check_flags()
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now
+
+    def _take(self, given: Given) -> None:
+        """Lets the engine read what the user set, unless it does already."""
+        if self._taken is not given:
+            self.engine.take(given)
+            self._taken = given
 
     def _check_flags(self) -> None:
         for flag, hyper in self.rule.flag_hypers.items():
@@ -187,19 +196,13 @@ class Stepper:
             if taken:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
-            if (
-                plain
-                and self._simple
-                and self._planned
-                and self.bound.flat is not None
-                and not self.clock[MICRO_BATCHES]
-            ):
+            self.derive()
+            if plain and self._simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
                     self._quick = quick if self._indivisible else None
                     return Report(*taken)
-            self.derive()
             try:
                 return self._whole_step(grads, loss_scale, reduce)
             finally:
