@@ -10,10 +10,12 @@ import sys
 import numpy as np
 
 import fastupdate as fu
+from bench import machine
 from bench.contestants import Fastupdate
 from bench.measuring import Protocol, take_turns
 from bench.tables import duration
 from bench.workloads import WORKLOADS, Workload
+from fastupdate.engines import choose
 from fastupdate.rules.adamw import AdamW
 
 TEN_MILLION = Workload("ten-million", "one tensor of 10 000 000", ((10**7,),))
@@ -44,6 +46,7 @@ def row(workload: Workload, protocol: Protocol) -> str:
 
 
 def main() -> None:
+    machine.require_compiled(choose.native_problem())
     protocol = Protocol(threads=1, quick="--quick" in sys.argv)
     print("| float32, one thread | built-in | `@fu.rule` | ratio | 95 % interval |\n|---|---|---|---|---|")
     for workload in (WORKLOADS["one64"], TEN_MILLION)[: 1 if protocol.quick else 2]:

@@ -8,7 +8,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -182,14 +181,11 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
 
 
 def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
-    known = fu.rules.names()
-    for name in given:
-        if name.lower() not in (*known, "all"):
-            alike = get_close_matches(name.lower(), known, 1)
-            hint = f", did you mean {alike[0]}?" if alike else ";"
-            parser.error(f"--rule: no rule {name!r}{hint} there are {', '.join(known)}, and all of them by all")
-    chosen = [name.lower() for name in given]
-    return known if "all" in chosen else list(dict.fromkeys(chosen))
+    try:
+        chosen = ["all" if word.lower() == "all" else fu.rules.named(word) for word in given]
+    except ValueError as error:
+        parser.error(f"--rule: {error}; or all")
+    return fu.rules.names() if "all" in chosen else list(dict.fromkeys(chosen))
 
 
 def _positive_integer(text: str) -> int:

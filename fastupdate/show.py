@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ def add_command(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.name not in rules.names():
-        near = difflib.get_close_matches(args.name.lower(), rules.names())
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        args.parser.error(f"unknown rule {args.name!r}; {hint}There are {', '.join(rules.names())}")
-    files = files_of(rules.get(args.name).rule.formula)
+    try:
+        name = rules.named(args.name)
+    except ValueError as error:
+        args.parser.error(str(error))
+    files = files_of(rules.get(name).rule.formula)
     print(emit(files[-1]) if args.cpp else "\n\n".join(text(path) for path in files), end="")
     return 0
 

@@ -213,9 +213,42 @@ def test_plot_draws_and_saves(suffix, tmp_path):
     path = tmp_path / f"schedules.{suffix}"
     figure = fs.plot(SAMPLES["cosine"], SAMPLES["linear"], steps=50, path=path)
     assert path.stat().st_size > 0
-    for line, name in zip(figure.axes[0].lines, ["cosine", "linear"], strict=True):
+    for line, name in zip([panel.lines[0] for panel in figure.axes], ["cosine", "linear"], strict=True):
         np.testing.assert_array_equal(line.get_xdata(), np.arange(50))
         np.testing.assert_array_equal(line.get_ydata(), SAMPLES[name](np.arange(50)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_plot_has_a_panel_for_each(count):
+    peer("matplotlib")
+    panels = fs.plot(*[fs.linear(0.1, 10 + k) for k in range(count)], steps=5).axes
+    assert [len(panel.lines) for panel in panels if panel.axison] == [1] * count
+    assert [panel.get_title(loc="left") for panel in panels[:count]] == [
+        f"linear(start=0.1, steps={10 + k})" for k in range(count)
+    ]
+
+
+def falling(step):
+    return 0.1 / (step + 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "title"),
+    [
+        (fs.cosine(1 / 3, 10), "cosine(start=0.3333, steps=10)"),
+        (fs.cosine(0.1, 10, end=0.01), "cosine(start=0.1, steps=10, end=0.01)"),
+        (fs.exponential(0.1, gamma=0.9), "exponential(start=0.1, gamma=0.9)"),
+        (fs.multi_step(0.1, [3, 5]), "multi_step(start=0.1, milestones=[3, 5])"),
+        (fs.warmup(fs.cosine(0.1, 9), 3), "warmup(schedule=cosine(start=0.1, steps=9), steps=3)"),
+        (fs.warmup(falling, 3), "warmup(schedule=function(of=falling), steps=3)"),
+        (fs.plateau(0.1, patience=3), "plateau(start=0.1, patience=3)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_plot_leaves_out_what_is_as_by_default(schedule, title):
+    peer("matplotlib")
+    [panel] = fs.plot(schedule, steps=5).axes
+    assert panel.get_title(loc="left").replace("\n", " ") == title
 
 
 def test_plot_says_how_to_get_matplotlib(monkeypatch):

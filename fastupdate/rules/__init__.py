@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -25,6 +26,16 @@ def every() -> dict[str, Rule]:
 def names() -> list[str]:
     """The rules that come with the library, by name, in alphabetical order."""
     return list(every())
+
+
+def named(word: str) -> str:
+    """The rule that a word names, in capitals or not; ValueError says which one is alike, and which there are."""
+    name = word.lower()
+    if name not in every():
+        alike = get_close_matches(name, names(), 1)
+        hint = f", did you mean {alike[0]}?" if alike else ";"
+        raise ValueError(f"no rule {word!r}{hint} there are {', '.join(names())}")
+    return name
 
 
 def get(name: str) -> type[Optimizer]:

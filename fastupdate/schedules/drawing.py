@@ -1,8 +1,9 @@
 """A picture of schedules."""
 
+from dataclasses import fields
 from os import PathLike
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,17 +16,41 @@ if TYPE_CHECKING:
 
 
 def plot(*schedules: Schedule, steps: int, path: str | PathLike[str] | None = None) -> "Figure":
-    """Draws the schedules over steps 0 … steps - 1, saves the figure to `path` if given, and returns it."""
+    """Draws each schedule over steps 0 … steps - 1 in a panel of its own, all with the same axes; returns the figure.
+
+    Also saves it to `path`, if given. Titles leave out arguments that are as by default.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("[plot] matplotlib is missing: pip install fastupdate[demo]") from error
     t = np.arange(integer(Place("plot", "steps"), steps))
-    axes = (figure := Figure((8, 6), layout="constrained")).add_subplot(xlabel="step", ylabel="value")
-    for schedule in schedules:
-        axes.plot(t, schedule(t), label=fill(repr(schedule), 100))
-    if schedules:
-        figure.legend(loc="outside lower left", fontsize="small")
+    columns = min(3, max(1, len(schedules)))
+    rows = max(1, -(-len(schedules) // columns))
+    figure = Figure((1 + 3.3 * columns, 0.5 + 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, schedule in zip(panels, schedules, strict=False):
+        axes.plot(t, schedule(t))
+        axes.set_title(fill(_brief(schedule), 44), fontsize="small", loc="left")
+        axes.grid(alpha=0.3)
+    for axes in panels[len(schedules) :]:
+        axes.set_axis_off()
+    figure.supxlabel("step", fontsize="medium")
+    figure.supylabel("value", fontsize="medium")
     if path is not None:
-        figure.savefig(path)
+        figure.savefig(path, dpi=150)
     return figure
+
+
+def _brief(value: Any) -> str:
+    """A schedule without the arguments that are as by default, numbers to four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_brief, value))}]"
+    if not hasattr(value, "__dataclass_fields__"):
+        return getattr(value, "__name__", repr(value))
+    given = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    defaults = {field.name: field.default for field in fields(value)}
+    shown = [f"{name}={_brief(part)}" for name, part in given.items() if part != defaults[name]]
+    return f"{type(value).__name__}({', '.join(shown)})"
