@@ -3,7 +3,7 @@
     python3 scripts/cuda_code.py FOLDER    (scripts/cuda_compile_check.sh calls it)
 
 The machine code is read by nvdisasm, of the toolkit or of `pip install nvidia-cuda-nvdisasm`. Where there is none, that
-is said, and in CI it is an error.
+is said; where FASTUPDATE_REQUIRE_PEERS is set, it is an error.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(work: Path) -> int:
         faults += read_machine_code(code)
     if tool is None:
         print("nvdisasm is not there (pip install nvidia-cuda-nvdisasm): 16-byte accesses were NOT checked")
-        faults += ["no nvdisasm"] * bool(os.environ.get("CI"))
+        faults += ["no nvdisasm"] * bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
     print(*faults or ["no spills, no contraction" + ", 16-byte accesses" * bool(tool)], sep="\n")
     return bool(faults)
 

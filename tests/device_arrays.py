@@ -35,7 +35,9 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def build(folder: Path) -> Path:
     """Compiles the kernels for the host; returns the module's file. What has not changed is not compiled again."""
-    missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool) is None]
+    # Those that `.[test]` installs are beside Python, where PATH need not lead.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool, path=path) is None]
     if importlib.util.find_spec("pybind11") is None:
         missing.append("pybind11")
     if missing:
@@ -50,7 +52,9 @@ def build(folder: Path) -> Path:
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes
         for command in (configure, ["cmake", "--build", folder]):
-            result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+            result = subprocess.run(
+                list(map(str, command)), env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+            )
             assert result.returncode == 0, result.stdout + result.stderr
     return next(folder.glob("_cuda_stand_in*.so"))
 
