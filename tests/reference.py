@@ -59,7 +59,7 @@ class Tensor:
         self.states = [np.zeros_like(self.p) for _ in range(states)]
         self.slow = self.ema = self.shadow = self.p
         self.raw = self.p
-        self.scale = 1.0
+        self.scale = self.clip_factor = 1.0
         self.unit_factor = np.ones(1)
 
 
@@ -85,7 +85,7 @@ class Reference:
         return [tensor.p for tensor in self.tensors]
 
     def step(self, grads: list[np.ndarray], loss_scale: float = 1.0, reduce: str | None = None) -> bool:
-        """Whether the step was taken."""
+        """Whether the step was taken. ArithmeticError, and nothing has changed: float32 would lose how it clips."""
         scale = 1.0 / loss_scale
         with np.errstate(all="ignore"):
             for tensor, g in zip(self.tensors, grads, strict=True):
@@ -110,12 +110,20 @@ class Reference:
 
     def _condition(self, scale: float) -> bool:
         """Norms, clipping and the policy on non-finite gradients; whether the step goes on."""
+        if self.s.needs_sums and not self._judge(scale):
+            return False
+        for tensor in self.tensors if self.s.clip_unit_norm is not None else []:
+            tensor.unit_factor = self._unit_factors(tensor, scale)
+        for tensor in self.tensors:
+            clipped = self.clip_factor * tensor.clip_factor * tensor.unit_factor
+            lost = (clipped > 0) & (clipped < 1) & (clipped * (scale * tensor.scale) < 2.0**-138)
+            if tensor.p.dtype == np.float32 and lost.any():
+                raise ArithmeticError
+            tensor.scale *= tensor.clip_factor
+        return True
+
+    def _judge(self, scale: float) -> bool:
         s, tensors = self.s, self.tensors
-        if s.clip_unit_norm is not None:
-            for tensor in tensors:
-                tensor.unit_factor = self._unit_factors(tensor, scale)
-        if not s.needs_sums:
-            return True
         squares = [sum_of_squares(tensor.raw) for tensor in tensors]
         scaled = [square * np.square(tensor.scale) for square, tensor in zip(squares, tensors, strict=True)]
         self.grad_norm = scale * float(np.sqrt(fold(scaled)))
@@ -126,7 +134,7 @@ class Reference:
         if s.clip_tensor_norm is not None:
             for tensor, square in zip(tensors, squares, strict=True):
                 norm = float(np.sqrt(square)) * tensor.scale * scale
-                tensor.scale *= float(np.minimum(1.0, s.clip_tensor_norm / (norm + 1e-6)))
+                tensor.clip_factor = float(np.minimum(1.0, s.clip_tensor_norm / (norm + 1e-6)))
         return True
 
     def _unit_factors(self, tensor: Tensor, scale: float) -> np.ndarray:

@@ -64,10 +64,15 @@ def clip_factor(limit: float, norm: float) -> float:
 def condition(plan: Plan, scale: float) -> Outcome:
     """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records."""
     s = plan.settings
-    if s.clip_unit_norm is not None:
+    outcome = _judge(plan, scale) if s.needs_sums else Outcome()
+    if s.clip_unit_norm is not None and not outcome.skip:
         _clip_units(plan, s.clip_unit_norm, scale)
-    if not s.needs_sums:
-        return Outcome()
+    return outcome
+
+
+def _judge(plan: Plan, scale: float) -> Outcome:
+    """By all gradients: whether the step is skipped, or else how much they are clipped."""
+    s = plan.settings
     plan.engine.gradient_sums()
     plan.engine.fold(plan.totals)
     tensors, totals = plan.tensors, plan.totals

@@ -13,6 +13,7 @@ from fastupdate.arrays.place import Place
 
 DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+COARSE = 2.0**-138  # float32 holds smaller numbers with less than 12 bits
 
 
 class Limits(NamedTuple):
@@ -66,7 +67,7 @@ def check_clip(rule: str, name: str, limit: float, norms: Any, factors: Any, sca
 
     factors, scales  of clipping, and of all else; numbers, or arrays like norms and `narrow` (computes in float32)
     """
-    lost = narrow & (factors > 0) & (factors < 1) & (factors * scales < limits(FLOAT32).smallest)
+    lost = narrow & (factors > 0) & (factors < 1) & (factors * scales < COARSE)
     if lost.any():
         norm = np.broadcast_to(norms, lost.shape)[lost][0]
         words = f"a limit that float32 can scale gradients of norm {norm:.3g} down to"
