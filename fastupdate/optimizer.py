@@ -23,6 +23,7 @@ from fastupdate.step.hypers import Group
 from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
+from fastupdate.step.tensors import sources
 
 
 class Optimizer:
@@ -193,9 +194,9 @@ class Optimizer:
 
     def _set_frozen(self, pattern: Pattern, until: float, state: str | float) -> list[str]:
         with self.stepper.exclusive():
-            self.stepper.check_nothing_accumulated("pattern")
+            self.stepper.micro_batches.check_none("pattern")
             self.stepper.check(self.stepper.items)
-            names = Finder(self.stepper.sources)(self.stepper.place("pattern"), pattern)
+            names = Finder(sources(self.stepper.items))(self.stepper.place("pattern"), pattern)
             found = [item for item in self.stepper.items if item.name in names]
             self.stepper.plan.keep_times()
             thawed = [item for item in found if item.frozen and state != "hold"]

@@ -114,6 +114,12 @@ class MicroBatches:
             Place(self._rule, "weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
         return held.gradient_scale(self._rule, number, weight, dtype)
 
+    def check_none(self, argument: str) -> None:
+        """ValueError while there are some that no step has used."""
+        if self._clock[MICRO_BATCHES]:
+            expected = "no accumulated micro-batches (step or discard first)"
+            Place(self._rule, argument).fail(ValueError, expected, "some")
+
     def check_saveable(self) -> None:
         """ValueError while there are some that do not weigh 1 each: only their number is saved."""
         if self._clock[MICRO_BATCHES] and self._weight != self._clock[MICRO_BATCHES]:

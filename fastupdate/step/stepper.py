@@ -27,7 +27,16 @@ from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import Item, allocate, allocate_accumulators, given_states, lie_down, make_items, rebound
+from fastupdate.step.tensors import (
+    Item,
+    allocate,
+    allocate_accumulators,
+    given_states,
+    lie_down,
+    make_items,
+    rebound,
+    sources,
+)
 
 
 class BusyError(RuntimeError):
@@ -75,11 +84,6 @@ class Stepper:
         """Names an argument in messages."""
         return Place(self.rule.name, argument)
 
-    @property
-    def sources(self) -> dict[str, Any]:
-        """The parameters by dotted name, as the user handed them in."""
-        return {item.name: item.param.source for item in self.items}
-
     # -- construction -------------------------------------------------------------------------------------------------
 
     def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
@@ -88,7 +92,7 @@ class Stepper:
         for name in ("clip_value", "ema_decay"):
             if getattr(s, name) is not None:
                 shared[name] = getattr(s, name)
-        for names, overrides in sort_into_groups(self.rule.name, self.sources, s.groups):
+        for names, overrides in sort_into_groups(self.rule.name, sources(self.items), s.groups):
             if s.ema_decay is None and overrides.get("ema_decay"):
                 self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
             yield names, {**hypers, **shared, **overrides}
@@ -133,7 +137,7 @@ class Stepper:
         self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
         self._simple = not special and not self._written
         self._queued = any(isinstance(array, device.DeviceArray) for array in self.plan.arrays[:1])  # read later
-        self._indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
+        self._indivisible = getattr(self.engine, "keeps_gil", False) and getattr(sys, "_is_gil_enabled", lambda: True)()
         self._planned = True
 
     def replan(self) -> None:
@@ -376,7 +380,7 @@ class Stepper:
     def start_at(self, step: int) -> None:
         """See `Optimizer.start_at`."""
         with self.exclusive():
-            self.check_nothing_accumulated("step")
+            self.micro_batches.check_none("step")
             self.clock[STEPS] = step - 1
             self.plan.groups["t"] = step - 1
 
@@ -384,11 +388,6 @@ class Stepper:
         """See `Optimizer.discard`."""
         with self.exclusive():
             self.clock[MICRO_BATCHES] = 0
-
-    def check_nothing_accumulated(self, argument: str) -> None:
-        """ValueError while there are micro-batches that no step has used."""
-        if self.clock[MICRO_BATCHES]:
-            self.place(argument).fail(ValueError, "no accumulated micro-batches (step or discard first)", "some")
 
     def check(self, items: list[Item]) -> None:
         """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
@@ -406,7 +405,3 @@ class Stepper:
         self._lie_down()
         self.assemble()
         self.derive()
-
-
-def _gil_enabled() -> bool:
-    return getattr(sys, "_is_gil_enabled", lambda: True)()

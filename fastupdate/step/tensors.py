@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +119,11 @@ def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:
         places = [*(item.place for item in items), *(Place(moved[0].place.rule, name) for _, name in kept)]
         overlap.check_overlaps([*arrays, *(array for array, _ in kept)], places)
     return [(item, params[item.path]) for item in moved]
+
+
+def sources(items: Iterable[Item]) -> dict[str, Any]:
+    """The parameters by dotted name, as the user handed them in."""
+    return {item.name: item.param.source for item in items}
 
 
 def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
