@@ -19,8 +19,8 @@ from fastupdate.optimizers import AdamW as AdamW
 from fastupdate.optimizers import Momentum as Momentum
 from fastupdate.optimizers import RMSprop as RMSprop
 from fastupdate.optimizers import rule as rule
-from fastupdate.saving.checkpoint import CheckpointError as CheckpointError
-from fastupdate.saving.checkpoint import load as load
+from fastupdate.saving.file import CheckpointError as CheckpointError
+from fastupdate.saving.file import load as load
 from fastupdate.step.loss_scale import LossScale as LossScale
 from fastupdate.step.report import Report as Report
 from fastupdate.step.stepper import BusyError as BusyError

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
+
 from fastupdate import attributes
-from fastupdate.arrays import autograd, tree
+from fastupdate.arrays import autograd, device, tree
 from fastupdate.arrays.foreign import shown
-from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
 from fastupdate.rules.rule import Rule
-from fastupdate.saving import checkpoint
+from fastupdate.saving import file
+from fastupdate.saving import state as saving
+from fastupdate.saving.loading import Loaded, Rename, loading
 from fastupdate.step import describe
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
+from fastupdate.step.lending import lending
 from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import sources
+from fastupdate.step.tensors import following, sources
+from fastupdate.step.transaction import at_once
 
 
 class Optimizer:
@@ -153,23 +158,31 @@ class Optimizer:
         by_path = {item.path: item for item in self.stepper.items}
         return tree.rebuild(self.stepper.tree, lambda path: pick(by_path[path]))
 
-    @contextmanager
-    def ema_weights(self) -> Iterator[None]:
+    @property
+    def slow(self) -> Any:
+        """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
+        return None if self.stepper.settings.lookahead is None else self._structured(lambda item: shown(item.slow))
+
+    def resync(self) -> None:
+        """Makes slow weights, moving average and low-precision copies follow the parameters as they are now.
+
+        To be called after parameters were set by other means than `step` and `load_state_dict`: those three hold the
+        weights that the optimizer has seen, and would pull new ones back.
+        """
+        with self.stepper.exclusive():
+            self.stepper.check(self.stepper.items)
+            new = [
+                device.assignment(getattr(item, role), values)
+                for item in self.stepper.items
+                for role, values in following(item, item.array, self.stepper.settings).items()
+            ]
+            at_once(new)
+
+    def ema_weights(self) -> AbstractContextManager[Any]:
         """Within the context the parameters hold their moving average; afterwards they are as before, bit for bit."""
         if self.stepper.settings.ema_decay is None:
             self.stepper.place("ema_decay").fail(ValueError, "a decay, set when the optimizer was made", "None")
-        with self.stepper.exclusive():
-            self.stepper.check(self.stepper.items)
-            kept = [item.array.copy() for item in self.stepper.items]
-            written = [item.param.source for item in self.stepper.items if item.param.is_torch]
-            try:
-                autograd.about_to_write(written)
-                for item in self.stepper.items:
-                    item.array[...] = item.ema
-                yield
-            finally:
-                autograd.about_to_write(written)
-                to_the_end(lambda: _copy_all([item.array for item in self.stepper.items], kept))
+        return lending(self.stepper, lambda item: item.ema)
 
     # -- transfer learning --------------------------------------------------------------------------------------------
 
@@ -197,25 +210,22 @@ class Optimizer:
             self.stepper.micro_batches.check_none("pattern")
             self.stepper.check(self.stepper.items)
             names = Finder(sources(self.stepper.items))(self.stepper.place("pattern"), pattern)
-            found = [item for item in self.stepper.items if item.name in names]
             self.stepper.plan.keep_times()
+            items = [copy.copy(item) for item in self.stepper.items]
+            found = [item for item in items if item.name in names]
             thawed = [item for item in found if item.frozen and state != "hold"]
-            factor = 0.0 if state == "reset" else state
-            new_states = [(old, _scaled(old, factor)) for item in thawed for old in item.states.values()]
-
+            factor = 0.0 if isinstance(state, str) else state
+            new = [
+                device.assignment(array, array * factor if factor else np.zeros(array.shape, array.dtype))
+                for item in thawed
+                for array in item.states.values()
+            ]
             autograd.about_to_write(tensor for item in thawed for tensor in item.torch_tensors)
-
-            def act() -> None:
-                for array, new in new_states:
-                    array[...] = new
-                for item in found:
-                    item.frozen_until = until
-                if state == "reset":
-                    for item in thawed:
-                        item.t = 0
-                self.stepper.replan()
-
-            to_the_end(act)
+            for item in found:
+                item.frozen_until = until
+            for item in thawed if state == "reset" else ():
+                item.t = 0
+            at_once([*new, *self.stepper.replanning(items, self.step_count)])
             return [item.name for item in found]
 
     # -- saving and resuming ------------------------------------------------------------------------------------------
@@ -229,20 +239,26 @@ class Optimizer:
         with self.stepper.exclusive():
             self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
-            return copy.deepcopy(checkpoint.snapshot(self, params=False))
+            return saving.copied(self.stepper)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True, rename: Rename | None = None) -> Loaded:
         """Takes over what `state_dict` or `fu.load` gave; the latter restores the parameters too, in place.
 
-        Everything is checked first: ValueError or TypeError names the first difference (another rule, flag, tensor,
-        shape, dtype, group …), and nothing has changed. Schedules stay those of this optimizer; only their state, if
-        they have one, is taken over.
+        strict  whether state and optimizer must have the same tensors, groups and options. If not, what they share is
+                taken, tensor by tensor; rule, shapes and dtypes must agree all the same
+        rename  names in the state → names here: a mapping of those that differ, or a function of every name
+
+        Returns what was taken, what the state lacks and what it has too much. Everything is checked first: ValueError
+        or TypeError names the first difference, and nothing has changed; the same if an interrupt comes. Schedules stay
+        those of this optimizer; only their state, if they have one, is taken over.
         """
         with self.stepper.exclusive():
             self.stepper.check(self.stepper.items)
-            act = checkpoint.restorer(self, state)
+            self.stepper.plan.keep_times()
+            new = loading(self.stepper, state, strict=strict, rename=rename)
             autograd.about_to_write(tensor for item in self.stepper.items for tensor in item.torch_tensors)
-            to_the_end(act)
+            at_once(new.assignments, new.schedules)
+            return new.report
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes state and parameters to a safetensors file, for `fu.load`. Needs fastupdate[checkpoint].
@@ -252,22 +268,14 @@ class Optimizer:
         with self.stepper.exclusive():
             self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
-            checkpoint.write(path, checkpoint.snapshot(self, params=True))
+            file.write(path, saving.snapshot(self.stepper, params=True))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: what the optimizer was made of, parameters included, and its state; nothing bound."""
+        attributes = {name: value for name, value in vars(self).items() if name not in ("stepper", "report")}
+        return {"ingredients": saving.ingredients(self.stepper), "state": self.state_dict(), "attributes": attributes}
 
-def _copy_all(targets: Iterable[Array], sources: Iterable[Array]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target[...] = source
-
-
-def _scaled(array: Array, factor: Any) -> Any:
-    return array * float(factor) if factor else 0.0
-
-
-def to_the_end(act: Callable[[], None]) -> None:
-    """Runs an action that may be repeated to its end: Ctrl-C takes effect before or after it."""
-    try:
-        act()
-    except KeyboardInterrupt:
-        act()
-        raise
+    def __setstate__(self, kept: Mapping[str, Any]) -> None:
+        Optimizer.__init__(self, **kept["ingredients"])
+        self.load_state_dict(kept["state"])
+        vars(self).update(kept["attributes"])

@@ -214,9 +214,22 @@ def arrays_of(opt: Optimizer) -> dict[str, list[np.ndarray]]:
     return {"params": [item.array for item in items], **kept, **present}
 
 
+def exactly(x: Any) -> Any:
+    """A state with the bytes of its arrays, to be compared."""
+    if isinstance(x, dict):
+        return {key: exactly(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [exactly(value) for value in x]
+    if type(x).__module__ == "torch":
+        flat = x.detach().reshape(-1)
+        return str(x.dtype), tuple(x.shape), bytes(flat.untyped_storage())
+    return (x.dtype.str, x.shape, x.tobytes()) if isinstance(x, np.ndarray) else x
+
+
 def fingerprint(opt: Optimizer, *others: Any) -> str:
     """A hash of all that a failed call must leave as it was: arrays, gradients, step counts, hyperparameters."""
     digest = hashlib.sha256()
+    opt.stepper.plan.keep_times()
     for kind, arrays in arrays_of(opt).items():
         for array in arrays:
             digest.update(kind.encode() + str((array.shape, array.dtype)).encode() + array.tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -24,14 +25,20 @@ from cases import by_rule, random_arrays
 from peers import peer
 
 import fastupdate as fu
-from fastupdate.saving import checkpoint
+from fastupdate.saving import file
 
-MARK = checkpoint.MARK
+MARK = file.MARK
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _needs_safetensors() -> None:
     peer("safetensors")
+
+
+@pytest.fixture(params=[file.TOGETHER, 2], ids=["", "packed"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which arrays lie in a file: each for itself, and packed as those of long lists are."""
+    monkeypatch.setattr(file, "TOGETHER", request.param)
 
 
 def make(seed: int = 0, **options: Any) -> fu.Optimizer:
@@ -53,6 +60,7 @@ def content(state: dict[str, Any]) -> Any:
 
 
 @by_rule
+@pytest.mark.usefixtures("layout")
 def test_a_file_holds_the_state_and_the_parameters(case: Any, tmp_path: Path) -> None:
     opt = case.make({"w": np.arange(6.0).reshape(2, 3), "b": np.ones((), np.float32)}, shadow="bfloat16")
     opt.step({"w": np.ones((2, 3)), "b": np.ones((), np.float32)})
@@ -66,26 +74,46 @@ def test_the_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
     opt = make(ema_decay=0.9, shadow="float16")
     opt.save(tmp_path / "run.safetensors")
     read = peer("safetensors.numpy").load_file(tmp_path / "run.safetensors")
+    assert json.loads(read.pop("fastupdate").tobytes())["rule"] == "adam"
     assert content({"arrays": read}) == content({"arrays": fu.load(tmp_path / "run.safetensors")["arrays"]})
     assert read["param.w"].tobytes() == np.ascontiguousarray(opt.stepper.tree["w"]).tobytes()
 
 
+@pytest.mark.usefixtures("layout")
 def test_equal_states_give_equal_files(tmp_path: Path) -> None:
     make().save(tmp_path / "a")
     make().save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def header_of(path: Path) -> tuple[int, dict[str, Any]]:
+    """The length of a file's header, and its entries."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return length, {key: entry for key, entry in json.loads(data[8 : 8 + length]).items() if key != "__metadata__"}
+
+
+@pytest.mark.usefixtures("layout")
 def test_arrays_are_aligned_in_the_file(tmp_path: Path) -> None:
     make(shadow="float16").save(tmp_path / "run")
-    data = (tmp_path / "run").read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    entries = json.loads(data[8 : 8 + length])
-    sizes = {"F16": 2, "F32": 4, "F64": 8}
-    starts = [
-        (length + entry["data_offsets"][0]) % sizes[entry["dtype"]] for key, entry in entries.items() if key[0] != "_"
-    ]
-    assert starts == [0] * 8
+    length, entries = header_of(tmp_path / "run")
+    sizes = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
+    starts = [(length + entry["data_offsets"][0]) % sizes[entry["dtype"]] for entry in entries.values()]
+    assert starts == [0] * len(entries)
+
+
+def test_a_long_list_has_a_short_header_and_its_names_once(tmp_path: Path) -> None:
+    """The safetensors library reads none of more than 100 MB: a million entries."""
+    names = [f"layer {k}.{'name' * 20}" for k in range(file.TOGETHER)]
+    opt = fu.Adam({name: np.full(1 + k % 3, k, np.float32) for k, name in enumerate(names)}, ema_decay=0.5)
+    opt.save(tmp_path / "run")
+    length, entries = header_of(tmp_path / "run")
+    assert set(entries) == {"fastupdate", "ema F32", "param F32", "state.m F32", "state.v F32"}
+    assert length < 1000
+    assert (tmp_path / "run").read_bytes().count(names[7].encode()) == 3  # among tensors, in a group, in the index
+    opt.step({name: np.ones_like(p) for name, p in opt.stepper.tree.items()})
+    opt.load_state_dict(fu.load(tmp_path / "run"))
+    assert all((p == k).all() for k, p in enumerate(opt.stepper.tree.values()))
 
 
 NAMES = ["", "naïve μ", 'quote" and \\', "__metadata__", "a" * 300, "new\nline"]
@@ -114,6 +142,52 @@ def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
+def test_a_file_keeps_its_permissions(mode: int, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    (tmp_path / "run").chmod(mode)
+    make().save(tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == mode
+    assert fu.load(tmp_path / "run")["step"] == 2
+
+
+SPECIAL: dict[str, Callable[[Path], Any]] = {
+    "a directory": lambda path: path.mkdir(),
+    "a device, pipe or socket": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize(("kind", "create"), SPECIAL.items(), ids=SPECIAL)
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_file_is_not_replaced(kind: str, create: Any, link: bool, tmp_path: Path) -> None:
+    create(tmp_path / "there")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    before = (tmp_path / "there").stat()
+    path = tmp_path / ("link" if link else "there")
+    with pytest.raises(ValueError, match=rf"\[checkpoint\] .*/there: expected a regular file .*, received {kind}"):
+        make().save(path)
+    assert (tmp_path / "there").stat() == before
+    assert sorted(os.listdir(tmp_path)) == ["link", "there"]
+
+
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(ValueError, match=r"\[checkpoint\] /dev/null: expected a regular file"):
+        make().save("/dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_what_a_killed_process_left_behind_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, recent, locked = (tmp_path / f".fastupdate-{name}.tmp" for name in ("left", "recent", "locked"))
+    for path in (left, recent, locked):
+        path.touch()
+    for path in (left, locked):
+        os.utime(path, (1e9, 1e9))
+    with open(locked, "rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        make().save(tmp_path / "run")
+    assert sorted(os.listdir(tmp_path)) == sorted([locked.name, recent.name, "run"])
 
 
 def test_a_link_goes_on_pointing_to_the_file(tmp_path: Path) -> None:
@@ -228,6 +302,7 @@ def refused(path: Path, data: bytes) -> str | None:
     return None
 
 
+@pytest.mark.usefixtures("layout")
 def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
     make().save(tmp_path / "run")
     data = (tmp_path / "run").read_bytes()
@@ -237,6 +312,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
         assert str(tmp_path / "copy") in (refused(tmp_path / "copy", flipped) or ""), f"byte {k}"
 
 
+@pytest.mark.usefixtures("layout")
 def test_a_missing_or_added_end_is_noticed_wherever_it_is(tmp_path: Path) -> None:
     make().save(tmp_path / "run")
     data = (tmp_path / "run").read_bytes()
@@ -278,12 +354,20 @@ def test_a_missing_file_is_just_that(tmp_path: Path) -> None:
         make().save(tmp_path / "nowhere" / "run")
 
 
+def test_a_flipped_bit_is_noticed_in_a_file_of_the_first_version(tmp_path: Path) -> None:
+    data = (Path(__file__).parent / "data" / "version1.safetensors").read_bytes()
+    assert refused(tmp_path / "copy", data) is None
+    for k in range(0, len(data), 5):
+        flipped = data[:k] + bytes([data[k] ^ 1 << k % 8]) + data[k + 1 :]
+        assert str(tmp_path / "copy") in (refused(tmp_path / "copy", flipped) or ""), f"byte {k}"
+
+
 # -- malice: files with a right checksum ------------------------------------------------------------------------------
 
 
 def forged(rest: str = "{}", entries: str = "", data: bytes = b"", length: int | None = None) -> bytes:
     """A file with the right checksum for these contents."""
-    quoted = json.dumps(f"{'0' * 64} {rest}", ensure_ascii=False)
+    quoted = json.dumps(f"{'0' * 64} {rest}".rstrip(), ensure_ascii=False)
     header = f'{{"__metadata__":{{"fastupdate":{quoted}}}{entries}}}'.encode()
     header += b" " * (-len(header) % 8)
     blank = (len(header) if length is None else length).to_bytes(8, "little") + header + data
@@ -320,6 +404,53 @@ MALICE: dict[str, bytes] = {
 }
 
 
+def packed(names: Any = ("w",), shapes: Any = ((2,),), entry: Any = None, rest: str | None = None) -> bytes:
+    """A file of the second version with the right checksum: two float32 in one entry, and what it says they are."""
+    index = {"packed": {"param F32": {"kind": "param", "list": 0} if entry is None else entry}}
+    text = json.dumps({"index": {**index, "names": [names], "shapes": [shapes]}}) if rest is None else rest
+    values = EIGHT + text.encode()
+    return forged(
+        "",
+        f',"param F32":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}},"fastupdate":{{"dtype":"U8",'
+        f'"shape":[{len(values) - 8}],"data_offsets":[8,{len(values)}]}}',
+        values,
+    )
+
+
+MALICE |= {
+    "packed: deep": packed(rest="[" * 100_000 + "]" * 100_000),
+    "packed: no JSON": packed(rest="state"),
+    "packed: no text": packed(rest=""),
+    "packed: a list": packed(rest="[1, 2]"),
+    "packed: a number": packed(rest="7"),
+    "packed: no index": packed(rest="{}"),
+    "packed: a list as index": packed(rest='{"index": [1]}'),
+    "packed: more": packed(shapes=[[3]]),
+    "packed: fewer": packed(shapes=[[1]]),
+    "packed: huge": packed(shapes=[[2**40]]),
+    "packed: overflowing": packed(shapes=[[2**62, 2**62]]),
+    "packed: negative": packed(shapes=[[-2, -1]]),
+    "packed: one negative": packed(("v", "w"), shapes=[[-2], [4]]),
+    "packed: unknown size": packed(shapes=[[-1]]),
+    "packed: empty and unknown": packed(("v", "w"), shapes=[[2], [0, -1]]),
+    "packed: empty and huge": packed(("v", "w"), shapes=[[2], [0, 2**62, 2**62]]),
+    "packed: sizes in words": packed(shapes=[["2"]]),
+    "packed: half sizes": packed(shapes=[[2.0]]),
+    "packed: no shapes": packed(shapes=7),
+    "packed: more dimensions than NumPy has": packed(shapes=[[2] + [1] * 100]),
+    "packed: more names": packed(("v", "w")),
+    "packed: more shapes": packed(("v",), shapes=[[2], [0]]),
+    "packed: no list": packed(entry={"kind": "param"}),
+    "packed: another list": packed(entry={"kind": "param", "list": 7}),
+    "packed: no kind": packed(entry={"list": 0}),
+}
+
+
+def test_the_forger_forges_right(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(packed())
+    assert fu.load(tmp_path / "run")["arrays"]["param.w"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("data", MALICE.values(), ids=MALICE)
 def test_a_malicious_file_is_refused_within_little_memory(data: bytes, tmp_path: Path) -> None:
     tracemalloc.start()
@@ -335,7 +466,7 @@ def test_a_malicious_file_is_refused_within_little_memory(data: bytes, tmp_path:
 
 STATES: dict[str, str] = {
     "nothing": "{}",
-    "a later version": '{"version": 2, "rule": "adam"}',
+    "a later version": '{"version": 7, "rule": "adam"}',
     "infinite step": '{"version": 1, "rule": "adam", "flags": {"amsgrad": false}, "step": Infinity}',
 }
 

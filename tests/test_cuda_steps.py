@@ -451,8 +451,8 @@ def test_saved_and_resumed(case, tmp_path):
     assert all(type(array) is np.ndarray for array in plain["arrays"].values())
 
 
-def test_ema_weights_and_freezing():
-    host, there = pair(ema_decay=0.5)
+def test_ema_weights_freezing_and_resync():
+    host, there = pair(ema_decay=0.5, lookahead=(3, 0.5), shadow="bfloat16")
     for k in range(2):
         host.step(grads(k)), there.step(on_device(grads(k)))
     with host.ema_weights(), there.ema_weights():
@@ -461,6 +461,8 @@ def test_ema_weights_and_freezing():
     host.step(grads(3)), there.step(on_device(grads(3)))
     host.unfreeze("1", state=0.5), there.unfreeze("1", state=0.5)
     host.step(grads(4)), there.step(on_device(grads(4)))
+    assert_alike(host, there)
+    host.resync(), there.resync()
     assert_alike(host, there)
 
 

@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case, arrays_of, assert_same_bits, by_backend, by_case, by_rule, cases_of, fingerprint, random_arrays
+from cases import (
+    Case,
+    arrays_of,
+    assert_same_bits,
+    by_backend,
+    by_case,
+    by_rule,
+    cases_of,
+    exactly,
+    fingerprint,
+    random_arrays,
+)
 from peers import peer
 
 import fastupdate as fu
 from fastupdate import groups, schedules
-from fastupdate.step import hypers, stepper
 
 Call = tuple[Any, ...]  # a method of the optimizer and its arguments
 
@@ -100,13 +110,6 @@ def scenarios() -> list[Any]:
         for name, (options, calls) in SCENARIOS.items()
         for k in range(len(calls))
     ]
-
-
-def exactly(x: Any) -> Any:
-    """A state with the bytes of its arrays, to be compared."""
-    if isinstance(x, dict):
-        return {key: exactly(value) for key, value in x.items()}
-    return (x.dtype.str, x.shape, x.tobytes()) if isinstance(x, np.ndarray) else x
 
 
 def assert_equal(a: fu.Optimizer, b: fu.Optimizer) -> None:
@@ -269,16 +272,16 @@ def drop(*path: Any) -> Callable[[Any], None]:
 M = ("arrays", "state.m.layers.0.w")
 WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "no version": (drop("version"), r"state_dict\['version'\]: expected an entry, received none"),
-    "a later version": (put("version", 2), r"state_dict\['version'\]: expected 1, received 2"),
+    "a later version": (put("version", 3), r"state_dict\['version'\]: expected at most 2 .*, received 3"),
     "another entry": (put("more", 1), r"state_dict\['more'\]: expected no such entry"),
     "another rule": (put("rule", "sgd"), r"state_dict\['rule'\]: expected 'adam', received 'sgd'"),
     "other flags": (put("flags", {"amsgrad": True}), r"\['flags'\]: expected \{'amsgrad': False\}, received"),
     "no flags": (put("flags", {}), r"\['flags'\]: expected \{'amsgrad': False\}, received \{\}"),
-    "a step before the first": (put("step", -1), r"\['step'\]: expected an integer in \[0, 2⁶²\), received -1"),
+    "a step before the first": (put("step", -1), r"\['step'\]: expected an integer in \[0, 2⁶³\), received -1"),
     "half a step": (put("step", 1.5), r"\['step'\]: expected an integer"),
     "a true step": (put("step", True), r"\['step'\]: expected an integer"),
     "a step in words": (put("step", "one"), r"\['step'\]: expected an integer"),
-    "too many steps": (put("step", 2**62), r"\['step'\]: expected an integer"),
+    "too many steps": (put("step", 2**63), r"\['step'\]: expected an integer"),
     "micro-batches": (put("micro_batches", None), r"\['micro_batches'\]: expected an integer"),
     "missing accumulators": (put("micro_batches", 2), r"\['arrays'\]\['accumulator.layers.0.w'\]: expected an entry"),
     "no tensors": (put("tensors", None), r"\['tensors'\]: expected a mapping, received NoneType"),
@@ -364,44 +367,6 @@ def test_a_read_only_parameter_is_found_before_anything_is_copied(tmp_path: Path
     with pytest.raises(ValueError, match=r"\[adam\] params\['layers'\]\[1\]\['w'\]: expected a writable array"):
         opt.load_state_dict(fu.load(tmp_path / "run"))
     assert fingerprint(opt) == before
-
-
-@pytest.mark.parametrize("at", ["restore", "replan"])
-def test_an_interrupt_while_loading_takes_effect_afterwards(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    opt, other = make_plain(), make_plain()
-    do(other, step(0))
-    owner: Any = hypers.Group if at == "restore" else stepper.Stepper
-    original, calls = getattr(owner, at), iter([KeyboardInterrupt])
-
-    def interrupted(*arguments: Any) -> Any:
-        for error in calls:
-            raise error
-        return original(*arguments)
-
-    state = other.state_dict()
-    monkeypatch.setattr(owner, at, interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        opt.load_state_dict(state)
-    assert exactly(opt.state_dict()) == exactly(other.state_dict())
-
-
-def test_an_interrupt_while_freezing_takes_effect_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    opt = make_plain()
-    do(opt, step(0))
-    opt.freeze("layers.0.w")
-    held = opt.state["m"]["layers"][0]["w"].copy()
-    original, calls = stepper.Stepper.replan, iter([KeyboardInterrupt])
-
-    def interrupted(self: Any) -> None:
-        for error in calls:
-            raise error
-        original(self)
-
-    monkeypatch.setattr(stepper.Stepper, "replan", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        opt.unfreeze("layers.0.w", state=0.5)
-    assert_same_bits(opt.state["m"]["layers"][0]["w"], held * np.float32(0.5), "m")
-    assert not opt.stepper.items[0].frozen
 
 
 # -- states of one's own ----------------------------------------------------------------------------------------------

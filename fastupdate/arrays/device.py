@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from operator import setitem
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 
 LINE = 64  # bytes of a cache line
 CUDA_DLPACK = 2  # kDLCUDA
@@ -122,7 +124,7 @@ class DeviceArray(np.ndarray[Any, Any]):
 
     def _fetch_bytes(self) -> tuple[Array, int]:
         """All bytes from the first to the last element, and where they start."""
-        begin, end = np.lib.array_utils.byte_bounds(self)
+        begin, end = byte_bounds(self)
         held = np.empty(end - begin, np.uint8)
         runtime().copy_to_host(held, begin, self.number, self.framework.stream(self.number))
         return held, begin
@@ -131,12 +133,18 @@ class DeviceArray(np.ndarray[Any, Any]):
         """`array[...] = x` copies values from host or device memory; what lies between strided elements is kept."""
         if key is not Ellipsis:
             raise TypeError("elements of device arrays cannot be set one by one")
-        values = value.fetch() if isinstance(value, DeviceArray) else np.asarray(value)
+        values = np.asarray(on_host(value))
         if self.size:
             held, begin = self._fetch_bytes()
             offset = self.__array_interface__["data"][0] - begin
             np.ndarray(self.shape, self.dtype, held, offset, self.strides)[...] = values
             runtime().copy_from_host(begin, held, self.number, self.framework.stream(self.number))
+
+    def copied(self, held: Array) -> tuple[Assignment, Assignment]:
+        """The calls that copy a dense array to `held`, of as many bytes, and back."""
+        place = (self.number, self.framework.stream(self.number))
+        begin = byte_bounds(self)[0]
+        return (runtime().copy_to_host, held, begin, *place), (runtime().copy_from_host, begin, held, *place)
 
     def copy(self, order: Any = "C") -> Array:  # type: ignore[override]
         """The values in host memory."""
@@ -273,6 +281,32 @@ class Placed:
 def on_host(array: Array) -> Array:
     """The values where NumPy can read them: the array itself, or a copy of a device array."""
     return array.fetch() if isinstance(array, DeviceArray) else array
+
+
+def assignment(array: Array, values: Array) -> Assignment:
+    """`array[...] = values` as a function and its arguments: one of C, but for strided arrays on a device."""
+    values = on_host(values)
+    if not _dense(array):
+        return (setitem, array, ..., values)
+    held = np.empty(array.nbytes, np.uint8)
+    np.ndarray(array.shape, array.dtype, held, 0, array.strides)[...] = values
+    return array.copied(held)[1]
+
+
+def keeping(array: Array) -> tuple[Assignment, Assignment]:
+    """The assignments that put the values of an array aside and back."""
+    if _dense(array):
+        return array.copied(np.empty(array.nbytes, np.uint8))
+    kept = array.copy()
+    return (int,) if isinstance(array, DeviceArray) else (setitem, kept, ..., array), (setitem, array, ..., kept)
+
+
+def _dense(array: Array) -> TypeGuard[DeviceArray]:
+    """Whether it is on a device and all bytes from its first to its last are its own."""
+    if not isinstance(array, DeviceArray) or not array.size:
+        return False
+    begin, end = byte_bounds(array)
+    return end - begin == array.nbytes and begin == array.__array_interface__["data"][0]
 
 
 def owner_of(array: Any) -> Any:

@@ -11,6 +11,7 @@ DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 SHADOW_DTYPES = {"float16": 2, "bfloat16": 3}
 
 Array = NDArray[Any]
+Assignment = tuple[Any, ...]  # a function, of C where nothing may come between several of them, and its arguments
 
 
 def address(array: Array) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fastupdate.arrays import accept, overlap, tree
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES
@@ -85,12 +85,11 @@ class MicroBatches:
 
     def __init__(self, rule: str, clock: Array) -> None:
         self._rule, self._clock = rule, clock
-        self.weigh_alike()
+        self._weights = {0: 0.0}  # by their number
 
-    def weigh_alike(self) -> None:
-        """Those that there are weigh 1 each."""
-        count = int(self._clock[MICRO_BATCHES])
-        self._weights = {count: float(count)}
+    def weighing_alike(self, count: int) -> Assignment:
+        """The assignment by which so many weigh 1 each."""
+        return (setattr, self, "_weights", {count: float(count)})
 
     def check(self, weight: Any, dtype: held.DType) -> float:
         """The weight of a micro-batch: 0, or a number that the type of the step holds with all digits."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import count
+from operator import setitem
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.memory import Assignment
 from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
+from fastupdate.step.transaction import at_once
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
 SHARED: dict[str, tuple[float, Interval]] = {
@@ -93,9 +96,14 @@ class Group(MutableMapping[str, Any]):
         self._fixed[FROZEN_UNTIL] = self.check(FROZEN_UNTIL, value)
 
     def _store(self, key: str, number: float) -> None:
-        if self._schedules.pop(key, None) is not None:
-            self._revise()
-        self._row[self._columns[key]] = number
+        if key not in self._schedules:
+            self._row[self._columns[key]] = number
+            return
+        at_once([
+            (setitem, self._row, self._columns[key], number),
+            (self._schedules.pop, key),
+            (setitem, self._clock, REVISION, next(_revisions)),
+        ])  # fmt: skip
 
     def _revise(self) -> None:
         """Tells the engine, by a number never used before, that there are other schedules now."""
@@ -128,13 +136,9 @@ class Group(MutableMapping[str, Any]):
             return value
         return real(Place(self._rule.name, key), value, interval)
 
-    def restore(self, values: Mapping[str, float]) -> None:
-        """Takes over checked numbers, a schedule staying the object that it is."""
-        for key, number in values.items():
-            if key == FROZEN_UNTIL:
-                self._fixed[key] = number
-            else:
-                self._store(key, number)
+    def thawing_at(self, step: float) -> Assignment:
+        """The assignment of a checked date."""
+        return (setitem, self._fixed, FROZEN_UNTIL, step)
 
     def at(self, step: int) -> dict[str, float]:
         """All numbers after `step` steps, those that are fixed included."""
@@ -187,6 +191,25 @@ class Hypers:
     def used(self, hyper: str) -> bool:
         """Whether a hyperparameter is other than 0 in some group, or scheduled."""
         return any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
+
+    def check_flags(self, flags: Mapping[str, bool]) -> None:
+        """ValueError if a hyperparameter has become other than 0 whose states were not made."""
+        for flag, hyper in self.rule.flag_hypers.items():
+            if not flags[flag] and self._values[:, list(self.rule.hypers).index(hyper)].any():
+                expected = "0, as when the optimizer was made (it kept no state)"
+                Place(self.rule.name, hyper).fail(ValueError, expected, "another")
+
+    def restoring(self, numbers: Sequence[Mapping[str, float]]) -> list[Assignment]:
+        """The assignments of checked numbers for each group; what is scheduled now stays so."""
+        values, dates = self._values.copy(), []
+        for row, group, given in zip(values, self.groups, numbers, strict=True):
+            columns = list(group.intervals())
+            for key, number in given.items():
+                if key == FROZEN_UNTIL:
+                    dates.append(group.thawing_at(number))
+                else:
+                    row[columns.index(key)] = number
+        return [(setitem, self._values, ..., values), *dates]
 
     def prepare(self, step: int, back: int = 0) -> Given:
         """What an engine reads in the step after `step` steps, and in the `back` steps before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import memory, overlap
+from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
@@ -21,11 +22,18 @@ from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
 from fastupdate.step.tensors import Item
 
-NEVER = 2**62  # more steps than there will be
+NEVER = 2**63 - 1  # more steps than there will be
 
 
 class Plan:
-    """The records of the items that are not frozen. Tensors of one group and step count share a group record."""
+    """The records of the items that are not frozen. Tensors of one group and step count share a group record.
+
+    tensors_of_torch  those that a step writes
+    judges            the device looks at the gradients itself
+    simple            a step can be taken by one call of the engine
+    queued            gradients are read after the call
+    indivisible       no thread can come between
+    """
 
     def __init__(
         self,
@@ -57,6 +65,12 @@ class Plan:
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
         self.engine.watch(self.arrays, [state.header for item in self.items for state in item.given.values()])
+        self.tensors_of_torch = [tensor for item in self.items for tensor in item.torch_tensors]
+        special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
+        self.judges = special and hasattr(self.engine, "judged_update")
+        self.simple = not special and not self.tensors_of_torch
+        self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
+        self.indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
 
     def _recipe(self, items: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan."""
@@ -190,3 +204,7 @@ class Plan:
 
 def _address(array: Array | None) -> int:
     return 0 if array is None else memory.address(array)
+
+
+def _gil_enabled() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()

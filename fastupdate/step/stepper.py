@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, autograd, device, overlap
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays import accept, autograd, overlap
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
+from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
@@ -37,6 +40,7 @@ from fastupdate.step.tensors import (
     rebound,
     sources,
 )
+from fastupdate.step.transaction import at_once
 
 
 class BusyError(RuntimeError):
@@ -55,6 +59,11 @@ class Stepper:
     undecided      reports of steps of which only the device knows whether they were skipped
     """
 
+    plan: Plan  # these four are replaced together, and items with them
+    engine: Engine
+    _taken: Given  # what the engine reads
+    _quick: Callable[[], tuple[int, float] | None] | None  # a step on bound gradients, all in one call
+
     def __init__(
         self, rule: Rule, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], options: Mapping[str, Any]
     ) -> None:
@@ -69,15 +78,13 @@ class Stepper:
         self.undecided: list[Any] = []
         self._skips = Skips(rule.name, self.settings.max_skips)
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
-        self._quick: Callable[[], tuple[int, float] | None] | None = None  # a step on bound gradients, all in one call
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self._planned = False  # the plan is that of the items as they are
         self.hypers = Hypers(rule, self._specs(hypers), self.clock)
         self.flags = self._choose_flags(flags)
         self._sort_items()
         self._allocate()
-        self.assemble()
+        vars(self).update(self._planned(self.items))
         self.derive()
 
     def place(self, argument: str) -> Place:
@@ -100,7 +107,7 @@ class Stepper:
     def _choose_flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
         """The flags given, and those that a hyperparameter switches on in some group."""
         flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
-        return flags | {flag: self.hypers.used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
+        return flags | {flag: flags[flag] or self.hypers.used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
 
     def _sort_items(self) -> None:
         by_name = {item.name: item for item in self.items}
@@ -114,53 +121,46 @@ class Stepper:
         kept, state = self.rule.kept(self.flags), self.settings.state
         given = None if state is None else given_states(self.rule.name, kept, state)
         if given is None:
-            self._lie_down()
+            self._lie_down(self.items)
         allocate(self.items, kept, given, self.settings)
         if given is not None:
             owned = [pair for item in self.items for pair in item.arrays()]
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
-    def _lie_down(self) -> None:
+    def _lie_down(self, items: list[Item]) -> None:
         if self.backend.WALKS_MEMORY:
-            lie_down(self.items)
+            lie_down(items)
 
-    def assemble(self) -> None:
-        """Plans for the tensors that are not frozen. Where that fails, the next step does it again."""
-        self._planned, self._quick = False, None
-        s = self.settings
-        self.plan = Plan(self.rule, self.flags, s, self.items, self.clock, self.backend)
-        self.engine = self.plan.engine
-        self._taken: Given | None = None
-        self._take(self.hypers.given)
-        self._written = [tensor for item in self.plan.items for tensor in item.torch_tensors]
-        special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
-        self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
-        self._simple = not special and not self._written
-        self._queued = any(isinstance(array, device.DeviceArray) for array in self.plan.arrays[:1])  # read later
-        self._indivisible = getattr(self.engine, "keeps_gil", False) and getattr(sys, "_is_gil_enabled", lambda: True)()
-        self._planned = True
+    def _planned(self, items: list[Item]) -> dict[str, Any]:
+        """The attributes that belong to a plan for these items, made beside those that there are."""
+        plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend)
+        plan.engine.take(self.hypers.given)
+        return {"items": items, "plan": plan, "engine": plan.engine, "_taken": self.hypers.given, "_quick": None}
+
+    def replanning(self, items: list[Item], step: int) -> list[Assignment]:
+        """Makes a plan for these items, which are new ones, after `step` steps; the assignments put it in place."""
+        for item in items:
+            item.frozen = step < item.frozen_until
+        return [(vars(self).update, self._planned(items)), (setattr, self.bound, "flat", None)]
 
     def replan(self) -> None:
-        """Plans anew for the tensors that move in the next step; what was bound is looked through again."""
-        for item in self.items:
-            item.frozen = self.step_count < item.frozen_until
-        self.bound.flat = None
-        self.assemble()
+        """Plans anew for the tensors that move in the next step."""
+        self.plan.keep_times()
+        at_once(self.replanning([copy.copy(item) for item in self.items], self.step_count))
 
     # -- hyperparameters ----------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
         now = self.settings.at(int(self.clock[STEPS])) if self.settings.scheduled else self.settings
-        while not (self._planned and self.engine.derive()):
+        while not self.engine.derive():
             step = int(self.clock[STEPS])
-            if not self._planned or any(item.frozen and step >= item.frozen_until for item in self.items):
-                self.plan.keep_times()
+            if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
             self._take(self.hypers.prepare(step, len(self.undecided)))
             if self.engine.derive():
                 break
-            self._check_flags()
+            self.hypers.check_flags(self.flags)
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now
@@ -170,13 +170,6 @@ class Stepper:
         if self._taken is not given:
             self.engine.take(given)
             self._taken = given
-
-    def _check_flags(self) -> None:
-        for flag, hyper in self.rule.flag_hypers.items():
-            if not self.flags[flag] and any(
-                value != 0 for value in self.hypers.given.values[:, list(self.rule.hypers).index(hyper)]
-            ):
-                self.place(hyper).fail(ValueError, "0, as when the optimizer was made (it kept no state)", "another")
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -201,11 +194,11 @@ class Stepper:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
             self.derive()
-            if plain and self._simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
+            if plain and self.plan.simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
-                    self._quick = quick if self._indivisible else None
+                    self._quick = quick if self.plan.indivisible else None
                     return Report(*taken)
             try:
                 return self._whole_step(grads, loss_scale, reduce)
@@ -214,7 +207,7 @@ class Stepper:
 
     def _let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
-        if not self._queued:
+        if not self.plan.queued:
             self._held = []
 
     def _collect(self, grads: Any) -> list[Any]:
@@ -236,7 +229,7 @@ class Stepper:
         reduce = None if accumulated else reduce
         written = self._adopt([item.acc for item in self.plan.items] if accumulated else grads, reduce, accumulated)
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
-        if self._judges:
+        if self.plan.judges:
             return self._judged_step(scale, off, unclipped, written)
         lr = self.engine.lr
         try:
@@ -250,7 +243,7 @@ class Stepper:
             if self._skips.too_many:
                 raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
-        autograd.about_to_write([*self._written, *written])
+        autograd.about_to_write([*self.plan.tensors_of_torch, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
         self._skips.note(False)
         return Report(
@@ -265,7 +258,7 @@ class Stepper:
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
-        if self._written:  # an engine does not see what becomes of torch tensors
+        if self.plan.tensors_of_torch:  # an engine does not see what becomes of torch tensors
             self.check(self.plan.items)
         flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
@@ -294,7 +287,7 @@ class Stepper:
                 self._drop_gradients(written, off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        autograd.about_to_write([*self._written, *written])
+        autograd.about_to_write([*self.plan.tensors_of_torch, *written])
         outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
@@ -329,7 +322,7 @@ class Stepper:
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
-            autograd.about_to_write(self._written)
+            autograd.about_to_write(self.plan.tensors_of_torch)
             outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
@@ -381,8 +374,7 @@ class Stepper:
         """See `Optimizer.start_at`."""
         with self.exclusive():
             self.micro_batches.check_none("step")
-            self.clock[STEPS] = step - 1
-            self.plan.groups["t"] = step - 1
+            at_once([(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)])
 
     def discard(self) -> None:
         """See `Optimizer.discard`."""
@@ -396,12 +388,12 @@ class Stepper:
             item.check()
         if not any(item.param.is_torch and item.param.moved() for item in items):
             return
-        moved = rebound(self.items)
+        params = {item.path: param for item, param in rebound(self.items)}
         self.settle()
         self.plan.keep_times()
-        self._planned = False
-        for item, param in moved:
-            item.param = param
-        self._lie_down()
-        self.assemble()
+        followed = [
+            replace(item, param=params.get(item.path, item.param), states=dict(item.states)) for item in self.items
+        ]
+        self._lie_down(followed)
+        vars(self).update(self._planned(followed))
         self.derive()

@@ -158,6 +158,15 @@ def zero_arrays(items: list[Item]) -> list[Array]:
     return device.zeros_like(arrays, [array.dtype.name for array in arrays], [item.order for item in items])
 
 
+def following(item: Item, weights: Array, settings: Settings) -> dict[str, Array]:
+    """What slow weights, average and copy of a tensor are, those that it has, when they follow these weights."""
+    values = device.on_host(weights)
+    found = {role: values for role in ("slow", "ema") if getattr(item, role) is not None}
+    if settings.shadow is not None:
+        found["shadow"] = narrowed(values, settings.shadow)
+    return found
+
+
 def allocate_accumulators(items: list[Item]) -> None:
     """Makes the arrays that micro-batches add up in."""
     for item, acc in zip(items, zero_arrays(items), strict=True):

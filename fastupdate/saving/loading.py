@@ -1,0 +1,309 @@
+"""A plain dict, as saving.state describes it, → an optimizer, after every check."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index, setitem
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastupdate.arrays import accept, device
+from fastupdate.arrays.memory import Array, Assignment
+from fastupdate.arrays.numbers import LIMIT, real
+from fastupdate.arrays.place import Place
+from fastupdate.engines.records import MICRO_BATCHES, STEPS
+from fastupdate.saving.state import VERSION, Arrays, arrays_of, has_state, split
+from fastupdate.step.hypers import FROZEN_UNTIL, Group
+from fastupdate.step.stepper import Stepper
+from fastupdate.step.tensors import following, zero_arrays
+from fastupdate.step.transaction import Stateful
+
+Rename = Mapping[str, str] | Callable[[str], str]
+
+
+class Loaded(NamedTuple):
+    """What `load_state_dict` did, by the keys of `state_dict()["arrays"]`, and `groups[0].lr` for hyperparameters.
+
+    taken            what now is as in the state
+    missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights
+    unexpected_keys  what the optimizer has no place for
+    """
+
+    taken: list[str]
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Loading(NamedTuple):
+    """A checked state, ready to be taken over: what to assign, and which schedules have a state of their own in it."""
+
+    report: Loaded
+    assignments: list[Assignment]
+    schedules: list[Stateful]
+
+
+def loading(stepper: Stepper, state: Mapping[str, Any], *, strict: bool, rename: Rename | None) -> Loading:
+    """Checks a state against an optimizer, and makes all that taking it over needs; changes nothing."""
+    return _Loading(stepper, state, strict, rename).made()
+
+
+class _Loading:
+    """What checking a state goes by: the optimizer, the state with its tensors renamed, and what was found."""
+
+    def __init__(self, stepper: Stepper, state: Any, strict: bool, rename: Rename | None) -> None:
+        self.stepper = stepper
+        self.items = [copy.copy(item) for item in stepper.items]
+        self.place = Place(stepper.rule.name, "state_dict")
+        self.strict = strict
+        self.report = Loaded([], [], [])
+        _check_keys(
+            self.place, state, ("version", "rule", "flags", "step", "micro_batches", "tensors", "groups", "arrays")
+        )
+        self.version = self._checked_version(state["version"])
+        self._check_rule(state)
+        self.state = state
+        _check_mapping(self.at("tensors"), state["tensors"])
+        self.renamed = _renamed(Place(stepper.rule.name, "rename"), list(state["tensors"]), rename)
+
+    def at(self, key: str) -> Place:
+        return _at(self.place, key)
+
+    def _checked_version(self, version: Any) -> int:
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
+            self.at("version").fail(ValueError, f"at most {VERSION} (a later fastupdate reads more)", repr(version))
+        return version
+
+    def _check_rule(self, state: Mapping[str, Any]) -> None:
+        rule, flags = self.stepper.rule.name, self.stepper.flags
+        if state["rule"] != rule:
+            self.at("rule").fail(ValueError, repr(rule), repr(state["rule"]))
+        saved = state["flags"]
+        if self.version < VERSION and isinstance(saved, Mapping):
+            saved = dict.fromkeys(flags, False) | dict(saved)
+        if self.strict and saved != flags:
+            self.at("flags").fail(ValueError, repr(flags), repr(state["flags"]))
+
+    def made(self) -> Loading:
+        """All of it."""
+        step, micro_batches = (_count(self.at(key), self.state[key]) for key in ("step", "micro_batches"))
+        self._take_times()
+        hypers, schedules = self._hyperparameters()
+        received = self._received()
+        moving = [item for item in self.items if micro_batches and step >= item.frozen_until]
+        if not self.strict and any(("accumulator", item.name) not in received for item in moving):
+            micro_batches, moving = 0, []  # a mean over some of the tensors alone is none
+        for item in self.items:
+            item.acc = None
+        for item, acc in zip(moving, zero_arrays(moving), strict=True):
+            item.acc = acc
+        assignments = self._copies(received)
+        assignments += self.stepper.hypers.restoring(hypers)
+        assignments += self.stepper.replanning(self.items, step)
+        clock = np.array([step, micro_batches], np.int64)
+        assignments.append(self.stepper.micro_batches.weighing_alike(micro_batches))
+        assignments.append((setitem, self.stepper.clock, slice(STEPS, MICRO_BATCHES + 1), clock))
+        return Loading(self.report, assignments, schedules)
+
+    # -- tensors --------------------------------------------------------------------------------------------------
+
+    def _take_times(self) -> None:
+        """Each tensor's own step count, and the step count from which it moves."""
+        tensors = {self.renamed[name]: entry for name, entry in self.state["tensors"].items()}
+        if self.strict:
+            _check_keys(self.at("tensors"), tensors, {item.name: item for item in self.items})
+        for item in self.items:
+            if item.name in tensors:
+                entry, own = tensors[item.name], _at(self.at("tensors"), item.name)
+                _check_keys(own, entry, ("step", FROZEN_UNTIL))
+                item.t = _count(_at(own, "step"), entry["step"])
+                item.frozen_until = real(_at(own, FROZEN_UNTIL), entry[FROZEN_UNTIL], LIMIT)
+
+    def _received(self) -> dict[tuple[str, str], Any]:
+        """The arrays of the state by kind and new name."""
+        _check_mapping(self.at("arrays"), self.state["arrays"])
+        received = {}
+        for key, array in self.state["arrays"].items():
+            kind, name = split(key)
+            received[kind, self._new(name)] = array
+        return received
+
+    def _copies(self, received: Mapping[tuple[str, str], Any]) -> list[Assignment]:
+        """The assignments of all arrays, after every check."""
+        params = any(kind == "param" for kind, _ in received)
+        targets = arrays_of(self.items, {item.name: item.acc for item in self.items}, params=params)
+        place = self.at("arrays")
+        if self.strict:
+            _check_keys(place, dict.fromkeys(map(".".join, received)), dict.fromkeys(map(".".join, targets)))
+        self.report.unexpected_keys.extend(".".join(key) for key in received if key not in targets)
+        sources: Arrays = {}
+        for key, target in targets.items():
+            joined = ".".join(key)
+            if key not in received:
+                self.report.missing_keys.append(joined)
+                continue
+            self.report.taken.append(joined)
+            sources[key] = _like(received[key], target, place, joined)
+            if not target.flags.writeable:
+                Place(place.rule, joined).fail(ValueError, "a writable array", "a read-only one")
+        sources |= self._followers(sources, targets)
+        return [device.assignment(targets[key], source) for key, source in sources.items()]
+
+    def _followers(self, sources: Arrays, targets: Arrays) -> Arrays:
+        """Averages, slow weights and copies that the state lacks, of tensors that it has."""
+        found: Arrays = {}
+        known = set(self.renamed.values())
+        for item in self.items:
+            keys = [(kind, item.name) for kind in ("slow", "ema", "shadow")]
+            lacking = [key for key in keys if key in targets and key not in sources]
+            if lacking and item.name in known:
+                weights = sources.get(("param", item.name), item.array)
+                values = following(item, weights, self.stepper.settings)
+                found |= {key: values[key[0]] for key in lacking}
+        return found
+
+    # -- hyperparameters ------------------------------------------------------------------------------------------
+
+    def _hyperparameters(self) -> tuple[list[dict[str, float]], list[Stateful]]:
+        """The numbers of each group, and the schedules that have a state of their own with it.
+
+        A group of the optimizer takes what the groups of the state that hold its tensors agree on.
+        """
+        place, received, groups = self.at("groups"), self.state["groups"], self.stepper.hypers.groups
+        if not isinstance(received, (list, tuple)):
+            place.fail(ValueError, f"a list of {len(groups)} groups", type(received).__name__)
+        for k, saved in enumerate(received):
+            _check_mapping(_at(place, k), saved)
+        members = [self._members(_at(place, k), saved) for k, saved in enumerate(received)]
+        if self.strict:
+            self._check_partition(place, members, groups)
+        holders = {name: k for k, names in enumerate(members) for name in names}
+        numbers: list[dict[str, float]] = [{} for _ in groups]
+        schedules: list[Stateful] = []
+        for k, group in enumerate(groups):
+            found = sorted({holders[name] for name in group["params"] if name in holders})
+            for key in group.intervals():
+                values = [received[j][key] for j in found if key in received[j]]
+                own = _at(_at(place, found[0] if found else k), key)
+                if not self._agreed(own, group[key], values):
+                    self.report.missing_keys.append(f"groups[{k}].{key}")
+                    continue
+                self.report.taken.append(f"groups[{k}].{key}")
+                if callable(group[key]):
+                    schedules += _schedule(own, group[key], values[0])
+                else:
+                    numbers[k][key] = group.check(key, values[0])
+        self._check_unknown(place, received, groups[0])
+        return numbers, schedules
+
+    def _agreed(self, place: Place, current: Any, saved: list[Any]) -> bool:
+        """Whether the groups of the state agree on a value, and on one of the kind that there is."""
+        if not saved or any(value != saved[0] for value in saved):
+            if self.strict and self.version == VERSION:
+                place.fail(ValueError, "an entry", "none")
+            return False
+        if callable(current) == isinstance(saved[0], Mapping):
+            return True
+        if self.strict:
+            kinds = ("a schedule", "a number") if callable(current) else ("a number", "a schedule")
+            place.fail(ValueError, f"{kinds[0]}, as in this optimizer", kinds[1])
+        return False
+
+    def _members(self, place: Place, saved: Mapping[str, Any]) -> list[str]:
+        names: Any = saved.get("params")
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            _at(place, "params").fail(ValueError, "a list of names", repr(names))
+        return [self._new(name) for name in names]
+
+    def _new(self, name: str) -> str:
+        return self.renamed.get(name, name)
+
+    def _check_partition(self, place: Place, members: list[list[str]], groups: Sequence[Group]) -> None:
+        if len(members) != len(groups):
+            place.fail(ValueError, f"a list of {len(groups)} groups", f"{len(members)} of them")
+        there = {frozenset(names) for names in members}
+        for k, group in enumerate(groups):
+            if frozenset(group["params"]) not in there:
+                _at(_at(place, k), "params").fail(ValueError, repr(group["params"]), repr(members[k]))
+
+    def _check_unknown(self, place: Place, received: Iterable[Mapping[str, Any]], group: Group) -> None:
+        for k, saved in enumerate(received):
+            for key in saved.keys() - {"params", *group.intervals()}:
+                if self.strict:
+                    _at(_at(place, k), key).fail(ValueError, "no such entry", "one")
+                self.report.unexpected_keys.append(f"groups[{k}].{key}")
+
+
+def _at(place: Place, key: str | int) -> Place:
+    return Place(place.rule, f"{place.argument}[{key!r}]")
+
+
+def _check_mapping(place: Place, received: Any) -> None:
+    if not isinstance(received, Mapping):
+        place.fail(TypeError, "a mapping", type(received).__name__)
+
+
+def _check_keys(place: Place, received: Any, expected: Iterable[str]) -> None:
+    _check_mapping(place, received)
+    expected = dict.fromkeys(expected)
+    for key in expected:
+        if key not in received:
+            _at(place, key).fail(ValueError, "an entry", "none")
+    for key in received:
+        if key not in expected:
+            _at(place, key).fail(ValueError, "no such entry", "one")
+
+
+def _count(place: Place, value: Any) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        place.fail(ValueError, "an integer in [0, 2⁶³)", repr(value))
+    return number
+
+
+def _renamed(place: Place, names: list[str], rename: Rename | None) -> dict[str, str]:
+    """New names by old ones."""
+    if isinstance(rename, Mapping):
+        unknown = next(iter(rename.keys() - set(names)), None)
+        if unknown is not None:
+            place.fail(ValueError, "names of tensors in the state", repr(unknown))
+    given = rename if isinstance(rename, Mapping) else {}
+    give: Callable[[str], Any] = rename if callable(rename) else lambda name: given.get(name, name)
+    renamed = {name: give(name) for name in names}
+    taken: dict[Any, str] = {}
+    for old, new in renamed.items():
+        if not isinstance(new, str):
+            place.fail(TypeError, f"a name for {old!r}", repr(new))
+        if taken.setdefault(new, old) != old:
+            place.fail(ValueError, "a name of its own for each tensor", f"{new!r} for {taken[new]!r} and {old!r}")
+    return renamed
+
+
+def _schedule(place: Place, current: Any, saved: Any) -> list[Stateful]:
+    if not isinstance(saved.get("schedule"), Mapping):
+        place.fail(ValueError, "a schedule, as in this optimizer", repr(saved))
+    state = saved["schedule"]
+    if not has_state(current):
+        _check_keys(_at(place, "schedule"), state, ())
+        return []
+    return [(current, state)]
+
+
+def _like(x: Any, target: Array, arrays: Place, key: str) -> Array:
+    """x in host memory, if it has the dtype and shape of the target."""
+    if type(x) is np.ndarray and x.dtype == target.dtype and x.shape == target.shape:
+        return x
+    place = _at(arrays, key)
+    if accept.framework_of(x) == "torch" and str(x.dtype) == "torch.bfloat16":
+        x = x.detach().view(sys.modules["torch"].int16).cpu().numpy().view(np.uint16)
+    array = device.on_host(accept.as_array(x, place))
+    if array.dtype != target.dtype:
+        place.fail(TypeError, target.dtype.name, array.dtype.name if array.dtype.isnative else str(array.dtype))
+    if array.shape != target.shape:
+        place.fail(ValueError, f"shape {target.shape}", f"shape {array.shape}")
+    return array

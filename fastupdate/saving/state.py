@@ -1,0 +1,113 @@
+"""An optimizer → a plain dict.
+
+The dict (arrays, numbers and names only):
+
+    version                       of this layout
+    rule, flags                   what made it; must agree with the optimizer that it is loaded into
+    step, micro_batches           steps taken, and micro-batches accumulated since
+    tensors                       name → {"step": its own count, "frozen_until": step count, infinite if frozen by hand}
+    groups                        hyperparameters by group; a schedule is {"schedule": its state}, {} if it has none
+    arrays                        "state.m.<name>", "slow.<name>", "ema.<name>", "shadow.<name>", "accumulator.<name>",
+                                  and in files "param.<name>"
+
+A version-1 dict is the same; what hyperparameters came later, it lacks.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from fastupdate.arrays.memory import Array
+from fastupdate.engines.records import MICRO_BATCHES, STEPS
+from fastupdate.step.stepper import Stepper
+from fastupdate.step.tensors import Item, sources
+
+VERSION = 2
+Arrays = dict[tuple[str, str], Array]  # by kind and name
+
+
+def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
+    """The state of an optimizer; nothing but its arrays is live."""
+    stepper.plan.keep_times()
+    step, micro_batches = (int(stepper.clock[k]) for k in (STEPS, MICRO_BATCHES))
+    accumulating = [item for item in stepper.items if micro_batches and not item.frozen]
+    arrays = arrays_of(stepper.items, {item.name: item.acc for item in accumulating}, params=params)
+    return {
+        "version": VERSION,
+        "rule": stepper.rule.name,
+        "flags": dict(stepper.flags),
+        "step": step,
+        "micro_batches": micro_batches,
+        "tensors": {item.name: {"step": item.t, "frozen_until": item.frozen_until} for item in stepper.items},
+        "groups": [{key: _plain(value) for key, value in group.items()} for group in stepper.hypers.groups],
+        "arrays": {f"{kind}.{name}": array for (kind, name), array in arrays.items()},
+    }
+
+
+def ingredients(stepper: Stepper) -> dict[str, Any]:
+    """What makes an optimizer like this one, but for its state: the arguments of `Optimizer`."""
+    options = {field.name: getattr(stepper.settings, field.name) for field in fields(stepper.settings)}
+    del options["rule"], options["state"]
+    by_name = sources(stepper.items)
+    options["groups"] = [
+        {**group, "params": [by_name[name] for name in group["params"]]} for group in stepper.hypers.groups
+    ]
+    return {"params": stepper.tree, "hypers": {}, "flags": dict(stepper.flags), **options}
+
+
+def copied(stepper: Stepper) -> dict[str, Any]:
+    """The state without the parameters, as copies in host memory: torch tensors for tensors that torch has."""
+    state = snapshot(stepper, params=False)
+    torch = {item.name for item in stepper.items if item.param.is_torch}
+    arrays = {}
+    for key, array in state.pop("arrays").items():
+        kind, name = split(key)
+        own = array.copy()
+        arrays[key] = _as_torch(own, bits=kind == "shadow") if name in torch else own
+    return {**state, "arrays": arrays}
+
+
+def _as_torch(array: Array, *, bits: bool) -> Any:
+    """The same memory as a torch tensor; `bits`: uint16 is bfloat16."""
+    torch = sys.modules["torch"]
+    if bits and array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def split(key: str) -> tuple[str, str]:
+    """The kind of an array, which has a dot after "state", and the name of its tensor."""
+    kind, _, name = key.partition(".")
+    if kind == "state":
+        own, _, name = name.partition(".")
+        kind = f"state.{own}"
+    return kind, name
+
+
+def arrays_of(items: list[Item], accumulators: Mapping[str, Array | None], *, params: bool) -> Arrays:
+    """All arrays of an optimizer that a state holds; `params`: the parameters too."""
+    found: Arrays = {}
+    for item in items:
+        name = item.name
+        kinds: dict[str, Array | None] = {f"state.{state}": array for state, array in item.states.items()}
+        kinds |= {"slow": item.slow, "ema": item.ema, "shadow": item.shadow, "accumulator": accumulators.get(name)}
+        kinds |= {"param": item.array if params else None}
+        found |= {(kind, name): array for kind, array in kinds.items() if array is not None}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if not callable(value):
+        return copy.copy(value)  # a list of names, or a number
+    return {"schedule": copy.deepcopy(value.state_dict()) if has_state(value) else {}}
+
+
+def has_state(schedule: Any) -> bool:
+    """Whether a schedule depends on more than the step, and can say on what."""
+    return hasattr(schedule, "state_dict") and hasattr(schedule, "load_state_dict")

@@ -1,0 +1,55 @@
+"""Weights that parameters hold for a while: within a `with` block, and whatever ends it."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat, starmap
+from operator import call
+from typing import Any
+
+from fastupdate.arrays import autograd, device
+from fastupdate.arrays.memory import Assignment
+from fastupdate.step.stepper import Stepper
+from fastupdate.step.tensors import Item
+
+
+def lending(stepper: Stepper, pick: Callable[[Item], Any]) -> Lending:
+    """A context in which the parameters hold the values of other arrays, and the optimizer is busy."""
+    back: list[Assignment] = []
+
+    def lend() -> list[Assignment]:
+        lock = stepper.exclusive()
+        with lock:
+            stepper.check(stepper.items)
+            kept = [device.keeping(item.array) for item in stepper.items]
+            new = [device.assignment(item.array, pick(item)) for item in stepper.items]
+            written = [item.param.source for item in stepper.items if item.param.is_torch]
+            tell = (autograd.about_to_write, written)  # of Python, so it comes when all else has been done
+            back[:] = [*(restore for _, restore in kept), (lock.release,), tell]
+            autograd.about_to_write(written)
+        return [(lock.acquire,), *(keep for keep, _ in kept), *new]
+
+    return Lending(_indivisible(lend), _indivisible(back.copy))
+
+
+def _indivisible(prepare: Callable[[], Sequence[Assignment]]) -> Callable[[], None]:
+    """A function of C that calls prepare() and makes the assignments that it returns."""
+    return partial(next, map(deque(maxlen=0).extend, map(starmap, repeat(call), map(call, repeat(prepare)))))
+
+
+class Lending(io.IOBase):
+    """A context whose entry and exit are functions of C, so that no interrupt can come between them and the block.
+
+    An `__exit__` written in Python could be interrupted before its first line. This one is that of io.IOBase, which
+    calls `close`.
+    """
+
+    __slots__ = ("__enter__", "close")
+    closed = True  # so that nothing is given back when an object dies that was never entered
+
+    def __init__(self, lend: Callable[[], None], give_back: Callable[[], None]) -> None:
+        self.__enter__ = lend  # type: ignore[assignment,method-assign]
+        self.close = give_back  # type: ignore[method-assign]

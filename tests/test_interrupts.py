@@ -1,0 +1,239 @@
+"""Whatever exception a signal handler raises, and wherever it does: a call has done all of its work or none."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import exactly, random_arrays
+from interrupts import interrupted, outcomes, places
+from peers import peer
+
+import fastupdate as fu
+from fastupdate import schedules
+
+
+def params(seed: int = 0) -> dict[str, Any]:
+    a, b, c = random_arrays(seed, [6, 4, 3], np.float32)
+    return {"w": a.reshape(3, 2).T, "b": b.astype(np.float64), "c": c}
+
+
+def make() -> fu.Optimizer:
+    """An optimizer with all that can be kept, after two steps; "c" is frozen."""
+    opt = fu.AdamW(
+        params(),
+        lr=schedules.plateau(0.1),
+        ema_decay=0.5,
+        shadow="bfloat16",
+        lookahead=(2, 0.5),
+        groups=[{"params": "b", "eps": 1e-3}],
+    )
+    for k in (1, 2):
+        opt.step(params(k))
+    opt.freeze("c")
+    return opt
+
+
+OTHER: dict[str, Any] = {}
+
+
+def other_state() -> dict[str, Any]:
+    """Another one's state with parameters and accumulated micro-batches, as a file has it."""
+    if not OTHER:
+        opt = make()
+        opt.groups[0]["lr"].update(1.0)
+        opt.unfreeze("c")
+        opt.step(params(7))
+        opt.accumulate(params(8))
+        OTHER.update(opt.state_dict())
+        OTHER["arrays"].update({f"param.{name}": array.copy() for name, array in opt.stepper.tree.items()})
+    return OTHER
+
+
+def lend(opt: fu.Optimizer) -> None:
+    with opt.ema_weights():
+        assert all((opt.stepper.tree[name] == opt.ema[name]).all() for name in "wbc")
+
+
+def set_lr(opt: fu.Optimizer) -> None:
+    opt.groups[1]["lr"] = 0.5
+
+
+def step(opt: fu.Optimizer) -> None:
+    opt.step(None if opt.stepper.clock[1] else params(9))
+
+
+CALLS: dict[str, Callable[[fu.Optimizer], Any]] = {
+    "load_state_dict": lambda opt: opt.load_state_dict(other_state()),
+    "load a part": lambda opt: opt.load_state_dict(other_state(), strict=False, rename={"w": "v"}),
+    "ema_weights": lend,
+    "freeze": lambda opt: opt.freeze("[wb]"),
+    "unfreeze": lambda opt: opt.unfreeze("c", state=0.5),
+    "reset": lambda opt: opt.unfreeze("c", state="reset"),
+    "start_at": lambda opt: opt.start_at(100),
+    "resync": lambda opt: opt.resync(),
+    "state_dict": lambda opt: opt.state_dict(),
+    "deepcopy": copy.deepcopy,
+    "set lr": set_lr,
+    "step": step,
+    "accumulate": lambda opt: opt.accumulate(params(5)),
+    "bind": lambda opt: opt.bind(params(5)),
+}  # fmt: skip
+
+
+def look(opt: fu.Optimizer) -> Any:
+    return exactly(opt.state_dict()), exactly(opt.stepper.tree)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_all_or_nothing(call: Callable[[fu.Optimizer], Any]) -> None:
+    found = list(outcomes(make, call, look, step, of_each=1 if call is copy.deepcopy else 4))
+    assert not found, "\n".join(found)
+
+
+def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    peer("safetensors")
+    path, opt, other = tmp_path / "run", make(), make()
+    other.step(params(5))
+    whole = []
+    for each in (opt, other):
+        each.save(path)
+        whole.append(path.read_bytes())
+    wrong = []
+    for at in places(lambda: other.save(path), 1):
+        path.write_bytes(whole[0])
+        where = interrupted(lambda: other.save(path), at)
+        if path.read_bytes() not in whole or os.listdir(tmp_path) != ["run"]:
+            wrong.append(f"{os.listdir(tmp_path)}: {where}")
+        other.save(path)
+        assert path.read_bytes() == whole[1]
+    assert not wrong, "\n".join(wrong)
+
+
+SIGNALS = """
+import os, signal, sys, numpy as np, fastupdate as fu
+
+class Alarm(Exception): pass
+
+left = 0  # the interrupts that are to come
+
+def handler(*_):
+    global left
+    left -= 1
+    if left < 1:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if left >= 0:
+        raise {"SystemExit": SystemExit, "Alarm": Alarm, "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[1]]
+
+signal.signal(signal.SIGALRM, handler)
+names = [f"w{k}" for k in range(60)]
+def filled(value):
+    opt = fu.Adam({name: np.full(2000, value, np.float32) for name in names}, ema_decay=0.5)
+    state = opt.state_dict()
+    for key in state["arrays"]:
+        state["arrays"][key] = np.full(2000, value, np.float32)
+    state["arrays"].update({f"param.{name}": np.full(2000, value, np.float32) for name in names})
+    state["step"] = value
+    return state
+
+states = [filled(value) for value in (3, 5)]
+opt = fu.Adam({name: np.zeros(2000, np.float32) for name in names}, ema_decay=0.5)
+opt.load_state_dict(states[0])
+rng = np.random.default_rng(0)
+torn, tried = [], 0
+
+def look():
+    items = opt.stepper.items
+    arrays = [a for item in items for a, _ in item.arrays()]
+    found = {float(x) for a in arrays for x in (a.min(), a.max())} | {float(opt.step_count)}
+    if len(found) > 1:
+        torn.append(sorted(found))
+        opt.load_state_dict(states[0])
+    frozen = {item.frozen for item in items}
+    if len(frozen) > 1:
+        torn.append("half frozen")
+
+def work():
+    while left > 0:  # two that come together raise one exception
+        opt.load_state_dict(states[tried % 2])
+        with opt.ema_weights():
+            pass
+        opt.freeze("*")
+        opt.unfreeze("*")
+        opt.resync()
+
+errors = (SystemExit, Alarm, KeyboardInterrupt)
+while tried < 150:
+    left = 2
+    try:
+        try:  # the second may come while the first is being handled
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 4e-3), rng.uniform(1e-4, 4e-3))
+            work()
+        except errors:
+            work()
+    except errors:
+        pass
+    tried += 1
+    look()
+sys.exit("; ".join(map(str, torn[:5])) or 0)
+"""
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "Alarm", "KeyboardInterrupt"])
+def test_signals_at_random_moments_leave_nothing_half_done(error: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS, error], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+FAILED_LOAD = """
+import numpy as np, fastupdate as fu
+
+class Rate:
+    value, fails = 0.5, True
+    def __deepcopy__(self, memo):  # a copy does not tell what the original will do
+        copied = Rate()
+        copied.fails = False
+        return copied
+    def __call__(self, step):
+        return self.value
+    def state_dict(self):
+        return {"value": self.value}
+    def load_state_dict(self, state):
+        self.value = state["value"]
+        if self.fails and self.value == 0.25:
+            raise OSError("no such rate")
+
+def make():
+    w = np.ones(1 << 20, np.float32)  # whose accumulator goes back to the system when it is freed
+    rate, other = Rate(), Rate()
+    opt = fu.SGD({"v": np.ones(1), "w": w}, lr=rate, groups=[{"params": "w", "lr": other}])
+    opt.accumulate({"v": np.ones(1), "w": np.full(1 << 20, 3, np.float32)})
+    return w, opt
+
+w, opt = make()
+state = make()[1].state_dict()
+state["groups"][0]["lr"]["schedule"]["value"] = 1.0
+state["groups"][1]["lr"]["schedule"]["value"] = 0.25
+try:
+    opt.load_state_dict(state)
+except OSError:
+    assert [group["lr"].value for group in opt.groups] == [0.5, 0.5]
+    opt.step()
+    assert (w == -0.5).all(), w
+else:
+    raise AssertionError("loaded")
+"""
+
+
+def test_a_schedule_that_cannot_load_leaves_everything_as_it_was() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILED_LOAD], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
