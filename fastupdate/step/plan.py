@@ -39,8 +39,8 @@ class Plan:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
         self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
-        self.arrays = [item.param.header for item in self.items]
-        self.narrow = np.array([array.dtype == np.float32 for array in self.arrays], bool)  # computes in float32
+        self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
+        self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
         self.groups = np.zeros(len(rows), records.GROUP)
@@ -56,7 +56,10 @@ class Plan:
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
-        self.engine.watch(self.arrays, [state.header for item in self.items for state in item.given.values()])
+        others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
+        self.engine.watch(self.arrays, others)
+        self.written = [tensor for item in self.items for tensor in item.torch_tensors]
+        self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
 
     def _recipe(self, items: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan."""

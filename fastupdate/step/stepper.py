@@ -132,10 +132,10 @@ class Stepper:
         self.engine = self.plan.engine
         self._taken: Given | None = None
         self._take(self.hypers.given)
-        self._written = [tensor for item in self.plan.items for tensor in item.torch_tensors]
         special = s.needs_sums or s.monitor or s.clip_unit_norm is not None
         self._judges = special and hasattr(self.engine, "judged_update")  # the device looks at the gradients
-        self._simple = not special and not self._written
+        self._simple = not special and not self.plan.unseen
+        self._own_gradients = all(item.param.is_torch for item in self.plan.items)  # which p.grad holds
         self._queued = any(isinstance(array, device.DeviceArray) for array in self.plan.arrays[:1])  # read later
         self._indivisible = getattr(self.engine, "keeps_gil", False) and getattr(sys, "_is_gil_enabled", lambda: True)()
         self._planned = True
@@ -201,7 +201,7 @@ class Stepper:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
             self.derive()
-            if plain and self._simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
+            if plain and self._simple and not self.clock[MICRO_BATCHES] and self._at_hand():
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
@@ -212,6 +212,10 @@ class Stepper:
             finally:
                 self._let_go()
 
+    def _at_hand(self) -> bool:
+        """Whether the gradients are bound, or held by torch's parameters."""
+        return self.bound.flat is not None or (self.bound.tree is None and self._own_gradients)
+
     def _let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
         if not self._queued:
@@ -220,12 +224,12 @@ class Stepper:
     def _collect(self, grads: Any) -> list[Any]:
         if grads is not None:
             return gradients.collect(grads, self.tree, self.items, self.plan.items, self.rule.name)
-        bound = self.bound.current(self._collect, self.plan)
+        bound = self.bound.current(self._collect, self.plan, self._checked)
         if bound is not None:
             return bound
-        if not all(item.param.is_torch for item in self.plan.items):
+        if not self._own_gradients:
             self.place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-        return [item.param.source.grad for item in self.plan.items]
+        return gradients.held_by(self.plan.items)
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
         scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
@@ -250,7 +254,7 @@ class Stepper:
             if self._skips.too_many:
                 raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
-        autograd.about_to_write([*self._written, *written])
+        autograd.about_to_write([*self.plan.written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
         self._skips.note(False)
         return Report(
@@ -265,11 +269,9 @@ class Stepper:
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
-        if self._written:  # an engine does not see what becomes of torch tensors
-            self.check(self.plan.items)
         flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
-        self._held = gradients.adopt(self.plan, flat, reduce, zeroed)
+        self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
     def _drop_gradients(self, written: list[Any], off: int) -> None:
@@ -294,7 +296,7 @@ class Stepper:
                 self._drop_gradients(written, off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        autograd.about_to_write([*self._written, *written])
+        autograd.about_to_write([*self.plan.written, *written])
         outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
@@ -329,7 +331,7 @@ class Stepper:
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
-            autograd.about_to_write(self._written)
+            autograd.about_to_write(self.plan.written)
             outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
@@ -355,8 +357,7 @@ class Stepper:
     def bind(self, grads: Any) -> None:
         """See `Optimizer.bind`."""
         with self.exclusive():
-            self.check(self.plan.items)
-            self.bound.take(grads, self._collect(grads), self.plan)
+            self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             self._quick = None
 
     def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
@@ -388,6 +389,11 @@ class Stepper:
         """See `Optimizer.discard`."""
         with self.exclusive():
             self.clock[MICRO_BATCHES] = 0
+
+    def _checked(self) -> Plan:
+        """The plan, after every look at what it writes."""
+        self.check(self.plan.items)
+        return self.plan
 
     def check(self, items: list[Item]) -> None:
         """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
