@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -30,3 +31,15 @@ def peer(name: str) -> ModuleType:
         if REQUIRED or (os.environ.get("CI") and not other):
             pytest.fail(f"{name} is not installed, and here it must be: {error}")
         pytest.skip(f"{name} is not installed: {error}")
+
+
+class Module:
+    """A module that is asked for (see `peer`) when a test uses something of it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # pytest looks at what it finds in a file
+            raise AttributeError(attribute)
+        return getattr(peer(self._name), attribute)

@@ -23,6 +23,7 @@ class Watched {
     shapes_.clear();
     first_dim_.assign(1, 0);
     others_.clear();
+    torch_ = py::list();
     for (const py::handle param : params) {
       const View view = noted(param);
       shapes_.insert(shapes_.end(), view.shape, view.shape + view.ndim);
@@ -36,6 +37,9 @@ class Watched {
   }
 
   PyTypeObject* type() const { return type_; }
+
+  // Those that are torch's, all of which a step writes.
+  const py::list& of_torch() const { return torch_; }
 
   bool same_shape(int64_t i, const View& view) const {
     const int64_t first = first_dim_[size_t(i)];
@@ -59,15 +63,17 @@ class Watched {
     std::vector<int64_t> shape;
   };
 
-  View noted(py::handle array) const {
+  View noted(py::handle array) {
     View view;
     if (!look_again(array.ptr(), type_, view)) throw std::invalid_argument("watch: not an array of the plan's memory");
+    if (is_torch(array.ptr())) torch_.append(array);
     return view;
   }
 
   PyTypeObject* type_ = nullptr;
   std::vector<int64_t> shapes_, first_dim_;  // of the parameters, one after the other
   std::vector<Other> others_;
+  py::list torch_;
 };
 
 // Is parameter i still the array that the plan was made for?
@@ -156,8 +162,10 @@ struct Adoption {
   Tensor* tensors;
   const Extents& extents;
   const Watched& watched;
-  const py::list &params, &grads;
+  const py::list &params, &grads;  // a gradient that is not there yet is taken from torch's parameter
   bool writable;
+  bool alone;               // in the caller's thread, with the GIL
+  Footprint* of_last_step;  // where there are torch's parameters
 
   // Points the tensors begin … end − 1 at their gradients and notes in `changed` if any moved; returns the first index
   // that needs a closer look, −1 if none does.
@@ -165,12 +173,14 @@ struct Adoption {
     PyTypeObject* const type = watched.type();
     Range gap(0, 0);  // most gradients lie where the one before does
     for (int64_t i = begin; i < end; ++i) {
-      prefetch_header(params, i, end, type);
-      prefetch_header(grads, i, end, type);
+      prefetch(i, end, type);
       Tensor& t = tensors[i];
       View p, g;
-      if (!look_again(PyList_GET_ITEM(params.ptr(), i), type, p) || !unchanged(p, t, watched, i)) return i;
-      if (!look(PyList_GET_ITEM(grads.ptr(), i), type, g) || !matches(g, p, t.order, writable)) return i;
+      PyObject *const param = PyList_GET_ITEM(params.ptr(), i), *const grad = gradient(i, param);
+      if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
+      if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
+      if (!look(grad, type, g) || !matches(g, p, t.order, writable)) return i;
+      if (of_last_step) of_last_step[i] = {as_bytes(p.shape), as_bytes(g.shape), as_bytes(grad)};
       const uint64_t last = g.data + uint64_t(t.n * item_size(t));
       const bool stayed = (g.data == t.g || !t.n) && is_direct(t);  // what was found to lie apart is where it was
       if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return i;
@@ -184,6 +194,25 @@ struct Adoption {
     }
     return -1;
   }
+
+ private:
+  PyObject* gradient(int64_t i, PyObject* param) const {
+    PyObject* grad = PyList_GET_ITEM(grads.ptr(), i);
+    if (!grad && alone && is_torch(param)) PyList_SET_ITEM(grads.ptr(), i, grad = gradient_of(param));
+    return grad;
+  }
+
+  void prefetch(int64_t i, int64_t end, const PyTypeObject* type) const {
+    constexpr int64_t kAhead = 8;
+    if (!of_last_step) {
+      prefetch_header(params, i, end, type);
+      prefetch_header(grads, i, end, type);
+    } else if (i + kAhead < end) {
+      of_last_step[i + kAhead].prefetch(PyList_GET_ITEM(params.ptr(), i + kAhead));
+    }
+  }
+
+  static const char* as_bytes(const void* at) { return static_cast<const char*>(at); }
 };
 
 inline void check_lengths(int64_t count, const py::list& params, const py::list& grads) {

@@ -107,6 +107,9 @@ class Function {
       Command command;
       if (function.parse(args, nargs, names, command) && function.take(args, int(nargs), command))
         return function.reports_.make(command.step, command.hyper[function.lr_]);
+    } catch (py::error_already_set& error) {
+      error.restore();
+      return nullptr;
     } catch (const std::bad_alloc&) {
       return PyErr_NoMemory();
     }
@@ -206,6 +209,9 @@ class Function {
     uint64_t begins[kMostArrays];
     if (!fill(tensor, args, count, command.flags, same, begins)) return false;
     if (!apart(begins, count, uint64_t(tensor.n * item_size(tensor)))) return false;
+    PyObject* const* rows[kMostArrays];
+    for (int k = 0; k < count; ++k) rows[k] = args + k;
+    tell_torch(rows, count, 1);
     run(&tensor, 1, tensor.n, block_count(tensor), 1u << tensor.dtype, command);
     return true;
   }
@@ -271,6 +277,7 @@ class Function {
     }
     if (!lie_apart(table, same)) return false;
     table.checked = true;
+    tell_torch(items, count, length);
     if (cost >= kReleaseCost) hold(table, items, count, length);
     run(table.tensors.data(), length, cost, blocks, dtypes, command);
     for (PyObject* array : table.held) Py_DECREF(array);
@@ -288,6 +295,19 @@ class Function {
       if (t.n && !holds(gap, t.g, end) && !holds(gap = table.extents->gap_around(t.g), t.g, end)) return false;
     }
     return true;
+  }
+
+  // Tells autograd of the tensors that are about to be written: those of all rows but that of the gradients.
+  static void tell_torch(PyObject* const* const* rows, int count, Py_ssize_t length) {
+    if (!torch.look) return;
+    std::optional<py::list> written;
+    for (int k = 0; k < count; ++k)
+      for (Py_ssize_t i = 0; k != 1 && i < length; ++i)
+        if (is_torch(rows[k][i])) {
+          if (!written) written.emplace();
+          written->append(py::handle(rows[k][i]));
+        }
+    if (written) raise_versions(*written);
   }
 
   // Keeps the arrays alive, for another Python thread might drop them from the lists.

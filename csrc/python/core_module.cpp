@@ -55,6 +55,8 @@ Code find_code(const std::string& rule, unsigned flags, const std::vector<uint64
   return {{at(0), at(1)}};
 }
 
+constexpr int64_t kInCache = 512;  // torch's tensors of which all that is looked at may stay in a core's cache
+
 // A plan whose records are Python's own arrays, and the front of it that takes in NumPy arrays.
 class PlanOfArrays {
  public:
@@ -87,10 +89,17 @@ class PlanOfArrays {
     const int64_t count = plan_.count();
     check_lengths(count, params, grads);
     if (start == 0 && !watched_.intact()) return 0;
-    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable};
+    const bool some_of_torch = py::len(watched_.of_torch());
+    PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
+    const bool alone = some_of_torch || is_torch(first_grad);
+    const int most = alone ? 1 : most_threads((count - start) * kTensorCost, count);
+    const bool scattered = some_of_torch && count > kInCache;
+    if (scattered) footprints_.resize(size_t(count));
+    Footprint* const footprints = scattered ? footprints_.data() : nullptr;
+    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, most == 1, footprints};
     std::atomic<int64_t> found{count};
     std::atomic<bool> changed{false};
-    team_.share(most_threads((count - start) * kTensorCost, count), count - start, [&](int64_t first, int64_t last) {
+    team_.share(most, count - start, [&](int64_t first, int64_t last) {
       bool moved = false;
       const int64_t i = adoption.adopt(start + first, start + last, moved);
       if (moved) changed = true;
@@ -106,10 +115,13 @@ class PlanOfArrays {
   }
 
   // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
-  // and the learning rate of this one, else None.
-  py::object step(const py::list& params, const py::list& grads, double scale) {
-    if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, plan_.stages() & kZeroGrads) >= 0)
-      return py::none();
+  // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
+  py::object step(const py::list& params, const std::optional<py::list>& given, double scale) {
+    if (clock_.at(kMicroBatches) || !derive()) return py::none();
+    const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
+    const bool zeroes = plan_.stages() & kZeroGrads;
+    if (adopt(params, grads, 0, zeroes) >= 0) return py::none();
+    tell_torch(zeroes ? &grads : nullptr);
     update(scale, 0);
     return py::make_tuple(plan_.steps(), plan_.lr());
   }
@@ -146,6 +158,16 @@ class PlanOfArrays {
     work();
   }
 
+  // Tells autograd of what a step is about to write: parameters, states and these gradients.
+  void tell_torch(const py::list* zeroed) const {
+    if (py::len(watched_.of_torch())) raise_versions(watched_.of_torch());
+    if (!zeroed) return;
+    py::list tensors;
+    for (const py::handle grad : *zeroed)
+      if (is_torch(grad.ptr())) tensors.append(grad);
+    if (py::len(tensors)) raise_versions(tensors);
+  }
+
   Sums* one_for_each_tensor(py::array& totals) const {
     if (totals.size() != plan_.count()) throw std::invalid_argument("totals: one record for each tensor");
     return records<Sums>(totals, "totals");
@@ -156,6 +178,7 @@ class PlanOfArrays {
   py::array sums_;
   Extents extents_;
   Watched watched_;
+  std::vector<Footprint> footprints_;
   Code code_;
   Plan plan_;
   Team team_;  // that adopts
@@ -181,6 +204,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("threads", [] { return forked ? 1 : int(thread_limit); });
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
+  m.def("meet_torch", &meet_torch);
+  m.def("reads", [](py::handle array) {
+    View view;
+    return look(array.ptr(), host_array_type(), view);
+  });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;

@@ -227,7 +227,8 @@ class Plan {
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
     if (start == 0 && !watched_.intact()) return 0;
-    const Adoption adoption = {records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable};
+    const Adoption adoption = {
+        records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr};
     bool changed = false;
     const int64_t found = adoption.adopt(start, count_, changed);
     touched_ |= changed;

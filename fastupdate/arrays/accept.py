@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastupdate.arrays import device
+from fastupdate.arrays.device import framework_of as framework_of
 from fastupdate.arrays.memory import DTYPES, Array
 from fastupdate.arrays.overlap import check_distinct
 from fastupdate.arrays.place import Place
-
-
-def framework_of(x: object) -> str:
-    """`numpy`, `torch`, `cupy`, …: the top module of the type."""
-    return type(x).__module__.partition(".")[0]
 
 
 def as_array(x: Any, place: Place) -> Array:
@@ -33,14 +29,17 @@ def as_array(x: Any, place: Place) -> Array:
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
-        place.fail(TypeError, "an array", "None" if x is None else type(x).__name__)
+        expected = "list(model.parameters()) or another sequence of arrays" if hasattr(x, "parameters") else "an array"
+        place.fail(TypeError, expected, "None" if x is None else type(x).__name__)
     return shared
 
 
 def _shared(x: Any) -> Array | None:
     """A view of x by the protocol that it offers; None if it offers none."""
-    if framework_of(x) == "torch":
+    if framework_of(x) == "torch" and hasattr(x, "data_ptr"):
         array: Array = x.detach().numpy()
+        if x.numel() and not x.data_ptr():
+            raise ValueError("it has no memory of its own")
         if _reach(array) > x.untyped_storage().nbytes() - x.storage_offset() * array.itemsize:
             raise ValueError("its storage was freed or is too small")
         return array
@@ -84,7 +83,10 @@ def parameter(x: Any, place: Place) -> Array:
 
 
 def like(x: Any, param: Array, place: Place, *, samples: bool = False) -> Array:
-    """x as an array of the parameter's dtype and shape, with one more leading axis if it holds `samples`."""
+    """x as an array of the parameter's dtype and shape, with one more leading axis if it holds `samples`.
+
+    Its elements may be one and the same (a broadcast array): whoever writes them checks that (`check_distinct`).
+    """
     array = as_array(x, place)
     if device.device_of(array) != device.device_of(param):
         expected, received = (device.location(device.device_of(a)) for a in (param, array))
@@ -99,5 +101,4 @@ def like(x: Any, param: Array, place: Place, *, samples: bool = False) -> Array:
     if shape != param.shape or (samples and (array.ndim == 0 or len(array) == 0)):
         expected = f"shape ({'samples, ' + ', '.join(map(str, param.shape))})" if samples else f"shape {param.shape}"
         place.fail(ValueError, expected, f"shape {array.shape}")
-    check_distinct(array, place)
     return array

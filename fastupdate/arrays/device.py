@@ -181,21 +181,34 @@ def header(owner: Any, interface: Mapping[str, Any], framework: Framework, devic
     return array
 
 
+@cache
+def _framework_of_type(kind: Any) -> str:
+    tops = [base.__module__.partition(".")[0] for base in kind.__mro__]
+    return "torch" if "torch" in tops else tops[0]
+
+
+def framework_of(x: object) -> str:
+    """`numpy`, `torch`, `cupy`, …: the top module of the type; a subclass of one of torch's is torch's too."""
+    kind: Any = type(x)
+    return _framework_of_type(kind)
+
+
 def is_device_array(x: object) -> bool:
-    """Whether x lives on a CUDA device. Looks at the type first, and at DLPack last, for it is slow."""
+    """Whether x lives on a CUDA device. JAX's type, like torch's, has CUDA's interface for arrays on the host too."""
     kind = type(x)
     if kind is np.ndarray:
         return False
-    if kind.__module__.partition(".")[0] == "torch":
+    name = framework_of(x)
+    if name == "torch":
         return bool(getattr(x, "is_cuda", False))
-    if hasattr(kind, "__cuda_array_interface__"):
-        return True
-    return hasattr(kind, "__dlpack_device__") and x.__dlpack_device__()[0] == CUDA_DLPACK  # type: ignore[attr-defined]
+    if name in ("jax", "jaxlib") or not hasattr(kind, "__cuda_array_interface__"):
+        return hasattr(kind, "__dlpack_device__") and x.__dlpack_device__()[0] == CUDA_DLPACK  # type: ignore[attr-defined]
+    return True
 
 
 def view(x: Any) -> DeviceArray:
     """The header of a device array; TypeError says what is wrong with it."""
-    name = type(x).__module__.partition(".")[0]
+    name = framework_of(x)
     if isinstance(x, DeviceArray):
         return x
     if name == "torch":
@@ -276,6 +289,10 @@ class Placed:
 
     def __init__(self, framework: Framework, number: int) -> None:
         self.framework, self.device = framework, number
+
+    def reads(self, tensor: Any) -> bool:
+        """Engines for devices see torch tensors by headers over their memory."""
+        return False
 
 
 def on_host(array: Array) -> Array:

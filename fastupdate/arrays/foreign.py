@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,10 @@ class Foreign:
         self.header: Array = source if isinstance(source, np.ndarray) and not self.is_torch else array
         self._teller = source if self.is_torch else self.header
         self._seen = Identity.of(self._teller)
+
+    def seen_by(self, reads: Callable[[Any], bool]) -> Any:
+        """What an engine looks at in each step: a torch tensor itself, if it can, else the header."""
+        return self.source if self.is_torch and reads(self.source) else self.header
 
     def moved(self) -> bool:
         """Whether it is no longer what it was."""

@@ -23,6 +23,9 @@ class Backend(Protocol):
     NAME: str
     WALKS_MEMORY: bool  # dense arrays in any order of their axes, in the order of memory
 
+    def reads(self, tensor: Any) -> bool:
+        """Whether its engines look at this torch tensor themselves, and tell autograd when a `step` writes it."""
+
     def make_plan(
         self,
         rule: Rule,

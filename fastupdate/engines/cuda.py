@@ -97,7 +97,9 @@ class Plan:
         lrs: list[float] = self._native.derive_possible(undecided)
         return lrs
 
-    def step(self, params: list[Array], grads: list[Any], scale: float) -> tuple[int, float] | None:
+    def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None:
+        if grads is None:
+            return None
         stream = self._stream()
         taken: tuple[int, float] | None = self._native.step(params, grads, scale, stream)
         self._release(stream)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 from fastupdate import _core
 from fastupdate.arrays.memory import DTYPES, Array
@@ -23,6 +26,18 @@ def select_isa() -> None:
     if wanted not in available:
         raise ValueError(f"FASTUPDATE_ISA: expected one of {', '.join(available)}, received {wanted!r}")
     _core.select_isa(wanted)
+
+
+@cache
+def _meet_torch() -> bool:
+    torch = sys.modules["torch"]
+    raise_versions = getattr(torch._C, "_increment_version", None)
+    return raise_versions is not None and _core.meet_torch(torch.Tensor, torch.nn.Parameter, raise_versions)
+
+
+def reads(tensor: Any) -> bool:
+    """Whether the engine looks at this torch tensor itself: of exactly torch's types, of torch 2.10 or later."""
+    return _meet_torch() and _core.reads(tensor)
 
 
 def make_plan(

@@ -35,27 +35,41 @@ def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule
     return [found[item.path] for item in moving]
 
 
-def adopt(plan: Plan, grads: list[Any], reduce: Reduce | None, zeroed: bool) -> list[Array]:
+def held_by(items: list[Item]) -> list[Any]:
+    """The gradients that torch parameters hold; one that holds none is named."""
+    grads = [item.param.source.grad for item in items]
+    for item, grad in zip(items, grads, strict=True):
+        if grad is None:
+            place = Place(item.place.rule, tree.shown("grads", item.path))
+            place.fail(TypeError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
+    return grads
+
+
+def adopt(
+    plan: Plan, grads: list[Any], reduce: Reduce | None, zeroed: bool, checked: Callable[[], Plan]
+) -> list[Array]:
     """Points the plan at these gradients after every check; raises for the first one that is wrong.
 
-    The arrays returned are to be held until the engine has read them. zeroed: whether they will be written
+    The arrays returned are to be held until the engine has read them.
+
+    zeroed   whether they will be written
+    checked  raises if other arrays of the user's are not what they were; the plan of what they are now
     """
-    rule, engine = plan.settings.rule, plan.engine
+    rule = plan.settings.rule
     if reduce not in (None, "mean", "sum"):
         Place(rule, "reduce").fail(ValueError, "'mean', 'sum' or None", repr(reduce))
     arrays = grads
-    k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
-    if k >= 0:
-        for item in plan.items:
-            item.check()
+    if reduce or plan.unseen or plan.engine.adopt(plan.arrays, arrays, 0, zeroed) >= 0:
+        plan = checked()
         arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
-        k = 0 if reduce else engine.adopt(plan.arrays, arrays, 0, zeroed)
-    while 0 <= k < len(arrays):
-        _adopt_closely(plan, k, arrays[k], reduce, zeroed)
-        k = k + 1 if reduce else engine.adopt(plan.arrays, arrays, k + 1, zeroed)
+        k = 0 if reduce else plan.engine.adopt(plan.arrays, arrays, 0, zeroed)
+        while 0 <= k < len(arrays):
+            _adopt_closely(plan, k, arrays[k], reduce, zeroed)
+            k = k + 1 if reduce else plan.engine.adopt(plan.arrays, arrays, k + 1, zeroed)
     if zeroed and plan.zeroing_may_harm():
         places = [place_of(plan, k) for k in range(len(arrays))] + [Place(rule, name) for _, name in plan.held]
-        overlap.check_overlaps([*arrays, *(array for array, _ in plan.held)], places)
+        looked_at = [accept.as_array(array, place) for array, place in zip(arrays, places, strict=False)]
+        overlap.check_overlaps([*looked_at, *(array for array, _ in plan.held)], places)
     return arrays
 
 
@@ -67,8 +81,10 @@ def place_of(plan: Plan, k: int) -> Place:
 def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None, zeroed: bool) -> None:
     row, place = plan.tensors[k], place_of(plan, k)
     accept.like(array, plan.items[k].array, place, samples=reduce is not None)
-    if zeroed and not array.flags.writeable:
-        place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
+    if zeroed:
+        overlap.check_distinct(array, place)
+        if not array.flags.writeable:
+            place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
     _check_apart(plan, array, place)
     plan.point_to_gradient(k, array, samples=reduce is not None)
     row["scale"] = 1.0 / len(array) if reduce == "mean" else 1.0
@@ -138,14 +154,16 @@ class Bound:
         self.tree: Any = None  # what the user bound
         self.flat: list[Any] | None = None  # of the tensors that move; None: to be looked through again
 
-    def take(self, tree: Any, collected: list[Any], plan: Plan) -> None:
-        """Binds a structure of gradients, after every check."""
-        arrays = adopt(plan, collected, None, plan.settings.zero_grads)
+    def take(self, tree: Any, collected: list[Any], plan: Plan, checked: Callable[[], Plan]) -> None:
+        """Binds a structure of gradients, after every check (see `adopt`)."""
+        arrays = adopt(plan, collected, None, plan.settings.zero_grads, checked)
         shared_memory = all(accept.framework_of(g) != "torch" for g in collected)
         self.tree, self.flat = tree, arrays if shared_memory else collected
 
-    def current(self, collect_again: Callable[[Any], list[Any]], plan: Plan) -> list[Any] | None:
+    def current(
+        self, collect_again: Callable[[Any], list[Any]], plan: Plan, checked: Callable[[], Plan]
+    ) -> list[Any] | None:
         """The bound gradients; None if there are none."""
         if self.flat is None and self.tree is not None:
-            self.take(self.tree, collect_again(self.tree), plan)
+            self.take(self.tree, collect_again(self.tree), plan, checked)
         return self.flat

@@ -28,7 +28,7 @@ NEVER = 2**63 - 1  # more steps than there will be
 class Plan:
     """The records of the items that are not frozen. Tensors of one group and step count share a group record.
 
-    tensors_of_torch  those that a step writes
+    written           torch tensors that a step writes
     judges            the device looks at the gradients itself
     simple            a step can be taken by one call of the engine
     queued            gradients are read after the call
@@ -47,8 +47,8 @@ class Plan:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
         self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
-        self.arrays = [item.param.header for item in self.items]
-        self.narrow = np.array([array.dtype == np.float32 for array in self.arrays], bool)  # computes in float32
+        self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
+        self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
         self.groups = np.zeros(len(rows), records.GROUP)
@@ -64,11 +64,14 @@ class Plan:
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
-        self.engine.watch(self.arrays, [state.header for item in self.items for state in item.given.values()])
-        self.tensors_of_torch = [tensor for item in self.items for tensor in item.torch_tensors]
+        others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
+        self.engine.watch(self.arrays, others)
+        self.written = [tensor for item in self.items for tensor in item.torch_tensors]
+        self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and hasattr(self.engine, "judged_update")
-        self.simple = not special and not self.tensors_of_torch
+        self.simple = not special and not self.unseen
+        self.own_gradients = all(item.param.is_torch for item in self.items)  # which p.grad holds
         self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
         self.indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
 

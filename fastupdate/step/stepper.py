@@ -194,7 +194,7 @@ class Stepper:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
             self.derive()
-            if plain and self.plan.simple and self.bound.flat is not None and not self.clock[MICRO_BATCHES]:
+            if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self._at_hand():
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
@@ -205,6 +205,10 @@ class Stepper:
             finally:
                 self._let_go()
 
+    def _at_hand(self) -> bool:
+        """Whether the gradients are bound, or held by torch's parameters."""
+        return self.bound.flat is not None or (self.bound.tree is None and self.plan.own_gradients)
+
     def _let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
         if not self.plan.queued:
@@ -213,12 +217,12 @@ class Stepper:
     def _collect(self, grads: Any) -> list[Any]:
         if grads is not None:
             return gradients.collect(grads, self.tree, self.items, self.plan.items, self.rule.name)
-        bound = self.bound.current(self._collect, self.plan)
+        bound = self.bound.current(self._collect, self.plan, self._checked)
         if bound is not None:
             return bound
-        if not all(item.param.is_torch for item in self.plan.items):
+        if not self.plan.own_gradients:
             self.place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-        return [item.param.source.grad for item in self.plan.items]
+        return gradients.held_by(self.plan.items)
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
         scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
@@ -243,7 +247,7 @@ class Stepper:
             if self._skips.too_many:
                 raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
-        autograd.about_to_write([*self.plan.tensors_of_torch, *written])
+        autograd.about_to_write([*self.plan.written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
         self._skips.note(False)
         return Report(
@@ -258,11 +262,9 @@ class Stepper:
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
-        if self.plan.tensors_of_torch:  # an engine does not see what becomes of torch tensors
-            self.check(self.plan.items)
         flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
-        self._held = gradients.adopt(self.plan, flat, reduce, zeroed)
+        self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
     def _drop_gradients(self, written: list[Any], off: int) -> None:
@@ -287,7 +289,7 @@ class Stepper:
                 self._drop_gradients(written, off)
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        autograd.about_to_write([*self.plan.tensors_of_torch, *written])
+        autograd.about_to_write([*self.plan.written, *written])
         outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
@@ -322,7 +324,7 @@ class Stepper:
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
-            autograd.about_to_write(self.plan.tensors_of_torch)
+            autograd.about_to_write(self.plan.written)
             outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
@@ -348,8 +350,7 @@ class Stepper:
     def bind(self, grads: Any) -> None:
         """See `Optimizer.bind`."""
         with self.exclusive():
-            self.check(self.plan.items)
-            self.bound.take(grads, self._collect(grads), self.plan)
+            self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             self._quick = None
 
     def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
@@ -380,6 +381,11 @@ class Stepper:
         """See `Optimizer.discard`."""
         with self.exclusive():
             self.clock[MICRO_BATCHES] = 0
+
+    def _checked(self) -> Plan:
+        """The plan, after every look at what it writes."""
+        self.check(self.plan.items)
+        return self.plan
 
     def check(self, items: list[Item]) -> None:
         """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are

@@ -28,6 +28,13 @@ from fastupdate.rules.rule import Rule
 
 NAME = "numba"
 WALKS_MEMORY = False
+
+
+def reads(tensor: Any) -> bool:
+    """It sees torch tensors by NumPy's headers over their memory."""
+    return False
+
+
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
@@ -161,7 +168,9 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
-    def step(self, params: list[Array], grads: list[Any], scale: float) -> tuple[int, float] | None:
+    def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None:
+        if grads is None:
+            return None
         if self._clock[MICRO_BATCHES] or not self.derive():
             return None
         if self.adopt(params, grads, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:

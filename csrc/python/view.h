@@ -1,0 +1,57 @@
+// What the border sees of an array, whoever made it.
+#pragma once
+
+#include <stdint.h>
+
+#include <algorithm>
+
+#include "core/plan.h"
+
+namespace fastupdate {
+
+// A look at an array's header. It lasts as long as nobody changes the array.
+struct View {
+  uint64_t data;
+  const int64_t *shape, *strides;
+  int64_t stride_unit;  // bytes
+  int ndim;
+  uint8_t dtype;          // DType; kNone: neither float32 nor float64 in native byte order
+  bool direct, writable;  // direct: contiguous in C order, and aligned
+};
+
+inline bool same_shape(const View& a, int ndim, const int64_t* shape) {
+  return a.ndim == ndim && std::equal(shape, shape + ndim, a.shape);
+}
+
+// Of two arrays of one shape and type; the second is aligned.
+inline bool same_strides(const View& a, const View& b) {
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] > 1 && a.strides[d] * a.stride_unit != b.strides[d] * b.stride_unit) return false;
+  return a.data % (a.dtype == kFloat32 ? 4 : 8) == 0;
+}
+
+inline int64_t element_count(const View& a) {
+  int64_t n = 1;
+  for (int d = 0; d < a.ndim; ++d) n *= a.shape[d];
+  return n;
+}
+
+// Whether an array lies as the layout says, in which axes that are contiguous with each other are one.
+inline bool lies_as(const View& a, const Layout& layout) {
+  int64_t axis = -1, size = 1, stride = 0;
+  const auto same = [&] { return axis < 0 || (layout.shape[axis] == size && layout.stride[axis] == stride); };
+  for (int d = 0; d < a.ndim; ++d) {
+    const int64_t step = a.strides[d] * a.stride_unit;
+    if (a.shape[d] == 1) continue;
+    if (axis >= 0 && stride == a.shape[d] * step) {
+      size *= a.shape[d];
+    } else {
+      if (!same() || ++axis == layout.ndim) return false;
+      size = a.shape[d];
+    }
+    stride = step;
+  }
+  return same() && (axis < 0 ? layout.ndim == 1 && layout.shape[0] == 1 : axis + 1 == layout.ndim);
+}
+
+}  // namespace fastupdate
