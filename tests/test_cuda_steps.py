@@ -61,6 +61,21 @@ def poisoned(k: int, which: list[int] = POISONED) -> list[np.ndarray]:
     return arrays
 
 
+def test_showing_an_optimizer_waits_for_nothing(shim):
+    """It names the device, and reads nothing from it."""
+    there = fu.AdamW(on_device(params()), nonfinite="skip", ema_decay=0.9)
+    gradients = on_device(grads())
+    shim.synchronize(STREAM)
+    there.step(gradients)
+    waiting = shim.pending(STREAM)
+    assert waiting
+    for shown in (repr(there), there._repr_html_()):
+        assert "3 tensors of float32, 2,529 elements" in shown
+        assert "30.35 kB of state (m, v, ema)" in shown
+        assert "backend cuda, CUDA device 0; 1 step taken" in shown
+    assert shim.pending(STREAM) == waiting
+
+
 # -- what is queued, and when -----------------------------------------------------------------------------------------
 
 
