@@ -90,7 +90,7 @@ MUTANTS = [
         "g = g + s.weight_decay * p", "", "tests/test_rules.py -k test_keras",
     ),
     Mutant(
-        "skipped decay stage", "csrc/cpu/engine.h",
+        "skipped decay stage", "csrc/cpu/tile.h",
         "p[i] = p[i] * decay;", "p[i] = p[i] * (decay - decay + 1);", OPTIONS,
     ),
     Mutant(
@@ -111,16 +111,15 @@ MUTANTS = [
         "-ffp-contract=off", "-ffp-contract=fast", PARITY,
     ),
     Mutant(
-        "a block lost between threads", "csrc/python/core_module.cpp",
+        "a block lost between threads", "csrc/cpu/team.h",
         "work(count * k / n, count * (k + 1) / n);", "work(count * k / n, count * (k + 1) / n - (k + 1 < n));", PARITY,
     ),
     Mutant(
-        "clip factor ignored", "fastupdate/optimizer.py",
+        "clip factor ignored", "fastupdate/step/stepper.py",
         "scale * outcome.factor * self._sign", "scale * self._sign", OPTIONS,
     ),
     Mutant(
-        "every unit scaled as the first",
-        "csrc/cpu/engine.h",
+        "every unit scaled as the first", "csrc/cpu/tile.h",
         "address<double>(t.unit_scale)[unit]", "address<double>(t.unit_scale)[0]", OPTIONS,
     ),
     Mutant(
@@ -136,20 +135,20 @@ MUTANTS = [
         "0x0fffu + ((a >> 13) & 1)", "0x1000u", OPTIONS,
     ),
     Mutant(
-        "gradients not zeroed", "csrc/cpu/engine.h",
+        "gradients not zeroed", "csrc/cpu/tile.h",
         "if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);", "", OPTIONS,
     ),
     Mutant(
-        "a sample left out", "csrc/cpu/engine.h",
+        "a sample left out", "csrc/cpu/tile.h",
         "for (int64_t k = 1; k < t.samples; ++k) {", "for (int64_t k = 2; k < t.samples; ++k) {", OPTIONS,
     ),
     Mutant(
-        "accumulators never emptied", "csrc/python/core_module.cpp",
-        "sweep_.first = clock[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
+        "accumulators never emptied", "csrc/cpu/plan.h",
+        "sweep_.first = clock_[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
     ),
     Mutant(
         "stale gradient pointer", "csrc/python/adopt.h",
-        "t.g = data;", "if (!t.g) t.g = data;", CALLS,
+        "t.g = g.data;", "if (!t.g) t.g = g.data;", CALLS,
     ),
     Mutant(
         "strides of another axis", "csrc/core/views.h",
@@ -165,15 +164,27 @@ MUTANTS = [
     ),
     Mutant(
         "what a second thread found is lost", "csrc/python/core_module.cpp",
-        "if (i >= 0) found = i;", "if (i >= 0 && k == 0) found = i;", ERRORS,
+        "i >= 0 && i < least", "i >= 0 && first == 0 && i < least", ERRORS,
+    ),
+    Mutant(
+        "workers keep their own rounding", "csrc/cpu/team.h",
+        "if (differs_) mode.set();", "", "tests/test_team.py",
+    ),
+    Mutant(
+        "sums in the order of memory", "csrc/cpu/tile.h",
+        "there.g_layout = t.g_order;\n  return gradient_tile(there", "return gradient_tile(t", "tests/test_layouts.py",
+    ),
+    Mutant(
+        "threshold without the learning rate", "csrc/core/derive.h",
+        "group.shrink = lr * l1;", "group.shrink = l1;", OPTIONS,
     ),
     Mutant(
         "non-finite gradients not counted", "csrc/core/sums.h",
         "__builtin_expect(all_finite(lanes.gg), true)", "__builtin_expect(!all_finite(lanes.gg), true)", OPTIONS,
     ),
     Mutant(
-        "step counts stand still", "csrc/python/core_module.cpp",
-        "++groups[k].t;", "(void)k;", TORCH,
+        "step counts stand still", "csrc/cpu/plan.h",
+        "++groups_[k].t;", "(void)k;", TORCH,
     ),
 ]  # fmt: skip
 

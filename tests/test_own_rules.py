@@ -143,12 +143,13 @@ def test_contributing_it(tmp_path):
     (tmp_path / "fastupdate/rules/lion.py").write_text(moved, encoding="utf-8")
     with (tmp_path / "fastupdate/__init__.py").open("a") as exports:
         exports.write("from fastupdate.optimizers import Lion as Lion\n")
+    shutil.copy(ROOT / "scripts/first_on_path.py", tmp_path / "sitecustomize.py")
 
     def run(*command):
         paths = [tmp_path, tmp_path / "tests", *sys.path]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+        own = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "FASTUPDATE_TEST_BACKENDS": "numba"}
         done = subprocess.run(
-            list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            list(map(str, command)), cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

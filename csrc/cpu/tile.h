@@ -1,0 +1,257 @@
+// One tile of a step: the gradient that the rule gets, the rule, and every stage around it, each a loop of its own
+// while the tile is in L1. Knows no rule, no thread and no range.
+#pragma once
+
+#include <stddef.h>
+
+#include "core/plan.h"
+#include "core/stages.h"
+#include "core/sums.h"
+#include "core/views.h"
+#include "cpu/logical.h"
+
+namespace fastupdate {
+
+// A compiled rule for one compute type (rule_loop.h makes it).
+struct RuleCode {
+  void (*scalars)(const double* hyper, int64_t t, void* out);
+  // out[i] = base[i] + rule(scale·g[i], p[i], states[i]…)
+  void (*loop)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base, void* out,
+               const uint64_t* state, int64_t begin);
+};
+
+namespace FASTUPDATE_TARGET {
+
+constexpr int64_t kTile = 128;
+constexpr int64_t kLine = 64;              // bytes of a cache line
+constexpr int64_t kPrefetch = 2 * kBlock;  // elements ahead: one or two arrays alone are fetched too late
+static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
+
+template <class T>
+struct Scratch {
+  alignas(64) T p[kTile], g[kTile], sample[kTile], conditioned[kTile], before[kTile], delta[kTile], nothing[kTile];
+};
+
+template <class T>
+T* address(uint64_t array, int64_t i = 0) {
+  return reinterpret_cast<T*>(array + uint64_t(i) * sizeof(T));
+}
+
+// Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
+template <class T>
+FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t begin, int64_t end) {
+  if (begin + kPrefetch >= end) return;
+  for (int64_t k = 0; k < kTile * int64_t(sizeof(T)); k += kLine)
+    __builtin_prefetch(reinterpret_cast<char*>(address<T>(array, begin + kPrefetch)) + k);
+}
+
+// A gradient that cannot be read where it is: gathered, and the sum of its samples in order.
+template <class T>
+const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  read_array(t.g, t.g_layout, begin, n, scratch.g);
+  for (int64_t k = 1; k < t.samples; ++k) {
+    read_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+    for (int i = 0; i < n; ++i) scratch.g[i] += scratch.sample[i];
+  }
+  return scratch.g;
+}
+
+// The raw gradient of one tile.
+template <class T>
+FASTUPDATE_HD const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  return is_direct(t) ? address<T>(t.g, begin) : gathered_tile(t, begin, n, scratch);
+}
+
+// The same in logical order, where the tensor lies in another one.
+template <class T>
+const T* logical_gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  if (!t.order) return gradient_tile(t, begin, n, scratch);
+  Tensor there = t;
+  there.g_layout = t.g_order;
+  return gradient_tile(there, begin, n, scratch);
+}
+
+// Below, N is an int or, for a whole tile, a constant: its loops need no code for a rest.
+
+// The factor of the unit that a tile lies in; null where it lies in several, or where units are not clipped.
+inline const double* unit_factor(const Tensor& t, int64_t begin, int n) {
+  if (!t.unit_scale) return nullptr;
+  const int64_t unit = begin / t.unit_length;
+  return begin + n <= (unit + 1) * t.unit_length ? address<double>(t.unit_scale, unit) : nullptr;
+}
+
+// scale·g, times the factor of each element's unit.
+template <class T>
+void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
+  for (int i = 0; i < n;) {
+    int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
+    T factor = T(scale * address<double>(t.unit_scale)[unit]);
+    for (int stop = end < n ? int(end) : n; i < stop; ++i) out[i] = g[i] * factor;
+  }
+}
+
+template <class T, class N>
+void scale_tile(N n, double scale, const T* g, T* out) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
+}
+
+template <class T, class N>
+void condition_tile(const Group& group, uint32_t stages, N n, T* g, const T* p) {
+  if (stages & kClipValue) {
+    const T limit = T(group.clip_value);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) g[i] = clip_value(g[i], limit);
+  }
+  if (stages & kPenalty) {
+    const T l2 = T(group.l2), l1 = T(group.l1);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) g[i] = penalty(g[i], p[i], l2, l1);
+  }
+}
+
+template <class T, class N>
+void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, N n, T* p) {
+  if (stages & kShrink) {
+    const T threshold = T(group.shrink);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) p[i] = shrink(p[i], threshold);
+  }
+  if (stages & kLookahead) {
+    T* slow = address<T>(t.slow, begin);
+    const T weight = T(group.lookahead);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) p[i] = slow[i] = approach(slow[i], p[i], weight);
+  }
+  if (stages & kEma) {
+    T* ema = address<T>(t.ema, begin);
+    const T weight = T(group.ema);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
+  }
+  if (t.shadow) {
+    uint16_t* shadow = address<uint16_t>(t.shadow, begin);
+    if (t.shadow_dtype == kFloat16) {
+#pragma omp simd
+      for (int i = 0; i < n; ++i) shadow[i] = to_float16(float(p[i]));
+    } else {
+#pragma omp simd
+      for (int i = 0; i < n; ++i) shadow[i] = to_bfloat16(float(p[i]));
+    }
+  }
+}
+
+// p ← p + delta, counting the elements that a non-zero delta leaves where they were; `last`: nothing else moves p.
+template <bool last, class T, class N>
+void apply_update(N n, T* p, const T* delta, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) {
+    const T before = p[i], after = before + delta[i];
+    lanes.stalled[j] += (after == before) & (delta[i] != 0);
+    if constexpr (last) note_update(before, after, j, lanes);
+    p[i] = after;
+  });
+}
+
+template <class T, class N>
+void clear_gradient(const Tensor& t, int64_t begin, N n, Scratch<T>& scratch) {
+  T* out = is_direct(t) ? address<T>(t.g, begin) : scratch.sample;
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = 0;
+  if (is_direct(t)) return;
+  for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+}
+
+// What the tiles of a span share.
+struct Span {
+  const Tensor& t;
+  const Group& group;
+  const RuleCode& code;
+  const void* scalars;
+  double scale;  // of the gradient
+  uint32_t stages;
+  Sums* sums;  // one per block of the tensor
+};
+
+// Of the raw gradient and, if the rule keeps one, the momentum of the steps before: with this gradient in it, it would
+// agree with any gradient.
+template <class T, class N>
+void watch_gradient(const Tensor& t, int64_t begin, N n, const T* raw, Lanes<T>& lanes) {
+  if (t.momentum < 0)
+    sum_gradient(n, raw, lanes);
+  else
+    sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
+}
+
+// The gradient that the rule gets, and what it is still to be multiplied by.
+template <class T, class N>
+const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, const T* p, T* out, double& scale) {
+  const Tensor& t = span.t;
+  const double* factor = unit_factor(t, begin, n);
+  const bool several_units = t.unit_scale && !factor;
+  scale = factor ? span.scale * *factor : span.scale;
+  if (!several_units && !(span.stages & (kClipValue | kPenalty))) return raw;
+  if (several_units)
+    scale_units(t, scale, begin, n, raw, out);
+  else
+    scale_tile(n, scale, raw, out);
+  condition_tile(span.group, span.stages, n, out, p);
+  scale = 1;
+  return out;
+}
+
+template <class T, class N>
+void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lanes<T>& lanes) {
+  const Tensor& t = span.t;
+  const uint32_t stages = span.stages;
+  const T* raw = gradient_tile(t, begin, n, scratch);
+  T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
+  if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
+  const bool moved_by_rule_alone = !(stages & (kDecay | kShrink | kLookahead));
+  if (stages & kMonitor) {
+    if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
+    watch_gradient(t, begin, n, raw, lanes);
+  }
+
+  double scale;
+  const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
+  if (stages & kDecay) {
+    const T decay = T(span.group.decay);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
+  }
+  if (stages & kMonitor) {
+    // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
+    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
+    if (moved_by_rule_alone)
+      apply_update<true>(n, p, scratch.delta, lanes);
+    else
+      apply_update<false>(n, p, scratch.delta, lanes);
+  } else {
+    span.code.loop(span.scalars, scale, n, g, p, p, p, t.state, begin);
+  }
+  after_rule(t, span.group, stages, begin, n, p);
+
+  if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, lanes);
+  if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
+  if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
+}
+
+// A tile of a tensor that lies in another order, taken in logical order.
+template <class T>
+void update_logical_tile(const Span& span, int64_t begin, int n, Scratch<T>& scratch, Lanes<T>& lanes) {
+  const Tensor& t = span.t;
+  T raw[kTile];
+  __builtin_memcpy(raw, logical_gradient_tile(t, begin, n, scratch), size_t(n) * sizeof(T));
+  LogicalTile<T, kTile> tile(t, begin, n, raw);
+  const uint32_t stages = span.stages & ~uint32_t(kZeroGrads);
+  update_tile({tile.here, span.group, span.code, span.scalars, span.scale, stages, span.sums}, begin, n, scratch,
+              lanes);
+  tile.write_back();
+  if (!(span.stages & kZeroGrads)) return;
+  Tensor there = t;
+  there.g_layout = t.g_order;
+  clear_gradient(there, begin, n, scratch);
+}
+
+}  // namespace FASTUPDATE_TARGET
+}  // namespace fastupdate

@@ -1,0 +1,77 @@
+// What a step on a device is asked to find out, and what it has found.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "cuda/memory.h"
+#include "python/records.h"
+
+namespace fastupdate {
+
+// What one step decided and summed, on its way to the host.
+class Outcome {
+ public:
+  Outcome(int device, int64_t count, bool monitor, std::shared_ptr<Pinned> decision, std::shared_ptr<Pinned> totals)
+      : device_(device), count_(monitor ? count : 0), decision_(std::move(decision)), totals_(std::move(totals)) {}
+
+  void fetch_decision(const StepHeader* header, Stream stream) {
+    device::copy(decision_->as(), &header->decision, sizeof(Decision), stream);
+    decision_->mark(stream);
+    decided_ = true;
+  }
+  void fetch_totals(const Sums* totals, Stream stream) {
+    if (!count_) return;
+    device::copy(totals_->as(), totals, size_t(count_) * sizeof(Sums), stream);
+    totals_->mark(stream);
+  }
+  bool fetched() const { return decided_; }
+  bool ready() const {
+    if (!decided_) return false;
+    device::Scope scope(device_);
+    return decision_->idle();
+  }
+
+  // (norm, clip factor, number of non-finite gradients, skipped); waits for the device.
+  py::tuple decision() const {
+    if (!decided_) throw std::runtime_error("the graph whose step this reports has not been launched");
+    device::Scope scope(device_);
+    {
+      py::gil_scoped_release released;
+      decision_->wait();
+    }
+    const Decision& d = *decision_->as<Decision>();
+    return py::make_tuple(d.norm, d.factor, d.nonfinite, bool(d.skip));
+  }
+
+  // Writes the sums of each tensor; waits for the device.
+  void totals(py::array out) const {
+    Sums* to = records<Sums>(out, "totals");
+    if (out.size() != count_) throw std::invalid_argument("totals: one record for each tensor of a monitored step");
+    if (!count_) return;
+    device::Scope scope(device_);
+    {
+      py::gil_scoped_release released;
+      totals_->wait();
+    }
+    std::memcpy(to, totals_->as(), size_t(count_) * sizeof(Sums));
+  }
+
+ private:
+  int device_;
+  int64_t count_;
+  std::shared_ptr<Pinned> decision_, totals_;
+  bool decided_ = false;
+};
+
+// What the device is to find out about the gradients and do about it.
+struct Wishes {
+  double clip_norm = 0, clip_tensor_norm = 0, clip_unit_norm = 0;  // 0: not asked for
+  bool sums = false, skip_nonfinite = false, monitor = false;
+};
+
+}  // namespace fastupdate

@@ -1,0 +1,441 @@
+// The host side of the CUDA engine.
+//
+// Records that kernels read are kept in device memory and uploaded on the caller's stream when they have changed. What
+// a step decides stays on the device; whoever asks for it waits for it.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "python/adopt.h"
+#include "python/cuda_outcome.h"
+#include "python/records.h"
+
+namespace fastupdate {
+
+constexpr int64_t kSegmentsWanted = 4096;  // enough to keep a large device busy, few enough to fold
+// A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
+class Plan {
+ public:
+  Plan(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array recipe,
+       py::array_t<int64_t> clock, bool sums, int device, py::type array_type)
+      : device_(device),
+        array_type_(array_type),
+        tensors_(tensors),
+        groups_(groups),
+        recipe_(*records<Recipe>(recipe, "recipe")),
+        clock_(clock),
+        count_(tensors.size()),
+        group_count_(groups.size()),
+        variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
+        extents_(records<Tensor>(tensors_, "tensors"), count_),
+        uploaded_(size_t(count_)),
+        staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
+        decisions_(sizeof(Decision)),
+        all_totals_(size_t(count_) * sizeof(Sums)) {
+    records<Group>(groups_, "groups");
+    measure();
+    device::Scope scope(device_);
+    allocate(sums);
+  }
+
+  ~Plan() {
+    if (!device::usable()) return;
+    device::Scope scope(device_);
+    memory_.clear();
+  }
+
+  // Takes what the user set from these arrays from now on.
+  void take(const py::tuple& given) { given_.emplace(given); }
+
+  // Works out groups and stages of the next step; false if Python has to look first.
+  bool derive() {
+    const int64_t taken = clock_.at(kSteps);
+    if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
+    if (!look_up(**given_, taken)) return false;
+    if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
+    derive_row(groups());
+    stages_ = {derive_stages(recipe_, **given_, taken)};
+    possible_.assign(groups(), groups() + group_count_);
+    return true;
+  }
+
+  // What the next step is if none of the last `undecided` steps was skipped, if one was, and so on; returns the
+  // learning rates. Follows upon `derive`.
+  std::vector<double> derive_possible(int64_t undecided) {
+    if (undecided < 0 || undecided >= kMaxRows) throw std::invalid_argument("undecided: too many steps");
+    const int64_t taken = clock_.at(kSteps);
+    std::vector<double> lrs(size_t(undecided) + 1);
+    stages_.resize(lrs.size());
+    possible_.resize(lrs.size() * size_t(group_count_));
+    for (int64_t skipped = undecided; skipped >= 0; --skipped) {  // the step itself last: its values are to stay
+      if (!look_up(**given_, taken - skipped)) throw std::invalid_argument("a schedule lacks values of earlier steps");
+      Group* row = &possible_[size_t(skipped * group_count_)];
+      std::copy(groups(), groups() + group_count_, row);
+      for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
+      derive_row(row);
+      stages_[size_t(skipped)] = derive_stages(recipe_, **given_, taken - skipped);
+      lrs[size_t(skipped)] = lr_;
+    }
+    return lrs;
+  }
+
+  // As of the last `derive`: the stages of the step, and the learning rate of the first group.
+  uint32_t stages() const { return stages_[0]; }
+  double lr() const { return lr_; }
+
+  // Notes the headers of the arrays, to be looked at again in every step (Watched::note).
+  void watch(const py::list& params, const py::list& others) {
+    check_lengths(count_, params, params);
+    watched_.note(params, others, reinterpret_cast<PyTypeObject*>(array_type_.ptr()));
+  }
+
+  // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
+  int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
+    check_lengths(count_, params, grads);
+    if (start == 0 && !watched_.intact()) return 0;
+    const Adoption adoption = {
+        records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr};
+    bool changed = false;
+    const int64_t found = adoption.adopt(start, count_, changed);
+    touched_ |= changed;
+    moves_ += changed;
+    return found;
+  }
+
+  // How many times gradients were found elsewhere than before.
+  int64_t moves() const { return moves_; }
+
+  void update(double scale, uint32_t off, Stream stream) {
+    touched_ = true;
+    run(scale, off, stream);
+  }
+
+  // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
+  // and the learning rate of this one, else None.
+  py::object step(const py::list& params, const py::list& grads, double scale, Stream stream) {
+    if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, stages() & kZeroGrads) >= 0) return py::none();
+    run(scale, 0, stream);
+    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr_);
+  }
+
+  // A step whose gradients the device judges first. Follows upon `derive_possible`.
+  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    std::shared_ptr<Outcome> outcome = new_outcome(wishes);
+    run_update(command(scale, sign, off, wishes), wishes, stream, outcome.get());
+    return outcome;
+  }
+
+  // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
+  // Follows upon `derive_possible`.
+  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, const Wishes& wishes, Stream stream) {
+    device::Scope scope(device_);
+    if (captured_.empty()) throw std::runtime_error("no step of this optimizer was captured");
+    if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
+    fetch_replayed(stream);
+    upload_step(command(scale, sign, 0, wishes), stream);
+    advance();
+    replayed_ = new_outcome(wishes);
+    return replayed_;
+  }
+
+  // Fetches what the graph launched last has found, unless that has been done.
+  void fetch_replayed(Stream stream) {
+    device::Scope scope(device_);
+    if (!replayed_) return;
+    replayed_->fetch_decision(header(), stream);
+    replayed_->fetch_totals(sweep_.totals, stream);
+    replayed_.reset();
+  }
+
+  // For whoever waits for the sums, to raise.
+  void gradient_sums(Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    if (device::capturing(stream))
+      throw std::runtime_error(
+          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
+    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
+    cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
+  }
+
+  // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
+  void accumulate(Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    if (device::capturing(stream))
+      throw std::runtime_error("micro-batches cannot be captured: the first one differs from the others");
+    Command c = command(1, 1, ~uint32_t(kZeroGrads), {});
+    int64_t* clock = clock_.mutable_data();
+    c.first = clock[kMicroBatches] == 0;
+    const DeviceSweep sweep = prepared(c, stream);
+    if (blocks_) cuda::engine.accumulate(sweep, {blocks_, stream, false, false});
+    ++clock[kMicroBatches];
+  }
+
+  // Zeroes the gradients that the records point at.
+  void clear_gradients(Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
+    if (blocks_) cuda::engine.clear_gradients(sweep, {blocks_, stream, false, false});
+  }
+
+  // The sums of each tensor, from the last reading of gradients or monitored step; waits for them.
+  void fold(py::array totals, Stream stream) {
+    device::Scope scope(device_);
+    Sums* to = records<Sums>(totals, "totals");
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    std::shared_ptr<Pinned> buffer = all_totals_.take();
+    device::copy(buffer->as(), sweep_.totals, size_t(count_) * sizeof(Sums), stream);
+    buffer->mark(stream);
+    buffer->wait();
+    std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
+  }
+
+ private:
+  static constexpr uint32_t kEveryStage = ~uint32_t(0);
+
+  void derive_row(Group* row) {
+    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, (**given_).row(row[k].given), row[k]);
+    lr_ = scaled_lr(recipe_, (**given_).row(0));
+  }
+
+  void run(double scale, uint32_t off, Stream stream) {
+    device::Scope scope(device_);
+    run_update(command(scale, 1, off, {}), {}, stream, nullptr);
+  }
+
+  Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
+  Group* groups() { return static_cast<Group*>(groups_.mutable_data()); }
+  StepHeader* header() const { return sweep_.step; }
+
+  size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
+  size_t row_bytes() const { return scalars_offset() + size_t(group_count_) * 2 * kScalarBytes; }
+  size_t step_bytes(int64_t rows) const { return sizeof(StepHeader) + size_t(rows) * row_bytes(); }
+
+  // How much there is of everything.
+  void measure() {
+    for (int64_t i = 0; i < count_; ++i) {
+      const Tensor& t = row(i);
+      blocks_ += block_count(t);
+      filled_ += t.n > 0;
+      has_[t.dtype] |= t.n > 0;
+      direct_ &= !t.p_layout && !t.shadow && !t.unit_scale;
+      if (t.unit_scale) units_ = std::max(units_, unit_offset(t) + t.n / t.unit_length + 1);
+    }
+    while (segment_ < kMaxSegment && blocks_ / segment_ > kSegmentsWanted) segment_ *= 2;
+  }
+
+  int64_t unit_offset(const Tensor& t) { return int64_t((t.unit_scale - row(0).unit_scale) / sizeof(double)); }
+
+  template <class T>
+  T* new_memory(int64_t count) {
+    memory_.push_back(std::make_unique<Memory>(size_t(count) * sizeof(T)));
+    return memory_.back()->as<T>();
+  }
+
+  void allocate(bool sums) {
+    rows_ = new_memory<Tensor>(count_);
+    step_ = new_memory<unsigned char>(int64_t(step_bytes(kMaxRows)));
+    unit_scale_ = new_memory<double>(units_);
+    sweep_.tensors = rows_;
+    sweep_.count = count_;
+    sweep_.filled = filled_;
+    sweep_.blocks = blocks_;
+    sweep_.segment = segment_;
+    sweep_.step = reinterpret_cast<StepHeader*>(step_);
+    sweep_.rows = step_ + sizeof(StepHeader);
+    sweep_.row_bytes = int64_t(row_bytes());
+    sweep_.scalars_offset = int64_t(scalars_offset());
+    sweep_.skipped = new_memory<int64_t>(kMaxRows);
+    sweep_.sums = new_memory<Sums>(sums ? blocks_ : 0);
+    sweep_.totals = new_memory<Sums>(count_);
+    sweep_.factors = new_memory<double>(count_);
+    sweep_.weights = new_memory<double>(std::max<int64_t>(count_, 1));
+    sweep_.done = new_memory<uint32_t>(count_ + 1);
+    const std::vector<double> ones(size_t(count_), 1.0);
+    device::copy_now(sweep_.factors, ones.data(), ones.size() * sizeof(double));
+  }
+
+  // What the device is told of the step that was derived last, without the stages in `off`.
+  Command command(double scale, double sign, uint32_t off, const Wishes& wishes) const {
+    Command c = {};
+    c.scale = scale;
+    c.sign = sign;
+    c.clip_norm = wishes.clip_norm;
+    c.clip_tensor_norm = wishes.clip_tensor_norm;
+    c.clip_unit_norm = wishes.clip_unit_norm;
+    c.skip_nonfinite = wishes.skip_nonfinite;
+    for (size_t k = 0; k < stages_.size(); ++k) c.stages[k] = stages_[k] & ~off;
+    c.serial = serial_;
+    c.undecided = int64_t(stages_.size()) - 1;
+    return c;
+  }
+
+  // Writes groups and scalars of a step to `out`.
+  void fill_row(const Group* row, unsigned char* out) {
+    std::memcpy(out, row, size_t(group_count_) * sizeof(Group));
+    unsigned char* scalars = out + scalars_offset();
+    for (int64_t k = 0; k < group_count_; ++k)
+      for (int dtype : {kFloat32, kFloat64})
+        variant_.of[dtype].scalars(row[k].hyper, row[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
+  }
+
+  void upload_step(const Command& command, Stream stream) {
+    std::shared_ptr<Pinned> buffer = staging_.take();
+    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
+    std::memcpy(buffer->as(), &header, sizeof header);
+    const int64_t rows = command.undecided + 1;
+    for (int64_t k = 0; k < rows; ++k) fill_row(&possible_[size_t(k * group_count_)], buffer->as() + step_bytes(k));
+    device::copy(step_, buffer->as(), step_bytes(rows), stream);
+    buffer->mark(stream);
+    serial_ += command.skip_nonfinite;
+  }
+
+  // The device's own copy of a layout. Layouts never change once they are there, so none is ever waited for.
+  uint64_t device_layout(uint64_t address) {
+    if (!address) return 0;
+    const Layout& layout = *reinterpret_cast<const Layout*>(address);
+    const std::string key(reinterpret_cast<const char*>(&layout), sizeof layout);
+    uint64_t& copy = layouts_[key];
+    if (!copy) {
+      Layout* there = new_memory<Layout>(1);
+      device::copy_now(there, &layout, sizeof layout);
+      copy = uint64_t(there);
+    }
+    return copy;
+  }
+
+  // A record as kernels read it.
+  Tensor translated(const Tensor& t) {
+    Tensor there = t;
+    there.p_layout = device_layout(t.p_layout);
+    there.g_layout = device_layout(t.g_layout);
+    there.unit_norms = 0;
+    if (t.unit_scale) there.unit_scale = uint64_t(unit_scale_ + unit_offset(t));
+    return there;
+  }
+
+  // Uploads the stretch of records that covers those that have changed.
+  void upload_rows(Stream stream) {
+    if (!touched_ && !fresh_) return;
+    int64_t first = count_, last = 0;
+    direct_gradients_ = true;
+    for (int64_t i = 0; i < count_; ++i) {
+      direct_gradients_ &= is_direct(row(i));
+      if (const Tensor there = translated(row(i)); fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
+        uploaded_[size_t(i)] = there;
+        first = std::min(first, i);
+        last = i + 1;
+      }
+    }
+    touched_ = fresh_ = false;
+    if (first >= last) return;
+    const size_t bytes = size_t(last - first) * sizeof(Tensor);
+    std::shared_ptr<Pinned> buffer = staging_.take();
+    std::memcpy(buffer->as(), &uploaded_[size_t(first)], bytes);
+    device::copy(rows_ + first, buffer->as(), bytes, stream);
+    buffer->mark(stream);
+  }
+
+  // Records for a captured step: its addresses are frozen with it, so they get memory that nothing else writes.
+  const Tensor* captured_rows() {
+    std::vector<Tensor> there;
+    for (int64_t i = 0; i < count_; ++i) there.push_back(translated(row(i)));
+    captured_.push_back(new_memory<Tensor>(count_));
+    device::copy_now(captured_.back(), there.data(), there.size() * sizeof(Tensor));
+    return captured_.back();
+  }
+
+  // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
+  // launch of the graph.
+  DeviceSweep prepared(const Command& command, Stream stream) {
+    DeviceSweep sweep = sweep_;
+    if (device::capturing(stream)) {
+      sweep.tensors = captured_rows();
+      return sweep;
+    }
+    fetch_replayed(stream);
+    upload_rows(stream);
+    upload_step(command, stream);
+    return sweep;
+  }
+
+  std::shared_ptr<Outcome> new_outcome(const Wishes& wishes) {
+    return std::make_shared<Outcome>(device_, count_, wishes.monitor, decisions_.take(),
+                                     wishes.monitor ? all_totals_.take() : nullptr);
+  }
+
+  // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
+  void run_update(const Command& command, const Wishes& wishes, Stream stream, Outcome* outcome) {
+    const bool capturing = device::capturing(stream);
+    const DeviceSweep sweep = prepared(command, stream);
+    uint32_t stages = 0;  // of any row
+    for (const uint32_t each : command.stages) stages |= each;
+    const bool monitor = stages & kMonitor;
+    const bool plain = !capturing && direct_ && direct_gradients_ && stages == 0;
+    const Start start = {blocks_, stream, plain, monitor};
+    if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
+    if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
+    if (outcome && !capturing) outcome->fetch_decision(header(), stream);
+    if (has_[kFloat32] && has_[kFloat64])
+      variant_.mixed(sweep, start);
+    else if (blocks_)
+      variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
+    if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
+    if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
+    if (!capturing) advance();
+  }
+
+  void advance() {
+    int64_t* clock = clock_.mutable_data();
+    for (int64_t k = 0; k < group_count_; ++k) ++groups()[k].t;
+    ++clock[kSteps];
+    clock[kMicroBatches] = 0;
+  }
+
+  const int device_;
+  py::type array_type_;  // of the arrays on this device
+  py::array tensors_, groups_;
+  const Recipe recipe_;
+  py::array_t<int64_t> clock_;
+  std::optional<GivenArrays> given_;
+  std::vector<Group> possible_;         // [number of skipped steps before][group]: what the next step may be
+  std::vector<uint32_t> stages_ = {0};  // likewise
+  double lr_ = 0;
+  const int64_t count_, group_count_;
+  int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
+  bool has_[2] = {};
+  bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
+  int64_t serial_ = kMaxRows;                     // of the next step that may be skipped
+  int64_t moves_ = 0;
+  bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
+  const DeviceVariant& variant_;
+  Extents extents_;
+  Watched watched_;
+  std::vector<std::unique_ptr<Memory>> memory_;
+  Tensor* rows_ = nullptr;
+  unsigned char* step_ = nullptr;
+  double* unit_scale_ = nullptr;
+  DeviceSweep sweep_ = {};
+  std::vector<Tensor> uploaded_;
+  std::map<std::string, uint64_t> layouts_;
+  std::vector<Tensor*> captured_;
+  std::shared_ptr<Outcome> replayed_;  // of the captured step that was prepared last, until it has been fetched
+  Pool staging_, decisions_, all_totals_;
+};
+
+}  // namespace fastupdate
