@@ -103,6 +103,9 @@ WORKLOADS = {
         Workload("10kx256", "10 000 tensors of 256", ((256,),) * 10_000),
         Workload("1kx64", "1000 tensors of 64", ((64,),) * 1000),
         Workload("one64", "one tensor of 64", ((64,),)),
+        Workload("161x64", "161 tensors of 64", ((64,),) * 161),
+        Workload("161x64-fresh", "161 tensors of 64, new gradient arrays in each step", ((64,),) * 161, fresh=True),
+        Workload("465x64", "465 tensors of 64", ((64,),) * 465),
         Workload("tiny", "five small tensors (a smoke test)", ((64, 33), (33,), (5,), (), (40_000,))),
     )
 }
