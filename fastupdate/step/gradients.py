@@ -35,10 +35,12 @@ def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule
     return [found[item.path] for item in moving]
 
 
-def held_by(items: list[Item]) -> list[Any]:
+def held_by(plan: Plan) -> list[Any]:
     """The gradients that torch parameters hold; one that holds none is named."""
-    grads = [item.param.source.grad for item in items]
-    for item, grad in zip(items, grads, strict=True):
+    if not plan.own_gradients:
+        Place(plan.settings.rule, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
+    grads = [item.param.source.grad for item in plan.items]
+    for item, grad in zip(plan.items, grads, strict=True):
         if grad is None:
             place = Place(item.place.rule, tree.shown("grads", item.path))
             place.fail(TypeError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
@@ -153,6 +155,10 @@ class Bound:
     def __init__(self) -> None:
         self.tree: Any = None  # what the user bound
         self.flat: list[Any] | None = None  # of the tensors that move; None: to be looked through again
+
+    def at_hand(self, plan: Plan) -> bool:
+        """Whether a step needs none handed in: there are these, or those that torch's parameters hold."""
+        return self.flat is not None or (self.tree is None and plan.own_gradients)
 
     def take(self, tree: Any, collected: list[Any], plan: Plan, checked: Callable[[], Plan]) -> None:
         """Binds a structure of gradients, after every check (see `adopt`)."""

@@ -194,7 +194,7 @@ class Stepper:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
             self.derive()
-            if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self._at_hand():
+            if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
                 taken = quick()
                 if taken:
@@ -205,10 +205,6 @@ class Stepper:
             finally:
                 self._let_go()
 
-    def _at_hand(self) -> bool:
-        """Whether the gradients are bound, or held by torch's parameters."""
-        return self.bound.flat is not None or (self.bound.tree is None and self.plan.own_gradients)
-
     def _let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
         if not self.plan.queued:
@@ -218,11 +214,7 @@ class Stepper:
         if grads is not None:
             return gradients.collect(grads, self.tree, self.items, self.plan.items, self.rule.name)
         bound = self.bound.current(self._collect, self.plan, self._checked)
-        if bound is not None:
-            return bound
-        if not self.plan.own_gradients:
-            self.place("grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-        return gradients.held_by(self.plan.items)
+        return gradients.held_by(self.plan) if bound is None else bound
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
         scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
