@@ -302,3 +302,32 @@ HELPER_MISTAKES = {
 def test_mistakes_in_helpers_are_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+NESTINGS = {
+    "lists of pairs and nothing": lambda a: [(a[0], a[1]), (), (a[2], a[3]), ()],
+    "a list beside an array": lambda a: [[a[0]], a[1], [a[2], [a[3]]]],
+    "dicts in lists": lambda a: [{"w": a[0], "b": a[1]}, {"w": a[2], "b": a[3]}, {}, {}],
+}
+
+
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("nest", NESTINGS.values(), ids=NESTINGS)
+def test_nestings_that_have_as_many_entries_as_arrays(nest: Any, bound: bool) -> None:
+    params, grads = ([np.full(3, k + 1.0) for k in range(4)] for _ in range(2))
+    opt = fu.SGD(nest(params), lr=0.5)
+    if bound:
+        opt.bind(nest(grads))
+    opt.step(None if bound else nest(grads))
+    assert [p[0] for p in params] == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_everything_frozen_with_units() -> None:
+    params = [np.ones((3, 3)), np.ones(3)]
+    opt = fu.SGD(params, lr=1.0, clip_unit_norm=0.1)
+    opt.freeze("*")
+    opt.step([None, None])
+    assert all((p == 1).all() for p in params)
+    opt.unfreeze("*")
+    opt.step([np.ones((3, 3)), np.ones(3)])
+    assert all((p < 1).all() for p in params)

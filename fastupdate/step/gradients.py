@@ -18,11 +18,14 @@ Reduce = Literal["mean", "sum"]
 
 
 def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
-    """The gradients of the tensors that move, in their order, from a structure like that of the parameters."""
+    """The gradients of the tensors that move, in their order, from a structure like that of the parameters.
+
+    params: what the user handed in, if that is flat, for the quick way; else None
+    """
     if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
         if isinstance(params, list) and len(grads) == len(items):
             return list(grads)
-        if isinstance(params, dict) and all(len(item.path) == 1 for item in items) and grads.keys() == params.keys():
+        if isinstance(params, dict) and grads.keys() == params.keys():
             return [grads[item.path[0]] for item in items]
     found = dict(tree.leaves(grads))
     known = {item.path for item in items}

@@ -125,7 +125,7 @@ class Plan:
         return bool(self.items) and self.rule.momentum in self.items[0].states
 
     def _make_units(self) -> None:
-        counts = np.array([item.units for item in self.items])
+        counts = np.array([item.units for item in self.items], np.int64)
         first = np.cumsum(counts) - counts
         self.unit_norms = np.zeros((int(counts.sum()), 2))
         self.unit_scale = np.ones(int(counts.sum()))

@@ -72,6 +72,7 @@ class Stepper:
         self.clock = np.zeros(3, np.int64)
         self.tree = params
         self.items = make_items(rule.name, params)
+        self._flat = all(len(item.path) == 1 for item in self.items)
         self.backend = choose(rule, self.settings.backend, self.items[0].array)
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
@@ -212,7 +213,9 @@ class Stepper:
 
     def _collect(self, grads: Any) -> list[Any]:
         if grads is not None:
-            return gradients.collect(grads, self.tree, self.items, self.plan.items, self.rule.name)
+            return gradients.collect(
+                grads, self.tree if self._flat else None, self.items, self.plan.items, self.rule.name
+            )
         bound = self.bound.current(self._collect, self.plan, self._checked)
         return gradients.held_by(self.plan) if bound is None else bound
 
