@@ -98,6 +98,7 @@ def test_all_or_nothing(call: Callable[[fu.Optimizer], Any]) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     peer("safetensors")
     path, opt, other = tmp_path / "run", make(), make()
