@@ -15,6 +15,7 @@ construction    making the optimizer
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -54,12 +55,13 @@ class Functional(Contestant):
         super().__init__(workload, threads)
         fu.set_num_threads(threads)
         rows = [self.params, self.grads, *([np.zeros_like(p) for p in self.params] for _ in range(2))]
-        self.rows = [row[0] for row in rows] if len(self.params) == 1 else rows
-        self.t = 0
+        p, g, m, v = [row[0] for row in rows] if len(self.params) == 1 else rows
+        adamw, steps, betas = fu.functional.adamw, itertools.count(1), HYPERS["betas"]
 
-    def step(self) -> None:
-        self.t += 1
-        fu.functional.adamw(*self.rows, step=self.t, **HYPERS)
+        def step() -> None:
+            adamw(p, g, m, v, step=next(steps), lr=LR, betas=betas, eps=EPS, weight_decay=DECAY)
+
+        self.step = step
 
 
 class SetLr(Fastupdate):

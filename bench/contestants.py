@@ -242,8 +242,11 @@ class Torch(Contestant):
             p.grad = g
 
     def before(self, steps: int) -> None:
+        """New gradients where those of the step before were freed, as `zero_grad` and a backward pass make them."""
         if self.workload.fresh:
-            self.point_to([self.copied(g) for g in self.grads])
+            self.point_to([None] * len(self.params))
+            for p, g in zip(self.params, self.grads, strict=True):
+                p.grad = self.copied(g)
 
     def copied(self, grad: Any) -> Any:
         return grad.clone()

@@ -17,7 +17,7 @@ from peers import REQUIRED
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
-from bench import contestants, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
+from bench import calls, contestants, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -52,6 +52,40 @@ def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
         missing = {a["contestant"] for a in found["absent"] if "is not installed" in a["reason"]}
         assert missing <= {contestants.DeepSpeed.name}  # it compiles its kernel for minutes
     assert not anybody or drawn.read_bytes().startswith(b"\x89PNG")
+
+
+CALLS = [(work, other) for work in calls.WORKS for other in work.others]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("work", "other"), CALLS, ids=[f"{w.recipe}, {w.workload}-{o.name}" for w, o in CALLS])
+def test_ways_of_calling_compute_the_same(work: calls.Work, other: type[contestants.Contestant]) -> None:
+    reason = other.problem(TINY)
+    if reason:
+        assert not REQUIRED, reason
+        pytest.skip(reason)
+    known = workloads.WORKLOADS[work.workload]
+    few = workloads.Workload("few", "a few of them", known.shapes[:9], known.fresh)
+    ours, theirs = work.ours(few, 1), other(few, 1)
+    for contestant in (ours, theirs):
+        contestant.before(3)
+        for _ in range(3):
+            contestant.step()
+    assert measuring.difference(ours, theirs) <= other.tolerance
+    if work.recipe != "construction":
+        assert all(np.abs(a).max() > 0 for a in ours.moved(ours.results()))
+
+
+@pytest.mark.peer
+def test_the_table_of_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calls, "WORKS", [work for work in calls.WORKS if work.workload == "one64"][:2])
+    written = tmp_path / "new" / "calls.json"
+    assert calls.main(["--quick", "--threads", "1", "--no-matmul", "--json", str(written)]) == 0
+    found, printed = json.loads(written.read_text()), capsys.readouterr().out
+    assert {row["recipe"] for row in found["rows"]} == {"functional call", "bound step"}
+    assert all(row["contestant"] in printed for row in found["rows"])
 
 
 @pytest.mark.parametrize("begin", ["from bench import peers; peers.main(['--quick'])", "import bench.benchmarks.steps"])

@@ -55,8 +55,6 @@ Code find_code(const std::string& rule, unsigned flags, const std::vector<uint64
   return {{at(0), at(1)}};
 }
 
-constexpr int64_t kInCache = 512;  // torch's tensors of which all that is looked at may stay in a core's cache
-
 // A plan whose records are Python's own arrays, and the front of it that takes in NumPy arrays.
 class PlanOfArrays {
  public:
@@ -93,9 +91,8 @@ class PlanOfArrays {
     PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
     const bool alone = some_of_torch || is_torch(first_grad);
     const int most = alone ? 1 : most_threads((count - start) * kTensorCost, count);
-    const bool scattered = some_of_torch && count > kInCache;
-    if (scattered) footprints_.resize(size_t(count));
-    Footprint* const footprints = scattered ? footprints_.data() : nullptr;
+    if (some_of_torch) footprints_.resize(size_t(count));
+    Footprint* const footprints = some_of_torch ? footprints_.data() : nullptr;
     const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, most == 1, footprints};
     std::atomic<int64_t> found{count};
     std::atomic<bool> changed{false};
