@@ -309,6 +309,21 @@ def test_what_is_wrong_is_said_as_in_python_and_nothing_moves(what: str) -> None
     assert results[0][0] in (TypeError, ValueError, FloatingPointError, RuntimeError, OverflowError)
 
 
+@pytest.mark.parametrize("pair", ["pg", "pm", "pv", "gm", "gv", "mv"])
+@pytest.mark.parametrize("shift", [0, 1, 7])
+def test_single_arrays_that_overlap_are_refused(pair: str, shift: int) -> None:
+    memory = random_arrays(9, [16], np.float32)[0]
+    arrays = {name: random_arrays(k, [8], np.float32)[0] for k, name in enumerate("pgmv")}
+    arrays[pair[0]], arrays[pair[1]] = memory[:8], memory[shift : shift + 8]
+    before = [a.tobytes() for a in (memory, *arrays.values())]
+    with pytest.raises(ValueError, match=r"\[adam\] .*: expected memory apart from"):
+        functional.adam(*arrays.values(), step=1, lr=0.1)
+    assert [a.tobytes() for a in (memory, *arrays.values())] == before
+    arrays[pair[1]] = memory[8:]
+    np.abs(arrays["v"], out=arrays["v"])
+    functional.adam(*arrays.values(), step=1, lr=0.1)
+
+
 @pytest.mark.parametrize("option", ["ema_decay", "lookahead", "shadow", "state"])
 def test_options_that_keep_arrays_are_refused_by_name(option: str) -> None:
     p, g = random_arrays(0, [3, 3], np.float32)

@@ -89,6 +89,20 @@ BRACKETS = {ord("["): r"\["} | {ord("]"): r"\]"}
 
 
 @by_host_backend
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_a_reshaped_parameter_is_named_even_if_its_gradient_has_the_new_shape(backend: str) -> None:
+    p, g = arrays(0, 64)[0], arrays(1, 64)[0]
+    opt = fu.SGD([p], lr=0.1, backend=backend)
+    opt.step([g])
+    p.shape = (8, 8)
+    before = p.copy()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"params\[0\]: expected the array .*, received one of shape \(8, 8\)"):
+            opt.step([g.reshape(8, 8)])
+    assert_same_bits(p, before, "after the error")
+
+
+@by_host_backend
 def test_accumulated_steps_look_at_what_they_write(backend: str) -> None:
     p, g = owned(arrays(0, N)[0]), arrays(1, N)[0]
     opt = fu.SGD([p], lr=0.1, backend=backend)
