@@ -6,7 +6,7 @@
 namespace fastupdate {
 
 // The entries of the clock: steps taken, micro-batches since, and which version of what the user set is in force.
-enum ClockEntry : int { kSteps, kMicroBatches, kRevision, kClockEntries };
+enum ClockEntry : int { kSteps, kMicroBatches, kRevision };
 
 // What a group is given beside the rule's hyperparameters; its row holds these after them.
 struct Shared {

@@ -1,7 +1,6 @@
 // A list of tensors, planned once, and what every step does with it. Knows no Python: the memory is the caller's.
 #pragma once
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 

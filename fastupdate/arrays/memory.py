@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+DTYPES: dict[np.dtype[Any], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 SHADOW_DTYPES = {"float16": 2, "bfloat16": 3}
 
 Array = NDArray[Any]

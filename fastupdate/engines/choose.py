@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastupdate.arrays import device
 from fastupdate.arrays.memory import Array
 from fastupdate.engines.protocol import Engine
-from fastupdate.engines.records import Records
+from fastupdate.engines.records import Tables
 from fastupdate.rules.rule import Rule
 
 
@@ -26,16 +26,7 @@ class Backend(Protocol):
     def reads(self, tensor: Any) -> bool:
         """Whether its engines look at this torch tensor themselves, and tell autograd when a `step` writes it."""
 
-    def make_plan(
-        self,
-        rule: Rule,
-        flags: Mapping[str, bool],
-        tensors: Records,
-        groups: Records,
-        recipe: Records,
-        clock: Array,
-        sums: Records,
-    ) -> Engine: ...
+    def make_plan(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine: ...
 
 
 @cache

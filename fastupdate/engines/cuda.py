@@ -14,7 +14,7 @@ from fastupdate.arrays import device
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
-from fastupdate.engines.records import Given, Records
+from fastupdate.engines.records import Given, Records, Tables
 from fastupdate.rules.rule import Rule
 from fastupdate.step.options import Settings
 from fastupdate.step.report import Report, tensor_statistics
@@ -28,17 +28,9 @@ class Backend(Placed):
     NAME = NAME
     WALKS_MEMORY = False
 
-    def make_plan(
-        self,
-        rule: Rule,
-        flags: Mapping[str, bool],
-        tensors: Records,
-        groups: Records,
-        recipe: Records,
-        clock: Array,
-        sums: Records,
-    ) -> Plan:
+    def make_plan(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Plan:
         """A plan that a few launches run."""
+        tensors, groups, recipe, clock, sums = tables
         wanted, kind = bool(len(sums)), device.array_type(self.device)
         native = _cuda.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, wanted, self.device, kind)
         return Plan(native, self.framework, self.device)

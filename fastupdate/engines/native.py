@@ -9,10 +9,9 @@ from functools import cache
 from typing import Any
 
 from fastupdate import _core
-from fastupdate.arrays.memory import DTYPES, Array
 from fastupdate.engines import threads
 from fastupdate.engines.protocol import Engine
-from fastupdate.engines.records import Records
+from fastupdate.engines.records import Tables
 from fastupdate.rules.rule import Rule
 
 NAME = "native"
@@ -40,22 +39,14 @@ def reads(tensor: Any) -> bool:
     return _meet_torch() and _core.reads(tensor)
 
 
-def make_plan(
-    rule: Rule,
-    flags: Mapping[str, bool],
-    tensors: Records,
-    groups: Records,
-    recipe: Records,
-    clock: Array,
-    sums: Records,
-) -> Engine:
+def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
     """A plan that one native call runs; Numba compiles the rule if it is the user's own."""
     own: list[int] = []
     if not rule.native:
         from fastupdate.engines.python.own import addresses
 
-        own = addresses(rule, flags, [dtype for dtype, code in DTYPES.items() if (tensors["dtype"] == code).any()])
-    return _core.Plan(rule.name, rule.mask(flags), tensors, groups, recipe, clock, sums, own)
+        own = addresses(rule, flags, tables.dtypes)
+    return _core.Plan(rule.name, rule.mask(flags), *tables, own)
 
 
 select_isa()

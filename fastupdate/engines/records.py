@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import DTYPES, Array
 
 BLOCK = 1024
 LANES = 32
@@ -54,6 +54,27 @@ Records = NDArray[np.void]
 
 STEPS, MICRO_BATCHES, REVISION = range(3)  # the entries of the clock
 DECAY_MODES = {"own": 0, "coupled": 1, "decoupled": 2, "independent": 3}
+
+
+class Tables(NamedTuple):
+    """The records of a plan, which Python fills in and an engine reads.
+
+    tensors, groups  TENSOR, GROUP: a row for each
+    recipe           RECIPE: one row
+    clock            steps taken, micro-batches accumulated since, revision of what the user set
+    sums             SUMS: a row for each block, or none if nothing is summed
+    """
+
+    tensors: Records
+    groups: Records
+    recipe: Records
+    clock: NDArray[np.int64]
+    sums: Records
+
+    @property
+    def dtypes(self) -> list[np.dtype[Any]]:
+        """The compute types that occur."""
+        return [dtype for dtype, code in DTYPES.items() if (self.tensors["dtype"] == code).any()]
 
 
 class Given(NamedTuple):

@@ -15,7 +15,7 @@ from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
-from fastupdate.engines.records import Records
+from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.rule import Rule
 from fastupdate.step import held
 from fastupdate.step.options import Settings
@@ -63,7 +63,9 @@ class Plan:
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
-        self.engine = backend.make_plan(rule, flags, self.tensors, self.groups, self._recipe(items), clock, sums)
+        self.engine = backend.make_plan(
+            rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
+        )
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
         self.engine.watch(self.arrays, others)
         self.written = [tensor for item in self.items for tensor in item.torch_tensors]

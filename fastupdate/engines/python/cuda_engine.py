@@ -22,7 +22,7 @@ from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
 from fastupdate.engines.python import engine
 from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
-from fastupdate.engines.records import MICRO_BATCHES, Records
+from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
 
@@ -86,21 +86,10 @@ class NumbaCudaPlan(RecordPlan):
     """The records of a plan, uploaded for every call."""
 
     def __init__(
-        self,
-        rule: Rule,
-        flags: Mapping[str, bool],
-        tensors: Records,
-        groups: Records,
-        recipe: Records,
-        clock: Array,
-        sums: Records,
-        framework: Framework,
-        number: int,
+        self, rule: Rule, flags: Mapping[str, bool], tables: Tables, framework: Framework, number: int
     ) -> None:
-        super().__init__(rule, tensors, groups, recipe, clock, sums)
-        self._mask, self._framework, self._number = rule.mask(flags), framework, number
-        self._dtypes = [dtype for dtype, code in memory.DTYPES.items() if (tensors["dtype"] == code).any()]
-        self._blocks = int((-(-tensors["n"] // records.BLOCK)).sum())
+        super().__init__(rule, flags, tables)
+        self._framework, self._number = framework, number
         self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
         self._compiled("update")  # whatever cannot be compiled is known before anything has moved
 
@@ -194,15 +183,6 @@ class Backend(Placed):
     NAME = NAME
     WALKS_MEMORY = False
 
-    def make_plan(
-        self,
-        rule: Rule,
-        flags: Mapping[str, bool],
-        tensors: Records,
-        groups: Records,
-        recipe: Records,
-        clock: Array,
-        sums: Records,
-    ) -> Engine:
+    def make_plan(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
         """A plan that numba-cuda runs."""
-        return NumbaCudaPlan(rule, flags, tensors, groups, recipe, clock, sums, self.framework, self.device)
+        return NumbaCudaPlan(rule, flags, tables, self.framework, self.device)

@@ -22,7 +22,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, records, threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
-from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records
+from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
 
@@ -110,11 +110,11 @@ class RecordPlan:
     stages = 0  # of the step that was derived last
     lr = 0.0
 
-    def __init__(
-        self, rule: Rule, tensors: Records, groups: Records, recipe: Records, clock: Array, sums: Records
-    ) -> None:
-        self._rule, self._tensors, self._groups, self._clock, self._sums = rule, tensors, groups, clock, sums
-        self._recipe = recipe[0]
+    def __init__(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> None:
+        self._tensors, self._groups, recipe, self._clock, self._sums = tables
+        self._rule, self._mask, self._recipe = rule, rule.mask(flags), recipe[0]
+        self._dtypes = tables.dtypes
+        self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
 
@@ -190,23 +190,12 @@ class RecordPlan:
 class NumbaPlan(RecordPlan):
     """The records of a plan, run range by range on a pool of threads that need no GIL."""
 
-    def __init__(
-        self,
-        rule: Rule,
-        flags: Mapping[str, bool],
-        tensors: Records,
-        groups: Records,
-        recipe: Records,
-        clock: Array,
-        sums: Records,
-    ) -> None:
-        super().__init__(rule, tensors, groups, recipe, clock, sums)
-        dtypes = [dtype for dtype, code in memory.DTYPES.items() if (tensors["dtype"] == code).any()]
-        self._likes = [np.empty(0, dtype) for dtype in dtypes]
+    def __init__(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> None:
+        super().__init__(rule, flags, tables)
+        self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         stores = ("p[i] = p[i] + delta", "out[i] = delta")
-        self._loops = [[rule_loop(rule, rule.mask(flags), dtype, store) for store in stores] for dtype in dtypes]
-        self._blocks = int((-(-tensors["n"] // records.BLOCK)).sum())
-        self._cost = int(tensors["n"].sum()) + TENSOR_COST * len(tensors)
+        self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
+        self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def update(self, scale: float, off: int) -> None:
         prepared, stages = self._prepared(), self.stages & ~off
@@ -277,14 +266,6 @@ def interrupts_deferred() -> Iterator[None]:
             previous(*received[0])
 
 
-def make_plan(
-    rule: Rule,
-    flags: Mapping[str, bool],
-    tensors: Records,
-    groups: Records,
-    recipe: Records,
-    clock: Array,
-    sums: Records,
-) -> Engine:
+def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
     """A plan that Numba runs."""
-    return NumbaPlan(rule, flags, tensors, groups, recipe, clock, sums)
+    return NumbaPlan(rule, flags, tables)
