@@ -36,6 +36,8 @@ OPTIONS = "tests/test_options.py"
 PARITY = "tests/test_parity.py"
 ERRORS = "tests/test_errors.py"
 HUGE = "tests/test_process.py -k test_6"
+STORAGE = "tests/test_storage.py"
+SAMPLES = "tests/test_micro_batches.py"
 CALLS = "tests/test_properties.py"
 
 MUTANTS = [
@@ -136,11 +138,11 @@ MUTANTS = [
     ),
     Mutant(
         "gradients not zeroed", "csrc/cpu/tile.h",
-        "if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);", "", OPTIONS,
+        "if (stages & kZeroGrads) clear_gradient<T>(t, begin, n);", "", OPTIONS,
     ),
     Mutant(
         "a sample left out", "csrc/cpu/tile.h",
-        "for (int64_t k = 1; k < t.samples; ++k) {", "for (int64_t k = 2; k < t.samples; ++k) {", OPTIONS,
+        "for (int64_t k = 1; k < t.samples; ++k) {", "for (int64_t k = 2; k < t.samples; ++k) {", SAMPLES,
     ),
     Mutant(
         "accumulators never emptied", "csrc/cpu/plan.h",
@@ -185,6 +187,34 @@ MUTANTS = [
     Mutant(
         "step counts stand still", "csrc/cpu/plan.h",
         "++groups_[k].t;", "(void)k;", TORCH,
+    ),
+    Mutant(
+        "subnormal halves taken for normal ones", "csrc/core/storage.h",
+        "a < 0x0400u ? subnormal : ", "", STORAGE,
+    ),
+    Mutant(
+        "infinite halves taken for numbers", "csrc/core/storage.h",
+        "a < 0x7c00u ? normal : normal + (112u << 23)", "normal", STORAGE,
+    ),
+    Mutant(
+        "narrow gradients zeroed as wide ones", "csrc/cpu/tile.h",
+        "clear_array<typename decltype(codec)::Bits>(sample", "clear_array<T>(sample", STORAGE,
+    ),
+    Mutant(
+        "a buffer's type not looked at again", "csrc/python/adopt.h",
+        "g.dtype == t.g_dtype && is_whole(t)", "is_whole(t)", STORAGE,
+    ),
+    Mutant(
+        "a narrow gradient found where a wide one lies", "csrc/python/adopt.h",
+        "return !t.order || g.dtype == t.dtype", "return true || g.dtype == t.dtype", STORAGE,
+    ),
+    Mutant(
+        "narrow gradients for float64", "csrc/python/adopt.h",
+        "g.dtype != kNone && p.dtype == kFloat32", "g.dtype != kNone", STORAGE,
+    ),
+    Mutant(
+        "the ends of narrow gradients unknown", "fastupdate/step/plan.py",
+        'memory.ITEM_SIZES[rows["g_dtype"]]', "1", STORAGE,
     ),
 ]  # fmt: skip
 

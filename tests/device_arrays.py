@@ -117,7 +117,8 @@ class FakeArray:
     def set(self, values: Any) -> None:
         from fastupdate.arrays import device
 
-        device.view(self)[...] = values
+        there = device.view(self)
+        there[...] = np.asarray(values).view(there.dtype)
 
     def get(self) -> np.ndarray:
         from fastupdate.arrays import device

@@ -29,6 +29,10 @@ def float_bits(x: np.float32) -> int:
     return int(x.view(np.uint32))
 
 
+def bits_float(x: int) -> Any:
+    return np.uint32(x).view(np.float32)
+
+
 def square_root(x: Any) -> Any:
     return np.sqrt(x)
 
@@ -82,7 +86,10 @@ def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
 
 _sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
-DRIVER = (load, store, float_bits, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait, device_of)
+DRIVER = (
+    load, store, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait,
+    device_of,
+)  # fmt: skip
 
 
 def install() -> None:
@@ -105,7 +112,7 @@ class SimulatedArray:
     """An array that says it is in device memory."""
 
     def __init__(self, values: np.ndarray, stream: int = 1) -> None:
-        self.values, self.stream = values, stream
+        self.values, self.stream, self.dtype = values, stream, values.dtype
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ BAD_GRADIENTS: dict[str, tuple[Callable[[np.ndarray], Any], type[Exception], str
     "9-complex": (lambda g: g.astype(np.complex64), TypeError, "expected float32, received complex64"),
     "9-object": (lambda g: g.astype(object), TypeError, "expected float32, received object"),
     "9-bool": (lambda g: g > 0, TypeError, "expected float32, received bool"),
-    "9-float16": (lambda g: g.astype(np.float16), TypeError, "expected float32, received float16"),
+    "9-longdouble": (lambda g: g.astype(np.longdouble), TypeError, "expected float32, received"),
     "9-byte-swapped": (swapped, TypeError, "expected float32, received byte-swapped float32"),
     "11-broadcast": (lambda g: g.ravel()[:1].reshape((1,) * g.ndim), ValueError, "expected shape"),
 }

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, arrays_of, assert_same_bits, by_dtype, random_arrays
 from peers import peer
+from storage import NARROW, every_code, narrow
 
 import fastupdate as fu
 from fastupdate.arrays import device
@@ -55,6 +56,7 @@ class Run(NamedTuple):
 
 
 GRADIENTS = ["bound", "accumulated", "samples", "transposed"]
+CODES = {f"{kind} codes": kind for kind in NARROW}  # a sample of them, those of subnormal numbers among it
 STILL = Case("sgd", "still", {"lr": 0.0})  # weights stay, so that their copies are of chosen values
 # Where rounding to bfloat16 or float16 turns: ties, overflow, the smallest subnormal.
 TURNS = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519.996, 65520.0, 2**-25, -(2.0**-24.5)]
@@ -68,6 +70,8 @@ RUNS = [
     *(Run(ADAMW, name, dtype, SHAPES[3:]) for name in ("norms", "units") for dtype in ("f4", "f8")),
     *(Run(case, "edges", "f4", [(len(SPECIAL) ** 2,)], "special values") for case in (ADAMW, STILL)),
     Run(STILL, "proximal edges", "f4", [(len(SPECIAL) ** 2,)], "special values"),
+    *(Run(ADAMW, name, "f4", SHORT, kind) for kind in NARROW for name in ("plain", "stages", "units")),
+    *(Run(STILL, "stages", "f4", [(662,)], codes) for codes in CODES),
 ]
 
 
@@ -96,6 +100,12 @@ def take_steps(run: Run, opt: Any, place: Callable[[np.ndarray], Any]) -> Iterat
     elif run.gradients == "samples":
         stacked = [np.stack(samples) for samples in zip(*every, strict=True)]
         yield opt.step([place(g) for g in stacked], reduce="mean", loss_scale=4.0)
+    elif run.gradients in CODES:
+        opt.accumulate([place(every_code(CODES[run.gradients])[::99])])
+        yield opt.step()
+    elif run.gradients in NARROW:
+        for grads in every:
+            yield opt.step([place(narrow(g, run.gradients)) for g in grads])
     else:
         order = "F" if run.gradients == "transposed" else "C"
         for grads in every:

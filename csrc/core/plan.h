@@ -15,7 +15,19 @@ constexpr int kMaxHypers = 16;
 constexpr int kScalarBytes = 128;  // room for a rule's scalars in one compute type
 constexpr int kMaxDims = 64;       // NumPy's own limit
 
-enum DType : uint8_t { kFloat32, kFloat64, kFloat16, kBfloat16, kNone };
+// The types that arrays are stored in: name here and elsewhere, bytes, how NumPy numbers it (0: a type that was added
+// to NumPy, known by its name) and DLPack's code of its kind. A step computes in the first two; each of the others has
+// a codec of its name in core/storage.h. fastupdate/arrays/memory.py has the same rows.
+#define FASTUPDATE_COMPUTE_TYPES(ROW) ROW(Float32, "float32", 4, 11, 2) ROW(Float64, "float64", 8, 12, 2)
+#define FASTUPDATE_NARROW_TYPES(ROW) ROW(Float16, "float16", 2, 23, 2) ROW(Bfloat16, "bfloat16", 2, 0, 4)
+#define FASTUPDATE_STORAGE_TYPES(ROW) FASTUPDATE_COMPUTE_TYPES(ROW) FASTUPDATE_NARROW_TYPES(ROW)
+
+enum DType : uint8_t {
+#define ROW(type, ...) k##type,
+  FASTUPDATE_STORAGE_TYPES(ROW)
+#undef ROW
+      kNone
+};
 
 // How to find element i (C order) of an array that is not contiguous and aligned.
 struct Layout {
@@ -34,7 +46,8 @@ struct Tensor {
   double scale;                 // this tensor's own gradient factor
   int32_t group;                // row of the groups
   int8_t momentum;              // the state that is the momentum, −1: none
-  uint8_t dtype, shadow_dtype, pad;
+  uint8_t dtype;                // that the step computes in, and all arrays but two are stored in
+  uint8_t shadow_dtype, g_dtype;
   uint64_t state[kMaxStates];
   int64_t first_block;              // blocks of the tensors before this one
   int64_t sample_stride;            // bytes from sample to sample
@@ -47,13 +60,29 @@ struct Tensor {
   uint64_t order, g_order;
 };
 
+FASTUPDATE_HD bool is_narrow(uint8_t dtype) { return dtype > kFloat64; }
+
 // Bytes of an element.
+FASTUPDATE_HD int64_t item_size(uint8_t dtype) {
+  switch (dtype) {
+#define ROW(type, name, bytes, ...) \
+  case k##type:                     \
+    return bytes;
+    FASTUPDATE_STORAGE_TYPES(ROW)
+#undef ROW
+    default:
+      return 0;
+  }
+}
 FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
 
 FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
 
-// Whether the gradient can be read where it is.
-FASTUPDATE_HD bool is_direct(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+// Whether the gradient is one array, which lies as the tensor does.
+FASTUPDATE_HD bool is_whole(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+
+// Whether it can be read where it is, as the step's own type.
+FASTUPDATE_HD bool is_direct(const Tensor& t) { return is_whole(t) && t.g_dtype == t.dtype; }
 
 // What the tensors of a group share in one step. Float64, rounded once to the compute type.
 struct Group {

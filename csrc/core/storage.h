@@ -1,6 +1,7 @@
 // Storage: exact conversions between stored and computed values.
 #pragma once
 
+#include "core/plan.h"
 #include "core/scalar.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
@@ -14,6 +15,18 @@ FASTUPDATE_HD To reinterpret(From x) {
     To to;
   } cast = {x};
   return cast.to;
+}
+
+// Exact, whatever the processor does with subnormal operands: the only arithmetic is on integers, and on normal
+// numbers.
+FASTUPDATE_HD float from_bfloat16(uint16_t x) { return reinterpret<float>(uint32_t(x) << 16); }
+
+FASTUPDATE_HD float from_float16(uint16_t x) {
+  const uint32_t sign = uint32_t(x & 0x8000u) << 16, a = x & 0x7fffu;
+  const uint32_t subnormal = reinterpret<uint32_t>(float(int32_t(a)) * 0x1p-24f);
+  const uint32_t normal = (a << 13) + (112u << 23);  // the exponent's bias: 15 → 127
+  const uint32_t magnitude = a < 0x0400u ? subnormal : a < 0x7c00u ? normal : normal + (112u << 23);
+  return reinterpret<float>(sign | magnitude);
 }
 
 // Round to nearest even; NaN keeps its sign and becomes quiet.
@@ -35,6 +48,30 @@ FASTUPDATE_HD uint16_t to_float16(float x) {
                              : a < 0x38800000u  ? subnormal
                                                 : normal;
   return uint16_t(sign | magnitude);
+}
+
+// What is stored, and how it is read and written.
+struct Float16 {
+  using Bits = uint16_t;
+  FASTUPDATE_HD static float decode(Bits x) { return from_float16(x); }
+  FASTUPDATE_HD static Bits encode(float x) { return to_float16(x); }
+};
+struct Bfloat16 {
+  using Bits = uint16_t;
+  FASTUPDATE_HD static float decode(Bits x) { return from_bfloat16(x); }
+  FASTUPDATE_HD static Bits encode(float x) { return to_bfloat16(x); }
+};
+
+// Calls visit(codec) with the codec of a narrow type.
+template <class Visit>
+FASTUPDATE_HD void with_codec(uint8_t dtype, Visit visit) {
+  switch (dtype) {
+#define ROW(type, ...) \
+  case k##type:        \
+    return visit(type());
+    FASTUPDATE_NARROW_TYPES(ROW)
+#undef ROW
+  }
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -1,10 +1,11 @@
-// Reading and writing arrays that are strided or misaligned, one tile at a time.
+// Reading and writing arrays that are strided, misaligned or of a narrow type, one tile at a time.
 #pragma once
 
 #include <stddef.h>
 
 #include "core/plan.h"
 #include "core/scalar.h"
+#include "core/storage.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
@@ -65,6 +66,32 @@ void read_array(uint64_t array, uint64_t layout, int64_t begin, int n, T* out) {
   for_each_strided(array, *reinterpret_cast<const Layout*>(layout), begin, n, [=](int k, uint64_t at) {
     __builtin_memcpy(out + k, reinterpret_cast<const void*>(at), sizeof(T));  // may be misaligned
   });
+}
+
+// Elements of any storage type, as T; n ≤ kBlock.
+template <class T>
+void load_array(uint8_t dtype, uint64_t array, uint64_t layout, int64_t begin, int n, T* __restrict out) {
+  if (!is_narrow(dtype)) return read_array(array, layout, begin, n, out);
+  with_codec(dtype, [=](auto codec) {
+    using Codec = decltype(codec);
+    typename Codec::Bits gathered[kBlock];
+    const auto* from = reinterpret_cast<const typename Codec::Bits*>(array) + begin;
+    if (layout) read_array(array, layout, begin, n, gathered), from = gathered;
+#pragma omp simd
+    for (int i = 0; i < n; ++i) out[i] = T(Codec::decode(from[i]));
+  });
+}
+
+template <class X, class N>
+void clear_array(uint64_t array, uint64_t layout, int64_t begin, N n) {
+  if (layout) {
+    for_each_strided(array, *reinterpret_cast<const Layout*>(layout), begin, n,
+                     [](int, uint64_t at) { __builtin_memset(reinterpret_cast<void*>(at), 0, sizeof(X)); });
+    return;
+  }
+  X* out = reinterpret_cast<X*>(array) + begin;
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = 0;
 }
 
 template <class T>

@@ -61,6 +61,18 @@ void update_tiles(const Span& span, int64_t begin, int64_t end) {
   });
 }
 
+// A plain step on a gradient of a narrow type.
+template <class T>
+void update_decoded(const Span& span, int64_t begin, int64_t end) {
+  const Tensor& t = span.t;
+  alignas(64) T g[kBlock];
+  in_stretches<kBlock>(begin, end, [&](int64_t i, int n) {
+    load_array(t.g_dtype, t.g, 0, i, n, g);
+    T* p = address<T>(t.p, i);
+    span.code.loop(span.scalars, span.scale, n, g, p, p, p, t.state, i);
+  });
+}
+
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const Span span = {
@@ -72,7 +84,8 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
       sweep.stages,
       sweep.sums + t.first_block,
   };
-  if (sweep.stages || t.p_layout || !is_direct(t) || t.shadow || t.unit_scale) return update_tiles<T>(span, begin, end);
+  if (sweep.stages || t.p_layout || !is_whole(t) || t.shadow || t.unit_scale) return update_tiles<T>(span, begin, end);
+  if (!is_direct(t)) return update_decoded<T>(span, begin, end);
   T* p = address<T>(t.p, begin);
   span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
 }
@@ -84,7 +97,7 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (is_direct(t) && !t.order) prefetch_ahead<T>(t.g, i, end);
+      if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
       sum_gradient(n, logical_gradient_tile(t, i, n, scratch), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
@@ -105,14 +118,13 @@ void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
 #pragma omp simd
       for (int k = 0; k < n; ++k) acc[k] = acc[k] + g[k] * scale;
     }
-    if (sweep.stages & kZeroGrads) clear_gradient(t, i, n, scratch);
+    if (sweep.stages & kZeroGrads) clear_gradient<T>(t, i, n);
   });
 }
 
 template <class T>
 void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
-  Scratch<T> scratch;
-  in_stretches<kTile>(begin, end, [&](int64_t i, auto n) { clear_gradient(t, i, n, scratch); });
+  in_stretches<kTile>(begin, end, [&](int64_t i, auto n) { clear_gradient<T>(t, i, n); });
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.
@@ -128,8 +140,8 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
       double gradient[kLanes] = {}, weight[kLanes] = {};
       in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
         const uint64_t layout = t.order ? t.order : t.p_layout;
-        if (is_direct(t) && !t.order) prefetch_ahead<T>(t.g, i, end);
-        if (!layout) prefetch_ahead<T>(t.p, i, end);
+        if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
+        if (!layout) prefetch_ahead(t.p, sizeof(T), i, end);
         sum_squares(n, logical_gradient_tile(t, i, n, scratch), gradient);
         if (layout) read_array(t.p, layout, i, n, scratch.p);
         sum_squares(n, layout ? scratch.p : address<T>(t.p, i), weight);

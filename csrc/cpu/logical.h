@@ -20,6 +20,7 @@ class LogicalTile {
     here.g = biased(gradient);
     here.p_layout = here.g_layout = here.order = 0;
     here.samples = 1;
+    here.g_dtype = t.dtype;
   }
 
   // Puts back what the step has written.

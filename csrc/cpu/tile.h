@@ -38,19 +38,18 @@ T* address(uint64_t array, int64_t i = 0) {
 }
 
 // Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
-template <class T>
-FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t begin, int64_t end) {
+FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t bytes, int64_t begin, int64_t end) {
   if (begin + kPrefetch >= end) return;
-  for (int64_t k = 0; k < kTile * int64_t(sizeof(T)); k += kLine)
-    __builtin_prefetch(reinterpret_cast<char*>(address<T>(array, begin + kPrefetch)) + k);
+  for (int64_t k = 0; k < kTile * bytes; k += kLine)
+    __builtin_prefetch(address<char>(array, (begin + kPrefetch) * bytes + k));
 }
 
 // A gradient that cannot be read where it is: gathered, and the sum of its samples in order.
 template <class T>
 const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  read_array(t.g, t.g_layout, begin, n, scratch.g);
+  load_array(t.g_dtype, t.g, t.g_layout, begin, n, scratch.g);
   for (int64_t k = 1; k < t.samples; ++k) {
-    read_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+    load_array(t.g_dtype, t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
     for (int i = 0; i < n; ++i) scratch.g[i] += scratch.sample[i];
   }
   return scratch.g;
@@ -129,16 +128,12 @@ void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t be
 #pragma omp simd
     for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
   }
-  if (t.shadow) {
-    uint16_t* shadow = address<uint16_t>(t.shadow, begin);
-    if (t.shadow_dtype == kFloat16) {
+  if (t.shadow)
+    with_codec(t.shadow_dtype, [=](auto codec) {
+      auto* shadow = address<typename decltype(codec)::Bits>(t.shadow, begin);
 #pragma omp simd
-      for (int i = 0; i < n; ++i) shadow[i] = to_float16(float(p[i]));
-    } else {
-#pragma omp simd
-      for (int i = 0; i < n; ++i) shadow[i] = to_bfloat16(float(p[i]));
-    }
-  }
+      for (int i = 0; i < n; ++i) shadow[i] = codec.encode(float(p[i]));
+    });
 }
 
 // p ← p + delta, counting the elements that a non-zero delta leaves where they were; `last`: nothing else moves p.
@@ -153,12 +148,14 @@ void apply_update(N n, T* p, const T* delta, Lanes<T>& lanes) {
 }
 
 template <class T, class N>
-void clear_gradient(const Tensor& t, int64_t begin, N n, Scratch<T>& scratch) {
-  T* out = is_direct(t) ? address<T>(t.g, begin) : scratch.sample;
-#pragma omp simd
-  for (int i = 0; i < n; ++i) out[i] = 0;
-  if (is_direct(t)) return;
-  for (int64_t k = 0; k < t.samples; ++k) write_array(t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+void clear_gradient(const Tensor& t, int64_t begin, N n) {
+  for (int64_t k = 0; k < t.samples; ++k) {
+    const uint64_t sample = t.g + uint64_t(k * t.sample_stride), layout = t.g_layout;
+    if (is_narrow(t.g_dtype))
+      with_codec(t.g_dtype, [=](auto codec) { clear_array<typename decltype(codec)::Bits>(sample, layout, begin, n); });
+    else
+      clear_array<T>(sample, layout, begin, n);
+  }
 }
 
 // What the tiles of a span share.
@@ -233,7 +230,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
 
   if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
-  if (stages & kZeroGrads) clear_gradient(t, begin, n, scratch);
+  if (stages & kZeroGrads) clear_gradient<T>(t, begin, n);
 }
 
 // A tile of a tensor that lies in another order, taken in logical order.
@@ -250,7 +247,7 @@ void update_logical_tile(const Span& span, int64_t begin, int n, Scratch<T>& scr
   if (!(span.stages & kZeroGrads)) return;
   Tensor there = t;
   there.g_layout = t.g_order;
-  clear_gradient(there, begin, n, scratch);
+  clear_gradient<T>(there, begin, n);
 }
 
 }  // namespace FASTUPDATE_TARGET

@@ -68,12 +68,32 @@ FASTUPDATE_DEVICE void store_element(uint64_t array, uint64_t layout, int64_t i,
 
 FASTUPDATE_DEVICE uint64_t sample_of(const Tensor& t, int64_t k) { return t.g + uint64_t(k * t.sample_stride); }
 
+// An element of any storage type.
+template <class T>
+FASTUPDATE_DEVICE T load_stored(uint8_t dtype, uint64_t array, uint64_t layout, int64_t i) {
+  if (!is_narrow(dtype)) return load_element<T>(array, layout, i);
+  T x = 0;
+  with_codec(dtype,
+             [&](auto codec) { x = T(codec.decode(load_element<typename decltype(codec)::Bits>(array, layout, i))); });
+  return x;
+}
+
 // The raw gradient: the sum of its samples, in order.
 template <class T>
 FASTUPDATE_DEVICE_CALL T gradient_element(const Tensor& t, int64_t i) {
-  T g = load_element<T>(t.g, t.g_layout, i);
-  for (int64_t k = 1; k < t.samples; ++k) g += load_element<T>(sample_of(t, k), t.g_layout, i);
+  T g = load_stored<T>(t.g_dtype, t.g, t.g_layout, i);
+  for (int64_t k = 1; k < t.samples; ++k) g += load_stored<T>(t.g_dtype, sample_of(t, k), t.g_layout, i);
   return g;
+}
+
+template <class T>
+FASTUPDATE_DEVICE void clear_gradient_element(const Tensor& t, int64_t i) {
+  for (int64_t k = 0; k < t.samples; ++k)
+    if (is_narrow(t.g_dtype))
+      with_codec(t.g_dtype,
+                 [&](auto codec) { store_element(sample_of(t, k), t.g_layout, i, typename decltype(codec)::Bits(0)); });
+    else
+      store_element(sample_of(t, k), t.g_layout, i, T(0));
 }
 
 template <class T>
@@ -104,11 +124,18 @@ struct Vector {
   }
   template <class T>
   FASTUPDATE_DEVICE Pack<T, width> load_gradient(const Tensor& t) const {
-    return load<T>(t.g);
+    if (!is_narrow(t.g_dtype)) return load<T>(t.g);
+    Pack<T, width> g = {};
+    with_codec(t.g_dtype, [&](auto codec) {
+      const auto held = load<typename decltype(codec)::Bits>(t.g);
+      for (int j = 0; j < width; ++j) g.at[j] = T(codec.decode(held.at[j]));
+    });
+    return g;
   }
   template <class T>
   FASTUPDATE_DEVICE void clear_gradient(const Tensor& t) const {
-    store(t.g, Pack<T, width>{});
+    if (!is_narrow(t.g_dtype)) return store(t.g, Pack<T, width>{});
+    with_codec(t.g_dtype, [&](auto codec) { store(t.g, Pack<typename decltype(codec)::Bits, width>{}); });
   }
 };
 
@@ -155,7 +182,7 @@ struct Anywhere : Single {
   }
   template <class T>
   FASTUPDATE_DEVICE void clear_gradient(const Tensor& t) const {
-    for (int64_t k = 0; k < t.samples; ++k) store_element(sample_of(t, k), t.g_layout, i, T(0));
+    clear_gradient_element<T>(t, i);
   }
 };
 
@@ -170,6 +197,15 @@ template <class T>
 FASTUPDATE_DEVICE bool reaches(uint64_t array, int head) {
   constexpr uint64_t bytes = kQuad * sizeof(T) < 16 ? kQuad * sizeof(T) : 16;
   return !array || (array + uint64_t(head) * sizeof(T)) % bytes == 0;
+}
+
+// The same of a gradient that is one array.
+template <class T>
+FASTUPDATE_DEVICE bool gradient_reaches(const Tensor& t, int head) {
+  bool reached = reaches<T>(t.g, head);
+  if (is_narrow(t.g_dtype))
+    with_codec(t.g_dtype, [&](auto codec) { reached = reaches<typename decltype(codec)::Bits>(t.g, head); });
+  return is_whole(t) && reached;
 }
 
 // Hands this thread's elements of a block to `visit`: as one Vector, or else one by one as One. Vectors start `head`

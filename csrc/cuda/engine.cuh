@@ -24,10 +24,6 @@ FASTUPDATE_DEVICE void condition(const Tensor& t, const Group& group, uint32_t s
     for (int j = 0; j < width; ++j) g.at[j] = penalty(g.at[j], p.at[j], T(group.l2), T(group.l1));
 }
 
-FASTUPDATE_DEVICE uint16_t to_shadow(uint8_t dtype, float x) {
-  return dtype == kFloat16 ? to_float16(x) : to_bfloat16(x);
-}
-
 // What follows the rule: shrinking, lookahead, moving average, copy-out.
 template <class T, class Access>
 FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t stages, Access access,
@@ -45,18 +41,19 @@ FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t 
     for (int j = 0; j < width; ++j) ema.at[j] = approach(ema.at[j], p.at[j], T(group.ema));
     access.store(t.ema, ema);
   }
-  if (t.shadow) {
-    Pack<uint16_t, width> shadow;
-    for (int j = 0; j < width; ++j) shadow.at[j] = to_shadow(t.shadow_dtype, float(p.at[j]));
-    access.store(t.shadow, shadow);
-  }
+  if (t.shadow)
+    with_codec(t.shadow_dtype, [&](auto codec) {
+      Pack<typename decltype(codec)::Bits, width> shadow;
+      for (int j = 0; j < width; ++j) shadow.at[j] = codec.encode(float(p.at[j]));
+      access.store(t.shadow, shadow);
+    });
 }
 
 // Whether all arrays of a tensor can be accessed 16 bytes at a time, `head` elements into a block.
 template <class T>
 FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
-  bool all = !t.p_layout && is_direct(t) && reaches<uint16_t>(t.shadow, head);
-  for (const uint64_t array : {t.p, t.g, t.slow, t.ema}) all &= reaches<T>(array, head);
+  bool all = !t.p_layout && gradient_reaches<T>(t, head) && reaches<uint16_t>(t.shadow, head);
+  for (const uint64_t array : {t.p, t.slow, t.ema}) all &= reaches<T>(array, head);
   for (const uint64_t array : t.state) all &= reaches<T>(array, head);
   return all;
 }

@@ -50,6 +50,10 @@ FASTUPDATE_DEVICE Pack<double, 4> load_vector(const double* from) {
   const double2 v = __ldcg(at), w = __ldcg(at + 1);
   return {{v.x, v.y, w.x, w.y}};
 }
+FASTUPDATE_DEVICE Pack<uint16_t, 4> load_vector(const uint16_t* from) {
+  const uint2 v = __ldcg(reinterpret_cast<const uint2*>(from));
+  return {{uint16_t(v.x), uint16_t(v.x >> 16), uint16_t(v.y), uint16_t(v.y >> 16)}};
+}
 FASTUPDATE_DEVICE void store_vector(float* to, const Pack<float, 4>& v) {
   __stcg(reinterpret_cast<float4*>(to), make_float4(v.at[0], v.at[1], v.at[2], v.at[3]));
 }

@@ -201,7 +201,7 @@ FASTUPDATE_DEVICE void accumulate_elements(const Command& command, const Tensor&
 template <class T>
 FASTUPDATE_DEVICE void accumulate_tensor(const Command& command, const Tensor& t, int64_t begin, int64_t end) {
   const int head = head_of<T>(t.acc);
-  const bool vectors = is_direct(t) && reaches<T>(t.g, head);
+  const bool vectors = gradient_reaches<T>(t, head);
   for (int64_t block = begin; block < end; ++block)
     visit_block<Anywhere>(t.n, block, vectors, head, [&](auto access) { accumulate_elements<T>(command, t, access); });
 }

@@ -23,7 +23,7 @@ template <class T, class Rule, class Access, size_t... k>
 FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Access access, std::index_sequence<k...>) {
   using Keeps = typename Rule::keeps;
   const Tensor& t = job.t;
-  const auto g = access.template load_gradient<T>(t);
+  const auto g = access.template load<T>(t.g);
   auto p = access.template load_weight<T>(t);
   Pack<T, Access::width> s[sizeof...(k) + 1] = {};
   ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.state[k])) : void()), ...);

@@ -83,10 +83,20 @@ inline bool unchanged(const View& p, const Tensor& t, const Watched& watched, in
          (layout ? lies_as(p, *reinterpret_cast<const Layout*>(layout)) : p.direct);
 }
 
-// Can the gradient be read in place? ordered: it has to lie in the parameter's own order.
+// Is the array like the parameter, and can it be read as it lies? ordered: it has to lie in the parameter's own order.
 inline bool matches(const View& g, const View& p, bool ordered, bool writable) {
-  return g.dtype == p.dtype && same_shape(g, p.ndim, p.shape) && (ordered ? same_strides(g, p) : g.direct) &&
-         (g.writable || !writable);
+  return same_shape(g, p.ndim, p.shape) && (ordered ? same_strides(g, p) : g.direct) && (g.writable || !writable);
+}
+
+// Does the gradient have the parameter's type, or a narrow one that a step in float32 reads?
+inline bool readable(const View& g, const View& p) {
+  return g.dtype == p.dtype || (is_narrow(g.dtype) && g.dtype != kNone && p.dtype == kFloat32);
+}
+
+// Is there a layout by which the gradient is found in C order? Narrow ones have none in common with their parameter,
+// but the same one each time.
+inline bool found_in_order(const View& g, const Tensor& t) {
+  return !t.order || g.dtype == t.dtype || (g.dtype == t.g_dtype && !t.g_layout);
 }
 
 using Range = std::pair<uint64_t, uint64_t>;  // of addresses: first, and one past the last
@@ -179,16 +189,19 @@ struct Adoption {
       PyObject *const param = PyList_GET_ITEM(params.ptr(), i), *const grad = gradient(i, param);
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
       if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
-      if (!look(grad, type, g) || !matches(g, p, t.order, writable)) return i;
+      if (!look(grad, type, g) || !readable(g, p) || !matches(g, p, t.order, writable) || !found_in_order(g, t))
+        return i;
       if (of_last_step) of_last_step[i] = {as_bytes(p.shape), as_bytes(g.shape), as_bytes(grad)};
-      const uint64_t last = g.data + uint64_t(t.n * item_size(t));
-      const bool stayed = (g.data == t.g || !t.n) && is_direct(t);  // what was found to lie apart is where it was
+      const uint64_t last = g.data + uint64_t(t.n * item_size(g.dtype));
+      // What was found to lie apart is where it was.
+      const bool stayed = (g.data == t.g || !t.n) && g.dtype == t.g_dtype && is_whole(t);
       if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return i;
       if (stayed && t.scale == 1) continue;
       changed = true;
       t.g = g.data;
       t.g_layout = 0;
-      t.g_order = t.order;
+      if (g.dtype == t.dtype) t.g_order = t.order;
+      t.g_dtype = g.dtype;
       t.samples = 1;
       t.scale = 1;
     }

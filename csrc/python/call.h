@@ -208,7 +208,7 @@ class Function {
     bool same = true;
     uint64_t begins[kMostArrays];
     if (!fill(tensor, args, count, command.flags, same, begins)) return false;
-    if (!apart(begins, count, uint64_t(tensor.n * item_size(tensor)))) return false;
+    if (!apart(begins, count, tensor)) return false;
     PyObject* const* rows[kMostArrays];
     for (int k = 0; k < count; ++k) rows[k] = args + k;
     tell_torch(rows, count, 1);
@@ -221,7 +221,7 @@ class Function {
   bool fill(Tensor& t, PyObject* const* arrays, int count, unsigned flags, bool& same, uint64_t* begins) const {
     const PyTypeObject* const type = host_array_type();
     View p, view;
-    if (!look(arrays[0], type, p) || p.dtype == kNone || !p.direct || !p.writable) return false;
+    if (!look(arrays[0], type, p) || is_narrow(p.dtype) || !p.direct || !p.writable) return false;
     const auto set = [&same](auto& field, auto value) {
       same = same && field == value;
       field = value;
@@ -234,6 +234,8 @@ class Function {
     t.momentum = -1;
     for (int k = 1; k < count; ++k) {
       if (!look(arrays[k], type, view) || !matches(view, p, false, k > 1)) return false;
+      if (k == 1 ? !readable(view, p) : view.dtype != p.dtype) return false;
+      if (k == 1) t.g_dtype = view.dtype;
       begins[k] = view.data;
     }
     begins[0] = t.p;
@@ -244,10 +246,11 @@ class Function {
     return true;
   }
 
-  static bool apart(const uint64_t* begins, int count, uint64_t bytes) {
+  static bool apart(const uint64_t* begins, int count, const Tensor& t) {
+    const auto end = [&](int k) { return begins[k] + uint64_t(t.n * item_size(k == 1 ? t.g_dtype : t.dtype)); };
     for (int j = 1; j < count; ++j)
       for (int k = 0; k < j; ++k)
-        if (begins[j] < begins[k] + bytes && begins[k] < begins[j] + bytes) return false;
+        if (begins[j] < end(k) && begins[k] < end(j)) return false;
     return true;
   }
 
@@ -291,7 +294,7 @@ class Function {
     if (!table.extents->disjoint()) return false;
     Range gap(0, 0);
     for (const Tensor& t : table.tensors) {
-      const uint64_t end = t.g + uint64_t(t.n * item_size(t));
+      const uint64_t end = t.g + uint64_t(t.n * item_size(t.g_dtype));
       if (t.n && !holds(gap, t.g, end) && !holds(gap = table.extents->gap_around(t.g), t.g, end)) return false;
     }
     return true;

@@ -36,7 +36,8 @@ py::dict describe_dlpack(const py::capsule& capsule) {
   };
   if (std::strcmp(capsule.name(), "dltensor") != 0) throw py::type_error("not a DLPack capsule");
   const auto& x = *static_cast<const Described*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (x.lanes != 1 || x.code > 2) throw py::type_error("expected numbers of one value each");
+  constexpr uint8_t kBfloat = 4;
+  if (x.lanes != 1 || (x.code > 2 && x.code != kBfloat)) throw py::type_error("expected numbers of one value each");
   py::tuple shape(x.ndim), strides(x.ndim);
   int64_t dense = x.bits / 8;
   for (int d = x.ndim - 1; d >= 0; --d) {
@@ -47,7 +48,8 @@ py::dict describe_dlpack(const py::capsule& capsule) {
   py::dict described;
   described["shape"] = shape;
   described["strides"] = strides;
-  described["typestr"] = std::string("<") + "iuf"[x.code] + std::to_string(x.bits / 8);
+  described["typestr"] = x.code == kBfloat ? "bfloat" + std::to_string(x.bits)
+                                           : std::string("<") + "iuf"[x.code] + std::to_string(x.bits / 8);
   described["data"] = py::make_tuple(uint64_t(x.data) + x.offset, false);
   return described;
 }

@@ -11,7 +11,6 @@ constexpr const char* kExchangeAttribute = "__dlpack_c_exchange_api__";
 constexpr const char* kExchangeCapsule = "dlpack_exchange_api";
 constexpr uint32_t kMajorVersion = 1;
 constexpr int32_t kCpu = 1;
-constexpr uint8_t kFloat = 2;
 
 struct Device {
   int32_t type, id;

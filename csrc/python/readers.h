@@ -3,6 +3,8 @@
 
 #include <pybind11/numpy.h>
 
+#include <cstring>
+
 #include "python/torch.h"
 #include "python/view.h"
 
@@ -15,10 +17,21 @@ static_assert(sizeof(py::ssize_t) == sizeof(int64_t));  // NumPy's dimensions ar
 
 inline PyTypeObject* host_array_type() { return py::detail::npy_api::get().PyArray_Type_; }
 
+// Whether a type that was added to NumPy has this name.
+inline bool is_named(const py::detail::PyArrayDescr_Proxy& descr, const char* name) {
+  const char* const full = reinterpret_cast<PyTypeObject*>(descr.typeobj)->tp_name;
+  const char* const dot = std::strrchr(full, '.');
+  return !std::strcmp(dot ? dot + 1 : full, name);
+}
+
 inline uint8_t dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
-  using namespace py::detail;
+  constexpr int kFirstAdded = 256;  // NPY_USERDEF
   if (descr.byteorder != '=') return kNone;
-  return descr.type_num == npy_api::NPY_FLOAT_ ? kFloat32 : descr.type_num == npy_api::NPY_DOUBLE_ ? kFloat64 : kNone;
+#define ROW(type, name, bytes, number, ...) \
+  if (number ? descr.type_num == number : descr.type_num >= kFirstAdded && is_named(descr, name)) return k##type;
+  FASTUPDATE_STORAGE_TYPES(ROW)
+#undef ROW
+  return kNone;
 }
 
 inline View view_of(const Header& a) {

@@ -60,18 +60,26 @@ inline bool may_be_negated(PyObject* tensor) {
   return negated.ptr() != Py_False;
 }
 
+inline uint8_t dtype_of(dlpack::DataType given) {
+#define ROW(type, name, bytes, number, code_of_kind) \
+  if (given.code == code_of_kind && given.bits == 8 * bytes) return k##type;
+  FASTUPDATE_STORAGE_TYPES(ROW)
+#undef ROW
+  return kNone;
+}
+
 inline bool look_at_torch(PyObject* object, View& view) {
   dlpack::Tensor t;
   if (torch.look(object, &t)) return PyErr_Clear(), false;
   if (t.ndim && !t.strides) return false;
-  if (t.device.type != dlpack::kCpu || t.dtype.code != dlpack::kFloat || t.dtype.lanes != 1) return false;
+  view.dtype = dtype_of(t.dtype);
+  if (t.device.type != dlpack::kCpu || view.dtype == kNone || t.dtype.lanes != 1) return false;
   const int64_t size = t.dtype.bits / 8;
   view.data = reinterpret_cast<uint64_t>(t.data) + t.byte_offset;
   view.shape = t.shape;
   view.strides = t.strides;
   view.stride_unit = size;
   view.ndim = t.ndim;
-  view.dtype = t.dtype.bits == 32 ? kFloat32 : t.dtype.bits == 64 ? kFloat64 : kNone;
   view.writable = true;
   int64_t n = 1;
   bool contiguous = true;
@@ -79,7 +87,7 @@ inline bool look_at_torch(PyObject* object, View& view) {
     contiguous = contiguous && (t.shape[d] == 1 || t.strides[d] == n);
     n *= t.shape[d];
   }
-  view.direct = view.dtype != kNone && (contiguous || !n) && view.data % uint64_t(size) == 0;
+  view.direct = (contiguous || !n) && view.data % uint64_t(size) == 0;
   if (n && !t.data) return false;  // wrappers of all kinds, and freed storage
   return (view.direct && n != 1) || !may_be_negated(object);
 }

@@ -15,7 +15,7 @@ struct View {
   const int64_t *shape, *strides;
   int64_t stride_unit;  // bytes
   int ndim;
-  uint8_t dtype;          // DType; kNone: neither float32 nor float64 in native byte order
+  uint8_t dtype;          // DType; kNone: of none of these types in native byte order
   bool direct, writable;  // direct: contiguous in C order, and aligned
 };
 
@@ -23,11 +23,12 @@ inline bool same_shape(const View& a, int ndim, const int64_t* shape) {
   return a.ndim == ndim && std::equal(shape, shape + ndim, a.shape);
 }
 
-// Of two arrays of one shape and type; the second is aligned.
+// Whether elements follow upon each other alike in two arrays of one shape; the second is aligned.
 inline bool same_strides(const View& a, const View& b) {
+  const int64_t a_size = item_size(a.dtype), b_size = item_size(b.dtype);
   for (int d = 0; d < a.ndim; ++d)
-    if (a.shape[d] > 1 && a.strides[d] * a.stride_unit != b.strides[d] * b.stride_unit) return false;
-  return a.data % (a.dtype == kFloat32 ? 4 : 8) == 0;
+    if (a.shape[d] > 1 && a.strides[d] * a.stride_unit * b_size != b.strides[d] * b.stride_unit * a_size) return false;
+  return a.data % uint64_t(a_size) == 0;
 }
 
 inline int64_t element_count(const View& a) {

@@ -5,13 +5,14 @@ Frameworks are recognised by the name of the type's module, so none is imported 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-from fastupdate.arrays import device
+from fastupdate.arrays import device, memory
 from fastupdate.arrays.device import framework_of as framework_of
-from fastupdate.arrays.memory import DTYPES, Array
+from fastupdate.arrays.memory import DTYPES, STORAGE, Array
 from fastupdate.arrays.overlap import check_distinct
 from fastupdate.arrays.place import Place
 
@@ -37,17 +38,28 @@ def as_array(x: Any, place: Place) -> Array:
 def _shared(x: Any) -> Array | None:
     """A view of x by the protocol that it offers; None if it offers none."""
     if framework_of(x) == "torch" and hasattr(x, "data_ptr"):
-        array: Array = x.detach().numpy()
+        array = _torch_header(x.detach())
         if x.numel() and not x.data_ptr():
             raise ValueError("it has no memory of its own")
         if _reach(array) > x.untyped_storage().nbytes() - x.storage_offset() * array.itemsize:
             raise ValueError("its storage was freed or is too small")
         return array
+    if framework_of(x) in ("jax", "jaxlib") and str(x.dtype) in memory.NARROW:
+        return np.asarray(x)  # a view: the other protocols have no bfloat16
     if _has_buffer(x):
         return np.asarray(memoryview(x))
     if hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
     return None
+
+
+def _torch_header(tensor: Any) -> Array:
+    """The memory of a tensor as a NumPy array."""
+    storage = STORAGE.get(str(tensor.dtype).removeprefix("torch."))
+    if storage is None or storage.dtype == storage.bits:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    bits: Array = tensor.view(getattr(sys.modules["torch"], f"int{8 * storage.dtype.itemsize}")).numpy()
+    return bits.view(storage.dtype)
 
 
 def _reach(array: Array) -> int:
@@ -68,8 +80,7 @@ def _has_buffer(x: object) -> bool:
 def check_float(array: Array, place: Place) -> None:
     """float32 or float64 in native byte order."""
     if array.dtype not in DTYPES:
-        kind = array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}"
-        place.fail(TypeError, "float32 or float64", kind)
+        place.fail(TypeError, "float32 or float64", memory.type_name(array.dtype))
 
 
 def parameter(x: Any, place: Place) -> Array:
@@ -82,23 +93,37 @@ def parameter(x: Any, place: Place) -> Array:
     return array
 
 
-def like(x: Any, param: Array, place: Place, *, samples: bool = False) -> Array:
-    """x as an array of the parameter's dtype and shape, with one more leading axis if it holds `samples`.
+def like(x: Any, param: Array, place: Place) -> Array:
+    """x as an array of the parameter's dtype and shape."""
+    array = as_array(x, place)
+    _check_memory(array, param, place)
+    _check_dtype(array, param, place)
+    if array.shape != param.shape:
+        place.fail(ValueError, f"shape {param.shape}", f"shape {array.shape}")
+    return array
+
+
+def check_gradient(array: Array, param: Array, place: Place, *, samples: bool) -> None:
+    """A gradient has the parameter's shape, after one leading axis if it holds `samples`, and its dtype or, where steps
+    compute in float32, a narrow one.
 
     Its elements may be one and the same (a broadcast array): whoever writes them checks that (`check_distinct`).
     """
-    array = as_array(x, place)
-    if device.device_of(array) != device.device_of(param):
-        expected, received = (device.location(device.device_of(a)) for a in (param, array))
-        place.fail(TypeError, f"an array in {expected}", f"one in {received}")
-    if array.dtype != param.dtype:
-        place.fail(
-            TypeError,
-            param.dtype.name,
-            array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}",
-        )
+    _check_memory(array, param, place)
+    if not (memory.type_name(array.dtype) in memory.NARROW and param.dtype == np.float32):
+        _check_dtype(array, param, place)
     shape = array.shape[1:] if samples else array.shape
     if shape != param.shape or (samples and (array.ndim == 0 or len(array) == 0)):
         expected = f"shape ({'samples, ' + ', '.join(map(str, param.shape))})" if samples else f"shape {param.shape}"
         place.fail(ValueError, expected, f"shape {array.shape}")
-    return array
+
+
+def _check_memory(array: Array, param: Array, place: Place) -> None:
+    if device.device_of(array) != device.device_of(param):
+        expected, received = (device.location(device.device_of(a)) for a in (param, array))
+        place.fail(TypeError, f"an array in {expected}", f"one in {received}")
+
+
+def _check_dtype(array: Array, param: Array, place: Place) -> None:
+    if array.dtype != param.dtype:
+        place.fail(TypeError, param.dtype.name, memory.type_name(array.dtype))

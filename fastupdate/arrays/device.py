@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastupdate.arrays.memory import Array, Assignment
+from fastupdate.arrays.memory import STORAGE, Array, Assignment, type_name
 
 LINE = 64  # bytes of a cache line
 CUDA_DLPACK = 2  # kDLCUDA
@@ -70,7 +70,7 @@ class CuPy:
     def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(device):
-            return cupy.zeros(shape, "uint16" if dtype == "bfloat16" else dtype)
+            return cupy.zeros(shape, STORAGE[dtype].bits)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Exported:
         return self.handle
 
     def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        return Buffer(shape, np.dtype("uint16" if dtype == "bfloat16" else dtype), device)
+        return Buffer(shape, STORAGE[dtype].bits, device)
 
 
 class Buffer:
@@ -218,32 +218,39 @@ def view(x: Any) -> DeviceArray:
     interface = x.__cuda_array_interface__
     if interface.get("mask") is not None:
         raise TypeError("masked arrays have no single value for each element")
+    dtype = getattr(x, "dtype", None)  # of one of NumPy's types, or of one that was added to them
+    described = _described(interface, type_name(dtype) if isinstance(dtype, np.dtype) else "")
     if name == "cupy":
-        return header(x, _described(interface), CuPy(), x.device.id)
+        return header(x, described, CuPy(), x.device.id)
     device = runtime().device_of(interface["data"][0]) if math.prod(interface["shape"]) else 0
-    return header(x, _described(interface), Exported(interface.get("stream") or DEFAULT_STREAM), device)
+    return header(x, described, Exported(interface.get("stream") or DEFAULT_STREAM), device)
 
 
-def _described(interface: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("shape", "typestr", "data", "strides")
-    return {name: interface.get(name) for name in names} | {"version": 3}
+def _described(interface: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The interface as NumPy takes it, of an array whose type has this name."""
+    dtype = STORAGE[name].dtype if name in STORAGE else np.dtype(interface["typestr"])
+    return {name: interface.get(name) for name in ("shape", "data", "strides")} | _typed(dtype) | {"version": 3}
+
+
+def _typed(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"typestr": dtype.str, "descr": dtype.descr}
 
 
 def _view_torch(x: Any) -> DeviceArray:
     if x.layout is not sys.modules["torch"].strided:
         raise TypeError(f"a {x.layout} tensor has no array of all its elements")
     name = str(x.dtype).removeprefix("torch.")
-    typestr = np.dtype("uint16" if name == "bfloat16" else name).str
+    dtype = STORAGE[name].dtype if name in STORAGE else np.dtype(name)
     strides = tuple(stride * x.element_size() for stride in x.stride())
-    interface = {"shape": tuple(x.shape), "typestr": typestr, "data": (x.data_ptr(), False), "strides": strides}
-    return header(x, interface | {"version": 3}, Torch(), x.get_device())
+    interface = {"shape": tuple(x.shape), "data": (x.data_ptr(), False), "strides": strides, "version": 3}
+    return header(x, interface | _typed(dtype), Torch(), x.get_device())
 
 
 def _view_dlpack(x: Any) -> DeviceArray:
     device = x.__dlpack_device__()[1]
     capsule = x.__dlpack__(stream=DEFAULT_STREAM)
     described = runtime().describe_dlpack(capsule)
-    return header((x, capsule), described | {"version": 3}, Exported(DEFAULT_STREAM), device)
+    return header((x, capsule), _described(described, described["typestr"]), Exported(DEFAULT_STREAM), device)
 
 
 def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str], orders: Sequence[tuple[int, ...] | None]) -> list[Array]:
@@ -256,13 +263,18 @@ def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str], orders: Sequence[
     """
     there = [array for array in arrays if isinstance(array, DeviceArray)]
     if there:  # all of them are, for a list is in one memory
-        return [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
-    kinds = [np.dtype("uint16" if dtype == "bfloat16" else dtype) for dtype in dtypes]
+        new = [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
+        return [array.view(_bits(dtype)) for array, dtype in zip(new, dtypes, strict=True)]
+    kinds = [_bits(dtype) for dtype in dtypes]
     sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
     memory = np.frombuffer(np.zeros(sum(sizes) + LINE, np.uint8).data, np.uint8)  # owns nothing: nobody can resize it
     offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
     made = zip(arrays, kinds, offsets, orders, strict=True)
     return [_laid_out(a.shape, kind, memory, int(at), order) for a, kind, at, order in made]
+
+
+def _bits(dtype: str) -> np.dtype[Any]:
+    return STORAGE[dtype].bits if dtype in STORAGE else np.dtype(dtype)
 
 
 def _laid_out(

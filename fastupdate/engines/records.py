@@ -19,7 +19,8 @@ MOST_UNDECIDED = 7  # steps under way on a device of which it is not known wheth
 TENSOR = np.dtype(
     [
         ("p", "u8"), ("g", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("n", "i8"), ("samples", "i8"),
-        ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"), ("pad", "u1"),
+        ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"),
+        ("g_dtype", "u1"),
         ("state", "u8", MAX_STATES), ("first_block", "i8"), ("sample_stride", "i8"), ("acc", "u8"), ("slow", "u8"),
         ("ema", "u8"), ("shadow", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"),
         ("order", "u8"), ("g_order", "u8"),

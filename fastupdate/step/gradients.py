@@ -85,7 +85,7 @@ def place_of(plan: Plan, k: int) -> Place:
 
 def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None, zeroed: bool) -> None:
     row, place = plan.tensors[k], place_of(plan, k)
-    accept.like(array, plan.items[k].array, place, samples=reduce is not None)
+    accept.check_gradient(array, plan.items[k].array, place, samples=reduce is not None)
     if zeroed:
         overlap.check_distinct(array, place)
         if not array.flags.writeable:

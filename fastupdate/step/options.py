@@ -9,7 +9,7 @@ from functools import cached_property
 from inspect import signature
 from typing import Any, Literal, TypedDict, get_args
 
-from fastupdate.arrays.memory import SHADOW_DTYPES
+from fastupdate.arrays.memory import NARROW
 from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, integer, real
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
@@ -98,7 +98,7 @@ class Settings:
         self._one_of("l1_mode", get_args(L1Mode))
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
-        self._one_of("shadow", (None, *SHADOW_DTYPES))
+        self._one_of("shadow", (None, *NARROW))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
             if self.nonfinite != "skip":

@@ -113,7 +113,9 @@ class Plan:
         self.tensors["samples"] = 1
         self.tensors["scale"] = 1.0
         self.tensors["momentum"] = self.rule.states.index(self.rule.momentum) if self._has_momentum() else -1
-        self.tensors["shadow_dtype"] = memory.SHADOW_DTYPES.get(self.settings.shadow or "", 0)
+        self.tensors["g_dtype"] = self.tensors["dtype"]
+        if self.settings.shadow is not None:
+            self.tensors["shadow_dtype"] = memory.STORAGE[self.settings.shadow].code
         self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
         self.point_to_accumulators()
         if self.settings.clip_unit_norm is not None:
@@ -173,6 +175,7 @@ class Plan:
         sample = array[0] if samples else array
         row = self.tensors[k : k + 1]
         row["g"] = memory.address(array)
+        row["g_dtype"] = memory.code_of(array.dtype)
         item = self.items[k]
         row["g_layout"] = self.layout("g", k, item.in_memory(sample))
         row["g_order"] = self.layout("g_order", k, sample) if item.order else 0
@@ -187,7 +190,7 @@ class Plan:
         if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
             return True
         rows = self.tensors[self.tensors["n"] > 0]
-        ends = rows["g"] + (rows["n"] * np.where(rows["dtype"] == 0, 4, 8)).astype(np.uint64)
+        ends = rows["g"] + (rows["n"] * memory.ITEM_SIZES[rows["g_dtype"]]).astype(np.uint64)
         held = np.array([overlap.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
         spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
         spans = spans[np.argsort(spans[:, 0])]

@@ -64,8 +64,8 @@ V load_coherent(const V* x) {
 // A vector access must be aligned: anything else would fault on a device.
 template <class T>
 Pack<T, 4> load_vector(const T* from) {
-  if (reinterpret_cast<uintptr_t>(from) % 16) __builtin_trap();
   Pack<T, 4> v;
+  if (reinterpret_cast<uintptr_t>(from) % (sizeof v < 16 ? sizeof v : 16)) __builtin_trap();
   memcpy(&v, from, sizeof v);
   return v;
 }

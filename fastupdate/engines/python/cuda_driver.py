@@ -56,6 +56,17 @@ def float_bits(_typing: Any, _x: Any) -> Any:
     return types.int64(types.float32), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def bits_float(_typing: Any, _x: Any) -> Any:
+    """The float32 of the low 32 bits of an int64."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        bits = builder.trunc(arguments[0], context.get_value_type(types.int32))
+        return builder.bitcast(bits, context.get_value_type(types.float32))
+
+    return types.float32(types.int64), generate
+
+
 @cuda.jit(device=True)
 def square_root(x):  # type: ignore[no-untyped-def]
     """√x, correctly rounded."""

@@ -16,12 +16,13 @@ from numba.cuda.np.numpy_support import from_dtype
 from fastupdate.arrays import memory
 from fastupdate.engines import records
 from fastupdate.engines.python import cuda_driver, kernels
-from fastupdate.engines.python.cuda_driver import float_bits, load, store
+from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, store
 
 BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
-FLOAT64, FLOAT16 = memory.DTYPES[np.dtype(np.float64)], memory.SHADOW_DTYPES["float16"]
+FLOAT64 = memory.STORAGE["float64"].code
+FLOAT16, BFLOAT16 = (memory.STORAGE[name].code for name in memory.NARROW)
 LAYOUT_WORDS = 1 + 2 * records.MAX_DIMS
 COLUMNS = len(records.SUMS.names or ())
 GG, PP, UU, GM, MM, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
@@ -74,20 +75,50 @@ def locate(base, layouts, layout, i, size):
 
 
 @device
+def from_float16(bits):
+    """Exact, by integers and normal numbers alone (csrc/core/storage.h)."""
+    x = np.int64(bits)
+    sign, a = x & 0x8000, x & 0x7FFF
+    if a < 0x0400:
+        size = np.float32(a) * np.float32(2.0**-24)
+        return -size if sign else size
+    return bits_float(sign << 16 | (a << 13) + ((112 if a < 0x7C00 else 224) << 23))
+
+
+@device
+def load_stored(storage, address, zero):
+    """A value of any storage type."""
+    if storage == FLOAT16:
+        return cast(from_float16(load(address, np.uint16(0))), zero)
+    if storage == BFLOAT16:
+        return cast(bits_float(np.int64(load(address, np.uint16(0))) << 16), zero)
+    return load(address, zero)
+
+
+@device
+def gradient_size(t):
+    return 2 if t.g_dtype in (FLOAT16, BFLOAT16) else item_size(t)
+
+
+@device
 def gradient(t, layouts, i, zero):
     """The raw gradient of element i: one array, or the sum of several in order."""
-    at = locate(t.g, layouts, t.g_layout, i, item_size(t))
-    g = load(at, zero)
+    at = locate(t.g, layouts, t.g_layout, i, gradient_size(t))
+    g = load_stored(t.g_dtype, at, zero)
     for k in range(1, t.samples):
-        g = g + load(at + k * t.sample_stride, zero)
+        g = g + load_stored(t.g_dtype, at + k * t.sample_stride, zero)
     return g
 
 
 @device
 def clear_gradient(t, layouts, i, zero):
-    at = locate(t.g, layouts, t.g_layout, i, item_size(t))
+    size = gradient_size(t)
+    at = locate(t.g, layouts, t.g_layout, i, size)
     for k in range(t.samples):
-        store(at + k * t.sample_stride, zero)
+        if size == 2:
+            store(at + k * t.sample_stride, np.uint16(0))
+        else:
+            store(at + k * t.sample_stride, zero)
 
 
 @device

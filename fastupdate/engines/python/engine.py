@@ -159,7 +159,8 @@ class RecordPlan:
             p, g, row = params[k], grads[k], self._tensors[k]
             same = (
                 (type(g) is np.ndarray or type(g) is type(p))
-                and (g.dtype, g.shape) == (p.dtype, p.shape)
+                and g.shape == p.shape
+                and memory.code_of(g.dtype) == row["g_dtype"]
                 and memory.is_direct(g)
                 and (g.flags.writeable or not writable)
             )

@@ -19,7 +19,7 @@ from fastupdate.engines import records
 BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
-FLOAT16 = memory.SHADOW_DTYPES["float16"]
+FLOAT16, BFLOAT16 = (memory.STORAGE[name].code for name in memory.NARROW)
 HALF = np.empty(0, np.uint16)
 exact = njit(nogil=True, error_model="numpy")
 compiled = njit(nogil=True, error_model="numpy", cache=True)
@@ -43,17 +43,23 @@ def view(address, n, like):
 
 
 @compiled
-def read_strided(out, base, layout, begin):
-    """out ← elements begin, begin + 1, … in C order of an array of any strides (csrc/core/views.h)."""
-    for k in range(len(out)):
-        out[k] = view(_element(base, layout, begin + k), 1, out)[0]
+def read_tile(base, layout, begin, out):
+    """out ← elements begin, begin + 1, … in C order of an array of any strides (csrc/core/views.h), of out's type."""
+    if layout:
+        for k in range(len(out)):
+            out[k] = view(_element(base, layout, begin + k), 1, out)[0]
+    else:
+        out[:] = view(base, begin + len(out), out)[begin:]
 
 
 @compiled
-def write_strided(base, layout, begin, values):
-    """Elements begin, begin + 1, … of an array of any strides ← values."""
-    for k in range(len(values)):
-        view(_element(base, layout, begin + k), 1, values)[0] = values[k]
+def write_tile(base, layout, begin, values):
+    """Elements begin, begin + 1, … of an array of the type of `values` ← values."""
+    if layout:
+        for k in range(len(values)):
+            view(_element(base, layout, begin + k), 1, values)[0] = values[k]
+    else:
+        view(base, begin + len(values), values)[begin:] = values
 
 
 @compiled
@@ -69,19 +75,55 @@ def _element(base, layout, i):
 
 
 @compiled
-def gradient_tile(g, layout, samples, stride, begin, out):
-    """out ← the raw gradient of a tile: one array, or the sum of several in order."""
-    for s in range(samples):
-        base = np.uint64(np.int64(g) + s * stride)
-        if layout:
-            for k in range(len(out)):
-                x = view(_element(base, layout, begin + k), 1, out)[0]
-                out[k] = x if s == 0 else out[k] + x
+def decode_float16(bits, out):
+    """Exact, by integers and normal numbers alone (csrc/core/storage.h)."""
+    for i in range(len(out)):
+        x = np.int64(bits[i])
+        sign, a = x & 0x8000, x & 0x7FFF
+        if a < 0x0400:
+            size = np.float32(a) * np.float32(2.0**-24)
+            out[i] = -size if sign else size
         else:
-            source = view(base, begin + len(out), out)
+            magnitude = (a << 13) + ((112 if a < 0x7C00 else 224) << 23)
+            out[i] = np.uint32(sign << 16 | magnitude).view(np.float32)
+
+
+@compiled
+def decode_bfloat16(bits, out):
+    for i in range(len(out)):
+        out[i] = np.uint32(np.int64(bits[i]) << 16).view(np.float32)
+
+
+@compiled
+def load_tile(storage, base, layout, begin, out):
+    """out ← elements begin, begin + 1, … of an array of any storage type."""
+    if storage in (FLOAT16, BFLOAT16):
+        bits = np.empty(len(out), np.uint16)
+        read_tile(base, layout, begin, bits)
+        if storage == FLOAT16:
+            decode_float16(bits, out)
+        else:
+            decode_bfloat16(bits, out)
+    else:
+        read_tile(base, layout, begin, out)
+
+
+@inlined
+def sample_of(t, s):
+    """The address of a gradient's sample."""
+    return np.uint64(np.int64(t.g) + s * t.sample_stride)
+
+
+@compiled
+def gradient_tile(t, begin, out):
+    """out ← the raw gradient of a tile: one array, or the sum of several in order."""
+    load_tile(t.g_dtype, t.g, t.g_layout, begin, out)
+    if t.samples > 1:
+        sample = np.empty_like(out)
+        for s in range(1, t.samples):
+            load_tile(t.g_dtype, sample_of(t, s), t.g_layout, begin, sample)
             for k in range(len(out)):
-                x = source[begin + k]
-                out[k] = x if s == 0 else out[k] + x
+                out[k] = out[k] + sample[k]
 
 
 @compiled
@@ -293,8 +335,8 @@ def unit_norms_span(t, first, last, like):
         end = (unit + 1) * t.unit_length
         for i in range(unit * t.unit_length, end, BLOCK):
             n = min(BLOCK, end - i)
-            gradient_tile(t.g, t.g_layout, t.samples, t.sample_stride, i, g[:n])
-            gradient_tile(t.p, t.p_layout, 1, 0, i, p[:n])
+            gradient_tile(t, i, g[:n])
+            read_tile(t.p, t.p_layout, i, p[:n])
             push(gg, count, sum_of_products(g[:n], g[:n]))
             push(pp, count, sum_of_products(p[:n], p[:n]))
             count += 1
@@ -329,13 +371,11 @@ def of_type(t, like):
 
 @compiled
 def clear_gradient(t, begin, n, like):
-    nothing = np.zeros(n, like.dtype)
     for s in range(t.samples):
-        base = np.uint64(np.int64(t.g) + s * t.sample_stride)
-        if t.g_layout:
-            write_strided(base, t.g_layout, begin, nothing)
+        if t.g_dtype == t.dtype:
+            write_tile(sample_of(t, s), t.g_layout, begin, np.zeros(n, like.dtype))
         else:
-            view(base, begin + n, like)[begin:] = nothing
+            write_tile(sample_of(t, s), t.g_layout, begin, np.zeros(n, np.uint16))
 
 
 @compiled
@@ -385,8 +425,8 @@ def sum_update(raw, before, p, stalled, sums):
 @compiled
 def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
-    gradient_tile(t.g, t.g_layout, t.samples, t.sample_stride, begin, raw)
-    gradient_tile(t.p, t.p_layout, 1, 0, begin, p)
+    gradient_tile(t, begin, raw)
+    read_tile(t.p, t.p_layout, begin, p)
     before[:] = p
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
@@ -402,17 +442,15 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
     after_rule(t, group, stages, begin, p)
     if stages & MONITOR:
         sum_update(raw, before, p, stalled, sums[0])
-    if t.p_layout:
-        write_strided(t.p, t.p_layout, begin, p)
-    else:
-        view(t.p, begin + n, like)[begin:] = p
+    write_tile(t.p, t.p_layout, begin, p)
     if stages & ZERO_GRADS:
         clear_gradient(t, begin, n, like)
 
 
 @compiled
 def update_span(apply, differ, t, group, scalars, scale, stages, sums, begin, end, like):
-    plain = stages == 0 and t.samples == 1 and not (t.p_layout or t.g_layout or t.shadow or t.unit_scale)
+    direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
+    plain = direct and stages == 0 and not (t.p_layout or t.shadow or t.unit_scale)
     if plain:
         g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
         apply(t, scalars, cast(scale, like), begin, g, p, p)
@@ -447,7 +485,7 @@ def gradient_sums(tensors, sums, like, first, last):
             begin, end = span(t, first, last)
             for at in range(begin, end, BLOCK):
                 g = tile[: min(BLOCK, end - at)]
-                gradient_tile(t.g, t.g_layout, t.samples, t.sample_stride, at, g)
+                gradient_tile(t, at, g)
                 sum_gradient(g, sums[t.first_block + at // BLOCK])
         i += 1
 
@@ -462,7 +500,7 @@ def accumulate(tensors, overwrite, clear, like, first, last):
             begin, end = span(t, first, last)
             for at in range(begin, end, BLOCK):
                 g = tile[: min(BLOCK, end - at)]
-                gradient_tile(t.g, t.g_layout, t.samples, t.sample_stride, at, g)
+                gradient_tile(t, at, g)
                 add_tile(view(t.acc, at + len(g), like)[at:], g, cast(t.scale, like), overwrite)
                 if clear:
                     clear_gradient(t, at, len(g), like)
