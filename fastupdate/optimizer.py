@@ -26,8 +26,9 @@ from fastupdate.step.hypers import Group
 from fastupdate.step.lending import lending
 from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
+from fastupdate.step.slots import following
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import following, sources
+from fastupdate.step.tensors import sources
 from fastupdate.step.transaction import at_once
 
 
@@ -152,7 +153,7 @@ class Optimizer:
         return None if self.stepper.settings.shadow is None else self._live("shadow")
 
     def _live(self, role: str) -> Any:
-        return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(getattr(item, role))))
+        return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(item.slots[role])))
 
     def _structured(self, pick: Any) -> Any:
         by_path = {item.path: item for item in self.stepper.items}
@@ -161,7 +162,9 @@ class Optimizer:
     @property
     def slow(self) -> Any:
         """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
-        return None if self.stepper.settings.lookahead is None else self._structured(lambda item: shown(item.slow))
+        if self.stepper.settings.lookahead is None:
+            return None
+        return self._structured(lambda item: shown(item.slots["slow"]))
 
     def resync(self) -> None:
         """Makes slow weights, moving average and low-precision copies follow the parameters as they are now.
@@ -172,9 +175,9 @@ class Optimizer:
         with self.stepper.exclusive():
             self.stepper.check(self.stepper.items)
             new = [
-                device.assignment(getattr(item, role), values)
+                device.assignment(item.slots[kind], values)
                 for item in self.stepper.items
-                for role, values in following(item, item.array, self.stepper.settings).items()
+                for kind, values in following(item.array, self.stepper.settings).items()
             ]
             at_once(new)
 
@@ -182,7 +185,7 @@ class Optimizer:
         """Within the context the parameters hold their moving average; afterwards they are as before, bit for bit."""
         if self.stepper.settings.ema_decay is None:
             self.stepper.place("ema_decay").fail(ValueError, "a decay, set when the optimizer was made", "None")
-        return lending(self.stepper, lambda item: item.ema)
+        return lending(self.stepper, lambda item: item.slots["ema"])
 
     # -- transfer learning --------------------------------------------------------------------------------------------
 

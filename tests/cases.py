@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fastupdate import rules
-from fastupdate.engines import choose
+from fastupdate.engines import choose, records
 from fastupdate.optimizer import Optimizer
 
 # Options that between them take every stage of a step.
@@ -209,7 +209,7 @@ def arrays_of(opt: Optimizer) -> dict[str, list[np.ndarray]]:
     """Everything that an optimizer updates, by kind."""
     items = opt.stepper.items
     kept = {f"state {name}": [item.states[name] for item in items] for name in opt.rule.kept(opt.stepper.flags)}
-    extra = {kind: [getattr(item, kind) for item in items] for kind in ("acc", "slow", "ema", "shadow")}
+    extra = {kind: [item.slots.get(kind) for item in items] for kind in records.ROLES}
     present = {kind: [a for a in arrays if a is not None] for kind, arrays in extra.items()}
     return {"params": [item.array for item in items], **kept, **present}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastupdate.arrays import memory
-from fastupdate.step.tensors import narrowed
+from fastupdate.step.slots import narrowed
 
 NARROW = list(memory.NARROW)
 

@@ -476,7 +476,7 @@ def test_ema_weights_are_lent_and_given_back(leave: str, backend: str) -> None:
     opt = case.make(network(), ema_decay=0.9, backend=backend)
     do(opt, step(0))
     do(opt, step(1))
-    before, average = fingerprint(opt), [item.ema.copy() for item in opt.stepper.items]
+    before, average = fingerprint(opt), [item.slots["ema"].copy() for item in opt.stepper.items]
     try:
         with opt.ema_weights():
             assert_same_bits([item.array for item in opt.stepper.items], average, "params")

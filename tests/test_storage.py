@@ -155,7 +155,7 @@ def test_every_code(kind, engine, flushing):
     finally:
         if flushing:
             torch.set_flush_denormal(False)
-    assert_same_bits(opt.stepper.items[0].acc, expected, "decoded")
+    assert_same_bits(opt.stepper.items[0].slots["accumulator"], expected, "decoded")
 
 
 @by_backend
@@ -398,7 +398,7 @@ def test_every_code_on_a_device(offset, kind):
     codes = every_code(kind)
     opt = fu.SGD([FakeArray(np.zeros(codes.size, np.float32))], lr=1.0)
     opt.accumulate([on_device(offset)(codes)])
-    assert_same_bits(device.on_host(opt.stepper.items[0].acc), decoded(codes), "decoded")
+    assert_same_bits(device.on_host(opt.stepper.items[0].slots["accumulator"]), decoded(codes), "decoded")
 
 
 @pytest.mark.usefixtures("shim")

@@ -10,7 +10,7 @@ namespace fastupdate {
 
 constexpr int64_t kBlock = 1024;  // elements of a block: the unit of work and of every reduction
 constexpr int kLanes = 32;        // lanes that sum a block
-constexpr int kMaxStates = 4;
+constexpr int kMaxStates = 8;
 constexpr int kMaxHypers = 16;
 constexpr int kScalarBytes = 128;  // room for a rule's scalars in one compute type
 constexpr int kMaxDims = 64;       // NumPy's own limit
@@ -28,6 +28,10 @@ enum DType : uint8_t {
 #undef ROW
       kNone
 };
+
+// The arrays of a tensor beside parameter and gradient: the rule's states, in its order, and what the options keep:
+// accumulated micro-batches, lookahead's slow weights, moving average, low-precision copy.
+enum Slot { kAccumulator = kMaxStates, kSlow, kAverage, kShadow, kSlots };
 
 // How to find element i (C order) of an array that is not contiguous and aligned.
 struct Layout {
@@ -48,11 +52,9 @@ struct Tensor {
   int8_t momentum;              // the state that is the momentum, −1: none
   uint8_t dtype;                // that the step computes in, and all arrays but two are stored in
   uint8_t shadow_dtype, g_dtype;
-  uint64_t state[kMaxStates];
-  int64_t first_block;              // blocks of the tensors before this one
+  int64_t first_block;  // blocks of the tensors before this one
+  uint64_t slot[kSlots];
   int64_t sample_stride;            // bytes from sample to sample
-  uint64_t acc;                     // accumulated micro-batches
-  uint64_t slow, ema, shadow;       // lookahead's slow weights, moving average, low-precision copy
   uint64_t unit_norms, unit_scale;  // double*: [unit][gradient, weight] and [unit]; a unit is a slice along axis 0
   int64_t unit_length;              // elements of a unit
   // Where the elements do not lie in C order: the layouts (Layout*) by which the tensor's own arrays and the gradient
@@ -75,6 +77,9 @@ FASTUPDATE_HD int64_t item_size(uint8_t dtype) {
   }
 }
 FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
+
+// The type that one of its slots is stored in.
+FASTUPDATE_HD uint8_t slot_dtype(const Tensor& t, int slot) { return slot == kShadow ? t.shadow_dtype : t.dtype; }
 
 FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
 

@@ -69,7 +69,7 @@ void update_decoded(const Span& span, int64_t begin, int64_t end) {
   in_stretches<kBlock>(begin, end, [&](int64_t i, int n) {
     load_array(t.g_dtype, t.g, 0, i, n, g);
     T* p = address<T>(t.p, i);
-    span.code.loop(span.scalars, span.scale, n, g, p, p, p, t.state, i);
+    span.code.loop(span.scalars, span.scale, n, g, p, p, p, t.slot, i);
   });
 }
 
@@ -84,10 +84,11 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
       sweep.stages,
       sweep.sums + t.first_block,
   };
-  if (sweep.stages || t.p_layout || !is_whole(t) || t.shadow || t.unit_scale) return update_tiles<T>(span, begin, end);
+  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale)
+    return update_tiles<T>(span, begin, end);
   if (!is_direct(t)) return update_decoded<T>(span, begin, end);
   T* p = address<T>(t.p, begin);
-  span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.state, begin);
+  span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.slot, begin);
 }
 
 template <class T>
@@ -110,7 +111,7 @@ void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
   const T scale = T(t.scale);
   in_stretches<kTile>(begin, end, [&](int64_t i, auto n) {
     const T* g = gradient_tile(t, i, n, scratch);
-    T* acc = address<T>(t.acc, i);
+    T* acc = address<T>(t.slot[kAccumulator], i);
     if (sweep.first) {
 #pragma omp simd
       for (int k = 0; k < n; ++k) acc[k] = g[k] * scale;

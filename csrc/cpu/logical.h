@@ -13,10 +13,9 @@ class LogicalTile {
  public:
   LogicalTile(const Tensor& t, int64_t begin, int n, const T* gradient) : t_(t), begin_(begin), n_(n), here(t) {
     read(t.p, p_, here.p);
-    for (int k = 0; k < kMaxStates; ++k) read(t.state[k], states_[k], here.state[k]);
-    read(t.slow, slow_, here.slow);
-    read(t.ema, ema_, here.ema);
-    read(t.shadow, shadow_, here.shadow);
+    for (int k = 0; k < kShadow; ++k)
+      if (k != kAccumulator) read(t.slot[k], slots_[k], here.slot[k]);
+    read(t.slot[kShadow], shadow_, here.slot[kShadow]);
     here.g = biased(gradient);
     here.p_layout = here.g_layout = here.order = 0;
     here.samples = 1;
@@ -26,10 +25,9 @@ class LogicalTile {
   // Puts back what the step has written.
   void write_back() const {
     write(t_.p, p_);
-    for (int k = 0; k < kMaxStates; ++k) write(t_.state[k], states_[k]);
-    write(t_.slow, slow_);
-    write(t_.ema, ema_);
-    write(t_.shadow, shadow_);
+    for (int k = 0; k < kShadow; ++k)
+      if (k != kAccumulator) write(t_.slot[k], slots_[k]);
+    write(t_.slot[kShadow], shadow_);
   }
 
  private:
@@ -61,7 +59,7 @@ class LogicalTile {
   const Tensor& t_;
   int64_t begin_;
   int n_;
-  alignas(64) T p_[kTile], states_[kMaxStates][kTile], slow_[kTile], ema_[kTile];
+  alignas(64) T p_[kTile], slots_[kShadow][kTile];
   alignas(64) uint16_t shadow_[kTile];
 
  public:

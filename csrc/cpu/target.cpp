@@ -21,9 +21,9 @@ static const RuleEntry* const rules[] = {
       t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
     });                                                                                                           \
   }
-FASTUPDATE_SWEEP(update, t.p, t.g, t.state[0], t.state[1], t.ema, t.slow, t.shadow)
+FASTUPDATE_SWEEP(update, t.p, t.g, t.slot[0], t.slot[1], t.slot[kAverage], t.slot[kSlow], t.slot[kShadow])
 FASTUPDATE_SWEEP(gradient_sums, t.g)
-FASTUPDATE_SWEEP(accumulate, t.g, t.acc)
+FASTUPDATE_SWEEP(accumulate, t.g, t.slot[kAccumulator])
 FASTUPDATE_SWEEP(clear_gradients, t.g)
 FASTUPDATE_SWEEP(unit_norms, t.g, t.p)
 

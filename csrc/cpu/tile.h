@@ -117,20 +117,20 @@ void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t be
     for (int i = 0; i < n; ++i) p[i] = shrink(p[i], threshold);
   }
   if (stages & kLookahead) {
-    T* slow = address<T>(t.slow, begin);
+    T* slow = address<T>(t.slot[kSlow], begin);
     const T weight = T(group.lookahead);
 #pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = slow[i] = approach(slow[i], p[i], weight);
   }
   if (stages & kEma) {
-    T* ema = address<T>(t.ema, begin);
+    T* ema = address<T>(t.slot[kAverage], begin);
     const T weight = T(group.ema);
 #pragma omp simd
     for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
   }
-  if (t.shadow)
+  if (t.slot[kShadow])
     with_codec(t.shadow_dtype, [=](auto codec) {
-      auto* shadow = address<typename decltype(codec)::Bits>(t.shadow, begin);
+      auto* shadow = address<typename decltype(codec)::Bits>(t.slot[kShadow], begin);
 #pragma omp simd
       for (int i = 0; i < n; ++i) shadow[i] = codec.encode(float(p[i]));
     });
@@ -176,7 +176,7 @@ void watch_gradient(const Tensor& t, int64_t begin, N n, const T* raw, Lanes<T>&
   if (t.momentum < 0)
     sum_gradient(n, raw, lanes);
   else
-    sum_gradient_and_momentum(n, raw, address<T>(t.state[t.momentum], begin), lanes);
+    sum_gradient_and_momentum(n, raw, address<T>(t.slot[t.momentum], begin), lanes);
 }
 
 // The gradient that the rule gets, and what it is still to be multiplied by.
@@ -218,13 +218,13 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   }
   if (stages & kMonitor) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
-    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.state, begin);
+    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.slot, begin);
     if (moved_by_rule_alone)
       apply_update<true>(n, p, scratch.delta, lanes);
     else
       apply_update<false>(n, p, scratch.delta, lanes);
   } else {
-    span.code.loop(span.scalars, scale, n, g, p, p, p, t.state, begin);
+    span.code.loop(span.scalars, scale, n, g, p, p, p, t.slot, begin);
   }
   after_rule(t, span.group, stages, begin, n, p);
 

@@ -32,29 +32,29 @@ FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t 
   if (stages & kShrink)
     for (int j = 0; j < width; ++j) p.at[j] = shrink(p.at[j], T(group.shrink));
   if (stages & kLookahead) {
-    const Pack<T, width> slow = access.template load<T>(t.slow);
+    const Pack<T, width> slow = access.template load<T>(t.slot[kSlow]);
     for (int j = 0; j < width; ++j) p.at[j] = approach(slow.at[j], p.at[j], T(group.lookahead));
-    access.store(t.slow, p);
+    access.store(t.slot[kSlow], p);
   }
   if (stages & kEma) {
-    Pack<T, width> ema = access.template load<T>(t.ema);
+    Pack<T, width> ema = access.template load<T>(t.slot[kAverage]);
     for (int j = 0; j < width; ++j) ema.at[j] = approach(ema.at[j], p.at[j], T(group.ema));
-    access.store(t.ema, ema);
+    access.store(t.slot[kAverage], ema);
   }
-  if (t.shadow)
+  if (t.slot[kShadow])
     with_codec(t.shadow_dtype, [&](auto codec) {
       Pack<typename decltype(codec)::Bits, width> shadow;
       for (int j = 0; j < width; ++j) shadow.at[j] = codec.encode(float(p.at[j]));
-      access.store(t.shadow, shadow);
+      access.store(t.slot[kShadow], shadow);
     });
 }
 
 // Whether all arrays of a tensor can be accessed 16 bytes at a time, `head` elements into a block.
 template <class T>
 FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
-  bool all = !t.p_layout && gradient_reaches<T>(t, head) && reaches<uint16_t>(t.shadow, head);
-  for (const uint64_t array : {t.p, t.slow, t.ema}) all &= reaches<T>(array, head);
-  for (const uint64_t array : t.state) all &= reaches<T>(array, head);
+  bool all = !t.p_layout && gradient_reaches<T>(t, head) && reaches<T>(t.p, head);
+  all &= reaches<uint16_t>(t.slot[kShadow], head);
+  for (int k = 0; k < kShadow; ++k) all &= k == kAccumulator || reaches<T>(t.slot[k], head);
   return all;
 }
 

@@ -189,18 +189,18 @@ template <class T, class Access>
 FASTUPDATE_DEVICE void accumulate_elements(const Command& command, const Tensor& t, Access access) {
   constexpr int width = Access::width;
   const Pack<T, width> g = access.template load_gradient<T>(t);
-  Pack<T, width> acc = access.template load<T>(t.acc);
+  Pack<T, width> acc = access.template load<T>(t.slot[kAccumulator]);
   for (int j = 0; j < width; ++j) {
     const T term = g.at[j] * T(t.scale);
     acc.at[j] = command.first ? term : acc.at[j] + term;
   }
-  access.store(t.acc, acc);
+  access.store(t.slot[kAccumulator], acc);
   if (command.stages[0] & kZeroGrads) access.template clear_gradient<T>(t);
 }
 
 template <class T>
 FASTUPDATE_DEVICE void accumulate_tensor(const Command& command, const Tensor& t, int64_t begin, int64_t end) {
-  const int head = head_of<T>(t.acc);
+  const int head = head_of<T>(t.slot[kAccumulator]);
   const bool vectors = gradient_reaches<T>(t, head);
   for (int64_t block = begin; block < end; ++block)
     visit_block<Anywhere>(t.n, block, vectors, head, [&](auto access) { accumulate_elements<T>(command, t, access); });

@@ -26,10 +26,10 @@ FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Access access, std::
   const auto g = access.template load<T>(t.g);
   auto p = access.template load_weight<T>(t);
   Pack<T, Access::width> s[sizeof...(k) + 1] = {};
-  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.state[k])) : void()), ...);
+  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.slot[k])) : void()), ...);
   for (int j = 0; j < Access::width; ++j) p.at[j] = p.at[j] + job.rule(g.at[j] * T(job.scale), p.at[j], s[k].at[j]...);
   access.store_weight(t, p);
-  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.state[k], s[k]) : void()), ...);
+  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
 }
 
 // Some elements of a step with everything that it may be asked for; returns how many of them the update was too small
@@ -41,7 +41,7 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
   const Tensor& t = job.t;
   auto g = access.template load_gradient<T>(t), p = access.template load_weight<T>(t);
   Pack<T, width> s[sizeof...(k) + 1] = {};
-  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.state[k])) : void()), ...);
+  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.slot[k])) : void()), ...);
 
   if (job.stages & kMonitor) {
     note(watched<T>().raw, access.i, g);
@@ -59,7 +59,7 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
   after_rule<T>(t, job.group, job.stages, access, p);
 
   access.store_weight(t, p);
-  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.state[k], s[k]) : void()), ...);
+  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
   if (job.stages & kZeroGrads) access.template clear_gradient<T>(t);
   if (job.stages & kMonitor) note(watched<T>().after, access.i, p);
   return stalled;

@@ -131,12 +131,9 @@ class Extents {
  private:
   void add(const Tensor& t) {
     ranges_.push_back(range_of(t));
-    const uint64_t bytes = uint64_t(t.n * item_size(t));
-    for (uint64_t array : t.state)
-      if (array) ranges_.emplace_back(array, array + bytes);
-    for (uint64_t array : {t.slow, t.ema})
-      if (array) ranges_.emplace_back(array, array + bytes);
-    if (t.shadow) ranges_.emplace_back(t.shadow, t.shadow + uint64_t(t.n) * sizeof(uint16_t));
+    for (int k = 0; k < kSlots; ++k)
+      if (t.slot[k] && k != kAccumulator)
+        ranges_.emplace_back(t.slot[k], t.slot[k] + uint64_t(t.n * item_size(slot_dtype(t, k))));
   }
 
   static Range range_of(const Tensor& t) {

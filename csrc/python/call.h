@@ -241,8 +241,8 @@ class Function {
     begins[0] = t.p;
     t.g = begins[1];
     for (int state = 0, k = 2; state < int(state_flags_.size()); ++state)
-      set(t.state[state], keeps(state_flags_[size_t(state)], flags) ? begins[k++] : 0);
-    for (int state = int(state_flags_.size()); state < kMaxStates; ++state) set(t.state[state], uint64_t(0));
+      set(t.slot[state], keeps(state_flags_[size_t(state)], flags) ? begins[k++] : 0);
+    for (int state = int(state_flags_.size()); state < kMaxStates; ++state) set(t.slot[state], uint64_t(0));
     return true;
   }
 

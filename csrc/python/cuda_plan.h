@@ -233,7 +233,7 @@ class Plan {
       blocks_ += block_count(t);
       filled_ += t.n > 0;
       has_[t.dtype] |= t.n > 0;
-      direct_ &= !t.p_layout && !t.shadow && !t.unit_scale;
+      direct_ &= !t.p_layout && !t.slot[kShadow] && !t.unit_scale;
       if (t.unit_scale) units_ = std::max(units_, unit_offset(t) + t.n / t.unit_length + 1);
     }
     while (segment_ < kMaxSegment && blocks_ / segment_ > kSegmentsWanted) segment_ *= 2;

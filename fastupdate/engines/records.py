@@ -11,7 +11,10 @@ from fastupdate.arrays.memory import DTYPES, Array
 
 BLOCK = 1024
 LANES = 32
-MAX_STATES = 4
+MAX_STATES = 8
+ROLES = ("accumulator", "slow", "ema", "shadow")  # the slots after the states
+SLOTS = MAX_STATES + len(ROLES)
+ACCUMULATOR, SLOW, AVERAGE, SHADOW = range(MAX_STATES, SLOTS)
 MAX_HYPERS = 16
 MAX_DIMS = 64
 MOST_UNDECIDED = 7  # steps under way on a device of which it is not known whether they were skipped (csrc/cuda/sweep.h)
@@ -20,10 +23,8 @@ TENSOR = np.dtype(
     [
         ("p", "u8"), ("g", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("n", "i8"), ("samples", "i8"),
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"),
-        ("g_dtype", "u1"),
-        ("state", "u8", MAX_STATES), ("first_block", "i8"), ("sample_stride", "i8"), ("acc", "u8"), ("slow", "u8"),
-        ("ema", "u8"), ("shadow", "u8"), ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"),
-        ("order", "u8"), ("g_order", "u8"),
+        ("g_dtype", "u1"), ("first_block", "i8"), ("slot", "u8", SLOTS), ("sample_stride", "i8"),
+        ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"), ("order", "u8"), ("g_order", "u8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(

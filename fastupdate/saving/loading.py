@@ -16,9 +16,10 @@ from fastupdate.arrays.numbers import LIMIT, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.saving.state import VERSION, Arrays, arrays_of, has_state, split
+from fastupdate.step import slots
 from fastupdate.step.hypers import FROZEN_UNTIL, Group
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import following, zero_arrays
+from fastupdate.step.tensors import ACCUMULATOR
 from fastupdate.step.transaction import Stateful
 
 Rename = Mapping[str, str] | Callable[[str], str]
@@ -96,9 +97,8 @@ class _Loading:
         if not self.strict and any(("accumulator", item.name) not in received for item in moving):
             micro_batches, moving = 0, []  # a mean over some of the tensors alone is none
         for item in self.items:
-            item.acc = None
-        for item, acc in zip(moving, zero_arrays(moving), strict=True):
-            item.acc = acc
+            item.slots = {kind: array for kind, array in item.slots.items() if kind != ACCUMULATOR}
+        slots.allocate(moving, [slots.ACCUMULATORS])
         assignments = self._copies(received)
         assignments += self.stepper.hypers.restoring(hypers)
         assignments += self.stepper.replanning(self.items, step)
@@ -133,7 +133,7 @@ class _Loading:
     def _copies(self, received: Mapping[tuple[str, str], Any]) -> list[Assignment]:
         """The assignments of all arrays, after every check."""
         params = any(kind == "param" for kind, _ in received)
-        targets = arrays_of(self.items, {item.name: item.acc for item in self.items}, params=params)
+        targets = arrays_of(self.items, {item.name for item in self.items}, params=params)
         place = self.at("arrays")
         if self.strict:
             _check_keys(place, dict.fromkeys(map(".".join, received)), dict.fromkeys(map(".".join, targets)))
@@ -156,11 +156,11 @@ class _Loading:
         found: Arrays = {}
         known = set(self.renamed.values())
         for item in self.items:
-            keys = [(kind, item.name) for kind in ("slow", "ema", "shadow")]
+            keys = [(slot.kind, item.name) for slot in slots.copies(self.stepper.settings)]
             lacking = [key for key in keys if key in targets and key not in sources]
             if lacking and item.name in known:
                 weights = sources.get(("param", item.name), item.array)
-                values = following(item, weights, self.stepper.settings)
+                values = slots.following(weights, self.stepper.settings)
                 found |= {key: values[key[0]] for key in lacking}
         return found
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Set
 from dataclasses import fields
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from fastupdate.arrays.memory import Array
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import Item, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, sources
 
 VERSION = 2
 Arrays = dict[tuple[str, str], Array]  # by kind and name
@@ -37,7 +37,7 @@ def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
     stepper.plan.keep_times()
     step, micro_batches = (int(stepper.clock[k]) for k in (STEPS, MICRO_BATCHES))
     accumulating = [item for item in stepper.items if micro_batches and not item.frozen]
-    arrays = arrays_of(stepper.items, {item.name: item.acc for item in accumulating}, params=params)
+    arrays = arrays_of(stepper.items, {item.name for item in accumulating}, params=params)
     return {
         "version": VERSION,
         "rule": stepper.rule.name,
@@ -90,15 +90,17 @@ def split(key: str) -> tuple[str, str]:
     return kind, name
 
 
-def arrays_of(items: list[Item], accumulators: Mapping[str, Array | None], *, params: bool) -> Arrays:
-    """All arrays of an optimizer that a state holds; `params`: the parameters too."""
+def arrays_of(items: list[Item], accumulating: Set[str], *, params: bool) -> Arrays:
+    """All arrays of an optimizer that a state holds.
+
+    accumulating  the tensors whose accumulators are among them
+    params        the parameters too
+    """
     found: Arrays = {}
     for item in items:
-        name = item.name
-        kinds: dict[str, Array | None] = {f"state.{state}": array for state, array in item.states.items()}
-        kinds |= {"slow": item.slow, "ema": item.ema, "shadow": item.shadow, "accumulator": accumulators.get(name)}
-        kinds |= {"param": item.array if params else None}
-        found |= {(kind, name): array for kind, array in kinds.items() if array is not None}
+        kinds = {**item.slots, "param": item.array} if params else item.slots
+        left_out = set() if item.name in accumulating else {ACCUMULATOR}
+        found |= {(kind, item.name): array for kind, array in kinds.items() if kind not in left_out}
     return found
 
 

@@ -13,7 +13,7 @@ from fastupdate.engines.records import STEPS
 from fastupdate.step.hypers import ALIASES, FROZEN_UNTIL, SHARED, Group
 from fastupdate.step.options import Settings
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import Item
+from fastupdate.step.tensors import STATE, Item
 
 MOST_GROUPS = 12  # that are shown
 LONGEST = 30  # characters of a cell
@@ -84,10 +84,9 @@ def _state(items: list[Item]) -> str:
     """What is kept beside the parameters: how much, and under which names."""
     sizes: dict[str, int] = {}
     for item in items:
-        beside = {**item.states, "slow": item.slow, "ema": item.ema, "shadow": item.shadow, "accumulated": item.acc}
-        for name, array in beside.items():
-            if array is not None:
-                sizes[name] = sizes.get(name, 0) + array.nbytes
+        for kind, array in item.slots.items():
+            name = kind.removeprefix(STATE)
+            sizes[name] = sizes.get(name, 0) + array.nbytes
     return f"{_bytes(sum(sizes.values()))} of state ({', '.join(sizes)})" if sizes else "no state"
 
 

@@ -20,7 +20,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.step import held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
-from fastupdate.step.tensors import Item
+from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind
 
 NEVER = 2**63 - 1  # more steps than there will be
 
@@ -101,15 +101,13 @@ class Plan:
             "p": [memory.address(array) for array in arrays],
             "p_layout": [self.layout("p", k, item.in_memory(item.array)) for k, item in enumerate(self.items)],
             "order": [self.layout("order", k, item.array) if item.order else 0 for k, item in enumerate(self.items)],
-            "state": np.array([self._states(item) for item in self.items], np.uint64).reshape(-1, records.MAX_STATES),
+            "slot": self._slots(),
             "n": [array.size for array in arrays],
             "dtype": [memory.DTYPES[array.dtype] for array in arrays],
             "group": rows,
         }
         for name, values in columns.items():
             self.tensors[name] = values
-        for name in ("slow", "ema", "shadow"):
-            self.tensors[name] = [_address(getattr(item, name)) for item in self.items]
         self.tensors["samples"] = 1
         self.tensors["scale"] = 1.0
         self.tensors["momentum"] = self.rule.states.index(self.rule.momentum) if self._has_momentum() else -1
@@ -117,13 +115,14 @@ class Plan:
         if self.settings.shadow is not None:
             self.tensors["shadow_dtype"] = memory.STORAGE[self.settings.shadow].code
         self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
-        self.point_to_accumulators()
         if self.settings.clip_unit_norm is not None:
             self._make_units()
 
-    def _states(self, item: Item) -> list[int]:
-        addresses = [_address(item.states.get(name)) for name in self.rule.states]
-        return addresses + [0] * (records.MAX_STATES - len(addresses))
+    def _slots(self) -> NDArray[np.uint64]:
+        states = [state_kind(name) for name in self.rule.states]
+        kinds = [*states, *[""] * (records.MAX_STATES - len(states)), *records.ROLES]
+        addresses = [[_address(item.slots.get(kind)) for kind in kinds] for item in self.items]
+        return np.array(addresses, np.uint64).reshape(-1, records.SLOTS)
 
     def _has_momentum(self) -> bool:
         return bool(self.items) and self.rule.momentum in self.items[0].states
@@ -140,7 +139,7 @@ class Plan:
 
     def point_to_accumulators(self) -> None:
         """Notes where the accumulators are."""
-        self.tensors["acc"] = [_address(item.acc) for item in self.items]
+        self.tensors["slot"][:, records.ACCUMULATOR] = [_address(item.slots.get(ACCUMULATOR)) for item in self.items]
 
     def layout(self, column: str, k: int, array: Array) -> int:
         """The address of a record of how an array lies in memory; 0 if it is contiguous and aligned."""

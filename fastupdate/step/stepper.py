@@ -23,23 +23,14 @@ from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
-from fastupdate.step import gradients, held
+from fastupdate.step import gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import (
-    Item,
-    allocate,
-    allocate_accumulators,
-    given_states,
-    lie_down,
-    make_items,
-    rebound,
-    sources,
-)
+from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources
 from fastupdate.step.transaction import at_once
 
 
@@ -123,14 +114,17 @@ class Stepper:
         given = None if state is None else given_states(self.rule.name, kept, state)
         if given is None:
             self._lie_down(self.items)
-        allocate(self.items, kept, given, self.settings)
+            slots.allocate(self.items, slots.states(kept))
+        else:
+            slots.take_states(self.items, kept, given)
+        slots.allocate(self.items, slots.copies(self.settings))
         if given is not None:
             owned = [pair for item in self.items for pair in item.arrays()]
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
     def _lie_down(self, items: list[Item]) -> None:
         if self.backend.WALKS_MEMORY:
-            lie_down(items)
+            slots.lie_down(items)
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""
@@ -226,7 +220,9 @@ class Stepper:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
         off = records.ZERO_GRADS if accumulated else 0
         reduce = None if accumulated else reduce
-        written = self._adopt([item.acc for item in self.plan.items] if accumulated else grads, reduce, accumulated)
+        written = self._adopt(
+            [item.slots[ACCUMULATOR] for item in self.plan.items] if accumulated else grads, reduce, accumulated
+        )
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self.plan.judges:
             return self._judged_step(scale, off, unclipped, written)
@@ -355,7 +351,8 @@ class Stepper:
             self.derive()  # a tensor that thaws now takes part from the first micro-batch on
             try:
                 written = self._adopt(grads, reduce, False)
-                allocate_accumulators([item for item in self.plan.items if item.acc is None])
+                fresh = [item for item in self.plan.items if ACCUMULATOR not in item.slots]
+                slots.allocate(fresh, [slots.ACCUMULATORS])
                 self.plan.point_to_accumulators()
                 self._quick = None
                 self.micro_batches.expect(weight)
@@ -393,7 +390,7 @@ class Stepper:
         self.settle()
         self.plan.keep_times()
         followed = [
-            replace(item, param=params.get(item.path, item.param), states=dict(item.states)) for item in self.items
+            replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
         ]
         self._lie_down(followed)
         vars(self).update(self._planned(followed))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from fastupdate.arrays import accept, device, memory, overlap, tree
+from fastupdate.arrays import accept, device, overlap, tree
 from fastupdate.arrays.foreign import Foreign, shown
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
-from fastupdate.step.options import Settings, Shadow
+
+STATE, ACCUMULATOR = "state.", "accumulator"  # kinds of slots
+
+
+def state_kind(name: str) -> str:
+    """The kind of the slot of a state."""
+    return STATE + name
 
 
 @dataclass
@@ -23,12 +28,8 @@ class Item:
     path: Path
     param: Foreign
     row: int = 0  # of its group, in what the user set
-    states: dict[str, Array] = field(default_factory=dict)
+    slots: dict[str, Array] = field(default_factory=dict)  # what belongs to it (step/slots.py), by kind
     given: dict[str, Foreign] = field(default_factory=dict)  # states that the user brought
-    acc: Array | None = None  # accumulated micro-batches
-    slow: Array | None = None  # lookahead's slow weights
-    ema: Array | None = None
-    shadow: Array | None = None
     order: tuple[int, ...] | None = (
         None  # its axes from the slowest in memory to the fastest; None: C order, or strided
     )
@@ -40,6 +41,12 @@ class Item:
     def array(self) -> Array:
         """The parameter as a NumPy array."""
         return self.param.array
+
+    @property
+    def states(self) -> Mapping[str, Array]:
+        """The states of the rule, by name."""
+        own = {kind.removeprefix(STATE): array for kind, array in self.slots.items() if kind.startswith(STATE)}
+        return MappingProxyType(own)
 
     @property
     def place(self) -> Place:
@@ -63,7 +70,7 @@ class Item:
     def shown_state(self, name: str) -> Any:
         """A state as the user is handed it: what they brought, if that is an array of NumPy's."""
         given = self.given.get(name)
-        return shown(self.states[name]) if given is None or given.is_torch else given.header
+        return shown(self.slots[state_kind(name)]) if given is None or given.is_torch else given.header
 
     def check(self) -> None:
         """Raises if an array of the user's is not what it was; torch parameters may be rebound (see `rebound`)."""
@@ -71,11 +78,13 @@ class Item:
             array.check()
 
     def arrays(self) -> list[tuple[Array, str]]:
-        """What a step writes of this tensor, each array with its name in messages."""
+        """What a step writes of this tensor, with its names in messages; accumulators are read, as gradients are."""
         named = [(self.array, self.place.argument)]
-        named += [(array, tree.shown(f"state[{name!r}]", self.path)) for name, array in self.states.items()]
-        kept = {"slow": self.slow, "ema": self.ema, "shadow": self.shadow}
-        return named + [(array, tree.shown(name, self.path)) for name, array in kept.items() if array is not None]
+        for kind, array in self.slots.items():
+            if kind != ACCUMULATOR:
+                argument = f"state[{kind.removeprefix(STATE)!r}]" if kind.startswith(STATE) else kind
+                named.append((array, tree.shown(argument, self.path)))
+        return named
 
     @property
     def units(self) -> int:
@@ -126,80 +135,6 @@ def sources(items: Iterable[Item]) -> dict[str, Any]:
     return {item.name: item.param.source for item in items}
 
 
-def allocate(items: list[Item], kept: tuple[str, ...], given: Mapping[str, Any] | None, settings: Settings) -> None:
-    """Makes the arrays that belong to each tensor: states (zero, or the ones given), averages and copies."""
-    arrays, dtypes = [item.array for item in items], [item.array.dtype.name for item in items]
-    orders = [item.order for item in items]
-    for name in kept:
-        if given is not None:
-            for item in items:
-                item.given[name] = _given(item, name, given)
-        states = (
-            device.zeros_like(arrays, dtypes, orders) if given is None else [item.given[name].array for item in items]
-        )
-        for item, state in zip(items, states, strict=True):
-            item.states[name] = state
-    wanted = {"ema": settings.ema_decay, "slow": settings.lookahead}
-    for role in [role for role, option in wanted.items() if option is not None]:
-        copies = device.copies_like(arrays, map(device.on_host, arrays), dtypes, orders)
-        for item, copy in zip(items, copies, strict=True):
-            setattr(item, role, copy)
-    if settings.shadow is not None:
-        kind = settings.shadow
-        narrow = (narrowed(device.on_host(array), kind) for array in arrays)
-        copies = device.copies_like(arrays, narrow, [kind] * len(items), orders)
-        for item, copy in zip(items, copies, strict=True):
-            item.shadow = copy
-
-
-def zero_arrays(items: list[Item]) -> list[Array]:
-    """New arrays like the parameters, that lie in memory as they do."""
-    arrays = [item.array for item in items]
-    return device.zeros_like(arrays, [array.dtype.name for array in arrays], [item.order for item in items])
-
-
-def following(item: Item, weights: Array, settings: Settings) -> dict[str, Array]:
-    """What slow weights, average and copy of a tensor are, those that it has, when they follow these weights."""
-    values = device.on_host(weights)
-    found = {role: values for role in ("slow", "ema") if getattr(item, role) is not None}
-    if settings.shadow is not None:
-        found["shadow"] = narrowed(values, settings.shadow)
-    return found
-
-
-def allocate_accumulators(items: list[Item]) -> None:
-    """Makes the arrays that micro-batches add up in."""
-    for item, acc in zip(items, zero_arrays(items), strict=True):
-        item.acc = acc
-
-
-def lie_down(items: list[Item]) -> None:
-    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
-    moved = [item for item in items if not item.given and item.order != memory.order_of(item.array)]
-    for item in moved:
-        item.order = memory.order_of(item.array)
-        own = [(item.states, name) for name in item.states]
-        kept = [role for role in ("acc", "slow", "ema", "shadow") if getattr(item, role) is not None]
-        arrays = [*(states[name] for states, name in own), *(getattr(item, role) for role in kept)]
-        dtypes = [array.dtype.name for array in arrays]
-        copies = device.copies_like(arrays, arrays, dtypes, [item.order] * len(arrays))
-        for (states, name), copy in zip(own, copies, strict=False):
-            states[name] = copy
-        for role, copy in zip(kept, copies[len(own) :], strict=True):
-            setattr(item, role, copy)
-
-
-def narrowed(array: Array, shadow: Shadow) -> Array:
-    """A low-precision copy as a step makes it: to nearest, ties to even; bfloat16 as bits (uint16)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = np.array(array, np.float32, order="C")
-        if shadow == "float16":
-            return narrow.astype(np.float16)
-        bits = narrow.view(np.uint32)
-        rounded = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))  # wraps around for NaN alone
-        return np.where(np.isnan(narrow), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
-
-
 def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
     """The states that the user brings, by name; a sequence of them is in the rule's order."""
     named = states if isinstance(states, Mapping) else dict(zip(kept, states, strict=False))
@@ -207,15 +142,3 @@ def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | S
         received = ", ".join(named) if isinstance(states, Mapping) else f"{len(states)} of them"
         Place(rule, "state").fail(ValueError, ", ".join(kept) or "no states", received or "none")
     return named
-
-
-def _given(item: Item, name: str, states: Mapping[str, Any]) -> Foreign:
-    place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
-    try:
-        given = tree.follow(states[name], item.path)
-    except (KeyError, IndexError, TypeError):
-        place.fail(ValueError, "an array for each parameter", "none")
-    array = accept.like(accept.parameter(given, place), item.array, place)
-    if not memory.is_direct(array):
-        place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
-    return Foreign(given, array, place)

@@ -52,8 +52,8 @@ def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
     """The kernel of one step; how a rule meets arrays is written out because rules differ in the number of states."""
     kept = rule.kept(flags)
     scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
-    loads = [f"load(t.state[{k}] + at, g)" if name in kept else "absent" for k, name in enumerate(rule.states)]
-    stores = [f"store(t.state[{k}] + at, {name})" for k, name in enumerate(rule.states) if name in kept]
+    loads = [f"load(t.slot[{k}] + at, g)" if name in kept else "absent" for k, name in enumerate(rule.states)]
+    stores = [f"store(t.slot[{k}] + at, {name})" for k, name in enumerate(rule.states) if name in kept]
     source = _APPLY.format(
         scalars=", ".join(f"scalars[t.group, {k}]" for k in range(len(scalars._fields))),
         states=", ".join(rule.states),

@@ -20,6 +20,7 @@ from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, 
 
 BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
+ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
 FLOAT64 = memory.STORAGE["float64"].code
 FLOAT16, BFLOAT16 = (memory.STORAGE[name].code for name in memory.NARROW)
@@ -188,13 +189,13 @@ def after_rule(t, group, stages, i, p, zero):
     if stages & SHRINK:
         p = shrink(p, cast(group.shrink, p), zero)
     if stages & LOOKAHEAD:
-        p = approach(load(t.slow + at, zero), p, cast(group.lookahead, p))
-        store(t.slow + at, p)
+        p = approach(load(t.slot[SLOW] + at, zero), p, cast(group.lookahead, p))
+        store(t.slot[SLOW] + at, p)
     if stages & EMA:
-        store(t.ema + at, approach(load(t.ema + at, zero), p, cast(group.ema, p)))
-    if t.shadow:
+        store(t.slot[AVERAGE] + at, approach(load(t.slot[AVERAGE] + at, zero), p, cast(group.ema, p)))
+    if t.slot[SHADOW]:
         bits = to_float16(p) if t.shadow_dtype == FLOAT16 else to_bfloat16(p)
-        store(t.shadow + 2 * i, np.uint16(bits))
+        store(t.slot[SHADOW] + 2 * i, np.uint16(bits))
     return p
 
 
@@ -281,7 +282,7 @@ def accumulate(tensors, layouts, overwrite, clear, kind, zero):
         return
     for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
         g = gradient(t, layouts, i, zero) * cast(t.scale, zero)
-        at = t.acc + i * item_size(t)
+        at = t.slot[ACCUMULATOR] + i * item_size(t)
         store(at, g if overwrite else load(at, zero) + g)
         if clear:
             clear_gradient(t, layouts, i, zero)
@@ -346,7 +347,7 @@ def make_update(apply: Any) -> Any:
         if stages & MONITOR:
             sum_gradient(lanes, lane, g)
             if t.momentum >= 0:
-                sum_momentum(lanes, lane, g, load(t.state[t.momentum] + i * size, zero))
+                sum_momentum(lanes, lane, g, load(t.slot[t.momentum] + i * size, zero))
         g = condition(g * cast(factor, zero), p, group, stages)
         if stages & DECAY:
             p = p * cast(group.decay, zero)

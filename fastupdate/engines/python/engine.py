@@ -88,7 +88,7 @@ def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
     kept = rule.kept(flags)
     scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
     source = _LOOP.format(
-        states="; ".join(f"{name}_ = state_tile(t.state[{k}], begin, p)" for k, name in enumerate(rule.states)),
+        states="; ".join(f"{name}_ = state_tile(t.slot[{k}], begin, p)" for k, name in enumerate(rule.states)),
         scalars=", ".join(f"scalars[{k}]" for k in range(len(scalars._fields))),
         targets=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),
         values=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),

@@ -18,6 +18,7 @@ from fastupdate.engines import records
 
 BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
+ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
 FLOAT16, BFLOAT16 = (memory.STORAGE[name].code for name in memory.NARROW)
 HALF = np.empty(0, np.uint16)
@@ -384,13 +385,13 @@ def after_rule(t, group, stages, begin, p):
     if stages & SHRINK:
         shrink_tile(p, cast(group.shrink, p))
     if stages & LOOKAHEAD:
-        slow = view(t.slow, end, p)[begin:]
+        slow = view(t.slot[SLOW], end, p)[begin:]
         approach_tile(slow, p, cast(group.lookahead, p))
         p[:] = slow
     if stages & EMA:
-        approach_tile(view(t.ema, end, p)[begin:], p, cast(group.ema, p))
-    if t.shadow:
-        shadow = view(t.shadow, end, HALF)[begin:]
+        approach_tile(view(t.slot[AVERAGE], end, p)[begin:], p, cast(group.ema, p))
+    if t.slot[SHADOW]:
+        shadow = view(t.slot[SHADOW], end, HALF)[begin:]
         if t.shadow_dtype == FLOAT16:
             float16_tile(p, shadow)
         else:
@@ -408,7 +409,7 @@ def sum_momentum(t, raw, begin, sums):
     """Gradient against the momentum of the steps before; with this gradient in it, it would agree with any gradient."""
     sums.gm = sums.mm = 0.0
     if t.momentum >= 0:
-        m = view(t.state[t.momentum], begin + len(raw), raw)[begin:]
+        m = view(t.slot[t.momentum], begin + len(raw), raw)[begin:]
         sums.gm = sum_of_products(raw, m)
         sums.mm = sum_of_products(m, m)
 
@@ -450,7 +451,7 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
 @compiled
 def update_span(apply, differ, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
-    plain = direct and stages == 0 and not (t.p_layout or t.shadow or t.unit_scale)
+    plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale)
     if plain:
         g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
         apply(t, scalars, cast(scale, like), begin, g, p, p)
@@ -501,7 +502,7 @@ def accumulate(tensors, overwrite, clear, like, first, last):
             for at in range(begin, end, BLOCK):
                 g = tile[: min(BLOCK, end - at)]
                 gradient_tile(t, at, g)
-                add_tile(view(t.acc, at + len(g), like)[at:], g, cast(t.scale, like), overwrite)
+                add_tile(view(t.slot[ACCUMULATOR], at + len(g), like)[at:], g, cast(t.scale, like), overwrite)
                 if clear:
                     clear_gradient(t, at, len(g), like)
         i += 1
