@@ -85,7 +85,8 @@ class Optimizer:
     def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
         """Updates every parameter once; raises before anything has changed, or does the whole step.
 
-        grads       same structure, shapes and dtypes as the parameters; None: the accumulated or bound ones, or p.grad
+        grads       same structure, shapes and dtypes as the parameters, or for float32 parameters float16 or bfloat16;
+                    None: the accumulated or bound ones, or p.grad
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         """
@@ -109,7 +110,7 @@ class Optimizer:
         self.stepper.start_at(step)
 
     def bind(self, grads: Any) -> None:
-        """Names the gradient buffers that every later `step()` reads: same structure, shapes and dtypes as params."""
+        """Names the gradient buffers that every later `step()` reads, as `step` takes them."""
         self.stepper.bind(grads)
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:

@@ -20,7 +20,7 @@ BLOCK, LANES = records.BLOCK, records.LANES
 CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
 ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
-FLOAT16, BFLOAT16 = (memory.STORAGE[name].code for name in memory.NARROW)
+FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
 HALF = np.empty(0, np.uint16)
 exact = njit(nogil=True, error_model="numpy")
 compiled = njit(nogil=True, error_model="numpy", cache=True)
@@ -98,13 +98,13 @@ def decode_bfloat16(bits, out):
 @compiled
 def load_tile(storage, base, layout, begin, out):
     """out ← elements begin, begin + 1, … of an array of any storage type."""
-    if storage in (FLOAT16, BFLOAT16):
-        bits = np.empty(len(out), np.uint16)
+    bits = np.empty(len(out), np.uint16)
+    if storage == FLOAT16:
         read_tile(base, layout, begin, bits)
-        if storage == FLOAT16:
-            decode_float16(bits, out)
-        else:
-            decode_bfloat16(bits, out)
+        decode_float16(bits, out)
+    elif storage == BFLOAT16:
+        read_tile(base, layout, begin, bits)
+        decode_bfloat16(bits, out)
     else:
         read_tile(base, layout, begin, out)
 
@@ -192,7 +192,7 @@ def add_tile(acc, g, scale, overwrite):
 
 
 @compiled
-def bfloat16_tile(p, out):
+def encode_bfloat16(p, out):
     for i in range(len(p)):
         u = np.float32(p[i]).view(np.uint32)
         quiet = (u >> np.uint32(16)) | np.uint32(0x40)
@@ -201,7 +201,7 @@ def bfloat16_tile(p, out):
 
 
 @compiled
-def float16_tile(p, out):
+def encode_float16(p, out):
     """Round to nearest even by integers alone (csrc/core/storage.h)."""
     for i in range(len(p)):
         u = np.int64(np.float32(p[i]).view(np.uint32))
@@ -393,9 +393,9 @@ def after_rule(t, group, stages, begin, p):
     if t.slot[SHADOW]:
         shadow = view(t.slot[SHADOW], end, HALF)[begin:]
         if t.shadow_dtype == FLOAT16:
-            float16_tile(p, shadow)
+            encode_float16(p, shadow)
         else:
-            bfloat16_tile(p, shadow)
+            encode_bfloat16(p, shadow)
 
 
 @compiled
