@@ -15,7 +15,9 @@ class LogicalTile {
     read(t.p, p_, here.p);
     for (int k = 0; k < kShadow; ++k)
       if (k != kAccumulator) read(t.slot[k], slots_[k], here.slot[k]);
-    read(t.slot[kShadow], shadow_, here.slot[kShadow]);
+    with_codec(t.shadow_dtype, [&](auto codec) {
+      read(t.slot[kShadow], reinterpret_cast<typename decltype(codec)::Bits*>(shadow_), here.slot[kShadow]);
+    });
     here.g = biased(gradient);
     here.p_layout = here.g_layout = here.order = 0;
     here.samples = 1;
@@ -27,7 +29,9 @@ class LogicalTile {
     write(t_.p, p_);
     for (int k = 0; k < kShadow; ++k)
       if (k != kAccumulator) write(t_.slot[k], slots_[k]);
-    write(t_.slot[kShadow], shadow_);
+    with_codec(t_.shadow_dtype, [&](auto codec) {
+      write(t_.slot[kShadow], reinterpret_cast<const typename decltype(codec)::Bits*>(shadow_));
+    });
   }
 
  private:
@@ -60,7 +64,7 @@ class LogicalTile {
   int64_t begin_;
   int n_;
   alignas(64) T p_[kTile], slots_[kShadow][kTile];
-  alignas(64) uint16_t shadow_[kTile];
+  alignas(64) unsigned char shadow_[kTile * sizeof(T)];
 
  public:
   Tensor here;  // the tensor, as if its arrays were these

@@ -53,7 +53,8 @@ FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t 
 template <class T>
 FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
   bool all = !t.p_layout && gradient_reaches<T>(t, head) && reaches<T>(t.p, head);
-  all &= reaches<uint16_t>(t.slot[kShadow], head);
+  with_codec(t.shadow_dtype,
+             [&](auto codec) { all &= reaches<typename decltype(codec)::Bits>(t.slot[kShadow], head); });
   for (int k = 0; k < kShadow; ++k) all &= k == kAccumulator || reaches<T>(t.slot[k], head);
   return all;
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,9 +101,16 @@ def _given(item: Item, name: str, states: Mapping[str, Any]) -> Foreign:
 def narrowed(array: Array, storage: str) -> Array:
     """A low-precision copy as a step makes it: to nearest, ties to even; bfloat16 as bits (uint16)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = np.array(array, np.float32, order="C")
-        if storage == "float16":
-            return narrow.astype(np.float16)
-        bits = narrow.view(np.uint32)
-        rounded = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))  # wraps around for NaN alone
-        return np.where(np.isnan(narrow), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
+        return _ENCODERS[storage](np.array(array, np.float32, order="C"))
+
+
+def _to_bfloat16(array: Array) -> Array:
+    bits = array.view(np.uint32)
+    rounded = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))  # wraps around for NaN alone
+    return np.where(np.isnan(array), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
+
+
+_ENCODERS: dict[str, Callable[[Array], Array]] = {
+    "float16": lambda array: array.astype(np.float16),
+    "bfloat16": _to_bfloat16,
+}
