@@ -96,7 +96,7 @@ def _keyword(rule: Rule, name: str) -> tuple[str, int, int, bool]:
 
 
 def _function_of(cls: type[Optimizer]) -> Function:
-    if choose.default_name() != "native" or choose.native_problem() is not None:
+    if choose.default_name() != "native" or choose.native_problem() is not None or cls.rule.phases:
         return in_python(cls)
     from fastupdate import _core
 

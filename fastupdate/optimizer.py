@@ -20,7 +20,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
 from fastupdate.saving.loading import Loaded, Rename, loading
-from fastupdate.step import describe
+from fastupdate.step import describe, slots
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.lending import lending
@@ -134,8 +134,12 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The states by name, each a structure of arrays like the parameters. The arrays are the live ones."""
-        kept = self.rule.kept(self.stepper.flags)
+        """The states by name, each a structure of arrays like the parameters. The arrays are the live ones.
+
+        Where a rule has one number for a range of elements, they are float64 arrays of so many; what it has for the
+        whole list is there for each parameter, and is one and the same array.
+        """
+        kept = [name for name in self.rule.kept(self.stepper.flags) if name not in self.rule.passing]
         states = {name: self._structured(lambda item, name=name: item.shown_state(name)) for name in kept}
         return cast(dict[str, Any], attributes.live(self.stepper.place("state"), states))
 
@@ -200,8 +204,8 @@ class Optimizer:
     def unfreeze(self, pattern: Pattern, *, state: Literal["hold", "reset"] | float = "hold") -> list[str]:
         """Updates matching tensors again; returns the names. Those that were not frozen go on as they are.
 
-        state: "hold" goes on from the states and step counts as they were; "reset" starts from zero; a number in
-        [0, 1] multiplies the states by it.
+        state: "hold" goes on from the states and step counts as they were; "reset" starts anew; a number in
+        [0, 1] brings the states so near to their start: those that start from zero are multiplied by it.
         """
         if not isinstance(state, str):
             state = real(self.stepper.place("state"), state, FRACTION)
@@ -219,10 +223,11 @@ class Optimizer:
             found = [item for item in items if item.name in names]
             thawed = [item for item in found if item.frozen and state != "hold"]
             factor = 0.0 if isinstance(state, str) else state
+            kept = slots.states(self.rule, self.rule.kept(self.stepper.flags))
             new = [
-                device.assignment(array, array * factor if factor else np.zeros(array.shape, array.dtype))
+                device.assignment(array, np.broadcast_to(np.asarray(value, array.dtype), array.shape))
                 for item in thawed
-                for array in item.states.values()
+                for array, value in slots.thawing(kept, item, factor, self.groups)
             ]
             autograd.about_to_write(tensor for item in thawed for tensor in item.torch_tensors)
             for item in found:

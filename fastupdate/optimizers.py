@@ -81,7 +81,7 @@ def page(rule: Rule) -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    return fill(text, 116, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
+    return fill(text, 116, initial_indent=f"{name:<15} ", subsequent_indent=" " * 16)
 
 
 def rule(formula: type) -> type[Optimizer]:

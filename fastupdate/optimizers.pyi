@@ -16,6 +16,19 @@ def make(rule: Rule, module: str) -> type[Optimizer]: ...
 def page(rule: Rule) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
 
+class Adafactor(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        beta2_decay: _Scheduled = -0.8,
+        eps1: _Scheduled = 1.1920928955078125e-07,
+        eps2: _Scheduled = 0.001,
+        d: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Adam(Optimizer):
     def __init__(
         self,
@@ -40,6 +53,17 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Lamb(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Momentum(Optimizer):
     def __init__(
         self,
@@ -48,6 +72,33 @@ class Momentum(Optimizer):
         beta: _Scheduled = 0.9,
         weight_decay: _Scheduled = 0.0,
         nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Muon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        weight_decay: _Scheduled = 0.1,
+        momentum: _Scheduled = 0.95,
+        nesterov: bool = False,
+        match_rms_adamw: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Prodigy(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        d0: _Scheduled = 1e-06,
+        d_coef: _Scheduled = 1.0,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

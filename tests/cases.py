@@ -60,6 +60,21 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+# Rules whose step depends on sums: tests/test_phases.py.
+PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
+    "lamb": {"plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}},
+    "adafactor": {"plain": {"lr": 0.05, "weight_decay": 0.03}, "slow": {"lr": 0.5, "d": 0.3, "beta2_decay": -0.5}},
+    "prodigy": {
+        "plain": {"weight_decay": 0.03, "d0": 1e-2},
+        "warm": {"lr": 0.5, "d0": 1e-2, "use_bias_correction": True, "safeguard_warmup": True, "weight_decay": 0.03},
+    },
+    "muon": {
+        "plain": {"lr": 0.02, "momentum": 0.9},
+        "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "match_rms_adamw": True},
+    },
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """A rule under one set of hyperparameters."""
@@ -88,12 +103,14 @@ def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
 
 
 def cases_of(name: str) -> list[Case]:
-    table = HYPERS.get(name) or generic_cases(rules.get(name))
+    table = (HYPERS | PHASED_HYPERS).get(name) or generic_cases(rules.get(name))
     return [Case(name, key, kwargs) for key, kwargs in table.items()]
 
 
-RULES = rules.names()
+RULES = [name for name, rule in rules.every().items() if not rule.phases]
+PHASED = [name for name, rule in rules.every().items() if rule.phases]  # tests/test_phases.py
 CASES = [case for name in RULES for case in cases_of(name)]
+PHASED_CASES = [case for name in PHASED for case in cases_of(name)]
 FIRST_CASES = [cases_of(name)[-1] for name in RULES]  # one of each rule, the one with most flags
 DTYPES = [np.float32, np.float64]
 
@@ -208,7 +225,7 @@ def assert_same_bits(actual: Any, expected: Any, what: str) -> None:
 def arrays_of(opt: Optimizer) -> dict[str, list[np.ndarray]]:
     """Everything that an optimizer updates, by kind."""
     items = opt.stepper.items
-    kept = {f"state {name}": [item.states[name] for item in items] for name in opt.rule.kept(opt.stepper.flags)}
+    kept = {f"state {name}": [item.states[name] for item in items] for name in items[0].states}
     extra = {kind: [item.slots.get(kind) for item in items] for kind in records.ROLES}
     present = {kind: [a for a in arrays if a is not None] for kind, arrays in extra.items()}
     return {"params": [item.array for item in items], **kept, **present}

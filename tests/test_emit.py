@@ -276,7 +276,8 @@ def test_alone(tmp_path):
     (tmp_path / "rules").mkdir()
     for file in (ROOT / "fastupdate" / "rules").glob("*.py"):
         shutil.copy(file, tmp_path / "rules")
-    command = [sys.executable, "-I", "-S", tmp_path / "rules" / "emit.py", tmp_path / "out"]
+    shutil.copytree(ROOT / "fastupdate" / "rules" / "emit", tmp_path / "rules" / "emit")
+    command = [sys.executable, "-I", "-S", tmp_path / "rules" / "emit", tmp_path / "out"]
 
     def run():
         done = subprocess.run(command, capture_output=True, text=True, check=False)

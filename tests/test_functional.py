@@ -15,6 +15,7 @@ from cases import (
     DTYPES,
     ENGINES,
     PARALLEL,
+    PHASED,
     RULES,
     Case,
     Engine,
@@ -474,7 +475,7 @@ def test_help_shows_arguments_states_and_formula(rule: str) -> None:
 
 
 def test_the_module_offers_the_rules() -> None:
-    assert dir(functional) == sorted(RULES) == sorted(functional.__all__)
+    assert dir(functional) == sorted([*RULES, *PHASED]) == sorted(functional.__all__)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

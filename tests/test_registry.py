@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, Case, assert_same_bits, generic_cases, isas
+from cases import CASES, RULES, Case, assert_same_bits, cases_of, generic_cases, isas
 from reference import Reference
 
 import fastupdate as fu
@@ -72,7 +72,7 @@ def test_a_rule_is_whole(name):
     assert rule.momentum is None or rule.momentum in rule.states
     assert cls.__doc__
     assert "Source:" in cls.__doc__
-    scalars = rule.prepare(cls([np.zeros(1)]).groups[0], 1)
+    scalars = rule.prepare(cls([np.zeros((1, 1))]).groups[0], 1)
     assert len(scalars) * 8 <= 128  # kScalarBytes
 
 
@@ -86,12 +86,12 @@ def test_a_function_of_the_same_name(name):
 def test_every_flag_has_a_case():
     """The table of cases switches every flag of every rule on and off."""
     for name in rules.names():
-        flags = [case.make([np.zeros(1)]).stepper.flags for case in CASES if case.rule == name]
+        flags = [case.make([np.zeros((1, 1))]).stepper.flags for case in cases_of(name)]
         for flag in rules.get(name).rule.flags:
             assert {f[flag] for f in flags} == {False, True}, f"{name}: {flag}"
 
 
-@by_name
+@pytest.mark.parametrize("name", RULES)
 def test_generic_cases(name):
     """A rule without a row in the table gets cases that run and cover its flags."""
     cls = rules.get(name)

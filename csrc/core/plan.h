@@ -60,6 +60,8 @@ struct Tensor {
   // Where the elements do not lie in C order: the layouts (Layout*) by which the tensor's own arrays and the gradient
   // are found in C order. Everything else about the tensor is in the order of memory. 0: they lie in C order.
   uint64_t order, g_order;
+  int64_t rows, columns;  // of each of the matrices that the tensor is cut into (core/extents.h)
+  uint64_t work;          // double*: what its sums add up in, while a rule is measured
 };
 
 FASTUPDATE_HD bool is_narrow(uint8_t dtype) { return dtype > kFloat64; }

@@ -9,13 +9,21 @@
 //                          rounded once to T
 //   rule(g, p, states…)    one element: updates the states, returns the change of the parameter
 //
+// A rule whose step depends on sums has, before that:
+//
+//   extents[], phases[]    what each state is of, and what each phase sums over what (core/extents.h)
+//   measure(Phase<k>, …)   one element: updates the states that are of an element, writes what it adds to each sum
+//   settle(Range<e>, …)    one range, in float64: updates its states by what its n elements have added up to
+//
 // A rule knows no loop, no pointer and no storage type; the engines know no rule.
 #pragma once
 
 #include <math.h>
 #include <stddef.h>
 
-#include "core/plan.h"
+#include <type_traits>
+
+#include "core/extents.h"
 #include "core/scalar.h"
 
 #define FASTUPDATE_HYPERS(...) \
@@ -33,6 +41,33 @@ struct Keeps {
   static constexpr int count = sizeof...(kept);
   static constexpr bool at[] = {kept..., false};
 };
+
+template <int number>
+struct Phase {};
+template <Extent extent>
+struct Range {};
+
+// The phases of a rule, of which most have none, and what its states are of.
+template <class Rule, class = void>
+struct Shape {
+  static constexpr int phase_count = 0;
+  template <size_t state>
+  static constexpr bool of_element = true;
+};
+template <class Rule>
+struct Shape<Rule, std::void_t<decltype(Rule::phases)>> {
+  static constexpr int phase_count = sizeof Rule::phases / sizeof Rule::phases[0];
+  template <size_t state>
+  static constexpr bool of_element = Rule::extents[state] == kElement;
+};
+
+// The phase that sums over an extent; any of them, if none does.
+template <class Rule>
+constexpr PhaseShape phase_of(Extent extent) {
+  for (const PhaseShape& phase : Rule::phases)
+    if (phase.sums(extent)) return phase;
+  return Rule::phases[0];
+}
 
 // Writes the rule as of step t to `out`.
 template <class Rule>

@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "core/plan.h"
-#include "cpu/tile.h"
+#include "cpu/phases.h"
 
 namespace fastupdate {
 
@@ -23,13 +23,14 @@ struct Sweep {
   double scale;
   uint32_t stages;
   bool first;  // accumulate: overwrite
+  int phase;   // measure, settle: which one
   Sums* sums;  // one per block
 };
 
 // The entry points of one instruction set. Each works on the blocks first … last − 1.
 struct Engine {
   using Entry = void (*)(const Sweep&, int64_t first, int64_t last);
-  Entry update, gradient_sums, accumulate, clear_gradients, unit_norms;
+  Entry update, gradient_sums, accumulate, clear_gradients, unit_norms, measure, settle;
 };
 
 namespace FASTUPDATE_TARGET {
@@ -61,6 +62,22 @@ void update_tiles(const Span& span, int64_t begin, int64_t end) {
   });
 }
 
+inline const void* scalars_of(const Sweep& sweep, const Tensor& t, int dtype) {
+  return sweep.scalars + (t.group * 2 + dtype) * kScalarBytes;
+}
+
+inline Span span_of(const Sweep& sweep, const Tensor& t) {
+  return {
+      t,
+      sweep.groups[t.group],
+      *sweep.code[t.dtype],
+      scalars_of(sweep, t, t.dtype),
+      sweep.scale * t.scale,
+      sweep.stages,
+      sweep.sums + t.first_block,
+  };
+}
+
 // A plain step on a gradient of a narrow type.
 template <class T>
 void update_decoded(const Span& span, int64_t begin, int64_t end) {
@@ -75,16 +92,8 @@ void update_decoded(const Span& span, int64_t begin, int64_t end) {
 
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const Span span = {
-      t,
-      sweep.groups[t.group],
-      *sweep.code[t.dtype],
-      sweep.scalars + (t.group * 2 + t.dtype) * kScalarBytes,
-      sweep.scale * t.scale,
-      sweep.stages,
-      sweep.sums + t.first_block,
-  };
-  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale)
+  const Span span = span_of(sweep, t);
+  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale || span.code.extents)
     return update_tiles<T>(span, begin, end);
   if (!is_direct(t)) return update_decoded<T>(span, begin, end);
   T* p = address<T>(t.p, begin);
@@ -126,6 +135,20 @@ void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
 template <class T>
 void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
   in_stretches<kTile>(begin, end, [&](int64_t i, auto n) { clear_gradient<T>(t, i, n); });
+}
+
+template <class T>
+void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const Span span = span_of(sweep, t);
+  const PhaseCode& phase = span.code.phases[sweep.phase];
+  (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, phase, begin, end);
+}
+
+// A tensor is settled as a whole, by whoever has its beginning.
+template <class T>
+void settle_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const RuleCode& code = *sweep.code[kFloat64];
+  if (begin == 0 && end) settle_tensor(t, code, code.phases[sweep.phase].shape, scalars_of(sweep, t, kFloat64));
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.

@@ -25,7 +25,7 @@ class Plan {
         clock_(clock),
         recipe_(recipe),
         scalars_(size_t(group_count) * 2 * kScalarBytes) {
-    sweep_ = {tensors, count, groups, {&code[0], &code[1]}, scalars_.data(), 1.0, 0, false, sums};
+    sweep_ = {tensors, count, groups, {&code[0], &code[1]}, scalars_.data(), 1.0, 0, false, 0, sums};
     bool occurs[2] = {};
     for (int64_t i = 0; i < count; ++i) {
       cost_ += tensors[i].n + kTensorCost;
@@ -33,7 +33,7 @@ class Plan {
       occurs[tensors[i].dtype] = true;
     }
     for (int dtype : {kFloat32, kFloat64})
-      if (occurs[dtype]) dtypes_.push_back(dtype);
+      if (occurs[dtype] || (dtype == kFloat64 && code[dtype].phases)) dtypes_.push_back(dtype);
   }
 
   int64_t count() const { return count_; }
@@ -59,13 +59,41 @@ class Plan {
   // One step over all tensors, without the stages in `off`. The clocks advance in the same call, so that no interrupt
   // can come between.
   void update(double scale, uint32_t off) {
+    measure(scale, off);
+    finish();
+  }
+
+  // What comes before any tensor moves: the scalars of the step, and the phases of the rule.
+  void measure(double scale, uint32_t off) {
     for (int64_t k = 0; k < group_count_; ++k)
       for (int dtype : dtypes_)
         sweep_.code[dtype]->scalars(groups_[k].hyper, groups_[k].t + 1,
                                     &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
     sweep_.scale = scale;
     sweep_.stages = stages_ & ~off;
+    const RuleCode& code = *sweep_.code[kFloat64];
+    for (sweep_.phase = 0; sweep_.phase < code.phase_count; ++sweep_.phase) {
+      run(target_.engine.measure, measure_team_);
+      run(target_.engine.settle, settle_team_);
+      const PhaseShape& shape = code.phases[sweep_.phase].shape;
+      if (shape.sums(kList)) settle_list(code, shape.terms);
+    }
+  }
+
+  // Moves all tensors, and counts the step.
+  void finish() {
     run(target_.engine.update, update_team_);
+    advance();
+  }
+
+  // Moves the tensors first … last − 1.
+  void move(int64_t first, int64_t last) {
+    const auto block = [&](int64_t i) { return i < count_ ? tensors_[i].first_block : blocks_; };
+    target_.engine.update(sweep_, block(first), block(last));
+  }
+
+  // Counts a step whose tensors have all been moved.
+  void advance() {
     for (int64_t k = 0; k < group_count_; ++k) ++groups_[k].t;
     ++clock_[kSteps];
     clock_[kMicroBatches] = 0;
@@ -104,6 +132,20 @@ class Plan {
   }
 
  private:
+  // The list has the scalars of its first tensor's group.
+  void settle_list(const RuleCode& code, int terms) {
+    if (!count_) return;
+    double sums[kMaxTerms], elements = 0;
+    for (int k = 0; k < terms; ++k) {
+      host::Pairwise<double> sum;
+      for (int64_t i = 0; i < count_; ++i) sum.add(totals_of(tensors_[i])[k]);
+      sums[k] = sum.total();
+    }
+    for (int64_t i = 0; i < count_; ++i) elements += double(tensors_[i].n);
+    const unsigned char* scalars = sweep_.scalars + (tensors_[0].group * 2 + kFloat64) * kScalarBytes;
+    code.settle[kList](scalars, 1, elements, sums, tensors_[0].slot);
+  }
+
   void run(Engine::Entry entry, Team& team) {
     team.share(most_threads(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
   }
@@ -117,7 +159,7 @@ class Plan {
   std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
   Sweep sweep_;
-  Team update_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_;
+  Team update_team_, measure_team_, settle_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_;
   uint32_t stages_ = 0;
   double lr_ = 0;
 };

@@ -1,6 +1,7 @@
 // A rule's own loop: the one place where a rule meets arrays on the CPU.
 #pragma once
 
+#include <array>
 #include <utility>
 
 #include "core/rule.h"
@@ -19,7 +20,36 @@ FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, co
   for (int64_t i = 0; i < n; ++i) {
     T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
-    ((Keeps::at[k] ? void(state[i] = s[k]) : void()), ...);
+    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+  }
+}
+
+// What one phase measures.
+template <int phase, class Rule, class T, size_t... k, class... States>
+FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, double (*terms)[kTile],
+                                std::index_sequence<k...>, States... state) {
+  using Keeps = typename Rule::keeps;
+  constexpr int count = Rule::phases[phase].terms;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    T s[] = {(Keeps::at[k] ? state[i] : T(0))...};
+    double term[kMaxTerms];
+    rule.measure(Phase<phase>(), g[i] * scale, p[i], s, term);
+    for (int j = 0; j < count; ++j) terms[j][i] = term[j];
+    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+  }
+}
+
+// Ranges of one extent, by float64 rules alone.
+template <class Rule, Extent extent>
+void settle_ranges(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state) {
+  const Rule& rule = *static_cast<const Rule*>(scalars);
+  constexpr int pitch = phase_of<Rule>(extent).terms;
+  double* at[kMaxStates];
+  for (int k = 0; k < Rule::keeps::count; ++k) at[k] = address<double>(state[k]);
+  for (int64_t i = 0; i < ranges; ++i) {
+    rule.settle(Range<extent>(), n, sums + i * pitch, at);
+    for (int k = 0; k < Rule::keeps::count; ++k) ++at[k];
   }
 }
 
@@ -43,7 +73,49 @@ struct Compiled {
     rule_loop(rule, scale, n, g, p, base, out, states, Keeps::at[k] ? address<T>(state[k], begin) : nullptr...);
   }
 
-  static constexpr RuleCode code = {rule_scalars<Rule>, loop};
+  template <int phase>
+  static void measure(const void* scalars, double scale, int64_t n, const void* g, const void* p, const uint64_t* state,
+                      int64_t begin, double (*terms)[kTile]) {
+    measure_states<phase>(std::make_index_sequence<Keeps::count>(), *static_cast<const Rule*>(scalars), T(scale), n,
+                          static_cast<const T*>(g), static_cast<const T*>(p), state, begin, terms);
+  }
+
+  template <int phase, size_t... k>
+  FASTUPDATE_HD static void measure_states(std::index_sequence<k...> states, const Rule& rule, T scale, int64_t n,
+                                           const T* g, const T* p, const uint64_t* state, int64_t begin,
+                                           double (*terms)[kTile]) {
+    measure_loop<phase>(rule, scale, n, g, p, terms, states, Keeps::at[k] ? address<T>(state[k], begin) : nullptr...);
+  }
+
+  static constexpr int phase_count = Shape<Rule>::phase_count;
+
+  template <size_t... phase>
+  static constexpr std::array<PhaseCode, phase_count> all_phases(std::index_sequence<phase...>) {
+    return {{{measure<phase>, Rule::phases[phase]}...}};
+  }
+
+  template <Extent extent>
+  static constexpr RuleCode::Settle settle() {
+    if constexpr (phase_count && sizeof(T) == sizeof(double))
+      if constexpr (phase_of<Rule>(extent).sums(extent)) return settle_ranges<Rule, extent>;
+    return nullptr;
+  }
+
+  static constexpr RuleCode make() {
+    if constexpr (phase_count == 0)
+      return {rule_scalars<Rule>, loop};
+    else
+      return {rule_scalars<Rule>,
+              loop,
+              phases.data(),
+              phase_count,
+              Keeps::count,
+              Rule::extents,
+              {nullptr, settle<kRow>(), settle<kColumn>(), settle<kMatrix>(), settle<kTensor>(), settle<kList>()}};
+  }
+
+  static constexpr std::array<PhaseCode, phase_count> phases = all_phases(std::make_index_sequence<phase_count>());
+  static constexpr RuleCode code = make();
 };
 
 // A rule under all its flags; `entry` is what the registry lists.

@@ -26,12 +26,14 @@ FASTUPDATE_SWEEP(gradient_sums, t.g)
 FASTUPDATE_SWEEP(accumulate, t.g, t.slot[kAccumulator])
 FASTUPDATE_SWEEP(clear_gradients, t.g)
 FASTUPDATE_SWEEP(unit_norms, t.g, t.p)
+FASTUPDATE_SWEEP(measure, t.p, t.g, t.slot[0], t.slot[1])
+FASTUPDATE_SWEEP(settle)
 
 #define FASTUPDATE_STRING2(x) #x
 #define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)
 extern const Target target;
 const Target target = {FASTUPDATE_STRING(FASTUPDATE_TARGET),
-                       {update, gradient_sums, accumulate, clear_gradients, unit_norms},
+                       {update, gradient_sums, accumulate, clear_gradients, unit_norms, measure, settle},
                        rules,
                        sizeof rules / sizeof rules[0]};
 

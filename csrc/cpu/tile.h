@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "core/plan.h"
+#include "core/extents.h"
 #include "core/stages.h"
 #include "core/sums.h"
 #include "core/views.h"
@@ -12,17 +12,34 @@
 
 namespace fastupdate {
 
+constexpr int64_t kTile = 128;  // elements that are worked on together, in L1
+
+// One phase of a compiled rule.
+struct PhaseCode {
+  // Moves the states of elements; terms[k][i] is what element i adds to the k-th sum.
+  void (*measure)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const uint64_t* state,
+                  int64_t begin, double (*terms)[kTile]);
+  PhaseShape shape;
+};
+
 // A compiled rule for one compute type (rule_loop.h makes it).
 struct RuleCode {
-  void (*scalars)(const double* hyper, int64_t t, void* out);
+  void (*scalars)(const double* hyper, int64_t t, void* out) = nullptr;
   // out[i] = base[i] + rule(scale·g[i], p[i], states[i]…)
   void (*loop)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base, void* out,
-               const uint64_t* state, int64_t begin);
+               const uint64_t* state, int64_t begin) = nullptr;
+
+  // Of a rule whose step depends on sums: its phases, what its states are of, and how ranges are settled, which is done
+  // in float64: so many ranges of n elements, whose sums are sums[range][term].
+  const PhaseCode* phases = nullptr;
+  int64_t phase_count = 0, state_count = 0;
+  const Extent* extents = nullptr;
+  using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
+  Settle settle[kExtents] = {};
 };
 
 namespace FASTUPDATE_TARGET {
 
-constexpr int64_t kTile = 128;
 constexpr int64_t kLine = 64;              // bytes of a cache line
 constexpr int64_t kPrefetch = 2 * kBlock;  // elements ahead: one or two arrays alone are fetched too late
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
@@ -30,6 +47,8 @@ static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 template <class T>
 struct Scratch {
   alignas(64) T p[kTile], g[kTile], sample[kTile], conditioned[kTile], before[kTile], delta[kTile], nothing[kTile];
+  alignas(64) T spread[kMaxStates][kTile];
+  uint64_t state[kMaxStates];
 };
 
 template <class T>
@@ -196,6 +215,32 @@ const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, co
   return out;
 }
 
+// A state of another extent than an element, spread over the elements of a tile.
+template <class T>
+void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
+  const double* values = address<double>(state);
+  for (int i = 0; i < n;) {  // from one end of a row to the next
+    const int64_t at = begin + i, rest = t.columns - at % t.columns;
+    const int stop = rest < n - i ? i + int(rest) : n;
+    const double* first = values + range_of(t, extent, at);
+    for (const int start = i; i < stop; ++i) out[i] = T(extent == kColumn ? first[i - start] : *first);
+  }
+}
+
+// The states of a tile, as the loops of a rule take them.
+template <class T>
+const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& scratch) {
+  const RuleCode& code = span.code;
+  if (!code.extents) return span.t.slot;
+  for (int k = 0; k < code.state_count; ++k) {
+    scratch.state[k] = span.t.slot[k];
+    if (code.extents[k] == kElement || !span.t.slot[k]) continue;
+    spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);
+    scratch.state[k] = uint64_t(scratch.spread[k]) - uint64_t(begin) * sizeof(T);
+  }
+  return scratch.state;
+}
+
 template <class T, class N>
 void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lanes<T>& lanes) {
   const Tensor& t = span.t;
@@ -216,15 +261,16 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
 #pragma omp simd
     for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
   }
+  const uint64_t* const state = states_of(span, begin, n, scratch);
   if (stages & kMonitor) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
-    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, t.slot, begin);
+    span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, state, begin);
     if (moved_by_rule_alone)
       apply_update<true>(n, p, scratch.delta, lanes);
     else
       apply_update<false>(n, p, scratch.delta, lanes);
   } else {
-    span.code.loop(span.scalars, scale, n, g, p, p, p, t.slot, begin);
+    span.code.loop(span.scalars, scale, n, g, p, p, p, state, begin);
   }
   after_rule(t, span.group, stages, begin, n, p);
 

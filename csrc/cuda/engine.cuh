@@ -70,6 +70,25 @@ FASTUPDATE_DEVICE_CALL void clear_gradients(const DeviceSweep& sweep, uint32_t s
   });
 }
 
+// What one step of one tensor has in common.
+template <class Rule>
+struct Job {
+  const Tensor& t;
+  const Group& group;
+  Rule rule;
+  double scale;
+  uint32_t stages;
+};
+
+template <class Rule, class T>
+FASTUPDATE_DEVICE Job<Rule> job_of(const DeviceSweep& sweep, int64_t index, const Tensor& t) {
+  const Decision& decision = sweep.step->decision;
+  const unsigned char* row = sweep.rows + decision.row * sweep.row_bytes;
+  const unsigned char* scalars = row + sweep.scalars_offset + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
+  return {t, reinterpret_cast<const Group*>(row)[t.group], *reinterpret_cast<const Rule*>(scalars),
+          decision.scale * (t.scale * sweep.factors[index]), decision.stages};
+}
+
 // The values of a block that its sums are made of, in shared memory while a step is monitored.
 template <class T>
 struct Watched {

@@ -4,19 +4,9 @@
 #include <utility>
 
 #include "core/rule.h"
-#include "cuda/engine.cuh"
+#include "cuda/phases.cuh"
 
 namespace fastupdate::FASTUPDATE_TARGET {
-
-// What one step of one tensor has in common.
-template <class Rule>
-struct Job {
-  const Tensor& t;
-  const Group& group;
-  Rule rule;
-  double scale;
-  uint32_t stages;
-};
 
 // Some elements of a plain step: scaling and the rule.
 template <class T, class Rule, class Access, size_t... k>
@@ -32,6 +22,19 @@ FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Access access, std::
   ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
 }
 
+// A state of some elements, whatever it is of.
+template <class Rule, class T, size_t k, class Access>
+FASTUPDATE_DEVICE Pack<T, Access::width> load_state(const Tensor& t, Access access) {
+  if constexpr (Shape<Rule>::template of_element<k>) {
+    return access.template load<T>(t.slot[k]);
+  } else {
+    Pack<T, Access::width> x;
+    for (int j = 0; j < Access::width; ++j)
+      x.at[j] = T(array_at<const double>(t.slot[k])[range_of(t, extent_of<Rule, k>, access.i + j)]);
+    return x;
+  }
+}
+
 // Some elements of a step with everything that it may be asked for; returns how many of them the update was too small
 // to move.
 template <class T, class Rule, class Access, size_t... k>
@@ -41,7 +44,7 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
   const Tensor& t = job.t;
   auto g = access.template load_gradient<T>(t), p = access.template load_weight<T>(t);
   Pack<T, width> s[sizeof...(k) + 1] = {};
-  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.slot[k])) : void()), ...);
+  ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = load_state<Rule, T, k>(t, access)) : void()), ...);
 
   if (job.stages & kMonitor) {
     note(watched<T>().raw, access.i, g);
@@ -59,19 +62,12 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
   after_rule<T>(t, job.group, job.stages, access, p);
 
   access.store_weight(t, p);
-  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
+  ((std::bool_constant < Keeps::at[k] && Shape<Rule>::template of_element<k> > ::value ? access.store(t.slot[k], s[k])
+                                                                                       : void()),
+   ...);
   if (job.stages & kZeroGrads) access.template clear_gradient<T>(t);
   if (job.stages & kMonitor) note(watched<T>().after, access.i, p);
   return stalled;
-}
-
-template <class Rule, class T>
-FASTUPDATE_DEVICE Job<Rule> job_of(const DeviceSweep& sweep, int64_t index, const Tensor& t) {
-  const Decision& decision = sweep.step->decision;
-  const unsigned char* row = sweep.rows + decision.row * sweep.row_bytes;
-  const unsigned char* scalars = row + sweep.scalars_offset + (t.group * 2 + dtype_of<T>()) * kScalarBytes;
-  return {t, reinterpret_cast<const Group*>(row)[t.group], *reinterpret_cast<const Rule*>(scalars),
-          decision.scale * (t.scale * sweep.factors[index]), decision.stages};
 }
 
 // A step that was asked for nothing beside the rule, on contiguous arrays. Few registers, for many loads in flight.
@@ -126,10 +122,9 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) mixed_update(DeviceSweep
 
 template <class Rule, class T>
 void start_update(const DeviceSweep& sweep, const Start& how) {
-  if (how.plain)
-    launch(plain_update<Rule, T>, sweep, how, kThreads, 0);
-  else
-    launch(full_update<Rule, T>, sweep, how, kThreads, how.monitor ? sizeof(Watched<T>) : 0);
+  if constexpr (Shape<Rule>::phase_count == 0)
+    if (how.plain) return launch(plain_update<Rule, T>, sweep, how, kThreads, 0);
+  launch(full_update<Rule, T>, sweep, how, kThreads, how.monitor ? sizeof(Watched<T>) : 0);
 }
 
 template <template <class, unsigned> class R, unsigned flags>
@@ -145,7 +140,10 @@ constexpr DeviceCode code_of() {
 
 template <template <class, unsigned> class R, unsigned flags>
 constexpr DeviceVariant variant_of() {
-  return {{code_of<R<float, flags>, float>(), code_of<R<double, flags>, double>()}, start_mixed_update<R, flags>};
+  return {{code_of<R<float, flags>, float>(), code_of<R<double, flags>, double>()},
+          start_mixed_update<R, flags>,
+          DevicePhases<R, flags>::at.data(),
+          DevicePhases<R, flags>::count};
 }
 
 // A rule under all its flags; `device_entry` is what the registry lists.

@@ -74,10 +74,17 @@ struct DeviceCode {
   Launch update;
 };
 
+// One phase of a rule whose step depends on sums, for lists of any types.
+struct DevicePhase {
+  Launch measure, settle;
+};
+
 // A rule under one set of flags.
 struct DeviceVariant {
   DeviceCode of[2];  // [dtype]
   Launch mixed;      // updates a list of both types
+  const DevicePhase* phases;
+  int64_t phase_count;
 };
 
 struct DeviceRule {

@@ -332,7 +332,7 @@ class Function {
       if (dtypes >> dtype & 1) code[dtype].scalars(command.hyper, command.step, scalars + dtype * kScalarBytes);
     Group group = {};
     Sums nothing;
-    const Sweep sweep = {tensors, count, &group, {&code[0], &code[1]}, scalars, command.scale, 0, false, &nothing};
+    const Sweep sweep = {tensors, count, &group, {&code[0], &code[1]}, scalars, command.scale, 0, false, 0, &nothing};
     if (cost < kReleaseCost) return target_->engine.update(sweep, 0, blocks);
     const py::gil_scoped_release released;
     Table::own().teams[63 - __builtin_clzll(uint64_t(cost))].share(

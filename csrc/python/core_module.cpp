@@ -14,6 +14,7 @@
 #include "cpu/plan.h"
 #include "python/adopt.h"
 #include "python/call.h"
+#include "python/own.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -38,34 +39,17 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-struct Code {
-  RuleCode of[2];  // by dtype
-};
-
-// A rule of this build or, if it is somebody's own, the addresses of what Numba has compiled: [scalars, loop] by dtype.
-Code find_code(const std::string& rule, unsigned flags, const std::vector<uint64_t>& own) {
-  if (own.empty()) {
-    const RuleCode(&code)[2] = find_rule(selected->rules, selected->rule_count, rule).code[flags];
-    return {{code[0], code[1]}};
-  }
-  auto at = [&](int k) {
-    return RuleCode{reinterpret_cast<decltype(RuleCode::scalars)>(own.at(2 * k)),
-                    reinterpret_cast<decltype(RuleCode::loop)>(own.at(2 * k + 1))};
-  };
-  return {{at(0), at(1)}};
-}
-
 // A plan whose records are Python's own arrays, and the front of it that takes in NumPy arrays.
 class PlanOfArrays {
  public:
   PlanOfArrays(const std::string& rule, unsigned flags, py::array tensors, py::array groups, py::array recipe,
-               py::array_t<int64_t> clock, py::array sums, const std::vector<uint64_t>& own)
+               py::array_t<int64_t> clock, py::array sums, const std::optional<py::tuple>& own)
       : tensors_(tensors),
         groups_(groups),
         clock_(clock),
         sums_(sums),
         extents_(records<Tensor>(tensors_, "tensors"), tensors.size()),
-        code_(find_code(rule, flags, own)),
+        code_(*selected, rule, flags, own),
         plan_(*selected, code_.of, records<Tensor>(tensors_, "tensors"), tensors.size(),
               records<Group>(groups_, "groups"), groups.size(), *records<Recipe>(recipe, "recipe"),
               clock_.mutable_data(), records<Sums>(sums_, "sums")) {}
@@ -110,6 +94,19 @@ class PlanOfArrays {
   void update(double scale, uint32_t off) {
     released([&] { plan_.update(scale, off); });
   }
+
+  // A step in parts: `measure`, and then `finish`, or `move` for all tensors in any order and `advance`.
+  void measure(double scale, uint32_t off) {
+    released([&] { plan_.measure(scale, off); });
+  }
+  void finish() {
+    released([&] { plan_.finish(); });
+  }
+  void move(int64_t first, int64_t last) {
+    if (first < 0 || first > last || last > plan_.count()) throw std::invalid_argument("move: no such tensors");
+    released([&] { plan_.move(first, last); });
+  }
+  void advance() { plan_.advance(); }
 
   // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
   // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
@@ -176,7 +173,7 @@ class PlanOfArrays {
   Extents extents_;
   Watched watched_;
   std::vector<Footprint> footprints_;
-  Code code_;
+  CodeOfRule code_;
   Plan plan_;
   Team team_;  // that adopts
   std::optional<GivenArrays> given_;
@@ -211,8 +208,9 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.attr("openmp") = _OPENMP;
   py::class_<PlanOfArrays>(m, "Plan")
       .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array,
-                    const std::vector<uint64_t>&>())
+                    const std::optional<py::tuple>&>())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
+      .def_property_readonly("judges", [](const PlanOfArrays&) { return false; })
       .def_property_readonly("moves", &PlanOfArrays::moves)
       .def_property_readonly("stages", &PlanOfArrays::stages)
       .def_property_readonly("lr", &PlanOfArrays::lr)
@@ -221,6 +219,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("watch", &PlanOfArrays::watch)
       .def("adopt", &PlanOfArrays::adopt)
       .def("update", &PlanOfArrays::update)
+      .def("measure", &PlanOfArrays::measure)
+      .def("finish", &PlanOfArrays::finish)
+      .def("move", &PlanOfArrays::move)
+      .def("advance", &PlanOfArrays::advance)
       .def("step", &PlanOfArrays::step)
       .def("gradient_sums", &PlanOfArrays::gradient_sums)
       .def("unit_norms", &PlanOfArrays::unit_norms)

@@ -44,7 +44,7 @@ class Plan {
         decisions_(sizeof(Decision)),
         all_totals_(size_t(count_) * sizeof(Sums)) {
     records<Group>(groups_, "groups");
-    measure();
+    count_everything();
     device::Scope scope(device_);
     allocate(sums);
   }
@@ -129,13 +129,33 @@ class Plan {
     return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr_);
   }
 
-  // A step whose gradients the device judges first. Follows upon `derive_possible`.
-  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
+  // What comes before any tensor moves, the device judging the gradients first. Follows upon `derive_possible`.
+  std::shared_ptr<Outcome> judge(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
     std::shared_ptr<Outcome> outcome = new_outcome(wishes);
-    run_update(command(scale, sign, off, wishes), wishes, stream, outcome.get());
+    begin(command(scale, sign, off, wishes), wishes, stream, outcome);
     return outcome;
+  }
+
+  // The whole step in one call.
+  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
+    std::shared_ptr<Outcome> outcome = judge(scale, sign, off, wishes, stream);
+    finish(stream);
+    return outcome;
+  }
+
+  // What comes before any tensor moves, where nothing is to be judged.
+  void measure(double scale, uint32_t off, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    begin(command(scale, 1, off, {}), {}, stream, nullptr);
+  }
+
+  // Moves all tensors as measured, and counts the step.
+  void finish(Stream stream) {
+    device::Scope scope(device_);
+    complete(stream);
   }
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
@@ -215,7 +235,8 @@ class Plan {
 
   void run(double scale, uint32_t off, Stream stream) {
     device::Scope scope(device_);
-    run_update(command(scale, 1, off, {}), {}, stream, nullptr);
+    begin(command(scale, 1, off, {}), {}, stream, nullptr);
+    complete(stream);
   }
 
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
@@ -227,7 +248,7 @@ class Plan {
   size_t step_bytes(int64_t rows) const { return sizeof(StepHeader) + size_t(rows) * row_bytes(); }
 
   // How much there is of everything.
-  void measure() {
+  void count_everything() {
     for (int64_t i = 0; i < count_; ++i) {
       const Tensor& t = row(i);
       blocks_ += block_count(t);
@@ -379,25 +400,43 @@ class Plan {
                                      wishes.monitor ? all_totals_.take() : nullptr);
   }
 
-  // The kernels of a step. What the device decides is fetched as soon as it is known, for an outcome that wants it.
-  void run_update(const Command& command, const Wishes& wishes, Stream stream, Outcome* outcome) {
+  // A step that has been measured, and is to be completed.
+  struct Begun {
+    DeviceSweep sweep;
+    Start start;
+    bool capturing;
+    std::shared_ptr<Outcome> outcome;
+  };
+
+  // The kernels that come before any tensor moves. What the device decides is fetched as soon as it is known, for an
+  // outcome that wants it.
+  void begin(const Command& command, const Wishes& wishes, Stream stream, std::shared_ptr<Outcome> outcome) {
     const bool capturing = device::capturing(stream);
     const DeviceSweep sweep = prepared(command, stream);
     uint32_t stages = 0;  // of any row
     for (const uint32_t each : command.stages) stages |= each;
-    const bool monitor = stages & kMonitor;
     const bool plain = !capturing && direct_ && direct_gradients_ && stages == 0;
-    const Start start = {blocks_, stream, plain, monitor};
+    const Start start = {blocks_, stream, plain, bool(stages & kMonitor)};
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
     if (outcome && !capturing) outcome->fetch_decision(header(), stream);
+    for (int64_t k = 0; k < variant_.phase_count && blocks_; ++k) {
+      variant_.phases[k].measure(sweep, start);
+      variant_.phases[k].settle(sweep, start);
+    }
+    begun_ = {sweep, start, capturing, std::move(outcome)};
+  }
+
+  void complete(Stream stream) {
+    const auto& [sweep, start, capturing, outcome] = begun_;
     if (has_[kFloat32] && has_[kFloat64])
       variant_.mixed(sweep, start);
     else if (blocks_)
       variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
-    if (monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
+    if (start.monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
     if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
     if (!capturing) advance();
+    begun_.outcome.reset();
   }
 
   void advance() {
@@ -431,6 +470,7 @@ class Plan {
   unsigned char* step_ = nullptr;
   double* unit_scale_ = nullptr;
   DeviceSweep sweep_ = {};
+  Begun begun_ = {};
   std::vector<Tensor> uploaded_;
   std::map<std::string, uint64_t> layouts_;
   std::vector<Tensor*> captured_;

@@ -93,6 +93,14 @@ def parameter(x: Any, place: Place) -> Array:
     return array
 
 
+def check_shape(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], place: Place) -> None:
+    """Raises if an array is not of this shape and dtype."""
+    if array.dtype != dtype:
+        place.fail(TypeError, dtype.name, array.dtype.name)
+    if array.shape != shape:
+        place.fail(ValueError, f"shape {shape}", f"shape {array.shape}")
+
+
 def like(x: Any, param: Array, place: Place) -> Array:
     """x as an array of the parameter's dtype and shape."""
     array = as_array(x, place)

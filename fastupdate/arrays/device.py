@@ -253,24 +253,32 @@ def _view_dlpack(x: Any) -> DeviceArray:
     return header((x, capsule), _described(described, described["typestr"]), Exported(DEFAULT_STREAM), device)
 
 
-def zeros_like(arrays: Sequence[Array], dtypes: Sequence[str], orders: Sequence[tuple[int, ...] | None]) -> list[Array]:
+def zeros_like(
+    arrays: Sequence[Array],
+    dtypes: Sequence[str],
+    orders: Sequence[tuple[int, ...] | None],
+    shapes: Sequence[tuple[int, ...]] | None = None,
+) -> list[Array]:
     """New dense arrays of the same shapes, in the same kind of memory; bfloat16 as uint16.
 
     orders: the axes of each from the slowest in memory to the fastest; None: C order, as always on devices
+    shapes: those of the new arrays, where they are others
 
     In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
     straight ahead, and all of it can be in huge pages.
     """
     there = [array for array in arrays if isinstance(array, DeviceArray)]
     if there:  # all of them are, for a list is in one memory
-        new = [view(a.framework.zeros(a.shape, dtype, a.number)) for a, dtype in zip(there, dtypes, strict=True)]
+        wanted = [a.shape for a in there] if shapes is None else shapes
+        new = [view(a.framework.zeros(s, d, a.number)) for a, s, d in zip(there, wanted, dtypes, strict=True)]
         return [array.view(_bits(dtype)) for array, dtype in zip(new, dtypes, strict=True)]
     kinds = [_bits(dtype) for dtype in dtypes]
-    sizes = [-(-array.size * kind.itemsize // LINE) * LINE for array, kind in zip(arrays, kinds, strict=True)]
+    shapes = [array.shape for array in arrays] if shapes is None else shapes
+    sizes = [-(-math.prod(s) * kind.itemsize // LINE) * LINE for s, kind in zip(shapes, kinds, strict=True)]
     memory = np.frombuffer(np.zeros(sum(sizes) + LINE, np.uint8).data, np.uint8)  # owns nothing: nobody can resize it
     offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
-    made = zip(arrays, kinds, offsets, orders, strict=True)
-    return [_laid_out(a.shape, kind, memory, int(at), order) for a, kind, at, order in made]
+    made = zip(shapes, kinds, offsets, orders, strict=True)
+    return [_laid_out(shape, kind, memory, int(at), order) for shape, kind, at, order in made]
 
 
 def _bits(dtype: str) -> np.dtype[Any]:

@@ -39,6 +39,9 @@ class Backend(Placed):
 class Plan:
     """Engine for device arrays. Everything is queued on the current stream of the parameters' framework."""
 
+    keeps_gil = False
+    judges = True
+
     def __init__(self, native: Any, framework: Framework, number: int) -> None:
         self._native, self._framework, self._device = native, framework, number
         self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
@@ -109,6 +112,24 @@ class Plan:
         self._release(stream)
         return outcome
 
+    def judge(self, scale: float, sign: float, off: int, settings: Settings) -> Any:
+        """The same without the last part, which is `finish`."""
+        return self._native.judge(scale, sign, off, wishes(settings), self._stream())
+
+    def measure(self, scale: float, off: int) -> None:
+        self._native.measure(scale, off, self._stream())
+
+    def finish(self) -> None:
+        stream = self._stream()
+        self._native.finish(stream)
+        self._release(stream)
+
+    def move(self, first: int, last: int) -> None:
+        raise NotImplementedError("a device moves all tensors at once: see finish")
+
+    def advance(self) -> None:
+        raise NotImplementedError("a device counts a step when it moves the tensors: see finish")
+
     def prepare_replay(self, scale: float, sign: float, settings: Settings) -> Any:
         """Uploads what a captured step reads; returns what it will have found."""
         stream = self._framework.stream(self._device)
@@ -122,7 +143,7 @@ class Plan:
         self._native.gradient_sums(self._stream())
 
     def unit_norms(self) -> None:
-        raise NotImplementedError("the device judges units within judged_update")
+        raise NotImplementedError("the device judges units within judge")
 
     def accumulate(self) -> None:
         stream = self._stream()
@@ -138,7 +159,7 @@ class Plan:
         self._native.fold(totals, self._framework.stream(self._device))
 
     def overall(self, totals: Records) -> tuple[float, int]:
-        raise NotImplementedError("the device judges all tensors together within judged_update")
+        raise NotImplementedError("the device judges all tensors together within judge")
 
 
 def wishes(settings: Settings) -> Any:

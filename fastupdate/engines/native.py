@@ -41,7 +41,7 @@ def reads(tensor: Any) -> bool:
 
 def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
     """A plan that one native call runs; Numba compiles the rule if it is the user's own."""
-    own: list[int] = []
+    own = None
     if not rule.native:
         from fastupdate.engines.python.own import addresses
 

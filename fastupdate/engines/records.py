@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from fastupdate.arrays.memory import DTYPES, Array
 
 BLOCK = 1024
+TILE = 128  # elements that the native engine works on together (csrc/cpu/tile.h)
 LANES = 32
+ROW_CHUNK = 32  # rows whose columns are added up together (csrc/core/extents.h)
 MAX_STATES = 8
 ROLES = ("accumulator", "slow", "ema", "shadow")  # the slots after the states
 SLOTS = MAX_STATES + len(ROLES)
@@ -25,6 +27,7 @@ TENSOR = np.dtype(
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"),
         ("g_dtype", "u1"), ("first_block", "i8"), ("slot", "u8", SLOTS), ("sample_stride", "i8"),
         ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"), ("order", "u8"), ("g_order", "u8"),
+        ("rows", "i8"), ("columns", "i8"), ("work", "u8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(

@@ -4,10 +4,16 @@ from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, s
 from fastupdate.rules.scalar import maximum, sqrt
 
 
-def direction(flags, s, g, m, v, v_max):
-    """m̂ / (√v̂ + ε), and the new moments."""
+def moments(s, g, m, v):
+    """The new moments."""
     m = m + s.one_minus_beta1 * (g - m)
     v = s.beta2 * v + s.one_minus_beta2 * (g * g)
+    return m, v
+
+
+def direction(flags, s, g, m, v, v_max):
+    """m̂ / (√v̂ + ε), and the new moments."""
+    m, v = moments(s, g, m, v)
     if flags.amsgrad:
         v_max = maximum(v_max, v)
     m_hat = m * s.correction1

@@ -17,25 +17,43 @@ A rule is a class that reads like its paper (`fastupdate/rules/momentum.py` is a
         def update(flags, s, g, p, v):       # for one element: the change of p, then the new states
             …
 
-A third function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
-Compilers (`emit.py` for C++ and CUDA, Numba) and NumPy all take `prepare` and `update` from the same text, so they hold
-only what each of them computes to the same bits: + − × ÷, the functions of `scalar.py`, and in `prepare` also powers.
+Where a step depends on sums, functions come before `update` (`fastupdate/rules/lamb.py`):
+
+        trust = State("‖w‖/‖r‖", per="tensor")   # one number for each tensor, not for each element
+        squares = Sum("‖r‖²", per="tensor")      # what elements add up to
+
+        def measure(flags, s, g, p, *states):    # for one element: its terms of the sums, then the new states
+        def settle_tensor(flags, s, n, *sums, *states):
+                                                 # for one tensor, in float64: its states, by the sums over n elements;
+                                                 # likewise settle_row, _column, _matrix (the last two axes) and _list
+        def matrix(flags, o):                    # array in, array out: what the state `o` of a matrix becomes before
+                                                 # `update`, in NumPy's words alone (fastupdate/rules/muon.py)
+
+A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`). A state that is not of an element is a number to
+the functions of elements.
+
+A further function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
+Compilers (`emit` for C++ and CUDA, Numba) and NumPy all take these functions from the same text, so they hold only what
+each of them computes to the same bits: + − × ÷, the functions of `scalar.py`, and in `prepare` also powers.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
+from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import Interval as Interval
+from fastupdate.rules.extent import EXTENTS as EXTENTS
+from fastupdate.rules.extent import Extent as Extent
+from fastupdate.rules.fitting import check_parts
 
 
 @dataclass(frozen=True)
@@ -58,14 +76,63 @@ class Flag:
 
 @dataclass(frozen=True)
 class State:
-    """An array shaped like the parameter, zero at the start."""
+    """An array shaped like the parameter, or a float64 number for each range of another extent."""
 
     meaning: str
     _: KW_ONLY
     when: str | None = None  # it exists under this flag only
+    per: Extent = "element"
+    start: float | str = 0.0  # a number, the hyperparameter that it is, "p": a copy of the parameter, "ndim": its axes
+    lasts: bool = True  # False: nothing of it is needed after the step, so it is not saved
     role: Literal["momentum", "velocity"] | None = (
         None  # a mean of gradients, for monitoring; a velocity is its negative
     )
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What elements add up to over ranges, in float64: the result of a function that measures."""
+
+    meaning: str
+    _: KW_ONLY
+    per: Extent | tuple[Extent, ...]
+    of: str = "measure"  # the function
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """What it is summed over."""
+        return self.per if isinstance(self.per, tuple) else (self.per,)
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """What a step does before the next phase, or before `update`.
+
+    measure(flags, s, g, p, *states)          an element's terms of the sums, then the new states
+    settles[extent](flags, s, n, *sums, *states of the extent)   the new states of a range
+    """
+
+    measure: Callable[..., Any]
+    sums: Mapping[str, tuple[Extent, ...]]
+    settles: Mapping[Extent, Callable[..., Any]]
+
+    def summed(self, extent: Extent) -> list[int]:
+        """Which of the sums are over this extent."""
+        return [k for k, extents in enumerate(self.sums.values()) if extent in extents]
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it goes through a tensor row by row; else block by block."""
+        return any(extent in ("row", "column", "matrix") for extent in self.settles)
+
+
+class Parts(NamedTuple):
+    """What a rule's class declares, by name."""
+
+    hypers: dict[str, Hyper]
+    flags: dict[str, Flag]
+    states: dict[str, State]
+    sums: dict[str, Sum]
 
 
 @cache
@@ -104,6 +171,12 @@ class Rule:
     momentum_sign: int = 1  # −1: that state points down the slope, as a velocity does
     decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
     native: bool = True  # it is part of the compiled modules
+    phases: tuple[Phase, ...] = ()
+    extents: Mapping[str, Extent] = field(default_factory=dict)  # of the states
+    starts: Mapping[str, float | str] = field(default_factory=dict)  # of the states
+    passing: frozenset[str] = frozenset()  # states of which nothing is needed after the step
+    matrix: Callable[..., Any] | None = None  # what becomes of a state, array in and array out, before `update`
+    matrix_state: str | None = None  # which one
 
     def mask(self, flags: Mapping[str, bool]) -> int:
         """The bit mask that selects the compiled variant."""
@@ -112,6 +185,14 @@ class Rule:
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
         return namedtuple("Flags", self.flags)(**flags)
+
+    def is_usual(self, state: str) -> bool:
+        """Whether a state is of elements, zero at the start, and lasts."""
+        return self.extents[state] == "element" and self.starts[state] == 0.0 and state not in self.passing
+
+    def states_of(self, extent: Extent) -> tuple[str, ...]:
+        """The states of which there is one for each range of this extent."""
+        return tuple(name for name in self.states if self.extents[name] == extent)
 
     def kept(self, flags: Mapping[str, bool]) -> tuple[str, ...]:
         """The states that exist under these flags."""
@@ -129,9 +210,10 @@ def declared(formula: type, kind: type[Any]) -> dict[str, Any]:
 def rule_of(formula: type, *, native: bool = True) -> Rule:
     """Reads a rule's class; TypeError names what it lacks or has too much."""
     name = formula.__name__.lower()
-    hypers, flags, states = (declared(formula, kind) for kind in (Hyper, Flag, State))
-    _check_shape(name, formula, hypers, flags, states)
+    parts = hypers, flags, states, sums = Parts(*(declared(formula, kind) for kind in (Hyper, Flag, State, Sum)))
+    check_parts(name, formula, parts, _measures(formula))
     prepare: Any = formula.prepare  # type: ignore[attr-defined]
+    matrix: Any = getattr(formula, "matrix", None)
     roles = {state.role: key for key, state in states.items() if state.role}
     return Rule(
         name=name,
@@ -148,36 +230,22 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         momentum_sign=-1 if "velocity" in roles else 1,
         decoupled_decay=getattr(formula, "decoupled_decay", False),
         native=native,
+        phases=tuple(_phase(formula, measure, sums) for measure in _measures(formula)),
+        extents={key: state.per for key, state in states.items()},
+        starts={key: state.start for key, state in states.items()},
+        passing=frozenset(key for key, state in states.items() if not state.lasts),
+        matrix=matrix,
+        matrix_state=matrix.__code__.co_varnames[1] if matrix else None,
     )
 
 
-OTHERS = {"prepare", "update", "check", "decoupled_decay"}
+def _measures(formula: type) -> list[str]:
+    """The functions that come before `update`, in their order."""
+    return sorted(name for name in dir(formula) if name.partition("_")[0] == "measure")
 
 
-def _check_shape(
-    name: str, formula: type, hypers: dict[str, Hyper], flags: dict[str, Flag], states: dict[str, State]
-) -> None:
-    """Whether the parts of a rule fit together, so that no engine finds out later that they do not."""
-
-    def fail(argument: str, expected: str, received: str) -> None:
-        raise TypeError(f"[{name}] {argument}: expected {expected}, received {received}")
-
-    known = {*hypers, *flags, *states, *OTHERS}
-    for key in (key for base in formula.__mro__[:-1] for key in vars(base) if not key.startswith("_")):
-        if key not in known:
-            fail(key, f"a Hyper, a Flag, a State or one of {', '.join(sorted(OTHERS))}", "another attribute")
-    if "lr" not in hypers:
-        fail("lr", "a Hyper", "none")
-    for function, leading in (("prepare", ("h", "t")), ("update", ("flags", "s", "g", "p", *states))):
-        if not isinstance(inspect.getattr_static(formula, function, None), staticmethod):
-            fail(function, "a @staticmethod", "none")
-        code = getattr(formula, function).__code__
-        found = code.co_varnames[: code.co_argcount]
-        if found != leading:
-            fail(function, f"the arguments ({', '.join(leading)})", f"({', '.join(found)})")
-        if code.co_freevars:
-            fail(function, "helpers at the top of the file", f"{code.co_freevars[0]} from within a function")
-    for things, others, what in ((flags, hypers, "a hyperparameter"), (states, flags, "a flag")):
-        for key, thing in things.items():
-            if thing.when is not None and thing.when not in others:
-                fail(key, f"`when` to name {what}", repr(thing.when))
+def _phase(formula: type, measure: str, sums: Mapping[str, Sum]) -> Phase:
+    """A phase, as its function and what is summed tell of it."""
+    own = {key: total.extents for key, total in sums.items() if total.of == measure}
+    extents = [extent for extent in EXTENTS if any(extent in per for per in own.values())]
+    return Phase(getattr(formula, measure), own, {extent: getattr(formula, f"settle_{extent}") for extent in extents})

@@ -16,11 +16,12 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
+from fastupdate.rules.extent import matrix_of
 from fastupdate.rules.rule import Rule
-from fastupdate.step import held
+from fastupdate.step import extents, held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
-from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind
+from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind, written
 
 NEVER = 2**63 - 1  # more steps than there will be
 
@@ -46,7 +47,7 @@ class Plan:
     ) -> None:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
-        self.held = [pair for item in items if item.frozen for pair in item.arrays() if pair[0].size]
+        self.held = [pair for pair in written(item for item in items if item.frozen) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
         self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
@@ -71,11 +72,11 @@ class Plan:
         self.written = [tensor for item in self.items for tensor in item.torch_tensors]
         self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
-        self.judges = special and hasattr(self.engine, "judged_update")
-        self.simple = not special and not self.unseen
+        self.judges = special and self.engine.judges
+        self.simple = not special and not self.unseen and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.items)  # which p.grad holds
         self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
-        self.indivisible = getattr(self.engine, "keeps_gil", False) and _gil_enabled()
+        self.indivisible = self.engine.keeps_gil and _gil_enabled()
 
     def _recipe(self, items: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan."""
@@ -117,11 +118,21 @@ class Plan:
         self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
         if self.settings.clip_unit_norm is not None:
             self._make_units()
+        if self.rule.phases and self.items:
+            self._make_room_for_sums()
+
+    def _make_room_for_sums(self) -> None:
+        shapes = [item.array.shape for item in self.items]
+        self.tensors["rows"], self.tensors["columns"] = np.array([matrix_of(shape) for shape in shapes]).T
+        sizes = np.array([extents.room_for_sums(self.rule, shape) for shape in shapes], np.int64)
+        [self._work] = device.zeros_like([self.items[0].array], ["float64"], [None], [(int(sizes.sum()),)])
+        self.tensors["work"] = memory.address(self._work) + 8 * (np.cumsum(sizes) - sizes)
 
     def _slots(self) -> NDArray[np.uint64]:
         states = [state_kind(name) for name in self.rule.states]
         kinds = [*states, *[""] * (records.MAX_STATES - len(states)), *records.ROLES]
-        addresses = [[_address(item.slots.get(kind)) for kind in kinds] for item in self.items]
+        found = [{**item.slots, **item.passing} for item in self.items]
+        addresses = [[_address(slots.get(kind)) for kind in kinds] for slots in found]
         return np.array(addresses, np.uint64).reshape(-1, records.SLOTS)
 
     def _has_momentum(self) -> bool:
@@ -159,7 +170,7 @@ class Plan:
     @cached_property
     def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
         """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
-        owned = [pair for item in self.items for pair in item.arrays() if pair[0].size]
+        owned = [pair for pair in written(self.items) if pair[0].size]
         spans = np.array([overlap.bounds(array) for array, _ in owned], np.uint64).reshape(-1, 2)
         return spans[:, 0].copy(), spans[:, 1].copy(), owned
 

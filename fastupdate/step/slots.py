@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,21 +11,27 @@ from fastupdate.arrays import accept, device, memory, tree
 from fastupdate.arrays.foreign import Foreign
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.rules.extent import Extent, shape_of
+from fastupdate.rules.rule import Rule
 from fastupdate.step.options import Settings
 from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind
 
 
 class Slot(NamedTuple):
-    """One array for each tensor, of its shape, which lies in memory as it does.
+    """One array for each tensor: of its shape, lying in memory as it does; or float64 numbers for ranges of elements.
 
     kind     "state.<name>", or one of `records.ROLES`; a checkpoint knows it by that
-    copied   starts as the weights; else as zeros
+    start    what it starts from (see `fastupdate.rules.rule.State`)
     storage  the type it is stored in; None: that of the tensor
+    extent   what there is one number for; an array of the whole list is there once
+    lasts    whether anything of it is needed after a step
     """
 
     kind: str
-    copied: bool = False
+    start: float | str = 0.0
     storage: str | None = None
+    extent: Extent = "element"
+    lasts: bool = True
 
     def of_weights(self, weights: Array) -> Array:
         """What it is when it follows these weights, of host memory."""
@@ -35,30 +41,66 @@ class Slot(NamedTuple):
 ACCUMULATORS = Slot(ACCUMULATOR)  # that micro-batches add up in; there are some once there was one
 
 
-def states(kept: Iterable[str]) -> list[Slot]:
-    """The slots of a rule's states."""
-    return [Slot(state_kind(name)) for name in kept]
+def states(rule: Rule, names: Iterable[str]) -> list[Slot]:
+    """The slots of a rule's states, of these."""
+    return [
+        Slot(state_kind(name), rule.starts[name], None, rule.extents[name], name not in rule.passing) for name in names
+    ]
 
 
 def copies(settings: Settings) -> list[Slot]:
     """The slots that follow the weights: slow weights, average and low-precision copy, those that are asked for."""
     asked = {"slow": settings.lookahead, "ema": settings.ema_decay, "shadow": settings.shadow}
     storage = {"shadow": settings.shadow}
-    return [Slot(kind, True, storage.get(kind)) for kind, option in asked.items() if option is not None]
+    return [Slot(kind, "p", storage.get(kind)) for kind, option in asked.items() if option is not None]
 
 
-def allocate(items: list[Item], slots: Iterable[Slot]) -> None:
-    """Makes these arrays of each tensor."""
-    arrays, orders = [item.array for item in items], [item.order for item in items]
+def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for slot in slots:
-        dtypes = [slot.storage or array.dtype.name for array in arrays]
-        if slot.copied:
-            values = (slot.of_weights(device.on_host(array)) for array in arrays)
-            made = device.copies_like(arrays, values, dtypes, orders)
-        else:
-            made = device.zeros_like(arrays, dtypes, orders)
-        for item, array in zip(items, made, strict=True):
-            item.slots[slot.kind] = array
+        for item, array in zip(items, _made(items, slot), strict=True):
+            (item.slots if slot.lasts else item.passing)[slot.kind] = array
+            if slot.start:
+                array[...] = start_of(slot, item, hypers)
+
+
+def _made(items: list[Item], slot: Slot) -> list[Array]:
+    arrays, orders = [item.array for item in items], [item.order for item in items]
+    if slot.extent == "list":
+        return device.zeros_like(arrays[:1], ["float64"], [None], [()]) * len(items)
+    if slot.extent == "element":
+        return device.zeros_like(arrays, [slot.storage or array.dtype.name for array in arrays], orders)
+    shapes = [shape_of(slot.extent, array.shape) for array in arrays]
+    return device.zeros_like(arrays, ["float64"] * len(items), [None] * len(items), shapes)
+
+
+def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any:
+    """What an array of a tensor starts from."""
+    match slot.start:
+        case "p":
+            return slot.of_weights(device.on_host(item.array))
+        case "ndim":
+            return float(item.array.ndim)
+        case str(name):
+            value = hypers[item.row][name]
+            return float(value(0) if callable(value) else value)
+    return slot.start
+
+
+def thawing(
+    slots: Iterable[Slot], item: Item, factor: float, hypers: Sequence[Mapping[str, Any]]
+) -> list[tuple[Array, Any]]:
+    """Arrays of a tensor, and what they become: what they started from or, by a factor, so near to it.
+
+    What belongs to the whole list stays as it is.
+    """
+    found = []
+    for slot in slots:
+        if slot.extent != "list" and slot.lasts:
+            array, start = item.slots[slot.kind], start_of(slot, item, hypers)
+            moved = start + (array - start) * factor if slot.start else array * factor
+            found.append((array, moved if factor else start))
+    return found
 
 
 def following(weights: Array, settings: Settings) -> dict[str, Array]:
@@ -78,21 +120,26 @@ def lie_down(items: list[Item]) -> None:
         item.slots = dict(zip(item.slots, made, strict=True))
 
 
-def take_states(items: list[Item], kept: tuple[str, ...], states: Mapping[str, Any]) -> None:
+def take_states(items: list[Item], states: Mapping[str, Any], extents: Mapping[str, Extent]) -> None:
     """Takes the user's arrays for states, after every check on each of them."""
-    for name in kept:
+    for name in states:
         for item in items:
-            item.given[name] = _given(item, name, states)
+            of_all = items[0].given.get(name) if extents[name] == "list" else None
+            item.given[name] = of_all or _given(item, name, states, extents[name])
             item.slots[state_kind(name)] = item.given[name].array
 
 
-def _given(item: Item, name: str, states: Mapping[str, Any]) -> Foreign:
+def _given(item: Item, name: str, states: Mapping[str, Any], extent: Extent) -> Foreign:
     place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
     try:
         given = tree.follow(states[name], item.path)
     except (KeyError, IndexError, TypeError):
         place.fail(ValueError, "an array for each parameter", "none")
-    array = accept.like(accept.parameter(given, place), item.array, place)
+    array = accept.parameter(given, place)
+    if extent == "element":
+        array = accept.like(array, item.array, place)
+    else:
+        accept.check_shape(array, shape_of(extent, item.array.shape), np.dtype(np.float64), place)
     if not memory.is_direct(array):
         place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
     return Foreign(given, array, place)

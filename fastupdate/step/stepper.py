@@ -9,28 +9,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import setitem
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, autograd, overlap
+from fastupdate.arrays import accept, autograd, device, overlap
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
-from fastupdate.engines.protocol import Engine
+from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
-from fastupdate.step import gradients, held, slots
+from fastupdate.step import extents, gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources, state_kind, written
 from fastupdate.step.transaction import at_once
 
 
@@ -111,19 +111,27 @@ class Stepper:
 
     def _allocate(self) -> None:
         kept, state = self.rule.kept(self.flags), self.settings.state
-        given = None if state is None else given_states(self.rule.name, kept, state)
+        for item in self.items:
+            item.shared = tuple(name for name in kept if self.rule.extents[name] == "list")
+        given = (
+            None
+            if state is None
+            else given_states(self.rule.name, tuple(k for k in kept if k not in self.rule.passing), state)
+        )
+        extents.check_matrices(self.rule, self.items)
         if given is None:
             self._lie_down(self.items)
-            slots.allocate(self.items, slots.states(kept))
+            slots.allocate(self.items, slots.states(self.rule, kept), self.hypers.groups)
         else:
-            slots.take_states(self.items, kept, given)
+            slots.take_states(self.items, given, self.rule.extents)
+            slots.allocate(self.items, slots.states(self.rule, self.rule.passing), self.hypers.groups)
         slots.allocate(self.items, slots.copies(self.settings))
         if given is not None:
-            owned = [pair for item in self.items for pair in item.arrays()]
+            owned = written(self.items)
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
     def _lie_down(self, items: list[Item]) -> None:
-        if self.backend.WALKS_MEMORY:
+        if self.backend.WALKS_MEMORY and not self.rule.phases:
             slots.lie_down(items)
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
@@ -239,7 +247,7 @@ class Stepper:
                 raise_nonfinite(self.plan, self._skips.words)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
         autograd.about_to_write([*self.plan.written, *written])
-        self.engine.update(scale * outcome.factor * self._sign, off)
+        self._move(scale * outcome.factor * self._sign, off)
         self._skips.note(False)
         return Report(
             self.step_count,
@@ -249,6 +257,22 @@ class Stepper:
             outcome.nonfinite,
             statistics=self._monitored(unclipped),
         )
+
+    def _move(self, scale: float, off: int) -> None:
+        """Moves all tensors, and counts the step."""
+        if self.rule.matrix is None:
+            self.engine.update(scale, off)
+        else:
+            self.engine.measure(scale, off)
+            self._multiply(self.rule.matrix)
+            self.engine.finish()
+
+    def _multiply(self, matrix: Callable[..., Any]) -> None:
+        """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
+        flags = self.rule.flag_tuple(self.flags)
+        for item in self.plan.items:
+            array = device.owner_of(item.passing[state_kind(self.rule.matrix_state or "")])
+            array[...] = matrix(flags, array)
 
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
@@ -270,7 +294,7 @@ class Stepper:
     ) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
         self._skips.check()
-        engine: Any = self.engine
+        engine = cast(Judge, self.engine)
         if self.settings.nonfinite == "raise":
             engine.gradient_sums()
             engine.fold(self.plan.totals)
@@ -281,7 +305,12 @@ class Stepper:
                 raise
         lrs = engine.derive_possible(len(self.undecided))
         autograd.about_to_write([*self.plan.written, *written])
-        outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
+        if self.rule.matrix is None:
+            outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
+        else:
+            outcome = engine.judge(scale, self._sign, off, self.plan.settings)
+            self._multiply(self.rule.matrix)
+            engine.finish()
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
             self.undecided.append(report)
@@ -308,8 +337,8 @@ class Stepper:
     def before_replay(self, loss_scale: float) -> Report:
         """Makes a captured step the next one; see `Optimizer.before_replay`."""
         with self.exclusive(records.MOST_UNDECIDED):
-            engine: Any = self.engine
-            if not hasattr(engine, "prepare_replay"):
+            engine = cast(Judge, self.engine)
+            if not engine.judges:
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
             self._skips.check()
             self.derive()

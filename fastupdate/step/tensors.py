@@ -30,6 +30,8 @@ class Item:
     row: int = 0  # of its group, in what the user set
     slots: dict[str, Array] = field(default_factory=dict)  # what belongs to it (step/slots.py), by kind
     given: dict[str, Foreign] = field(default_factory=dict)  # states that the user brought
+    passing: dict[str, Array] = field(default_factory=dict)  # states of which nothing is needed after a step, likewise
+    shared: tuple[str, ...] = ()  # states that all tensors have in common
     order: tuple[int, ...] | None = (
         None  # its axes from the slowest in memory to the fastest; None: C order, or strided
     )
@@ -124,7 +126,8 @@ def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:
         params[item.path] = Foreign(item.param.source, array, item.place)
     if moved:
         arrays = [params.get(item.path, item.param).array for item in items]
-        kept = [pair for item in items for pair in item.arrays()[1:]]
+        owners = {id(item.array) for item in items}
+        kept = [pair for pair in written(items) if id(pair[0]) not in owners]
         places = [*(item.place for item in items), *(Place(moved[0].place.rule, name) for _, name in kept)]
         overlap.check_overlaps([*arrays, *(array for array, _ in kept)], places)
     return [(item, params[item.path]) for item in moved]
@@ -133,6 +136,17 @@ def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:
 def sources(items: Iterable[Item]) -> dict[str, Any]:
     """The parameters by dotted name, as the user handed them in."""
     return {item.name: item.param.source for item in items}
+
+
+def written(items: Iterable[Item]) -> list[tuple[Array, str]]:
+    """What a step writes, each array with its name in messages; one that the list shares is there once."""
+    found: list[tuple[Array, str]] = []
+    shared: set[int] = set()
+    for item in items:
+        own = {id(item.slots[state_kind(name)]) for name in item.shared}
+        found += [(array, name) for array, name in item.arrays() if id(array) not in shared & own]
+        shared |= own
+    return found
 
 
 def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:

@@ -16,12 +16,14 @@ import numpy as np
 from fastupdate.arrays import memory
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
-from fastupdate.engines.python import engine
 from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
+from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
+from fastupdate.engines.python.formula import compile_formula
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
@@ -30,7 +32,7 @@ NAME = "numba-cuda"
 
 # What rules call that numba-cuda lacks.
 SUBSTITUTES = {
-    **engine.SUBSTITUTES,
+    **ON_NUMBERS,
     scalar.sqrt: driver.square_root,
     scalar.maximum: kernels.maximum,
     scalar.absolute: abs,
@@ -60,7 +62,7 @@ def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
         values=", ".join(loads),
         stores="; ".join(stores),
     )
-    update = engine.compile_formula(rule.update, dtype, kernels.device, SUBSTITUTES)
+    update = compile_formula(rule.update, dtype, kernels.device, SUBSTITUTES)
     scope: dict[str, Any] = {"Scalars": scalars, "flags": rule.flag_tuple(flags), "update": update}
     scope |= {"load": driver.load, "store": driver.store, "cast": kernels.cast}
     exec(source, scope)
@@ -89,6 +91,10 @@ class NumbaCudaPlan(RecordPlan):
         self, rule: Rule, flags: Mapping[str, bool], tables: Tables, framework: Framework, number: int
     ) -> None:
         super().__init__(rule, flags, tables)
+        if rule.phases:
+            Place(rule.name, "backend").fail(
+                ValueError, "'cuda', for a rule that measures before it updates", repr(NAME)
+            )
         self._framework, self._number = framework, number
         self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
         self._compiled("update")  # whatever cannot be compiled is known before anything has moved
@@ -98,8 +104,8 @@ class NumbaCudaPlan(RecordPlan):
             self._foreign = {g.framework for g in grads if isinstance(g, DeviceArray)} - {self._framework}
         return super().adopt(params, grads, start, writable)
 
-    def update(self, scale: float, off: int) -> None:
-        prepared, factors, stages = self._prepared(), self._unit_factors(), self.stages & ~off
+    def finish(self) -> None:
+        (prepared, scale, stages), factors = self._step, self._unit_factors()
         watched = bool(stages & records.MONITOR)
         sums = np.zeros((self._blocks if watched else 1, kernels.COLUMNS))
         with interrupts_deferred():
@@ -108,7 +114,10 @@ class NumbaCudaPlan(RecordPlan):
                 self._launch(kernel, dtype, self._blocks, *arguments, out=sums)
             if watched:
                 self._keep_sums(sums)
-            self._advance()
+            self.advance()
+
+    def move(self, first: int, last: int) -> None:
+        raise NotImplementedError("a device moves all tensors at once: see finish")
 
     def gradient_sums(self) -> None:
         sums = np.zeros((self._blocks, kernels.COLUMNS))

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,10 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, records, threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
+from fastupdate.engines.python import phases
+from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
-from fastupdate.rules import scalar
-from fastupdate.rules.rule import Rule
+from fastupdate.rules.rule import EXTENTS, Rule
 
 NAME = "numba"
 WALKS_MEMORY = False
@@ -39,63 +39,29 @@ PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than 
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
 
-def _where(condition: Any, a: Any, b: Any) -> Any:
-    return a if condition else b
-
-
-def _sign(x: Any) -> Any:
-    return (1.0 if x > 0.0 else 0.0) - (1.0 if x < 0.0 else 0.0)
-
-
-# What functions for rules are on single numbers, where Numba's own would be another type or slower.
-SUBSTITUTES: dict[Any, Any] = {scalar.where: _where, scalar.sign: _sign}
-
-
-def compile_formula(
-    function: Callable[..., Any],
-    dtype: Any,
-    compiler: Callable[..., Any] = kernels.exact,
-    substitutes: Mapping[Any, Any] = SUBSTITUTES,
-) -> Any:
-    """A rule's function, and the functions it calls, as machine code in which literals have the compute type."""
-    code, scope = function.__code__, dict(function.__globals__)
-    for name in code.co_names:
-        called = scope.get(name)
-        if callable(called):
-            called = substitutes.get(called, called)
-            plain = isinstance(called, FunctionType)
-            scope[name] = compile_formula(called, dtype, compiler, substitutes) if plain else called
-    literals = tuple(dtype.type(c) if isinstance(c, float) else c for c in code.co_consts)
-    return compiler(FunctionType(code.replace(co_consts=literals), scope, function.__name__))
-
-
 _LOOP = """
 def loop(t, scalars, scale, begin, g, p, out):
     {states}
     s = Scalars({scalars})
     absent = scale - scale
     for i in range(len(p)):
-        delta, {targets} = update(flags, s, g[i] * scale, p[i], {values})
+        {results} = update(flags, s, g[i] * scale, p[i], {values})
         {store}
 """
 
 
 @cache
 def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
-    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function; the source is written out because Numba has no
-    lists of arrays of varying length."""
-    flags = {name: bool(mask >> k & 1) for k, name in enumerate(rule.flags)}
-    kept = rule.kept(flags)
-    scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
+    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function."""
+    formula = Formula(rule, mask, dtype)
     source = _LOOP.format(
-        states="; ".join(f"{name}_ = state_tile(t.slot[{k}], begin, p)" for k, name in enumerate(rule.states)),
-        scalars=", ".join(f"scalars[{k}]" for k in range(len(scalars._fields))),
-        targets=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),
-        values=", ".join(f"{name}_[i]" if name in kept else "absent" for name in rule.states),
+        states=formula.tiles,
+        scalars=formula.scalars,
+        results="".join(f"{result}, " for result in ("delta", *formula.targets)),
+        values=", ".join(formula.values),
         store=store,
     )
-    scope: dict[str, Any] = {"state_tile": kernels.state_tile, "Scalars": scalars}
-    scope |= {"flags": rule.flag_tuple(flags), "update": compile_formula(rule.update, dtype)}
+    scope = formula.scope | {"update": formula.compiled(rule.update)}
     exec(source, scope)
     x = from_dtype(dtype)
     signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])
@@ -106,7 +72,7 @@ class RecordPlan:
     """What plans over records have in common that no compiled module runs."""
 
     moves = 0  # whatever has moved is looked at closely
-    keeps_gil = False
+    keeps_gil = judges = False
     stages = 0  # of the step that was derived last
     lr = 0.0
 
@@ -117,8 +83,17 @@ class RecordPlan:
         self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
+        self._step: tuple[Array, float, int] = (np.empty(0), 1.0, 0)  # that is under way: scalars, scale, stages
 
     def update(self, scale: float, off: int) -> None:
+        with interrupts_deferred():
+            self.measure(scale, off)
+            self.finish()
+
+    def measure(self, scale: float, off: int) -> None:
+        self._step = self._prepared(), scale, self.stages & ~off
+
+    def finish(self) -> None:
         raise NotImplementedError
 
     def take(self, given: Given) -> None:
@@ -143,7 +118,7 @@ class RecordPlan:
         prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
         return np.array(prepared, np.float64)
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         self._groups["t"] += 1
         self._clock[STEPS] += 1
         self._clock[MICRO_BATCHES] = 0
@@ -196,15 +171,42 @@ class NumbaPlan(RecordPlan):
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         stores = ("p[i] = p[i] + delta", "out[i] = delta")
         self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
+        self._phases = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
         self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
-    def update(self, scale: float, off: int) -> None:
-        prepared, stages = self._prepared(), self.stages & ~off
+    def measure(self, scale: float, off: int) -> None:
+        super().measure(scale, off)
         with interrupts_deferred():
-            for like, loops in zip(self._likes, self._loops, strict=True):
-                scalars = prepared.astype(like.dtype)
-                self._run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
-            self._advance()
+            for phase in self._phases:
+                self._measure_phase(**phase)
+
+    def _measure_phase(
+        self, count: int, by_rows: bool, columns: bool, shape: int, loops: list[Any], settles: list[Any]
+    ) -> None:
+        prepared, scale, stages = self._step
+        for like, loop in zip(self._likes, loops, strict=True):
+            scalars = prepared.astype(like.dtype)
+            self._run(phases.measure, loop, count, by_rows, columns, self._groups, scalars, scale, stages, like)
+        *of_tensors, of_list = settles
+        phases.settle(self._tensors, prepared, count, by_rows, shape, *of_tensors)
+        if shape >> EXTENTS.index("list") & 1 and len(self._tensors):
+            phases.settle_list(self._tensors, prepared, count, of_list)
+
+    def finish(self) -> None:
+        with interrupts_deferred():
+            self._move(self._run)
+            self.advance()
+
+    def move(self, first: int, last: int) -> None:
+        cuts = [*self._tensors["first_block"], self._blocks]
+        with interrupts_deferred():
+            self._move(lambda entry, *arguments: entry(self._tensors, *arguments, cuts[first], cuts[last]))
+
+    def _move(self, run: Callable[..., None]) -> None:
+        prepared, scale, stages = self._step
+        for like, loops in zip(self._likes, self._loops, strict=True):
+            scalars = prepared.astype(like.dtype)
+            run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
 
     def gradient_sums(self) -> None:
         for like in self._likes:

@@ -21,7 +21,7 @@ CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, record
 ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
 LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
-HALF = np.empty(0, np.uint16)
+HALF, DOUBLE = np.empty(0, np.uint16), np.empty(0, np.float64)
 exact = njit(nogil=True, error_model="numpy")
 compiled = njit(nogil=True, error_model="numpy", cache=True)
 inlined = njit(nogil=True, error_model="numpy", inline="always")
@@ -424,6 +424,18 @@ def sum_update(raw, before, p, stalled, sums):
 
 
 @compiled
+def condition_tile(t, group, scale, stages, begin, raw, p, g):
+    """g ← the gradient that the rule gets; p decays, as it does before the rule."""
+    scale_tile(raw, scale, t.unit_scale, t.unit_length, begin, g)
+    if stages & CLIP_VALUE:
+        clip_tile(g, cast(group.clip_value, g))
+    if stages & PENALTY:
+        penalty_tile(g, p, cast(group.l2, g), cast(group.l1, g))
+    if stages & DECAY:
+        decay_tile(p, cast(group.decay, p))
+
+
+@compiled
 def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
     gradient_tile(t, begin, raw)
@@ -431,13 +443,7 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
     before[:] = p
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
-    scale_tile(raw, scale, t.unit_scale, t.unit_length, begin, g)
-    if stages & CLIP_VALUE:
-        clip_tile(g, cast(group.clip_value, like))
-    if stages & PENALTY:
-        penalty_tile(g, p, cast(group.l2, like), cast(group.l1, like))
-    if stages & DECAY:
-        decay_tile(p, cast(group.decay, like))
+    condition_tile(t, group, scale, stages, begin, raw, p, g)
     loop(t, scalars, cast(1.0, like), begin, g, p, delta)
     stalled = apply_tile(p, delta)
     after_rule(t, group, stages, begin, p)
@@ -451,7 +457,7 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
 @compiled
 def update_span(apply, differ, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
-    plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale)
+    plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
     if plain:
         g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
         apply(t, scalars, cast(scale, like), begin, g, p, p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cfunc, float64, from_dtype, int64, njit, uint64, void
@@ -13,9 +13,9 @@ from numba.core.compiler import Compiler
 
 from fastupdate.engines import records
 from fastupdate.engines.python import kernels
-from fastupdate.engines.python.engine import compile_formula
+from fastupdate.engines.python.formula import Formula, compile_formula
 from fastupdate.rules import rule as rules
-from fastupdate.rules.rule import Rule
+from fastupdate.rules.rule import EXTENTS, Extent, Phase, Rule
 
 
 class Disjoint(Compiler):
@@ -27,26 +27,29 @@ class Disjoint(Compiler):
 
 
 # Written out, for rules differ in the number of hyperparameters, scalars and states.
-_SOURCE = """
+_SCALARS = """
 def scalars(hyper, t, out):
     h = view(hyper, {hyper_count}, DOUBLE)
     s = prepare(Hyper({hypers}), np.float64(t))
     to = view(out, {scalar_count}, LIKE)
     for k in range({scalar_count}):
         to[k] = cast(s[k], LIKE)
+"""
 
+# Arrays of states come as arguments, for only so may a compiler know that none of them overlaps.
+_LOOP = """
 def move(c, scale, g, p, {arrays}):
     s = Scalars({scalars})
     absent = scale - scale
     for i in range(len(p)):
-        delta, {targets} = update(flags, s, g[i] * scale, p[i], {values})
+        {results} = update(flags, s, g[i] * scale, p[i], {values})
         p[i] = p[i] + delta
 
 def differ(c, scale, g, p, base, out, {arrays}):
     s = Scalars({scalars})
     absent = scale - scale
     for i in range(len(p)):
-        delta, {targets} = update(flags, s, g[i] * scale, p[i], {values})
+        {results} = update(flags, s, g[i] * scale, p[i], {values})
         out[i] = base[i] + delta
 
 def loop(c, scale, n, g, p, base, out, states, begin):
@@ -58,46 +61,142 @@ def loop(c, scale, n, g, p, base, out, states, begin):
         differ(c_, cast(scale, LIKE), g_, p_, view(base, n, LIKE), view(out, n, LIKE), {tiles})
 """
 
+_MEASURE = """
+def tile(c, scale, g, p, terms, {arrays}):
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        {results} = measure(flags, s, g[i] * scale, p[i], {values})
 
-@cache
-def code(rule: Rule, mask: int, dtype: Any) -> tuple[Any, Any]:
-    """C functions `scalars` and `loop` of a rule in one variant and compute type; they stay for as long as we do."""
-    flags = {name: bool(mask >> k & 1) for k, name in enumerate(rule.flags)}
-    kept = rule.kept(flags)
-    prepared = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
-    elements = ", ".join(f"{name}[i]" if name in kept else "absent" for name in rule.states)
-    source = _SOURCE.format(
-        hyper_count=len(rule.hypers),
-        hypers=", ".join(f"h[{k}]" for k in range(len(rule.hypers))),
-        scalar_count=len(prepared._fields),
-        scalars=", ".join(f"c[{k}]" for k in range(len(prepared._fields))),
-        state_count=records.MAX_STATES,
-        arrays=", ".join(kept),
-        targets=elements,
-        values=elements,
-        tiles=", ".join(f"state_tile(state[{k}], begin, p_)" for k, name in enumerate(rule.states) if name in kept),
-    )
-    scope: dict[str, Any] = {"np": np, "view": kernels.view, "cast": kernels.cast, "state_tile": kernels.state_tile}
-    scope |= {"LIKE": np.empty(0, dtype), "DOUBLE": np.empty(0), "ADDRESS": np.empty(0, np.uint64)}
-    scope |= {"Hyper": namedtuple("Hyper", rule.hypers), "Scalars": prepared, "flags": rule.flag_tuple(flags)}
-    formula: Any = rule.formula
-    scope["prepare"] = compile_formula(formula.prepare, np.dtype(np.float64), substitutes={rules.scalars: prepared})
-    scope["update"] = compile_formula(rule.update, dtype)
-    exec(source, scope)
-    x = from_dtype(dtype)
-    for name, before in (("move", 4), ("differ", 6)):
-        arguments = [x[::1]] * (before + len(kept))
-        arguments[1] = x
+def loop(c, scale, n, g, p, states, begin, terms):
+    state = view(states, {state_count}, ADDRESS)
+    c_, g_, p_ = view(c, {scalar_count}, LIKE), view(g, n, LIKE), view(p, n, LIKE)
+    tile(c_, cast(scale, LIKE), g_, p_, view(terms, {room}, DOUBLE), {tiles})
+"""
+
+_SETTLE = """
+def settle(address, count, n, sums, states):
+    state = view(states, {state_count}, ADDRESS)
+    c, sum_ = view(address, {scalar_count}, DOUBLE), view(sums, count * {terms}, DOUBLE)
+    s = Scalars({scalars})
+    for i in range(count):
+        {results} = settle_one(flags, s, n, {values})
+"""
+
+
+class Own:
+    """The code of one rule in one variant, compiled for a type."""
+
+    def __init__(self, rule: Rule, mask: int, dtype: Any) -> None:
+        self.rule, self.dtype, self.formula = rule, dtype, Formula(rule, mask, dtype, scalars="c")
+        self.kept = [k for k, name in enumerate(rule.states) if name in rule.kept(self.formula.flags)]
+        self.words = {
+            "hyper_count": len(rule.hypers),
+            "hypers": ", ".join(f"h[{k}]" for k in range(len(rule.hypers))),
+            "scalar_count": self.formula.scalar_count,
+            "scalars": self.formula.scalars,
+            "state_count": records.MAX_STATES,
+            "arrays": ", ".join(f"{rule.states[k]}_" for k in self.kept),
+            "values": ", ".join(self.formula.values),
+            "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
+        }
+        self.scope = {**self.formula.scope, "np": np, "cast": kernels.cast, "LIKE": np.empty(0, dtype)}
+        self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
+
+    def defined(self, source: str, **words: Any) -> dict[str, Any]:
+        """The functions of a source, with these words in it and these things in their scope."""
+        scope = self.scope | {key: value for key, value in words.items() if not isinstance(value, (str, int))}
+        exec(source.format(**self.words | words), scope)
+        return scope
+
+    def disjoint(self, scope: dict[str, Any], name: str, leading: list[Any]) -> None:
+        """Compiles a function for arguments of these types and arrays of states that overlap with nothing."""
+        arguments = [*leading, *[from_dtype(self.dtype)[::1]] * len(self.kept)]
         compiler = njit(void(*arguments), nogil=True, error_model="numpy", pipeline_class=Disjoint)
         scope[name] = compiler(scope[name])
-    scalars = cfunc(void(uint64, int64, uint64), error_model="numpy")(scope["scalars"])
-    signature = void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64)
-    return scalars, cfunc(signature, error_model="numpy")(scope["loop"])
+
+    def scalars(self) -> Any:
+        formula: Any = self.rule.formula
+        substitutes = {rules.scalars: self.formula.scalars_type}
+        prepare = compile_formula(formula.prepare, np.dtype(np.float64), substitutes=substitutes)
+        return _function(void(uint64, int64, uint64), self.defined(_SCALARS, prepare=prepare)["scalars"])
+
+    def loop(self) -> Any:
+        results = "".join(f"{result}, " for result in ("delta", *self.formula.targets))
+        scope = self.defined(_LOOP, results=results, update=self.formula.compiled(self.rule.update))
+        x = from_dtype(self.dtype)
+        self.disjoint(scope, "move", [x[::1], x, x[::1], x[::1]])
+        self.disjoint(scope, "differ", [x[::1], x, x[::1], x[::1], x[::1], x[::1]])
+        return _function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
+
+    def measure(self, phase: Phase) -> Any:
+        terms = [f"terms[{k} * {records.TILE} + i]" for k in range(len(phase.sums))]
+        scope = self.defined(
+            _MEASURE,
+            results=", ".join([*terms, *self.formula.targets]),
+            room=records.TILE * len(phase.sums),
+            measure=self.formula.compiled(phase.measure),
+        )
+        x = from_dtype(self.dtype)
+        self.disjoint(scope, "tile", [x[::1], x, x[::1], x[::1], float64[::1]])
+        return _function(void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64), scope["loop"])
+
+    def settle(self, phase: Phase, extent: Extent) -> Any:
+        """Of float64 alone."""
+        own = [f"view(state[{self.rule.states.index(name)}], count, DOUBLE)[i]" for name in self.rule.states_of(extent)]
+        terms = len(phase.sums)
+        scope = self.defined(
+            _SETTLE,
+            terms=terms,
+            results=", ".join(own),
+            values=", ".join([*(f"sum_[i * {terms} + {k}]" for k in phase.summed(extent)), *own]),
+            settle_one=self.formula.compiled(phase.settles[extent]),
+        )
+        return _function(void(uint64, int64, float64, uint64, uint64), scope["settle"])
 
 
-def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> list[int]:
-    """Where the code of a rule is, [scalars, loop] for each compute type; 0 for those that are not among `dtypes`."""
-    found = [
-        code(rule, rule.mask(flags), np.dtype(t)) if np.dtype(t) in dtypes else () for t in (np.float32, np.float64)
-    ]
-    return [address for functions in found for address in ([f.address for f in functions] or [0, 0])]
+def _function(signature: Any, function: Any) -> Any:
+    return cfunc(signature, error_model="numpy")(function)
+
+
+@cache
+def code(rule: Rule, mask: int, dtype: Any) -> tuple[Any, ...]:
+    """C functions of a rule in one variant and compute type: scalars, loop, measures. They stay as long as we do."""
+    own = Own(rule, mask, dtype)
+    return own.scalars(), own.loop(), *(own.measure(phase) for phase in rule.phases)
+
+
+@cache
+def settles(rule: Rule, mask: int) -> tuple[Any, ...]:
+    """C functions by extent; None where nothing is summed."""
+    own = Own(rule, mask, np.dtype(np.float64))
+    found = {extent: own.settle(phase, extent) for phase in rule.phases for extent in phase.settles}
+    return tuple(found.get(extent) for extent in EXTENTS)
+
+
+class Addresses(NamedTuple):
+    """Where the code of a rule is, and what it is like, as csrc/python/own.h reads it.
+
+    code      for each compute type [scalars, loop, measure of each phase]; empty for those that do not occur
+    phases    for each phase, over which extents each of its sums is, as bits
+    extents   of the states
+    settles   by extent; 0: none
+    """
+
+    code: list[list[int]]
+    phases: list[list[int]]
+    extents: list[int]
+    settles: list[int]
+
+
+def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> Addresses:
+    """What the native engine needs of a rule that is not in the build, for these compute types."""
+    mask = rule.mask(flags)
+    wanted = [*dtypes, np.dtype(np.float64)] if rule.phases else dtypes  # float64 is what ranges are settled in
+    found = [code(rule, mask, np.dtype(t)) if np.dtype(t) in wanted else () for t in (np.float32, np.float64)]
+    return Addresses(
+        [[f.address for f in functions] for functions in found],
+        [[sum(1 << EXTENTS.index(e) for e in extents) for extents in phase.sums.values()] for phase in rule.phases],
+        [EXTENTS.index(rule.extents[name]) for name in rule.states],
+        [f.address if f else 0 for f in settles(rule, mask)] if rule.phases else [],
+    )

@@ -1,0 +1,178 @@
+// What comes before the update of a rule whose step depends on sums: elements are measured, and ranges settled.
+//
+// A phase that sums over rows, columns or matrices goes through a tensor by chunks of rows; any other by blocks. Sums
+// are float64 and in the order of core/sums.h: within a row, as within a block, in 32 lanes; columns row by row within
+// a chunk; rows, blocks and chunks fold pairwise.
+#pragma once
+
+#include "core/sums.h"
+#include "cpu/tile.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+// Adds up stretches of numbers that follow upon each other in pieces of any length; a stretch sums in blocks of its
+// own.
+class StretchSum {
+ public:
+  void add(const double* x, int64_t n) {
+    while (n) {
+      const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
+      int64_t i = 0;
+      for (; i < count && (place + i) % kLanes; ++i) lanes_[(place + i) % kLanes] += x[i];
+      for (; i + kLanes <= count; i += kLanes)
+#pragma omp simd
+        for (int j = 0; j < kLanes; ++j) lanes_[j] += x[i + j];
+      for (; i < count; ++i) lanes_[(place + i) % kLanes] += x[i];
+      at_ += count, x += count, n -= count;
+      if (at_ % kBlock == 0) fold();
+    }
+  }
+
+  // The sum of the stretch, which ends here.
+  double finish() {
+    if (at_ % kBlock) fold();
+    const double sum = blocks_.total();
+    blocks_.count = at_ = 0;
+    return sum;
+  }
+
+ private:
+  void fold() {
+    blocks_.add(fold_lanes(lanes_));
+    for (double& lane : lanes_) lane = 0;
+  }
+
+  alignas(64) double lanes_[kLanes] = {};
+  Pairwise<double> blocks_;
+  int64_t at_ = 0;
+};
+
+// One tile of a phase: the gradient and the weight that the rule will get, and what it measures of them.
+template <class T>
+void measure_tile(const Span& span, const PhaseCode& phase, int64_t begin, int n, Scratch<T>& scratch,
+                  double (*terms)[kTile]) {
+  const Tensor& t = span.t;
+  const T* raw = gradient_tile(t, begin, n, scratch);
+  const T* p = address<T>(t.p, begin);
+  if (t.p_layout || (span.stages & kDecay)) {
+    read_array(t.p, t.p_layout, begin, n, scratch.p);
+    p = scratch.p;
+  }
+  double scale;
+  const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
+  if (span.stages & kDecay) {
+    const T decay = T(span.group.decay);
+    for (int i = 0; i < n; ++i) scratch.p[i] = scratch.p[i] * decay;
+  }
+  phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
+}
+
+template <class T>
+void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
+  const int count = phase.shape.terms;
+  Scratch<T> scratch;
+  double terms[kMaxTerms][kTile];
+  double* out = parts_of(span.t, count) + begin / kBlock * count;
+  for (int64_t block = begin; block < end; block += kBlock, out += count) {
+    StretchSum sums[kMaxTerms];
+    const int64_t stop = block + kBlock < end ? block + kBlock : end;
+    for (int64_t i = block; i < stop; i += kTile) {
+      const int n = int(i + kTile < stop ? kTile : stop - i);
+      measure_tile(span, phase, i, n, scratch, terms);
+      for (int k = 0; k < count; ++k) sums[k].add(terms[k], n);
+    }
+    for (int k = 0; k < count; ++k) out[k] = sums[k].finish();
+  }
+}
+
+// A chunk of rows. Where the sums of its columns go to, the first row is written and the others are added.
+template <class T>
+void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scratch<T>& scratch,
+                   StretchSum (&sums)[kMaxTerms]) {
+  const Tensor& t = span.t;
+  const int count = phase.shape.terms;
+  const int64_t columns = t.columns, first = chunk_begin(t, chunk) * columns, end = chunk_end(t, chunk) * columns;
+  double terms[kMaxTerms][kTile];
+  double* rows = parts_of(t, count) + first / columns * count;
+  double* const below = phase.shape.sums(kColumn) ? columns_of(t, count) + chunk * count * columns : nullptr;
+  if (below)
+    for (int64_t c = 0; c < count * columns; ++c) below[c] = 0;
+  for (int64_t i = first; i < end; i += kTile) {
+    const int n = int(i + kTile < end ? kTile : end - i);
+    measure_tile(span, phase, i, n, scratch, terms);
+    for (int at = 0; at < n;) {  // from one end of a row to the next
+      const int64_t column = (i + at) % columns, rest = columns - column, length = rest < n - at ? rest : n - at;
+      for (int k = 0; k < count; ++k) {
+        const double* x = terms[k] + at;
+        sums[k].add(x, length);
+        if (below)
+          for (int64_t c = 0; c < length; ++c) below[k * columns + column + c] += x[c];
+        if (length == rest) *rows++ = sums[k].finish();
+      }
+      at += int(length);
+    }
+  }
+}
+
+// The chunks that start within a span.
+template <class T>
+void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
+  Scratch<T> scratch;
+  StretchSum sums[kMaxTerms];
+  const auto start = [&](int64_t chunk) { return chunk_begin(span.t, chunk) * span.t.columns; };
+  int64_t low = 0, high = chunk_count(span.t);
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (start(middle) >= begin)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, phase, low, scratch, sums);
+}
+
+// Σ of `count` numbers, `pitch` apart, folded pairwise.
+inline double fold_parts(const double* x, int64_t count, int64_t pitch) {
+  Pairwise<double> sum;
+  for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
+  return sum.total();
+}
+
+// Settles the columns of a tensor: those of one matrix after those of another, a few at a time.
+inline void settle_columns(const Tensor& t, const RuleCode& code, const void* scalars, int terms) {
+  double sums[kTile][kMaxTerms];
+  const int64_t chunks = chunks_of_matrix(t), pitch = terms * t.columns;
+  uint64_t state[kMaxStates];
+  for (int64_t matrix = 0; matrix < matrix_count(t); ++matrix)
+    for (int64_t first = 0; first < t.columns; first += kTile) {
+      const int64_t n = first + kTile < t.columns ? kTile : t.columns - first;
+      const double* x = columns_of(t, terms) + matrix * chunks * pitch + first;
+      for (int64_t c = 0; c < n; ++c)
+        for (int k = 0; k < terms; ++k) (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch);
+      for (int k = 0; k < kMaxStates; ++k)
+        state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
+      code.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
+    }
+}
+
+// Settles everything of one tensor that a phase has summed, but the list.
+inline void settle_tensor(const Tensor& t, const RuleCode& code, const PhaseShape& shape, const void* scalars) {
+  const int terms = shape.terms;
+  const int64_t parts = shape.by_rows() ? range_count(t, kRow) : block_count(t);
+  const double* const sums = parts_of(t, terms);
+  if (shape.sums(kRow)) code.settle[kRow](scalars, parts, double(t.columns), sums, t.slot);
+  if (shape.sums(kColumn)) settle_columns(t, code, scalars, terms);
+  if (shape.sums(kMatrix))
+    for (int64_t matrix = 0; matrix < matrix_count(t); ++matrix) {
+      double total[kMaxTerms];
+      for (int k = 0; k < terms; ++k) total[k] = fold_parts(sums + matrix * t.rows * terms + k, t.rows, terms);
+      uint64_t state[kMaxStates];
+      for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(matrix) * sizeof(double);
+      code.settle[kMatrix](scalars, 1, double(matrix_size(t)), total, state);
+    }
+  double* const totals = totals_of(t);
+  for (int k = 0; k < terms; ++k) totals[k] = fold_parts(sums + k, parts, terms);
+  if (shape.sums(kTensor)) code.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
+}
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

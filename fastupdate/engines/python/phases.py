@@ -1,0 +1,242 @@
+"""csrc/cpu/phases.h for Numba: elements are measured, in the same order, and ranges settled."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cfunc, from_dtype, int64, void
+
+from fastupdate.engines import records
+from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, Formula
+from fastupdate.engines.python.kernels import (
+    BLOCK,
+    DOUBLE,
+    LANES,
+    cast,
+    condition_tile,
+    exact,
+    first_tensor,
+    fold_lanes,
+    gradient_tile,
+    of_type,
+    push,
+    read_tile,
+    span,
+    total,
+    view,
+)
+from fastupdate.rules.rule import EXTENTS, Extent, Rule
+
+ROW_CHUNK = records.ROW_CHUNK
+
+
+@exact
+def sum_of(x):
+    """Σ x over a block: 32 lanes, folded pairwise."""
+    lane = np.zeros(LANES)
+    for i in range(len(x)):
+        lane[i % LANES] += x[i]
+    return fold_lanes(lane)
+
+
+@exact
+def measure_tile(loop, t, group, scalars, scale, stages, begin, n, scratch, terms):
+    raw, p, g = scratch[0, :n], scratch[1, :n], scratch[2, :n]
+    gradient_tile(t, begin, raw)
+    read_tile(t.p, t.p_layout, begin, p)
+    condition_tile(t, group, scale, stages, begin, raw, p, g)
+    loop(t, scalars, cast(1.0, p), begin, g, p, terms)
+
+
+@exact
+def measure_blocks(loop, t, group, scalars, scale, stages, begin, end, scratch, terms):
+    count = len(terms)
+    parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
+    for i in range(begin, end, BLOCK):
+        n = min(BLOCK, end - i)
+        measure_tile(loop, t, group, scalars, scale, stages, i, n, scratch, terms)
+        for k in range(count):
+            parts[i // BLOCK * count + k] = sum_of(terms[k, :n])
+
+
+@exact
+def measure_row(loop, t, group, scalars, scale, stages, row, scratch, terms, below, out):
+    """One row: its sums go to `out`, and each of its elements is added to the sums of its column."""
+    count, width = len(terms), t.columns
+    levels = np.zeros((count, 64))
+    for number, i in enumerate(range(0, width, BLOCK)):
+        n = min(BLOCK, width - i)
+        measure_tile(loop, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
+        for k in range(count):
+            push(levels[k], number, sum_of(terms[k, :n]))
+            if len(below):
+                for c in range(n):
+                    below[k * width + i + c] += terms[k, c]
+    for k in range(count):
+        out[k] = total(levels[k], (width + BLOCK - 1) // BLOCK)
+
+
+@exact
+def measure_rows(loop, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
+    """The chunks of rows that start within a span."""
+    count, width = len(terms), t.columns
+    matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
+    rows = view(t.work, count * (1 + matrices * t.rows), DOUBLE)[count:]
+    for chunk in range(matrices * per):
+        first = chunk // per * t.rows + chunk % per * ROW_CHUNK
+        last = min(first + ROW_CHUNK, (first // t.rows + 1) * t.rows)
+        if begin <= first * width < end:
+            room = view(t.work, count * (1 + matrices * t.rows + (chunk + 1) * width) if with_columns else 0, DOUBLE)
+            below = room[len(room) - count * width :] if with_columns else room
+            below[:] = 0.0
+            for row in range(first, last):
+                out = rows[row * count : (row + 1) * count]
+                measure_row(loop, t, group, scalars, scale, stages, row, scratch, terms, below, out)
+
+
+@exact
+def measure(tensors, loop, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last):
+    scratch, terms = np.empty((3, BLOCK), like.dtype), np.empty((count, BLOCK))
+    i = first_tensor(tensors, first)
+    while i < len(tensors) and tensors[i].first_block < last:
+        t = tensors[i]
+        if of_type(t, like) and t.n:
+            begin, end = span(t, first, last)
+            group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
+            if by_rows:
+                measure_rows(loop, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
+            else:
+                measure_blocks(loop, t, group, row, factor, stages, begin, end, scratch, terms)
+        i += 1
+
+
+@exact
+def fold_parts(x, count, pitch):
+    level = np.zeros(64)
+    for k in range(count):
+        push(level, k, x[k * pitch])
+    return total(level, count)
+
+
+@exact
+def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix, of_tensor):
+    """Settles all that a phase has summed but the list; shape: bit e is set if anything is summed over extent e."""
+    sums = np.zeros(count)
+    for i in range(len(tensors)):
+        t = tensors[i]
+        if t.n == 0:
+            continue
+        row = scalars[t.group]
+        matrices, per = t.n // (t.rows * t.columns), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
+        parts = matrices * t.rows if by_rows else (t.n + BLOCK - 1) // BLOCK
+        size = count * (1 + parts + (matrices * per * t.columns if shape >> COLUMN & 1 else 0))
+        work = view(t.work, size, DOUBLE)
+        if shape >> ROW & 1:
+            for r in range(parts):
+                of_row(t, row, float(t.columns), work[count * (1 + r) :], r)
+        if shape >> COLUMN & 1:
+            chunks = work[count * (1 + parts) :]
+            for c in range(matrices * t.columns):
+                matrix, column = c // t.columns, c % t.columns
+                for k in range(count):
+                    at = (matrix * per * count + k) * t.columns + column
+                    sums[k] = fold_parts(chunks[at:], per, count * t.columns)
+                of_column(t, row, float(t.rows), sums, c)
+        if shape >> MATRIX & 1:
+            for m in range(matrices):
+                for k in range(count):
+                    sums[k] = fold_parts(work[count * (1 + m * t.rows) + k :], t.rows, count)
+                of_matrix(t, row, float(t.rows * t.columns), sums, m)
+        for k in range(count):
+            work[k] = fold_parts(work[count + k :], parts, count)
+        if shape >> TENSOR & 1:
+            of_tensor(t, row, float(t.n), work, 0)
+
+
+@exact
+def settle_list(tensors, scalars, count, of_list):
+    """Settles the list, by the sums of its tensors, with the scalars of the first one's group."""
+    sums, elements = np.zeros(count), 0.0
+    for k in range(count):
+        level = np.zeros(64)
+        for i in range(len(tensors)):
+            push(level, i, view(tensors[i].work, count, DOUBLE)[k])
+        sums[k] = total(level, len(tensors))
+    for i in range(len(tensors)):
+        elements += float(tensors[i].n)
+    of_list(tensors[0], scalars[tensors[0].group], elements, sums, 0)
+
+
+_MEASURE = """
+def loop(t, scalars, scale, begin, g, p, terms):
+    {states}
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        {results} = measure(flags, s, g[i] * scale, p[i], {values})
+"""
+
+
+@cache
+def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
+    """A rule's loop over a tile, as a C function."""
+    formula = Formula(rule, mask, dtype)
+    terms = [f"terms[{k}, i]" for k in range(len(rule.phases[number].sums))]
+    results = [*terms, *formula.targets]
+    source = _MEASURE.format(
+        states=formula.tiles,
+        scalars=formula.scalars,
+        results=", ".join(results),
+        values=", ".join(formula.values),
+    )
+    scope = formula.scope | {"measure": formula.compiled(rule.phases[number].measure)}
+    exec(source, scope)
+    x, record = from_dtype(dtype), from_dtype(records.TENSOR)
+    signature = void(record, x[::1], x, int64, x[::1], x[::1], from_dtype(np.dtype(np.float64))[:, ::1])
+    return cfunc(signature, error_model="numpy")(scope["loop"])
+
+
+_SETTLE = """
+def settle(t, scalars, n, sums, i):
+    s = Scalars({scalars})
+    {results} = rule_settle(flags, s, n, {values})
+"""
+
+
+@cache
+def settle_function(rule: Rule, mask: int, number: int, extent: Extent) -> Any:
+    """What settles range i of an extent; nothing, if none is summed over it in this phase."""
+    phase = rule.phases[number]
+    f8 = from_dtype(np.dtype(np.float64))
+    signature = void(from_dtype(records.TENSOR), f8[::1], f8, f8[::1], int64)
+    if extent not in phase.settles:
+        return cfunc(signature)(_nothing)
+    formula = Formula(rule, mask, np.dtype(np.float64))
+    own = [f"view(t.slot[{rule.states.index(name)}], i + 1, DOUBLE)[i]" for name in rule.states_of(extent)]
+    source = _SETTLE.format(
+        scalars=formula.scalars,
+        results=", ".join(own),
+        values=", ".join([*(f"sums[{k}]" for k in phase.summed(extent)), *own]),
+    )
+    scope = formula.scope | {"rule_settle": formula.compiled(phase.settles[extent])}
+    exec(source, scope)
+    return cfunc(signature, error_model="numpy")(scope["settle"])
+
+
+def _nothing(t: Any, scalars: Any, n: Any, sums: Any, i: Any) -> None:
+    pass
+
+
+def compiled_phase(rule: Rule, mask: int, number: int, dtypes: list[Any]) -> dict[str, Any]:
+    """What `NumbaPlan.measure` needs of one phase."""
+    phase = rule.phases[number]
+    return {
+        "count": len(phase.sums),
+        "by_rows": phase.by_rows,
+        "columns": bool(phase.summed("column")),
+        "shape": sum(1 << EXTENTS.index(extent) for extent in phase.settles),
+        "loops": [measure_loop(rule, mask, number, dtype) for dtype in dtypes],
+        "settles": [settle_function(rule, mask, number, extent) for extent in EXTENTS[1:]],
+    }

@@ -1,0 +1,85 @@
+"""What comes before `update` in C++: functions that measure elements, and functions that settle what they add up to."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from .function import Function
+
+
+class Phase(Function):
+    """A function that takes and gives back arrays of numbers, for there may be any number of them."""
+
+    called: str  # in C++
+
+    def give_back(self, value: ast.expr) -> None:
+        wanted = self.wanted()
+        results = value.elts if isinstance(value, ast.Tuple) else [value]
+        if len(results) != len(wanted) or isinstance(value, ast.Tuple) != (len(wanted) > 1):
+            raise self.refused(value, f"expected {', '.join(wanted)}")
+        for k, result in enumerate(results):
+            self.put(f"const T result{k} = {self.at(result)};", result)
+        for k, name in enumerate(wanted):
+            self.put(f"{self.place(name)} = result{k};")
+
+    def wanted(self) -> list[str]:
+        """What the function is to return, by name."""
+        raise NotImplementedError
+
+    def place(self, name: str) -> str:
+        """Where a parameter comes from, or a result goes to."""
+        raise NotImplementedError
+
+    def arguments(self) -> list[str]:
+        """The arguments in C++."""
+        raise NotImplementedError
+
+    def text(self, name: str) -> str:
+        """The function that is chosen by an argument of this type."""
+        used = set(re.findall(r"\w+", self.body))
+        taken = [(a, self.place(a)) for a in self.numbers if a in used]
+        lines = "".join(f"    T {a} = {place};\n" for a, place in taken if a != place)
+        arguments = ", ".join([name, *(f"[[maybe_unused]] {argument}" for argument in self.arguments())])
+        return f"  FASTUPDATE_HD void {self.called}({arguments}) const {{\n{lines}{self.body}  }}\n"
+
+
+class Measure(Phase):
+    """The terms of an element, and the states that are of an element."""
+
+    called = "measure"
+
+    def wanted(self) -> list[str]:
+        return [*self.struct.summed_in(self.node.name), *self.struct.elements]
+
+    def place(self, name: str) -> str:
+        if name in self.struct.states:
+            return f"state[{[*self.struct.states].index(name)}]"
+        terms = self.struct.summed_in(self.node.name)
+        return f"term[{terms.index(name)}]" if name in terms else name
+
+    def arguments(self) -> list[str]:
+        return ["T g", "T p", f"T (&state)[{max(len(self.struct.states), 1)}]", "double* term"]
+
+
+class Settle(Phase):
+    """The states of a range, by what its elements have added up to."""
+
+    called = "settle"
+
+    @property
+    def extent(self) -> str:
+        return self.node.name.partition("_")[2]
+
+    def wanted(self) -> list[str]:
+        return self.struct.states_of(self.extent)
+
+    def place(self, name: str) -> str:
+        if name in self.struct.states:
+            return f"*state[{[*self.struct.states].index(name)}]"
+        if name == "n":
+            return name
+        return f"sum[{self.struct.summed_in(self.struct.measure_of(self.extent)).index(name)}]"
+
+    def arguments(self) -> list[str]:
+        return ["T n", "const double* sum", "double* const* state"]

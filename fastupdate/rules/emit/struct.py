@@ -1,0 +1,155 @@
+"""Rules in C++: the struct that csrc/core/rule.h describes."""
+
+from __future__ import annotations
+
+import ast
+from functools import cached_property
+from typing import Any, TypeVar
+
+from .expression import TAKEN, Expression
+from .function import Function, Update
+from .phase import Measure, Settle
+from .source import Members, Source
+
+F = TypeVar("F", bound=Function)
+Declared = dict[str, dict[str, Any]]  # hyperparameters, flags, states or sums by name, with the keywords of each
+
+
+class Struct:
+    """A rule as a C++ struct."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self.source, self.node, self.name = source, source.classes[name], name.lower()
+        self.members = source.members(name)
+        kinds = "Hyper", "Flag", "State", "Sum"
+        self.hypers, self.flags, self.states, self.sums = (self.declared(self.members, kind) for kind in kinds)
+        self.scalars: list[str] = []
+        self.helpers: dict[str, Function | None] = {}
+        self.prepare = self.function("prepare", Function, {"h": [*self.hypers]})
+        self.phases = [self.function(measure, Measure) for measure in self.measures]
+        self.settles = [self.function(f"settle_{extent}", Settle) for extent in self.extents]
+        self.update = self.function("update", Update)
+
+    @property
+    def elements(self) -> list[str]:
+        """States of which there is one for each element."""
+        return self.states_of("element")
+
+    @property
+    def measures(self) -> list[str]:
+        """The functions that come before `update`, in their order."""
+        return sorted(name for name in self.members if name.partition("_")[0] == "measure")
+
+    @cached_property
+    def extents(self) -> list[str]:
+        """What anything is summed over, in the order in which it is first met."""
+        return list(dict.fromkeys(extent for total in self.sums.values() for extent in extents_of(total)))
+
+    def summed_in(self, measure: str) -> list[str]:
+        """The sums to which a function adds."""
+        return [name for name, total in self.sums.items() if total.get("of", "measure") == measure]
+
+    def states_of(self, extent: str) -> list[str]:
+        """The states of which there is one for each range of this extent."""
+        return [name for name, state in self.states.items() if state.get("per", "element") == extent]
+
+    def measure_of(self, extent: str) -> str:
+        """The function that adds to what is summed over an extent; there is one."""
+        return next(m for m in self.measures for name in self.summed_in(m) if extent in extents_of(self.sums[name]))
+
+    @staticmethod
+    def declared(members: Members, kind: str) -> Declared:
+        """What is declared of a kind, in order."""
+        found: Declared = {}
+        for name, (source, value) in members.items():
+            if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == kind:
+                if name in TAKEN:
+                    raise source.refused(value, f"{name} means something else in C++: choose another name")
+                found[name] = {str(k.arg): _constant(k.value) for k in value.keywords}
+        return found
+
+    def function(self, name: str, kind: type[F], records: dict[str, list[str]] | None = None) -> F:
+        source, node = self.members.get(name, (self.source, None))
+        if not isinstance(node, ast.FunctionDef):
+            raise self.source.refused(self.node, f"expected a function {name}")
+        return kind(self, source, node, records or {"s": self.scalars, "flags": [*self.flags]})
+
+    def helper(self, caller: Expression, node: ast.AST, called: str) -> Function:
+        """A function that another one calls."""
+        if called not in self.helpers:
+            found = caller.source.function(called)
+            if found is None or caller.prepares:
+                raise caller.unknown(node, called)
+            self.helpers[called] = None  # under way
+            self.helpers[called] = Function(self, *found, caller.records)
+        helper = self.helpers[called]
+        if helper is None:
+            raise caller.refused(node, f"{called} calls itself")
+        return helper
+
+    def text(self) -> str:
+        page = ["", *(ast.get_docstring(self.node) or "").splitlines()]
+        comment = "\n".join(f"// {line}".rstrip(" \\") for line in page)
+        flags = "".join(f"  static constexpr bool {flag} = mask & {1 << k};\n" for k, flag in enumerate(self.flags))
+        helpers = "".join(f"{helper.text(name)}\n" for name, helper in self.helpers.items() if helper)
+        phases = [f"\n{function.text(f'Phase<{k}>')}" for k, function in enumerate(self.phases)]
+        phases += [f"\n{function.text(f'Range<{constant(function.extent)}>')}" for function in self.settles]
+        return f"""// Emitted from fastupdate/rules/{self.name}.py: change that file, not this one.
+{comment}
+#pragma once
+
+#include "core/rule.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {{
+
+template <class T, unsigned mask>
+struct {self.name} {{
+  FASTUPDATE_HYPERS({", ".join(self.hypers)});
+  FASTUPDATE_FLAGS({", ".join(self.flags)});
+  FASTUPDATE_STATES({", ".join(self.states)});
+{flags}  using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
+{self.shape()}
+  struct {{
+    T {", ".join(self.scalars)};
+  }} s;
+
+  {self.name}(const Hyper& h, [[maybe_unused]] double t) {{
+{self.prepare.body}  }}
+
+{helpers}{self.update.text("operator()")}{"".join(phases)}}};
+
+}}  // namespace fastupdate::FASTUPDATE_TARGET
+"""
+
+    def shape(self) -> str:
+        """What states are of, and what is summed in which phase; nothing if all is of an element and in one phase."""
+        if not self.phases:
+            return ""
+        of = ", ".join(constant(state.get("per", "element")) for state in self.states.values())
+        phases = []
+        for measure in self.measures:
+            masks = [
+                " | ".join(f"1 << {constant(e)}" for e in extents_of(self.sums[k])) for k in self.summed_in(measure)
+            ]
+            phases.append(f"{{{len(masks)}, {{{', '.join(masks)}}}}}")
+        return f"""  static constexpr Extent extents[] = {{{of}}};
+  static constexpr PhaseShape phases[] = {{{", ".join(phases)}}};
+"""
+
+
+def extents_of(declared: dict[str, Any]) -> tuple[str, ...]:
+    """What a sum is over."""
+    per = declared["per"]
+    return (per,) if isinstance(per, str) else tuple(per)
+
+
+def constant(extent: str) -> str:
+    """An extent's name in C++."""
+    return f"k{extent.capitalize()}"
+
+
+def _constant(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

@@ -1,0 +1,29 @@
+"""What states and sums of a rule are of (csrc/core/extents.h): an element, or a range of elements."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Extent = Literal["element", "row", "column", "matrix", "tensor", "list"]  # the last two axes are those of a matrix
+EXTENTS: tuple[Extent, ...] = get_args(Extent)
+Shape = tuple[int, ...]
+
+
+def matrix_of(shape: Shape) -> Shape:
+    """Rows and columns of each matrix of a tensor: its last two axes; a vector of n has n rows."""
+    return shape[-2:] if len(shape) > 1 else (*shape, 1)[-2:] if shape else (1, 1)
+
+
+def shape_of(extent: Extent, shape: Shape) -> Shape:
+    """The shape of a state of this extent, for a parameter of this shape."""
+    rows, columns = matrix_of(shape)
+    matrices = shape[:-2]
+    shapes: dict[Extent, Shape] = {
+        "element": shape,
+        "row": (*matrices, rows),
+        "column": (*matrices, columns),
+        "matrix": matrices,
+        "tensor": (),
+        "list": (),
+    }
+    return shapes[extent]

@@ -1,0 +1,77 @@
+"""Whether the parts of a rule fit together, so that no engine finds out later that they do not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastupdate.rules.extent import EXTENTS
+
+if TYPE_CHECKING:
+    from fastupdate.rules.rule import Parts
+
+OTHERS = {"prepare", "update", "check", "decoupled_decay", "matrix"}
+Signatures = dict[str, tuple[str, ...]]  # the functions of a rule, and the arguments that each takes
+
+
+class Checker:
+    """Raises TypeError for the first thing of a rule that does not fit."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def fail(self, argument: str, expected: str, received: str) -> None:
+        raise TypeError(f"[{self._name}] {argument}: expected {expected}, received {received}")
+
+    def signatures(self, parts: Parts, measures: list[str]) -> Signatures:
+        """The functions that a rule has to have."""
+        every: Signatures = {"prepare": ("h", "t"), "update": ("flags", "s", "g", "p", *parts.states)}
+        every |= dict.fromkeys(measures, every["update"])
+        for key, total in parts.sums.items():
+            if total.of not in every:
+                self.fail(key, "`of` to name a function that measures", repr(total.of))
+        for extent in EXTENTS[1:]:
+            summed = [key for key, total in parts.sums.items() if extent in total.extents]
+            if len({parts.sums[key].of for key in summed}) > 1:
+                self.fail(summed[1], f"sums per {extent} of one function", "of two")
+            if summed:
+                settled = (key for key, state in parts.states.items() if state.per == extent)
+                every[f"settle_{extent}"] = ("flags", "s", "n", *summed, *settled)
+        return every
+
+    def check_names(self, formula: type, known: set[str]) -> None:
+        for key in (key for base in formula.__mro__[:-1] for key in vars(base) if not key.startswith("_")):
+            if key not in known:
+                self.fail(key, f"a Hyper, a Flag, a State or one of {', '.join(sorted(OTHERS))}", "another attribute")
+
+    def check_function(self, formula: type, function: str, arguments: tuple[str, ...]) -> None:
+        if not isinstance(inspect.getattr_static(formula, function, None), staticmethod):
+            self.fail(function, "a @staticmethod", "none")
+        code = getattr(formula, function).__code__
+        found = code.co_varnames[: code.co_argcount]
+        if found != arguments:
+            self.fail(function, f"the arguments ({', '.join(arguments)})", f"({', '.join(found)})")
+        if code.co_freevars:
+            self.fail(function, "helpers at the top of the file", f"{code.co_freevars[0]} from within a function")
+
+    def check_conditions(self, things: Mapping[str, Any], others: Mapping[str, Any], what: str) -> None:
+        for key, thing in things.items():
+            if thing.when is not None and thing.when not in others:
+                self.fail(key, f"`when` to name {what}", repr(thing.when))
+
+
+def check_parts(name: str, formula: type, parts: Parts, measures: list[str]) -> None:
+    """TypeError for the first part of a rule that does not fit the others."""
+    checker, (hypers, flags, states, sums) = Checker(name), parts
+    functions = checker.signatures(parts, measures)
+    checker.check_names(formula, {*hypers, *flags, *states, *sums, *functions, *OTHERS})
+    if "lr" not in hypers:
+        checker.fail("lr", "a Hyper", "none")
+    for function, arguments in functions.items():
+        checker.check_function(formula, function, arguments)
+    for key, state in states.items():
+        if state.when is not None and state.per != "element":
+            checker.fail(key, "a state of an element, where `when` names a flag", f"per {state.per}")
+    checker.check_conditions(flags, hypers, "a hyperparameter")
+    checker.check_conditions(states, flags, "a flag")

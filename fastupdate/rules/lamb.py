@@ -1,0 +1,64 @@
+"""LAMB."""
+
+from fastupdate.rules.adam import moments
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, State, Sum, scalars
+from fastupdate.rules.scalar import sqrt, where
+
+
+def step_of(s, p, m, v):
+    """m̂ / (√v̂ + ε) + λw."""
+    return m * s.correction1 / (sqrt(v * s.correction2) + s.eps) + s.weight_decay * p
+
+
+class Lamb:
+    r"""LAMB: Adam's step, made as long in each tensor as its weights are, as `optax.lamb`.
+
+        m ← β₁m + (1 − β₁)∇L            m̂ = m/(1 − β₁ᵗ)
+        v ← β₂v + (1 − β₂)∇L²           v̂ = v/(1 − β₂ᵗ)
+        r ← m̂/(√v̂ + ε) + λw
+        w ← w − α·‖w‖/‖r‖·r, the norms being of the tensor; −α·r where either is 0
+
+    Source: You et al. (ICLR 2020), algorithm 2, with φ the identity.
+    """
+
+    lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
+    beta1 = Hyper(0.9, BELOW_ONE, "how much of the mean gradient stays from step to step")
+    beta2 = Hyper(0.999, BELOW_ONE, "how much of the mean squared gradient stays")
+    eps = Hyper(1e-6, NON_NEGATIVE, "ε, added to the root")
+    weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, which pulls weights to zero as part of the step")
+
+    m = State("mean gradient", role="momentum")
+    v = State("mean squared gradient")
+    trust = State("‖w‖/‖r‖ in the last step", per="tensor", start=1.0)
+
+    step_squares = Sum("‖r‖²", per="tensor")
+    weight_squares = Sum("‖w‖²", per="tensor")
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(
+            lr=h.lr,
+            one_minus_beta1=1 - h.beta1,
+            beta2=h.beta2,
+            one_minus_beta2=1 - h.beta2,
+            correction1=1 / (1 - h.beta1**t),
+            correction2=1 / (1 - h.beta2**t),
+            eps=h.eps,
+            weight_decay=h.weight_decay,
+        )
+
+    @staticmethod
+    def measure(flags, s, g, p, m, v, trust):
+        m, v = moments(s, g, m, v)
+        r = step_of(s, p, m, v)
+        return r * r, p * p, m, v
+
+    @staticmethod
+    def settle_tensor(flags, s, n, step_squares, weight_squares, trust):
+        ratio = sqrt(weight_squares) / sqrt(step_squares)
+        ratio = where(step_squares > 0.0, ratio, 1.0)
+        return where(weight_squares > 0.0, ratio, 1.0)
+
+    @staticmethod
+    def update(flags, s, g, p, m, v, trust):
+        return -s.lr * (trust * step_of(s, p, m, v)), m, v

@@ -1,0 +1,79 @@
+"""Prodigy."""
+
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.scalar import absolute, maximum, sqrt, where
+
+
+class Prodigy:
+    r"""Prodigy: AdamW that finds the learning rate by how far the weights have come, as `prodigyopt.Prodigy`.
+
+        N ← √β₂·N + (d/d₀)·dα·Σ ∇L·(w₀ − w), over all tensors
+        m ← β₁m + d(1 − β₁)∇L
+        v ← β₂v + d²(1 − β₂)∇L²
+        z ← √β₂·z + (d/d₀)·dα·∇L
+        w ← w − dα·(m/(√v + d'ε) + λw),   d' = max(d, c·N/Σ|z|)
+
+    and d' is the next step's d. α is multiplied by √(1 − β₂ᵗ)/(1 − β₁ᵗ) with bias correction.
+
+    Source: Mishchenko & Defazio (ICML 2024), algorithm 4, and the authors' code, whose growth_rate is infinite here.
+    The learning rate of the first group enters N; groups are expected to share one.
+    """
+
+    lr = Hyper(1.0, NON_NEGATIVE, "learning rate α: a factor of the one that is found")
+    beta1 = Hyper(0.9, BELOW_ONE, "how much of the mean gradient stays from step to step")
+    beta2 = Hyper(0.999, BELOW_ONE, "how much of the mean squared gradient stays")
+    eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root")
+    weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by dαλ of themselves")
+    d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
+    d_coef = Hyper(1.0, POSITIVE, "c, a factor of the estimates")
+
+    use_bias_correction = Flag("correct the first steps as Adam does")
+    safeguard_warmup = Flag("leave α out of z, so that a warm-up does not mislead the estimate")
+
+    m = State("mean gradient times d", role="momentum")
+    v = State("mean squared gradient times d²")
+    z = State("weighted sum of gradients")
+    p0 = State("the first weights w₀", start="p")
+    d = State("the estimate", per="list", start="d0")
+    d_now = State("the estimate that the last step was taken with", per="list", start="d0")
+    numerator = State("N", per="list")
+
+    product = Sum("∇L·(w₀ − w)", per="list")
+    length = Sum("|z|", per="list")
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(
+            lr=h.lr,
+            corrected_lr=h.lr * (sqrt(1 - h.beta2**t) / (1 - h.beta1**t)),
+            beta1=h.beta1,
+            one_minus_beta1=1 - h.beta1,
+            beta2=h.beta2,
+            one_minus_beta2=1 - h.beta2,
+            beta3=sqrt(h.beta2),
+            eps=h.eps,
+            weight_decay=h.weight_decay,
+            d0=h.d0,
+            d_coef=h.d_coef,
+        )
+
+    @staticmethod
+    def measure(flags, s, g, p, m, v, z, p0, d, d_now, numerator):
+        lr = s.corrected_lr if flags.use_bias_correction else s.lr
+        m = s.beta1 * m + d * s.one_minus_beta1 * g
+        v = s.beta2 * v + d * d * s.one_minus_beta2 * (g * g)
+        z = s.beta3 * z + d / s.d0 * (d if flags.safeguard_warmup else d * lr) * g
+        return g * (p0 - p), absolute(z), m, v, z, p0
+
+    @staticmethod
+    def settle_list(flags, s, n, product, length, d, d_now, numerator):
+        lr = s.corrected_lr if flags.use_bias_correction else s.lr
+        numerator = s.beta3 * numerator + d / s.d0 * (d * lr) * product
+        estimate = where(length > 0.0, s.d_coef * numerator / length, d)
+        estimate = where(lr > 0.0, estimate, d)
+        return maximum(d, estimate), d, numerator
+
+    @staticmethod
+    def update(flags, s, g, p, m, v, z, p0, d, d_now, numerator):
+        lr = d_now * (s.corrected_lr if flags.use_bias_correction else s.lr)
+        return -lr * (m / (sqrt(v) + d * s.eps) + s.weight_decay * p), m, v, z, p0
