@@ -17,7 +17,7 @@ from peers import REQUIRED
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
-from bench import calls, contestants, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
+from bench import calls, contestants, loops, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -221,3 +221,14 @@ def test_pictures_are_drawn_from_what_is_kept(mode: str, tmp_path: Path) -> None
 )
 def test_ratios_in_a_picture(ratio: float, shown: str) -> None:
     assert picture.times(ratio) == shown
+
+
+def test_the_table_of_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It runs; how fast is for whoever runs it."""
+    written = tmp_path / "loops.json"
+    monkeypatch.setattr("sys.argv", ["loops", "--quick", "--only", "tensor of 64", "--json", str(written)])
+    assert loops.main() in (0, 1)
+    assert [row["busy"] for row in json.loads(written.read_text())["rows"]] == [False, True]
+    assert capsys.readouterr().out.count("one tensor of 64") == 2
