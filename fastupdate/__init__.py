@@ -1,5 +1,6 @@
 """fastupdate: the step between gradients and new weights, in one pass and one call, with the same bits everywhere."""
 
+import importlib
 import sys
 import types
 import typing
@@ -32,11 +33,15 @@ from fastupdate.step.stepper import BusyError as BusyError
 _MODULES = {"functional", "groups", "rules", "schedules"}  # the public ones
 
 if typing.TYPE_CHECKING:  # to type checkers, a module with __getattr__ has every name
+    from fastupdate import torch as torch
+
     __version__: str
 else:
 
-    def __getattr__(name: str) -> str:
-        """The version, looked up when it is asked for: that takes as long as importing all the rest."""
+    def __getattr__(name: str) -> object:
+        """What takes long to import, when it is asked for: the version, and the module for torch, which imports that."""
+        if name == "torch":
+            return importlib.import_module("fastupdate.torch")
         if name != "__version__":
             raise AttributeError(f"module 'fastupdate' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         from fastupdate.information import version

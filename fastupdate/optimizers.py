@@ -67,10 +67,10 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     return type(name, (Optimizer,), {**body, "__qualname__": name})
 
 
-def page(rule: Rule) -> str:
+def page(rule: Rule, params: str = PARAMS) -> str:
     """What help() shows: the rule's own page, then its arguments, then the options of all rules."""
     parts = {part: f"{alias}[{k}]" for alias, names in ALIASES.items() for k, part in enumerate(names)}
-    lines = [getdoc(rule.formula) or "", "", _entry("params", PARAMS)]
+    lines = [getdoc(rule.formula) or "", "", _entry("params", params)]
     for name, hyper in declared(rule.formula, Hyper).items():
         text = f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"
         lines.append(_entry(parts.get(name, name), text))

@@ -17,6 +17,10 @@ from fastupdate.step.tensors import Item
 Reduce = Literal["mean", "sum"]
 
 
+class NoGradientError(TypeError):
+    """A torch parameter that should move holds no gradient."""
+
+
 def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
     """The gradients of the tensors that move, in their order, from a structure like that of the parameters.
 
@@ -46,7 +50,7 @@ def held_by(plan: Plan) -> list[Any]:
     for item, grad in zip(plan.items, grads, strict=True):
         if grad is None:
             place = Place(item.place.rule, tree.shown("grads", item.path))
-            place.fail(TypeError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
+            place.fail(NoGradientError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
     return grads
 
 

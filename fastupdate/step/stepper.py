@@ -56,9 +56,17 @@ class Stepper:
     _quick: Callable[[], tuple[int, float] | None] | None  # a step on bound gradients, all in one call
 
     def __init__(
-        self, rule: Rule, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], options: Mapping[str, Any]
+        self,
+        rule: Rule,
+        params: Any,
+        hypers: Mapping[str, Any],
+        flags: Mapping[str, bool],
+        options: Mapping[str, Any],
+        lend: Callable[[Stepper], None] | None = None,
     ) -> None:
+        """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays."""
         self.rule = rule
+        self._lend = lend
         self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
         self.tree = params
@@ -110,6 +118,10 @@ class Stepper:
                 by_name[name].frozen = group["frozen_until"] > 0
 
     def _allocate(self) -> None:
+        if self._lend is not None:
+            self._lend(self)
+            self.clock[STEPS] = max(item.t for item in self.items)
+            return
         kept, state = self.rule.kept(self.flags), self.settings.state
         for item in self.items:
             item.shared = tuple(name for name in kept if self.rule.extents[name] == "list")
@@ -131,7 +143,7 @@ class Stepper:
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
     def _lie_down(self, items: list[Item]) -> None:
-        if self.backend.WALKS_MEMORY and not self.rule.phases:
+        if self.backend.WALKS_MEMORY and not self.rule.phases and self._lend is None:
             slots.lie_down(items)
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
@@ -397,6 +409,22 @@ class Stepper:
         with self.exclusive():
             self.micro_batches.check_none("step")
             at_once([(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The steps that each tensor has taken, of those that move."""
+        return self.plan.groups["t"][self.plan.tensors["group"]]
+
+    def retime(self, counts: NDArray[np.int64]) -> bool:
+        """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""
+        with self.exclusive():
+            rows = self.plan.tensors["group"]
+            times = self.plan.groups["t"].copy()
+            times[rows] = counts
+            if (times[rows] != counts).any():
+                return False
+            at_once([(setitem, self.clock, STEPS, int(counts.max())), (setitem, self.plan.groups, "t", times)])
+            return True
 
     def discard(self) -> None:
         """See `Optimizer.discard`."""

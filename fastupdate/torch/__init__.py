@@ -1,0 +1,12 @@
+"""torch.optim.Optimizer subclasses, one for each rule: `fastupdate.torch.AdamW(model.parameters(), lr=1e-3)`.
+
+Importing this module imports torch, which fastupdate itself never does. See docs/torch.md.
+"""
+
+from fastupdate.torch.backward import in_backward as in_backward
+from fastupdate.torch.classes import CLASSES
+from fastupdate.torch.optimizer import Optimizer as Optimizer
+
+globals().update(CLASSES)
+
+__all__ = ["Optimizer", "in_backward", *CLASSES]  # noqa: PLE0604

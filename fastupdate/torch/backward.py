@@ -1,0 +1,1 @@
+def in_backward(model, optimizer): raise NotImplementedError

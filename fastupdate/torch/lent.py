@@ -1,0 +1,125 @@
+"""The arrays of a step in torch's hands: state tensors, made or taken over, and NumPy's views of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastupdate.arrays import memory, tree
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.step.stepper import Stepper
+from fastupdate.step.tensors import Item
+from fastupdate.torch.names import EXTRAS, STEP, UNCOUNTED, state_names
+from fastupdate.torch.states import Entry, States
+
+
+class Lent:
+    """The states of the tensors that move together.
+
+    kept      of each: the entry that has it, its name there, and the tensor
+    made      the entries and names that were made for this list, to be withdrawn if its first step fails
+    counted   whether torch keeps step counts
+    """
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+        self.kept: list[tuple[Entry, str, Any]] = []
+        self.made: list[tuple[Entry, str]] = []
+        self.owners: list[tuple[Any, Entry]] = []
+        self.counted = False
+
+    def __call__(self, stepper: Stepper) -> None:
+        """Gives each item its arrays, its order in memory and its step count."""
+        self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
+        names = state_names(stepper.rule)
+        kept = {name: names[name] for name in stepper.rule.kept(stepper.flags)}
+        extras = [role for option, role in EXTRAS.items() if getattr(stepper.settings, option) is not None]
+        if not (kept or extras or self.counted):
+            return
+        for item in stepper.items:
+            param = item.param.source
+            entry = self._states[param]
+            self.owners.append((param, entry))
+            item.order = memory.order_of(item.array) if stepper.backend.WALKS_MEMORY else None
+            item.t = self._count(entry, list(kept.values()))
+            for name, key in kept.items():
+                item.states[name] = self._array(item, entry, key, torch.zeros_like)
+            for role in extras:
+                setattr(item, role, self._array(item, entry, role, _START[role, stepper.settings.shadow]))
+
+    def _count(self, entry: Entry, keys: list[str]) -> int:
+        if not self.counted:  # torch's SGD knows the first step by that there is no state
+            return int(any(entry.get(key) is not None for key in keys))
+        if STEP not in entry:
+            self.made.append((entry, STEP))
+            entry[STEP] = 0.0
+        return max(int(entry[STEP]), 0)
+
+    def _array(self, item: Item, entry: Entry, key: str, start: Any) -> Array:
+        param, tensor = item.param.source, entry.get(key)
+        if tensor is None:
+            self.made.append((entry, key))
+            tensor = start(param.detach())
+        else:
+            self._check(item, key, tensor, start(param.detach()[:0] if param.dim() else param.detach()).dtype)
+        array = _view(tensor)
+        if not memory.is_direct(item.in_memory(array)):
+            tensor = _laid_as(param, tensor, item.order)
+            array = _view(tensor)
+        if entry.get(key) is not tensor:
+            entry[key] = tensor
+        self.kept.append((entry, key, tensor))
+        return array
+
+    @staticmethod
+    def _check(item: Item, key: str, tensor: Any, dtype: Any) -> None:
+        place = Place(item.place.rule, tree.shown(f"state[{key!r}]", item.path))
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+            place.fail(TypeError, "a tensor on the CPU", str(getattr(tensor, "device", type(tensor).__name__)))
+        if tensor.dtype != dtype:
+            place.fail(TypeError, str(dtype), str(tensor.dtype))
+        if tensor.shape != item.param.source.shape:
+            place.fail(ValueError, f"shape {tuple(item.param.source.shape)}", f"shape {tuple(tensor.shape)}")
+
+    def intact(self) -> bool:
+        """Whether the states are still those that are in the entries, and these in the optimizer's state."""
+        owned = all(self._states.get(param) is entry for param, entry in self.owners)
+        return owned and all(entry.get(key) is tensor for entry, key, tensor in self.kept)
+
+    def withdraw(self) -> None:
+        """Takes back what was made."""
+        for entry, key in self.made:
+            entry.pop(key, None)
+        for param, entry in self.owners:
+            if not entry:
+                self._states.pop(param, None)
+
+
+def _narrow(dtype: Any) -> Any:
+    return lambda values: values.to(dtype)
+
+
+_START: dict[tuple[str, Any], Any] = {
+    ("shadow", "bfloat16"): _narrow(torch.bfloat16),
+    ("shadow", "float16"): _narrow(torch.float16),
+    **{(role, kind): torch.clone for role in ("ema", "slow") for kind in (None, "bfloat16", "float16")},
+}
+
+
+def _laid_as(param: Any, tensor: Any, order: tuple[int, ...] | None) -> Any:
+    """The values in memory as the parameter's are, or contiguous where these are not dense."""
+    kind = torch.contiguous_format if order is None else torch.preserve_format
+    laid = torch.empty_like(param.detach(), dtype=tensor.dtype, memory_format=kind)
+    return laid.copy_(tensor)
+
+
+def _view(tensor: Any) -> Array:
+    """The tensor as an array; bfloat16 as its bits."""
+    plain = tensor.detach()
+    array: Array = (plain.view(torch.int16).numpy().view(np.uint16) if plain.dtype == torch.bfloat16 else plain.numpy())
+    return array

@@ -1,0 +1,26 @@
+"""What torch calls things: the names under which `torch.optim` keeps the states of the rules that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastupdate.rules.rule import Rule
+
+_ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
+
+STATES: Mapping[str, Mapping[str, str]] = {
+    "adam": _ADAM,
+    "adamw": _ADAM,
+    "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},
+    "sgd": {"b": "momentum_buffer"},
+}
+UNCOUNTED = {"sgd"}  # torch keeps no step count of these: all that counts is whether there is a state
+
+STEP = "step"
+EXTRAS = {"ema_decay": "ema", "lookahead": "slow", "shadow": "shadow"}  # options that keep an array, and its name
+
+
+def state_names(rule: Rule) -> dict[str, str]:
+    """The rule's states, in its order, each with the name that it has in `optimizer.state[p]`."""
+    known = STATES.get(rule.name, {})
+    return {name: known.get(name, name) for name in rule.states}

@@ -1,0 +1,72 @@
+"""Parameter groups: which of their entries a step reads, and what these may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import torch
+
+from fastupdate.arrays.numbers import real
+from fastupdate.arrays.place import Place
+from fastupdate.optimizers import arguments
+from fastupdate.rules.rule import Rule
+from fastupdate.step.hypers import ALIASES, SHARED
+
+SWITCHES: dict[str, Any] = {
+    "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
+}  # fmt: skip
+REFUSED = ("capturable", "differentiable")
+DECOUPLED = "decoupled_weight_decay"  # which torch's Adam and AdamW keep in their groups
+
+
+def keys_of(rule: Rule, group: Mapping[str, Any]) -> list[str]:
+    """The entries of a group that a step reads."""
+    optional = [key for key in (*SHARED, DECOUPLED) if key in group]
+    return [*arguments(rule), "maximize", *REFUSED, *optional]
+
+
+def reader(keys: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """A function of a group: its values."""
+    read: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*keys)
+    return read
+
+
+def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a group as numbers and truth values; TypeError or ValueError names the first that is wrong."""
+    for name in REFUSED:
+        if values.get(name):
+            Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
+    if values.get(DECOUPLED, rule.decoupled_decay) != rule.decoupled_decay and "weight_decay" in rule.hypers:
+        Place(rule.name, DECOUPLED).fail(ValueError, repr(rule.decoupled_decay), repr(values[DECOUPLED]))
+    numbers = {name: _checked(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
+    problem = rule.check(numbers)
+    if problem:
+        raise ValueError(f"[{rule.name}] {problem}")
+    return {**numbers, "maximize": bool(values.get("maximize"))}
+
+
+def _checked(rule: Rule, name: str, value: Any) -> Any:
+    place = Place(rule.name, name)
+    if name in rule.flags:
+        return bool(value)
+    if name in ALIASES and name not in rule.hypers:
+        parts = ALIASES[name]
+        try:
+            pair = tuple(value)
+        except TypeError:
+            pair = ()
+        if len(pair) != len(parts):
+            place.fail(TypeError, f"{len(parts)} numbers", repr(value))
+        return tuple(_checked(rule, part, number) for part, number in zip(parts, pair, strict=True))
+    if callable(value):
+        place.fail(TypeError, "a number, set by a scheduler of torch's", repr(value))
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
+
+
+def changes_in_place(values: tuple[Any, ...]) -> bool:
+    """Whether a value could become another one while it stays the same object: a tensor, or a sequence of them."""
+    return any(isinstance(value, (torch.Tensor, list)) or (isinstance(value, tuple) and changes_in_place(value)) for value in values)

@@ -1,0 +1,144 @@
+"""The contract of torch.optim.Optimizer: groups, state, hooks, closures, saving. `run.py` takes the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from fastupdate.arrays.place import Place
+from fastupdate.rules.rule import Rule
+from fastupdate.step.hypers import SHARED
+from fastupdate.step.options import Settings, check_names
+from fastupdate.step.report import Report
+from fastupdate.step.gradients import NoGradientError
+from fastupdate.torch.counts import Counts
+from fastupdate.torch.numbers import SWITCHES as SWITCHES
+from fastupdate.torch.numbers import checked
+from fastupdate.torch.run import Run, choose
+from fastupdate.torch.states import States, plain
+
+NOT_HERE = {"groups": "parameter groups, as torch has them", "state": "load_state_dict"}
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A `torch.optim.Optimizer`: schedulers, hooks, closures, GradScaler and checkpoints work as with torch's own.
+
+    maximize climbs; foreach and fused are taken and change nothing; capturable and differentiable must be False. Each
+    argument, and lr_scale, l1, clip_value and ema_decay, can differ between parameter groups; a step reads them there.
+    Options that a group does not hold are in `options`; groups and state are torch's own. `report` tells of the last
+    step. State is kept in `state[p]` under torch's names, averages and copies as "ema", "slow" and "shadow".
+    """
+
+    rule: ClassVar[Rule]
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: Any, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self.options = self._checked_options(options)
+        self._forget()
+        shared = {name: options[name] for name in SHARED if options.get(name) is not None}
+        super().__init__(params, {**values, **shared})
+        self.state = States(self.state)
+
+    def _checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        check_names(type(self), options)
+        for name, instead in NOT_HERE.items():
+            if options.get(name) is not None:
+                Place(self.rule.name, name).fail(ValueError, f"{instead}, and None here", repr(options[name]))
+        Settings(self.rule.name, **options)
+        return dict(options)
+
+    def _forget(self) -> None:
+        """Forgets how the last steps were taken; what is kept is in groups and state."""
+        self.report: Report | None = None
+        self._run: Run | None = None
+        self._runs: dict[Any, Run] = {}
+        self.counts: Counts | None = None
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Moves each parameter that has a gradient; returns what the closure returns.
+
+        closure: evaluates the model again and returns the loss
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found_inf is None or not found_inf.item():
+            self._step(1.0 if scale is None else float(scale))
+        return loss
+
+    def _step(self, loss_scale: float) -> None:
+        run = self._run
+        if run is None or type(self.state) is not States or not run.holds(self):
+            run = self._choose()
+        try:
+            self.report = run and run.step(loss_scale)
+        except NoGradientError:  # fewer parameters have one than in the step before
+            run = self._choose()
+            self.report = run and run.step(loss_scale)
+
+    def _choose(self) -> Run | None:
+        if type(self.state) is not States:
+            self.state = States(self.state)
+        self._run = choose(self, self._runs)
+        return self._run
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, after a check of the group's values."""
+        if isinstance(param_group, dict):
+            checked(self.rule, {**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    # -- saving and resuming ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, and interchangeable with that of the class of the same name in torch.optim."""
+        if self._run is not None:
+            self._run.show_counts()
+        found: dict[str, Any] = super().state_dict()
+        if "state" in found:
+            found["state"] = {key: plain(value) for key, value in found["state"].items()}
+        return found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; but tensors are copied, and keep their dtypes."""
+        hook = self.register_load_state_dict_pre_hook(_remember)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+            self._loading: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        if getattr(self, "_loading", None) is not None:
+            self.state = _copied(self._loading, self.param_groups)
+        self.state = States(self.state)
+        self._forget()
+
+
+def _remember(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
+    optimizer._loading = state_dict
+
+
+def _copied(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[Any, Any]:
+    """The state that was saved by the parameters here, in tensors of its own."""
+    saved = [key for group in state_dict["param_groups"] for key in group["params"]]
+    params = dict(zip(saved, [p for group in groups for p in group["params"]], strict=True))
+    return {params.get(key, key): _copy(value) for key, value in state_dict["state"].items()}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().cpu()
+    return {key: _copy(part) for key, part in value.items()} if isinstance(value, dict) else value

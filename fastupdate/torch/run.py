@@ -1,0 +1,242 @@
+"""Runs: the steps of parameters that move together, by a stepper over torch's own parameters and states.
+
+What a run was made for is looked at again in every step: lists of parameters, values of groups, states, step counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastupdate.arrays.place import Place
+from fastupdate.engines.records import STEPS
+from fastupdate.rules.rule import Rule
+from fastupdate.step.report import Report
+from fastupdate.step.stepper import Stepper
+from fastupdate.torch.counts import Counts, slice_of
+from fastupdate.torch.lent import Lent
+from fastupdate.torch.looking import Lookout, same_objects
+from fastupdate.torch.numbers import changes_in_place, checked, keys_of, reader
+
+if TYPE_CHECKING:
+    from fastupdate.torch.optimizer import Optimizer
+
+MOST_RUNS = 1024
+
+Flags = dict[str, bool]
+
+
+class Row:
+    """A parameter group as it was last seen."""
+
+    def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
+        self._rule = rule
+        self.params = list(group["params"])
+        self.live = False
+        self.see(group)
+
+    def unchanged(self, group: dict[str, Any]) -> bool:
+        """Whether the group's values are those that were seen."""
+        return not self.live and len(group) == self._length and bool(self._read(group) == self._seen)
+
+    def see(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The group's values, checked."""
+        keys = keys_of(self._rule, group)
+        self._read, self._length = reader(keys), len(group)
+        self._seen = self._read(group)
+        self.live = changes_in_place(self._seen)
+        self.values = checked(self._rule, dict(zip(keys, self._seen, strict=True)))
+        return self.values
+
+
+def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
+    """The run for the parameters that have gradients now; None if none has."""
+    groups = optimizer.param_groups
+    moving = [[p for p in group["params"] if p.grad is not None] for group in groups]
+    if not any(moving):
+        return None
+    key = tuple(tuple(map(id, params)) for params in moving)
+    run = runs.get(key)
+    if run is None or not run.holds(optimizer):
+        runs.pop(key, None)
+        for other in [k for k, run in runs.items() if not run.owned()]:
+            del runs[other]
+        if len(runs) >= MOST_RUNS:
+            del runs[next(iter(runs))]
+        run = runs[key] = Run(optimizer, moving)
+    return run
+
+
+def flags_of(rule: Rule, rows: list[Row]) -> Flags:
+    """The flags that the values of all groups mean together."""
+    first, flags = rows[0].values, {}
+    for k, row in enumerate(rows):
+        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), "maximize"):
+            if row.values[name] != first[name]:
+                place = Place(rule.name, f"param_groups[{k}][{name!r}]")
+                place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
+            flags[name] = first[name]
+    for flag, hyper in rule.flag_hypers.items():
+        flags[flag] = any(row.values[hyper] != 0 for row in rows)
+    return flags
+
+
+class Run:
+    """The steps of some of an optimizer's parameters.
+
+    stepper   what takes them
+    """
+
+    def __init__(self, optimizer: Optimizer, moving: list[list[Any]]) -> None:
+        rule = optimizer.rule
+        self._rule = rule
+        self._rows = [Row(rule, group) for group in optimizer.param_groups]
+        chosen = {id(p) for params in moving for p in params}
+        self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen]
+        self._flags = flags_of(rule, self._rows)
+        self._moving = [k for k, params in enumerate(moving) if params]
+        self._lent = Lent(optimizer.state)
+        self.stepper = self._make(optimizer, moving)
+        self._states = optimizer.state
+        self._params = [item.param.source for item in self.stepper.items]
+        self._find_counts(optimizer)
+        self._lookout = Lookout([tensor for _, _, tensor in self._lent.kept])
+        self._revision = self._states.revision.number
+
+    def _make(self, optimizer: Optimizer, moving: list[list[Any]]) -> Stepper:
+        groups = [{"params": moving[k], **self._numbers(k)} for k in self._moving]
+        flags = {flag: self._flags[flag] for flag in self._rule.flags}
+        options = {**optimizer.options, "groups": groups, "maximize": self._flags["maximize"]}
+        tree = _tree(optimizer.param_groups, moving)
+        return Stepper(self._rule, tree, self._numbers(self._moving[0]), flags, options, self._lend)
+
+    def _lend(self, stepper: Stepper) -> None:
+        try:
+            self._lent(stepper)
+        except Exception:
+            self._lent.withdraw()
+            raise
+
+    def _numbers(self, k: int) -> dict[str, Any]:
+        """The hyperparameters of a group."""
+        left_out = {*self._rule.flags, "maximize"}
+        return {name: value for name, value in self._rows[k].values.items() if name not in left_out}
+
+    # -- what a step looks at -----------------------------------------------------------------------------------------
+
+    def holds(self, optimizer: Optimizer) -> bool:
+        """Whether this is still the run for the optimizer's parameters and state; takes in what its groups say."""
+        return (
+            self._same_groups(optimizer.param_groups)
+            and all(p.grad is None for p in self._waiting)
+            and self._same_states(optimizer)
+            and self._same_counts()
+        )
+
+    def _same_groups(self, groups: list[dict[str, Any]]) -> bool:
+        if len(groups) != len(self._rows):
+            return False
+        changed = []
+        for k, (row, group) in enumerate(zip(self._rows, groups, strict=True)):
+            if not same_objects(group["params"], row.params):
+                return False
+            if not row.unchanged(group):
+                row.see(group)
+                changed.append(k)
+        return not changed or self._take(changed)
+
+    def _take(self, changed: list[int]) -> bool:
+        """Takes in new values of some groups; False if they mean other equations."""
+        if flags_of(self._rule, self._rows) != self._flags:
+            return False
+        for k in changed:
+            if k in self._moving:
+                self.stepper.hypers.groups[self._moving.index(k)].update(self._numbers(k))
+        return True
+
+    def _same_states(self, optimizer: Optimizer) -> bool:
+        states = optimizer.state
+        if states is not self._states or optimizer.counts is not self._counts:
+            return False
+        if states.revision.number != self._revision:
+            if not self._lent.intact():
+                return False
+            self._revision = states.revision.number
+        return self._lookout.intact()
+
+    def owned(self) -> bool:
+        """Whether all its parameters are still in the optimizer's state."""
+        return self._lent.intact()
+
+    # -- step counts --------------------------------------------------------------------------------------------------
+
+    def _find_counts(self, optimizer: Optimizer) -> None:
+        self._counts: Counts | None = None
+        if self._lent.counted:
+            places = optimizer.counts.places(self._states, self._params) if optimizer.counts is not None else None
+            if places is None:
+                optimizer.counts = Counts(self._states)
+                places = optimizer.counts.places(self._states, self._params)
+                assert places is not None
+            self._where = slice_of(places)
+            self._seen = optimizer.counts.array[self._where].copy()
+        self._counts = optimizer.counts
+        self._clock = int(self.stepper.clock[STEPS])
+
+    def _same_counts(self) -> bool:
+        """Whether the step counts are those of the stepper; follows them if they were changed."""
+        if not self._lent.counted or self._counts is None:
+            return True
+        if self.stepper.clock[STEPS] != self._clock:
+            self.show_counts()
+        shown = self._counts.array[self._where]
+        if (shown == self._seen).all():
+            return True
+        if not self.stepper.retime(np.maximum(shown, 0).astype(np.int64)):
+            return False
+        self._seen, self._clock = shown.copy(), int(self.stepper.clock[STEPS])
+        return True
+
+    def show_counts(self) -> None:
+        """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
+        if self._lent.counted and self._counts is not None and self.stepper.clock[STEPS] != self._clock:
+            self._counts.array[self._where] = self._seen = self.stepper.counts.astype(self._seen.dtype)
+            self._clock = int(self.stepper.clock[STEPS])
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    def step(self, loss_scale: float) -> Report:
+        """One step; if it raises, nothing has changed."""
+        try:
+            report = self.stepper.step(None, loss_scale, None)
+        except Exception:
+            self._lent.withdraw()
+            raise
+        if not report.skipped:
+            self._lent.made.clear()
+            self._count()
+        return report
+
+    def _count(self) -> None:
+        if self._lent.counted and self._counts is not None:
+            self._counts.array[self._where] += 1
+            self._seen += 1
+            self._clock += 1
+
+
+def _tree(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
+    """The parameters by name, if they have one each; else by group and place in it."""
+    places = [{id(p): i for i, p in enumerate(group["params"])} for group in groups]
+    named = [
+        (group["param_names"][place[id(p)]], p)
+        for group, place, params in zip(groups, places, moving, strict=True)
+        for p in params
+        if "param_names" in group
+    ]
+    if len({name for name, _ in named}) == sum(map(len, moving)):
+        return dict(named)
+    return {
+        k: {place[id(p)]: p for p in params} for k, (place, params) in enumerate(zip(places, moving, strict=True)) if params
+    }

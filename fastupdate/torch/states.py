@@ -1,0 +1,85 @@
+"""`optimizer.state`: dicts that notice changes of their entries, so that a step need not look through all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+CHANGING = ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update")
+
+
+class Revision:
+    """A number that grows with every change."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def change(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.revision.number += 1
+        return method(self, *args, **kwargs)
+
+    change.__name__ = method.__name__
+    return change
+
+
+class Entry(dict[str, Any]):
+    """The states of one parameter, by torch's names. Pickled, it is a plain dict."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: Revision, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.revision = revision
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (), None, None, iter(self.items())
+
+
+class States(defaultdict[Any, Any]):
+    """The states of all parameters. What is put in as a plain dict becomes an entry. Pickled, it is a defaultdict."""
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        self.revision = Revision()
+        super().__init__(dict)
+        for key, value in values.items():
+            self[key] = value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.revision.number += 1
+        super().__setitem__(key, Entry(self.revision, value) if isinstance(value, dict) else value)
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = {}
+        return self[key]
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """As that of dict."""
+        return self[key] if key not in self and not self.update({key: default}) else super().__getitem__(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """As that of dict."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return defaultdict, (dict,), None, None, iter([(key, plain(value)) for key, value in self.items()])
+
+
+def plain(value: Any) -> Any:
+    """An entry as a dict of its own; anything else as it is."""
+    return dict(value) if isinstance(value, Entry) else value
+
+
+for _name in CHANGING:
+    setattr(Entry, _name, _noticing(getattr(dict, _name)))
+    if _name not in vars(States):
+        setattr(States, _name, _noticing(getattr(defaultdict, _name)))
