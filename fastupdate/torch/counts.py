@@ -28,7 +28,7 @@ class Counts:
 
     def places(self, states: States, params: list[Any]) -> NDArray[np.int64] | None:
         """Where the counts of these parameters are; None if one of them is elsewhere."""
-        places = [self._place(states[p][STEP]) for p in params]
+        places = [self._place(states[p].get(STEP)) for p in params]
         return None if None in places else np.array(places, np.int64)
 
     def _place(self, step: Any) -> int | None:

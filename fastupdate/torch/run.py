@@ -92,6 +92,7 @@ class Run:
     def __init__(self, optimizer: Optimizer, moving: list[list[Any]]) -> None:
         rule = optimizer.rule
         self._rule = rule
+        self._outdated = False  # what groups said has come to mean other equations
         self._rows = [Row(rule, group) for group in optimizer.param_groups]
         chosen = {id(p) for params in moving for p in params}
         self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen]
@@ -129,7 +130,8 @@ class Run:
     def holds(self, optimizer: Optimizer) -> bool:
         """Whether this is still the run for the optimizer's parameters and state; takes in what its groups say."""
         return (
-            self._same_groups(optimizer.param_groups)
+            not self._outdated
+            and self._same_groups(optimizer.param_groups)
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer)
             and self._same_counts()
@@ -150,6 +152,7 @@ class Run:
     def _take(self, changed: list[int]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
         if flags_of(self._rule, self._rows) != self._flags:
+            self._outdated = True
             return False
         for k in changed:
             if k in self._moving:
@@ -161,7 +164,7 @@ class Run:
         if states is not self._states or optimizer.counts is not self._counts:
             return False
         if states.revision.number != self._revision:
-            if not self._lent.intact():
+            if not self._lent.intact() or not self._counted_here():
                 return False
             self._revision = states.revision.number
         return self._lookout.intact()
@@ -180,10 +183,16 @@ class Run:
                 optimizer.counts = Counts(self._states)
                 places = optimizer.counts.places(self._states, self._params)
                 assert places is not None
-            self._where = slice_of(places)
+            self._places, self._where = places, slice_of(places)
             self._seen = optimizer.counts.array[self._where].copy()
         self._counts = optimizer.counts
         self._clock = int(self.stepper.clock[STEPS])
+
+    def _counted_here(self) -> bool:
+        """Whether the step counts in the state are still the ones that are counted."""
+        if not self._lent.counted or self._counts is None:
+            return True
+        return np.array_equal(self._counts.places(self._states, self._params), self._places)
 
     def _same_counts(self) -> bool:
         """Whether the step counts are those of the stepper; follows them if they were changed."""

@@ -1,0 +1,346 @@
+"""fastupdate.torch: the bits of fastupdate, in the contract of torch.optim."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, assert_same_bits, by_case, by_dtype, by_rule
+from peers import peer
+from tolerances import PEER, Drift
+from torch_cases import LAYOUTS, arrays_of, hand_over, ours, parameters, tensors, theirs, torch
+
+import fastupdate as fu
+
+pytestmark = pytest.mark.peer
+
+TORCHS = [case for case in CASES if case.rule != "momentum"]  # rules that torch has
+beside_torch = pytest.mark.parametrize("case", TORCHS, ids=str)
+by_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clip_norm": {"clip_norm": 0.5},
+    "clip_value": {"clip_value": 0.3},
+    "lasso": {"l1": 1e-3, "l1_mode": "proximal"},
+    "averages": {"ema_decay": 0.9, "lookahead": (2, 0.5), "shadow": "bfloat16"},
+    "skip": {"nonfinite": "skip", "shadow": "float16"},
+    "monitor": {"monitor": True, "zero_grads": True},
+    **MIXED_OPTIONS,
+}
+
+
+@pytest.fixture(autouse=True)
+def _torch_there() -> None:
+    peer("torch")
+
+
+def state_of(optimizer: Any, params: list[Any], name: str) -> list[np.ndarray]:
+    found = [optimizer.state[p][name].detach() for p in params]
+    return [t.view(torch.int16).numpy().view(np.uint16) if t.dtype == torch.bfloat16 else t.numpy() for t in found]
+
+
+# -- the same bits as arrays ------------------------------------------------------------------------------------------
+
+
+@by_case
+@by_dtype
+@by_layout
+def test_tensors_are_moved_as_arrays_are(case: Case, dtype: Any, layout: str) -> None:
+    params = parameters(1, dtype, layout)
+    arrays = [a.copy() for a in arrays_of(params)]
+    optimizer, reference = ours(case, params), case.make(arrays)
+    for step in range(4):
+        grads = tensors(2 + step, dtype)
+        hand_over(params, grads)
+        optimizer.step()
+        reference.step(arrays_of(grads))
+    assert_same_bits(arrays_of(params), arrays, "parameters")
+    names = fu.torch.names.state_names(optimizer.rule)
+    for name, states in reference.state.items():
+        assert_same_bits(state_of(optimizer, params, names[name]), list(states), name)
+
+
+@by_rule
+@by_layout
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_do_as_with_arrays(case: Case, option: str, layout: str) -> None:
+    params = parameters(1, np.float32, layout)
+    arrays = [a.copy() for a in arrays_of(params)]
+    given = dict(OPTIONS[option])
+    optimizer, reference = ours(case, params, **given), case.make(arrays, **given)
+    for step in range(4):
+        grads = tensors(2 + step)
+        hand_over(params, grads)
+        optimizer.step()
+        told = reference.step([g.numpy().copy() for g in grads])
+        assert repr(optimizer.report) == repr(told)
+        if given.get("zero_grads"):
+            assert not any(p.grad.any() for p in params)
+    assert_same_bits(arrays_of(params), arrays, "parameters")
+    for kept in ("ema", "slow", "shadow"):
+        if getattr(reference, kept) is not None:
+            assert_same_bits(state_of(optimizer, params, kept), list(getattr(reference, kept)), kept)
+    if given.get("monitor"):
+        for name in ("grad_norm", "weight_norm", "update_norm"):
+            assert_same_bits(optimizer.report.tensors[name], reference.report.tensors[name], name)
+
+
+# -- beside torch -----------------------------------------------------------------------------------------------------
+
+
+@beside_torch
+@by_dtype
+@by_layout
+@pytest.mark.parametrize("maximize", [False, True])
+def test_beside_torch(case: Case, dtype: Any, layout: str, maximize: bool) -> None:
+    params, others = parameters(1, dtype, layout), parameters(1, dtype, layout)
+    optimizer, reference = ours(case, params, maximize=maximize), theirs(case, others, maximize=maximize)
+    drifts = [Drift(a) for a in arrays_of(params)]
+    for step in range(6):
+        grads = tensors(2 + step, dtype)
+        hand_over(params, grads)
+        hand_over(others, grads)
+        optimizer.step()
+        reference.step()
+        for drift, p, q in zip(drifts, params, others, strict=True):
+            drift.compare(p.detach().numpy(), q.detach().numpy())
+    assert max(drift.worst for drift in drifts) <= PEER
+    for p, q in zip(params, others, strict=True):
+        state, reference_state = optimizer.state[p], reference.state[q]
+        assert list(state) == list(reference_state)
+        for name, tensor in state.items():
+            other = reference_state[name]
+            assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape), name
+            assert layout == "strided" or tensor.stride() == other.stride(), name
+    mine, torchs = (o.state_dict()["param_groups"][0].keys() for o in (optimizer, reference))
+    assert mine - {"fused"} <= torchs  # which torch's RMSprop does not have
+
+
+def test_every_rule_that_torch_has_keeps_torchs_names() -> None:
+    for name, cls in fu.torch.classes.CLASSES.items():
+        if hasattr(torch.optim, name):
+            assert cls.rule.name in fu.torch.names.STATES, f"{name} needs a row in fastupdate/torch/names.py"
+
+
+# -- saving, loading --------------------------------------------------------------------------------------------------
+
+STEPS = 3
+
+
+def steps(optimizer: Any, params: list[Any], first: int, count: int = STEPS) -> None:
+    for k in range(first, first + count):
+        hand_over(params, tensors(2 + k))
+        optimizer.step()
+
+
+def a_run(case: Case, make: Any, layout: str = "contiguous", **options: Any) -> tuple[Any, list[Any]]:
+    params = parameters(1, np.float32, layout)
+    optimizer = make(case, params, **options)
+    steps(optimizer, params, 0)
+    return optimizer, params
+
+
+def copied(params: list[Any]) -> list[Any]:
+    return [torch.nn.Parameter(p.detach().clone()) for p in params]
+
+
+WAYS = {
+    "as it is": lambda state, path: state,
+    "deepcopy": lambda state, path: copy.deepcopy(state),
+    "file": lambda state, path: (torch.save(state, path), torch.load(path, weights_only=True))[1],
+}
+
+
+@by_rule
+@by_layout
+@pytest.mark.parametrize("option", ["plain", "averages"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loaded_run_goes_on_with_the_same_bits(case: Case, layout: str, option: str, way: str, tmp_path: Any) -> None:
+    optimizer, params = a_run(case, ours, layout, **OPTIONS[option])
+    others = copied(params)
+    another = ours(case, others, **OPTIONS[option])
+    another.load_state_dict(WAYS[way](optimizer.state_dict(), tmp_path / "state.pt"))
+    assert all(
+        tensor.dtype == optimizer.state[p][name].dtype
+        for p, q in zip(params, others, strict=True)
+        for name, tensor in another.state[q].items()
+    )
+    for o, its in ((optimizer, params), (another, others)):
+        steps(o, its, STEPS)
+    assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+
+
+@pytest.mark.parametrize("case", TORCHS, ids=str)
+def test_through_torch_and_back(case: Case) -> None:
+    """What torch's optimizer is given and gives back is nothing but the state: the bits are those of a run unbroken."""
+    optimizer, params = a_run(case, ours)
+    others = copied(params)
+    torchs, back = theirs(case, others), ours(case, others)
+    torchs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    back.load_state_dict(copy.deepcopy(torchs.state_dict()))
+    for o, its in ((optimizer, params), (back, others)):
+        steps(o, its, STEPS)
+    assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+
+
+@pytest.mark.parametrize("case", TORCHS, ids=str)
+@pytest.mark.parametrize("order", ["from torch", "to torch"])
+def test_a_run_changes_hands(case: Case, order: str) -> None:
+    """Beside a run all of torch's, one that changes from or to torch in the middle."""
+    first, second = (theirs, ours) if order == "from torch" else (ours, theirs)
+    optimizer, params = a_run(case, first)
+    reference, others = a_run(case, theirs)
+    drifts = [Drift(a) for a in arrays_of(parameters(1))]
+    after = second(case, params)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(after, params, STEPS)
+    steps(reference, others, STEPS)
+    for drift, p, q in zip(drifts, params, others, strict=True):
+        drift.compare(p.detach().numpy(), q.detach().numpy())
+    assert max(drift.worst for drift in drifts) <= PEER
+
+
+@by_rule
+@pytest.mark.parametrize("copying", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_copies_go_on_by_themselves(case: Case, copying: Any) -> None:
+    optimizer, params = a_run(case, ours, **OPTIONS["averages"])
+    twin, others = copying((optimizer, params))
+    steps(optimizer, params, STEPS)
+    steps(twin, others, STEPS)
+    assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+    assert type(twin) is type(optimizer)
+    assert twin.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+
+
+def test_an_old_state_with_counts_as_numbers_loads() -> None:
+    optimizer, params = a_run(Case("adamw", "", {}), ours)
+    state = copy.deepcopy(optimizer.state_dict())
+    for entry in state["state"].values():
+        entry["step"] = int(entry["step"])
+    others = copied(params)
+    another = fu.torch.AdamW(others)
+    another.load_state_dict(state)
+    for o, its in ((optimizer, params), (another, others)):
+        steps(o, its, STEPS)
+    assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+
+
+# -- what others do to an optimizer between two steps -----------------------------------------------------------------
+
+
+def _set_lr(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["lr"] = 0.003
+
+
+def _fill_lr(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.01, dtype=torch.float64)
+
+
+def _replace_state(optimizer: Any, params: list[Any]) -> None:
+    for p in params:
+        optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"] * 0.5
+
+
+def _rebind_state(optimizer: Any, params: list[Any]) -> None:
+    for entry in optimizer.state.values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            entry[name].data = entry[name].data * 2
+
+
+def _forget_state(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state.pop(params[4])
+
+
+def _clear_state(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state.clear()
+
+
+def _plain_state(optimizer: Any, params: list[Any]) -> None:
+    from collections import defaultdict
+
+    optimizer.state = defaultdict(dict, {p: dict(entry) for p, entry in optimizer.state.items()})
+
+
+def _set_steps(optimizer: Any, params: list[Any]) -> None:
+    for p in params:
+        optimizer.state[p]["step"].fill_(9)
+
+
+def _set_one_step(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[1]]["step"] += 4
+
+
+def _replace_step(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[1]]["step"] = torch.tensor(11.0)
+
+
+def _rebind_params(optimizer: Any, params: list[Any]) -> None:
+    for p in params:
+        p.data = p.data.clone() + 1
+
+
+def _relay_params(optimizer: Any, params: list[Any]) -> None:
+    params[4].data = params[4].data.to(memory_format=torch.channels_last)
+
+
+def _drop_param(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["params"] = params[:4]
+
+
+def _swap_list(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["params"] = params[3:]
+
+
+def _split(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["params"] = params[:4]
+    optimizer.add_param_group({"params": params[4:], "lr": 0.02, "weight_decay": 0.1})
+
+
+def _betas(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+
+
+def _maximize(optimizer: Any, params: list[Any]) -> None:
+    optimizer.param_groups[0]["maximize"] = True
+
+
+def _amsgrad(optimizer: Any, params: list[Any]) -> None:
+    for p in params:
+        optimizer.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
+    optimizer.param_groups[0]["amsgrad"] = True
+
+
+def _own_entry(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[0]]["note"] = "mine"
+    optimizer.state["other"] = 3
+
+
+INTERFERENCES = [
+    _set_lr, _fill_lr, _replace_state, _rebind_state, _forget_state, _clear_state, _plain_state, _set_steps,
+    _set_one_step, _replace_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas, _maximize,
+    _amsgrad, _own_entry,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("interfere", INTERFERENCES, ids=lambda f: f.__name__[1:])
+def test_interference_has_the_effect_that_it_has_on_torchs(interfere: Any) -> None:
+    case = Case("adamw", "", {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3})
+    (optimizer, params), (reference, others) = a_run(case, ours), a_run(case, theirs)
+    drifts = [Drift(a.copy()) for a in arrays_of(others)]
+    for k in range(2):
+        interfere(optimizer, params) if k == 0 else None
+        interfere(reference, others) if k == 0 else None
+        steps(optimizer, params, STEPS + k, 1)
+        steps(reference, others, STEPS + k, 1)
+        for drift, p, q in zip(drifts, params, others, strict=True):
+            drift.compare(p.detach().numpy(), q.detach().numpy())
+    assert max(drift.worst for drift in drifts) <= PEER
+    for p, q in zip(params, others, strict=True):
+        if "step" in reference.state[q]:
+            assert optimizer.state[p]["step"] == reference.state[q]["step"]

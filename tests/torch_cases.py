@@ -1,0 +1,67 @@
+"""What tests of fastupdate.torch share: small models, layouts of parameters, runs beside torch's own optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from cases import Case, random_arrays
+from peers import Module
+
+import fastupdate as fu
+
+torch: Any = Module("torch")
+
+SHAPES = [(5,), (3, 4), (), (0, 7), (2, 3, 4, 5), (1,), (1030,), (1, 6, 1, 2)]
+
+
+def _channels_last(t: Any) -> Any:
+    return t.to(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
+def _transposed(t: Any) -> Any:
+    return t.T.contiguous().T if t.dim() == 2 else t
+
+
+def _strided(t: Any) -> Any:
+    return torch.stack([t, t], -1)[..., 0]
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "contiguous": lambda t: t,
+    "channels_last": _channels_last,
+    "transposed": _transposed,
+    "strided": _strided,
+}
+
+
+def tensors(seed: int, dtype: Any = np.float32, layout: str = "contiguous") -> list[Any]:
+    """Tensors of SHAPES of both signs, none of whose elements is zero."""
+    arrays = random_arrays(seed, [int(np.prod(shape)) for shape in SHAPES], dtype, spread=1.0)
+    return [LAYOUTS[layout](torch.from_numpy(a.reshape(s).copy())) for a, s in zip(arrays, SHAPES, strict=True)]
+
+
+def parameters(seed: int, *args: Any) -> list[Any]:
+    return [torch.nn.Parameter(t) for t in tensors(seed, *args)]
+
+
+def hand_over(params: list[Any], grads: list[Any]) -> None:
+    """The gradients as backward leaves them: in the layout of the parameters."""
+    for p, g in zip(params, grads, strict=True):
+        p.grad = None if g is None else torch.empty_like(p).copy_(g)
+
+
+def arrays_of(parts: list[Any]) -> list[np.ndarray]:
+    return [p.detach().numpy() for p in parts]
+
+
+def ours(case: Case, params: Any, **options: Any) -> Any:
+    """The optimizer of fastupdate.torch for a case."""
+    cls = getattr(fu.torch, fu.rules.get(case.rule).rule.formula.__name__)
+    return cls(params, **{**case.kwargs, **options})
+
+
+def theirs(case: Case, params: Any, **options: Any) -> Any:
+    """That of torch.optim, for rules that it has."""
+    return getattr(torch.optim, fu.rules.get(case.rule).rule.formula.__name__)(params, **{**case.kwargs, **options})
