@@ -39,7 +39,7 @@ if typing.TYPE_CHECKING:  # to type checkers, a module with __getattr__ has ever
 else:
 
     def __getattr__(name: str) -> object:
-        """What takes long to import, when it is asked for: the version, and the module for torch, which imports that."""
+        """What takes long to import, when it is asked for: the version, and `fastupdate.torch`, which imports torch."""
         if name == "torch":
             return importlib.import_module("fastupdate.torch")
         if name != "__version__":

@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 
-OTHERS = {"torch", "jax", "optax", "keras", "thinc", "numba_cuda"}
+OTHERS = {
+    "torch",
+    "jax",
+    "optax",
+    "keras",
+    "thinc",
+    "numba_cuda",
+    "expecttest",
+    "lightning",
+    "transformers",
+    "accelerate",
+}
 REQUIRED = bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
 
 running: list[pytest.Item] = []  # the test that asks, if any: conftest.py sets it

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, assert_same_bits, by_case, by_dtype, by_rule
+from cases import CASES, MIXED_OPTIONS, Case, assert_same_bits, by_case, by_dtype, by_rule
 from peers import peer
 from tolerances import PEER, Drift
 from torch_cases import LAYOUTS, arrays_of, hand_over, ours, parameters, tensors, theirs, torch
@@ -113,13 +111,13 @@ def test_beside_torch(case: Case, dtype: Any, layout: str, maximize: bool) -> No
     assert max(drift.worst for drift in drifts) <= PEER
     for p, q in zip(params, others, strict=True):
         state, reference_state = optimizer.state[p], reference.state[q]
-        assert list(state) == list(reference_state)
+        assert state.keys() == reference_state.keys()
         for name, tensor in state.items():
             other = reference_state[name]
             assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape), name
-            assert layout == "strided" or tensor.stride() == other.stride(), name
+            assert layout == "strided" or not tensor.numel() or tensor.stride() == other.stride(), name
     mine, torchs = (o.state_dict()["param_groups"][0].keys() for o in (optimizer, reference))
-    assert mine - {"fused"} <= torchs  # which torch's RMSprop does not have
+    assert mine - fu.torch.numbers.SWITCHES.keys() <= torchs  # each of torch's classes has some of the switches
 
 
 def test_every_rule_that_torch_has_keeps_torchs_names() -> None:
@@ -207,7 +205,9 @@ def test_a_run_changes_hands(case: Case, order: str) -> None:
 
 
 @by_rule
-@pytest.mark.parametrize("copying", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copying", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
 def test_copies_go_on_by_themselves(case: Case, copying: Any) -> None:
     optimizer, params = a_run(case, ours, **OPTIONS["averages"])
     twin, others = copying((optimizer, params))

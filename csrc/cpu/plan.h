@@ -11,6 +11,7 @@
 namespace fastupdate {
 
 constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this many elements
+constexpr int64_t kHoldCost = 1 << 21;  // above it, they would wait for as long as Python lets one thread run
 constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
 
 class Plan {

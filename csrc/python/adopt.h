@@ -152,6 +152,24 @@ class Extents {
   bool disjoint_ = true;
 };
 
+// Points a tensor at a gradient that can be read in place; false if it may overlap what is written. `gap` is where the
+// one before was found to lie apart, `changed` becomes true if this one is elsewhere than it was.
+inline bool aim(Tensor& t, const View& g, const Extents& extents, Range& gap, bool& changed) {
+  const uint64_t last = g.data + uint64_t(t.n * item_size(g.dtype));
+  // What was found to lie apart is where it was.
+  const bool stayed = (g.data == t.g || !t.n) && g.dtype == t.g_dtype && is_whole(t);
+  if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return false;
+  if (stayed && t.scale == 1) return true;
+  changed = true;
+  t.g = g.data;
+  t.g_layout = 0;
+  if (g.dtype == t.dtype) t.g_order = t.order;
+  t.g_dtype = g.dtype;
+  t.samples = 1;
+  t.scale = 1;
+  return true;
+}
+
 // Starts fetching what an adoption will read of a later element: headers are scattered all over memory.
 inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
   constexpr int64_t kNear = 24, kFar = 2 * kNear;
@@ -189,18 +207,7 @@ struct Adoption {
       if (!look(grad, type, g) || !readable(g, p) || !matches(g, p, t.order, writable) || !found_in_order(g, t))
         return i;
       if (of_last_step) of_last_step[i] = {as_bytes(p.shape), as_bytes(g.shape), as_bytes(grad)};
-      const uint64_t last = g.data + uint64_t(t.n * item_size(g.dtype));
-      // What was found to lie apart is where it was.
-      const bool stayed = (g.data == t.g || !t.n) && g.dtype == t.g_dtype && is_whole(t);
-      if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return i;
-      if (stayed && t.scale == 1) continue;
-      changed = true;
-      t.g = g.data;
-      t.g_layout = 0;
-      if (g.dtype == t.dtype) t.g_order = t.order;
-      t.g_dtype = g.dtype;
-      t.samples = 1;
-      t.scale = 1;
+      if (!aim(t, g, extents, gap, changed)) return i;
     }
     return -1;
   }

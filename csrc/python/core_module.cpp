@@ -14,6 +14,8 @@
 #include "cpu/plan.h"
 #include "python/adopt.h"
 #include "python/call.h"
+#include "python/held.h"
+#include "python/lookout.h"
 #include "python/own.h"
 #include "python/records.h"
 
@@ -112,6 +114,11 @@ class PlanOfArrays {
   // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
   py::object step(const py::list& params, const std::optional<py::list>& given, double scale) {
     if (clock_.at(kMicroBatches) || !derive()) return py::none();
+    if (!given && adopt_held(params)) {
+      raise_versions(watched_.of_torch());
+      plan_.update(scale, 0);
+      return py::make_tuple(plan_.steps(), plan_.lr());
+    }
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return py::none();
@@ -150,6 +157,17 @@ class PlanOfArrays {
     std::optional<py::gil_scoped_release> release;
     if (!keeps_gil()) release.emplace();
     work();
+  }
+
+  // Takes in the gradients that torch's parameters hold, without holding them itself: nobody else may run until they
+  // have been read, which must not take long.
+  bool adopt_held(const py::list& params) {
+    if (!shim.found || plan_.stages() & kZeroGrads || plan_.cost() > kHoldCost || !watched_.intact()) return false;
+    check_lengths(plan_.count(), params, params);
+    bool moved = false;
+    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved);
+    moves_ += moved;
+    return done;
   }
 
   // Tells autograd of what a step is about to write: parameters, states and these gradients.
@@ -199,11 +217,19 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
   m.def("meet_torch", &meet_torch);
+  m.def("find_shim", &find_shim);
   m.def("reads", [](py::handle array) {
     View view;
     return look(array.ptr(), host_array_type(), view);
   });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
+  m.def("same_objects", &same_objects);
+  py::class_<Lookout>(m, "Lookout").def(py::init<const py::list&>()).def("intact", &Lookout::intact);
+  py::class_<Tally>(m, "Tally")
+      .def(py::init<py::array, const std::vector<int64_t>&>())
+      .def("look", &Tally::look)
+      .def("intact", &Tally::intact)
+      .def("advance", &Tally::advance);
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
   py::class_<PlanOfArrays>(m, "Plan")

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "python/dlpack.h"
+#include "python/torch_shim.h"
 #include "python/view.h"
 
 namespace fastupdate {
@@ -81,13 +82,7 @@ inline bool look_at_torch(PyObject* object, View& view) {
   view.stride_unit = size;
   view.ndim = t.ndim;
   view.writable = true;
-  int64_t n = 1;
-  bool contiguous = true;
-  for (int d = t.ndim - 1; d >= 0; --d) {
-    contiguous = contiguous && (t.shape[d] == 1 || t.strides[d] == n);
-    n *= t.shape[d];
-  }
-  view.direct = (contiguous || !n) && view.data % uint64_t(size) == 0;
+  const int64_t n = measure(view);
   if (n && !t.data) return false;  // wrappers of all kinds, and freed storage
   return (view.direct && n != 1) || !may_be_negated(object);
 }
@@ -115,8 +110,12 @@ struct Footprint {
   }
 };
 
-// Tells autograd that these tensors, of an iterable, are about to be written.
-inline void raise_versions(py::handle tensors) {
+// Tells autograd that these tensors, all of exactly torch's types, are about to be written.
+inline void raise_versions(const py::list& tensors) {
+  if (shim.found) {
+    for (const py::handle tensor : tensors) shim.raise_version(at_tensor(tensor.ptr()));
+    return;
+  }
   const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(torch.raise_versions, tensors.ptr()));
   if (!done) throw py::error_already_set();
 }

@@ -37,6 +37,18 @@ inline int64_t element_count(const View& a) {
   return n;
 }
 
+// Finds out whether an array is direct, from strides in elements; returns how many elements it has.
+inline int64_t measure(View& a) {
+  int64_t n = 1;
+  bool contiguous = true;
+  for (int d = a.ndim - 1; d >= 0; --d) {
+    contiguous = contiguous && (a.shape[d] == 1 || a.strides[d] == n);
+    n *= a.shape[d];
+  }
+  a.direct = a.dtype != kNone && (contiguous || !n) && a.data % uint64_t(a.stride_unit) == 0;
+  return n;
+}
+
 // Whether an array lies as the layout says, in which axes that are contiguous with each other are one.
 inline bool lies_as(const View& a, const Layout& layout) {
   int64_t axis = -1, size = 1, stride = 0;

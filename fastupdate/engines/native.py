@@ -31,7 +31,17 @@ def select_isa() -> None:
 def _meet_torch() -> bool:
     torch = sys.modules["torch"]
     raise_versions = getattr(torch._C, "_increment_version", None)
-    return raise_versions is not None and _core.meet_torch(torch.Tensor, torch.nn.Parameter, raise_versions)
+    if raise_versions is None or not _core.meet_torch(torch.Tensor, torch.nn.Parameter, raise_versions):
+        return False
+    _core.find_shim([_with_gradient(torch.nn.Parameter, torch), _with_gradient(torch.Tensor.requires_grad_, torch)])
+    return True
+
+
+def _with_gradient(make: Any, torch: Any) -> Any:
+    """A tensor to try functions of libtorch on."""
+    tensor = make(torch.ones(2, 3, dtype=torch.float32, device="cpu"))
+    tensor.grad = torch.ones_like(tensor)
+    return tensor
 
 
 def reads(tensor: Any) -> bool:

@@ -73,8 +73,7 @@ def condition(plan: Plan, scale: float) -> Outcome:
 def _judge(plan: Plan, scale: float) -> Outcome:
     """By all gradients: whether the step is skipped, or else how much they are clipped."""
     s = plan.settings
-    plan.engine.gradient_sums()
-    plan.engine.fold(plan.totals)
+    plan.measure()
     tensors, totals = plan.tensors, plan.totals
     squares, nonfinite = plan.engine.overall(totals)
     norm = scale * math.sqrt(squares)

@@ -34,6 +34,7 @@ class Plan:
     simple            a step can be taken by one call of the engine
     queued            gradients are read after the call
     indivisible       no thread can come between
+    measured          the totals are those of the gradients at hand already
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Plan:
         blocks = int((-(-self.tensors["n"] // records.BLOCK)).sum())
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
         self.totals = np.zeros(len(self.items), records.SUMS)
+        self.measured = False
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(
             rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
@@ -213,6 +215,12 @@ class Plan:
     def dtype(self) -> held.DType:
         """The narrowest type that the step computes in."""
         return held.FLOAT32 if self.narrow.any() else held.FLOAT64
+
+    def measure(self) -> None:
+        """Sums the gradients that the records point at, unless that has been done."""
+        if not self.measured:
+            self.engine.gradient_sums()
+            self.engine.fold(self.totals)
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""

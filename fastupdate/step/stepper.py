@@ -413,7 +413,8 @@ class Stepper:
     @property
     def counts(self) -> NDArray[np.int64]:
         """The steps that each tensor has taken, of those that move."""
-        return self.plan.groups["t"][self.plan.tensors["group"]]
+        counts: NDArray[np.int64] = self.plan.groups["t"][self.plan.tensors["group"]]
+        return counts
 
     def retime(self, counts: NDArray[np.int64]) -> bool:
         """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""

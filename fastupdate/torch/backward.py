@@ -1,1 +1,2 @@
-def in_backward(model, optimizer): raise NotImplementedError
+def in_backward(model, optimizer):
+    raise NotImplementedError

@@ -1,44 +1,36 @@
-"""Step counts: the `step` tensors of an optimizer's state are views of one array, so that all are counted at once."""
+"""Step counts: the `step` tensors of states are elements of one array, so that all are counted at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fastupdate.torch.names import STEP
-from fastupdate.torch.states import States
+from fastupdate.torch.states import Entry
+
+Counts = tuple[NDArray[Any], list[int]]  # of floats, as torch counts, and where in it each one is
 
 
-class Counts:
-    """The step counts of all parameters that have a state.
-
-    array   of floats, as torch counts; the tensors `state[p]["step"]` are its elements
-    """
-
-    def __init__(self, states: States) -> None:
-        entries = [entry for entry in states.values() if isinstance(entry, dict) and STEP in entry]
-        dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-        self._tensor = torch.tensor([float(entry[STEP]) for entry in entries], dtype=dtype)
-        self.array: NDArray[Any] = self._tensor.numpy()
-        for entry, view in zip(entries, self._tensor.unbind(), strict=True):
-            entry[STEP] = view
-
-    def places(self, states: States, params: list[Any]) -> NDArray[np.int64] | None:
-        """Where the counts of these parameters are; None if one of them is elsewhere."""
-        places = [self._place(states[p].get(STEP)) for p in params]
-        return None if None in places else np.array(places, np.int64)
-
-    def _place(self, step: Any) -> int | None:
-        if not isinstance(step, torch.Tensor) or step.dim() or step.dtype != self._tensor.dtype:
-            return None
-        k = (step.data_ptr() - self._tensor.data_ptr()) // step.element_size()
-        return k if 0 <= k < len(self.array) else None
+def counts_of(entries: Iterable[Entry]) -> Counts | None:
+    """Where the step counts of these states are; None unless they are elements of one array."""
+    steps = [entry.get(STEP) for entry in entries]
+    if not all(isinstance(step, torch.Tensor) and not step.dim() and step.device.type == "cpu" for step in steps):
+        return None
+    storage, dtype = steps[0].untyped_storage(), steps[0].dtype
+    if dtype not in (torch.float32, torch.float64) or any(step.dtype != dtype for step in steps):
+        return None
+    if any(step.untyped_storage().data_ptr() != storage.data_ptr() for step in steps):
+        return None
+    return torch.empty(0, dtype=dtype).set_(storage).numpy(), [step.storage_offset() for step in steps]
 
 
-def slice_of(places: NDArray[np.int64]) -> Any:
-    """The places as a slice, if they follow upon each other."""
-    first = int(places[0])
-    return slice(first, first + len(places)) if (np.diff(places) == 1).all() else places
+def move_together(entries: Iterable[Entry]) -> None:
+    """Makes the step counts of these states elements of a new array."""
+    entries = list(entries)
+    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+    together = torch.tensor([float(entry[STEP]) for entry in entries], dtype=dtype)
+    for entry, step in zip(entries, together.unbind(), strict=True):
+        entry[STEP] = step

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -121,5 +119,5 @@ def _laid_as(param: Any, tensor: Any, order: tuple[int, ...] | None) -> Any:
 def _view(tensor: Any) -> Array:
     """The tensor as an array; bfloat16 as its bits."""
     plain = tensor.detach()
-    array: Array = (plain.view(torch.int16).numpy().view(np.uint16) if plain.dtype == torch.bfloat16 else plain.numpy())
+    array: Array = plain.view(torch.int16).numpy().view(np.uint16) if plain.dtype == torch.bfloat16 else plain.numpy()
     return array

@@ -1,14 +1,48 @@
-"""Looks at many objects in each step."""
+"""What a run looks at in each step: objects that should be the same, tensors that should not move."""
 
 from __future__ import annotations
 
 from operator import is_
 from typing import Any
 
+from numpy.typing import NDArray
 
-def same_objects(a: list[Any], b: list[Any]) -> bool:
+from fastupdate.arrays.foreign import Identity
+from fastupdate.engines import choose
+
+
+class PythonTally:
+    """Step counts that others see, and may set: some places of an array of floats (csrc/python/lookout.h)."""
+
+    def __init__(self, counts: NDArray[Any], places: list[int]) -> None:
+        self._counts, self._places = counts, places
+        self.look()
+
+    def look(self) -> None:
+        """Takes the counts as they are."""
+        self._seen = self._counts[self._places]
+
+    def intact(self) -> bool:
+        """Whether nobody else has changed them since the last look."""
+        return bool((self._counts[self._places] == self._seen).all())
+
+    def advance(self) -> None:
+        """Counts one more step of each."""
+        self._counts[self._places] += 1
+        self.look()
+
+
+def same_in_python(a: list[Any], b: list[Any]) -> bool:
     """Whether two lists hold the very same objects."""
     return len(a) == len(b) and all(map(is_, a, b))
+
+
+same_objects: Any = same_in_python
+Tally: Any = PythonTally
+if choose.native_problem() is None:
+    from fastupdate import _core
+
+    same_objects, Tally = _core.same_objects, _core.Tally
 
 
 class Lookout:
@@ -16,11 +50,15 @@ class Lookout:
 
     def __init__(self, tensors: list[Any]) -> None:
         self._tensors = tensors
-        self._addresses = self._look()
+        self._seen = self._look()
+        self._glance: Any = None
+        if choose.native_problem() is None:
+            self._glance = _core.Lookout(tensors)
 
-    def _look(self) -> list[int]:
-        return [tensor.data_ptr() for tensor in self._tensors]
+    def _look(self) -> list[Identity]:
+        return [Identity.of(tensor) for tensor in self._tensors]
 
     def intact(self) -> bool:
         """Whether they have."""
-        return self._look() == self._addresses
+        intact = None if self._glance is None else self._glance.intact()
+        return self._look() == self._seen if intact is None else bool(intact)

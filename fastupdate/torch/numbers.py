@@ -69,4 +69,7 @@ def _checked(rule: Rule, name: str, value: Any) -> Any:
 
 def changes_in_place(values: tuple[Any, ...]) -> bool:
     """Whether a value could become another one while it stays the same object: a tensor, or a sequence of them."""
-    return any(isinstance(value, (torch.Tensor, list)) or (isinstance(value, tuple) and changes_in_place(value)) for value in values)
+    return any(
+        isinstance(value, (torch.Tensor, list)) or (isinstance(value, tuple) and changes_in_place(value))
+        for value in values
+    )

@@ -9,11 +9,10 @@ import torch
 
 from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
+from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
-from fastupdate.step.gradients import NoGradientError
-from fastupdate.torch.counts import Counts
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.numbers import checked
 from fastupdate.torch.run import Run, choose
@@ -32,6 +31,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     rule: ClassVar[Rule]
+    state: States
     _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -52,9 +52,9 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Forgets how the last steps were taken; what is kept is in groups and state."""
         self.report: Report | None = None
+        self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
-        self.counts: Counts | None = None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves each parameter that has a gradient; returns what the closure returns.
@@ -67,7 +67,8 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found_inf is None or not found_inf.item():
-            self._step(1.0 if scale is None else float(scale))
+            take = self._uncompiled_step if torch.compiler.is_compiling() else self._step
+            take(1.0 if scale is None else float(scale))
         return loss
 
     def _step(self, loss_scale: float) -> None:
@@ -75,10 +76,12 @@ class Optimizer(torch.optim.Optimizer):
         if run is None or type(self.state) is not States or not run.holds(self):
             run = self._choose()
         try:
-            self.report = run and run.step(loss_scale)
+            self.report = None if run is None else run.step(loss_scale)
         except NoGradientError:  # fewer parameters have one than in the step before
             run = self._choose()
-            self.report = run and run.step(loss_scale)
+            self.report = None if run is None else run.step(loss_scale)
+
+    _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined]
 
     def _choose(self) -> Run | None:
         if type(self.state) is not States:
@@ -110,7 +113,7 @@ class Optimizer(torch.optim.Optimizer):
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
-            self._loading: Any = None
+            self._loading = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "options": self.options}
@@ -120,15 +123,14 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        if getattr(self, "_loading", None) is not None:
-            self.state = _copied(self._loading, self.param_groups)
-        self.state = States(self.state)
+        loaded = vars(self).get("_loading")
+        self.state = States(self.state if loaded is None else _copied(loaded, self.param_groups))
         self._forget()
 
 
 def _remember(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
-    optimizer._loading = state_dict
+    vars(optimizer)["_loading"] = state_dict
 
 
 def _copied(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[Any, Any]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastupdate.arrays.memory import address
 from fastupdate.arrays.place import Place
-from fastupdate.engines.records import STEPS
+from fastupdate.engines.records import STEPS, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.counts import Counts, slice_of
+from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
-from fastupdate.torch.looking import Lookout, same_objects
+from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.numbers import changes_in_place, checked, keys_of, reader
+from fastupdate.torch.states import States
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
@@ -65,7 +67,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
-        run = runs[key] = Run(optimizer, moving)
+        run = runs[key] = Run(optimizer, groups, moving)
     return run
 
 
@@ -86,23 +88,28 @@ def flags_of(rule: Rule, rows: list[Row]) -> Flags:
 class Run:
     """The steps of some of an optimizer's parameters.
 
-    stepper   what takes them
+    groups    theirs: all of the optimizer's, whose other parameters have no gradients; or one, for a step of its own
+    moving    the parameters, group by group
+    stepper   what takes the steps
+    params    the parameters, in the order of the steps
     """
 
-    def __init__(self, optimizer: Optimizer, moving: list[list[Any]]) -> None:
+    def __init__(self, optimizer: Optimizer, groups: list[dict[str, Any]], moving: list[list[Any]]) -> None:
         rule = optimizer.rule
         self._rule = rule
+        self._whole = groups is optimizer.param_groups
+        self._groups = groups
         self._outdated = False  # what groups said has come to mean other equations
-        self._rows = [Row(rule, group) for group in optimizer.param_groups]
+        self._rows = [Row(rule, group) for group in groups]
         chosen = {id(p) for params in moving for p in params}
-        self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen]
+        self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen] if self._whole else []
         self._flags = flags_of(rule, self._rows)
         self._moving = [k for k, params in enumerate(moving) if params]
-        self._lent = Lent(optimizer.state)
-        self.stepper = self._make(optimizer, moving)
         self._states = optimizer.state
-        self._params = [item.param.source for item in self.stepper.items]
-        self._find_counts(optimizer)
+        self._lent = Lent(self._states)
+        self.stepper = self._make(optimizer, moving)
+        self.params = [item.param.source for item in self.stepper.items]
+        self._find_counts()
         self._lookout = Lookout([tensor for _, _, tensor in self._lent.kept])
         self._revision = self._states.revision.number
 
@@ -110,7 +117,7 @@ class Run:
         groups = [{"params": moving[k], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         options = {**optimizer.options, "groups": groups, "maximize": self._flags["maximize"]}
-        tree = _tree(optimizer.param_groups, moving)
+        tree = _tree(optimizer.param_groups, [params for params in moving if params])
         return Stepper(self._rule, tree, self._numbers(self._moving[0]), flags, options, self._lend)
 
     def _lend(self, stepper: Stepper) -> None:
@@ -131,9 +138,9 @@ class Run:
         """Whether this is still the run for the optimizer's parameters and state; takes in what its groups say."""
         return (
             not self._outdated
-            and self._same_groups(optimizer.param_groups)
+            and self._same_groups(optimizer.param_groups if self._whole else self._groups)
             and all(p.grad is None for p in self._waiting)
-            and self._same_states(optimizer)
+            and self._same_states(optimizer.state)
             and self._same_counts()
         )
 
@@ -142,7 +149,7 @@ class Run:
             return False
         changed = []
         for k, (row, group) in enumerate(zip(self._rows, groups, strict=True)):
-            if not same_objects(group["params"], row.params):
+            if self._whole and not same_objects(group["params"], row.params):
                 return False
             if not row.unchanged(group):
                 row.see(group)
@@ -159,9 +166,8 @@ class Run:
                 self.stepper.hypers.groups[self._moving.index(k)].update(self._numbers(k))
         return True
 
-    def _same_states(self, optimizer: Optimizer) -> bool:
-        states = optimizer.state
-        if states is not self._states or optimizer.counts is not self._counts:
+    def _same_states(self, states: States) -> bool:
+        if states is not self._states:
             return False
         if states.revision.number != self._revision:
             if not self._lent.intact() or not self._counted_here():
@@ -175,77 +181,82 @@ class Run:
 
     # -- step counts --------------------------------------------------------------------------------------------------
 
-    def _find_counts(self, optimizer: Optimizer) -> None:
-        self._counts: Counts | None = None
-        if self._lent.counted:
-            places = optimizer.counts.places(self._states, self._params) if optimizer.counts is not None else None
-            if places is None:
-                optimizer.counts = Counts(self._states)
-                places = optimizer.counts.places(self._states, self._params)
-                assert places is not None
-            self._places, self._where = places, slice_of(places)
-            self._seen = optimizer.counts.array[self._where].copy()
-        self._counts = optimizer.counts
+    def _find_counts(self) -> None:
+        self._tally: Any = None
         self._clock = int(self.stepper.clock[STEPS])
+        if not self._lent.counted:
+            return
+        entries = [entry for _, entry in self._lent.owners]
+        found = counts_of(entries)
+        if found is None:  # all of the state's, so that another choice of parameters finds its own among them
+            move_together(self._states.counted() if self._whole else entries)
+            found = counts_of(entries)
+            assert found is not None
+        self._counts, self._places = found
+        self._tally = Tally(self._counts, self._places)
 
     def _counted_here(self) -> bool:
         """Whether the step counts in the state are still the ones that are counted."""
-        if not self._lent.counted or self._counts is None:
+        if self._tally is None:
             return True
-        return np.array_equal(self._counts.places(self._states, self._params), self._places)
+        found = counts_of(entry for _, entry in self._lent.owners)
+        return found is not None and address(found[0]) == address(self._counts) and found[1] == self._places
 
     def _same_counts(self) -> bool:
         """Whether the step counts are those of the stepper; follows them if they were changed."""
-        if not self._lent.counted or self._counts is None:
+        if self._tally is None:
             return True
-        if self.stepper.clock[STEPS] != self._clock:
-            self.show_counts()
-        shown = self._counts.array[self._where]
-        if (shown == self._seen).all():
+        self.show_counts()
+        if self._tally.intact():
             return True
-        if not self.stepper.retime(np.maximum(shown, 0).astype(np.int64)):
+        counts = np.maximum(self._counts[self._places], 0).astype(np.int64)
+        if not self.stepper.retime(counts):
             return False
-        self._seen, self._clock = shown.copy(), int(self.stepper.clock[STEPS])
+        self._tally.look()
+        self._clock = int(self.stepper.clock[STEPS])
         return True
 
     def show_counts(self) -> None:
         """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
-        if self._lent.counted and self._counts is not None and self.stepper.clock[STEPS] != self._clock:
-            self._counts.array[self._where] = self._seen = self.stepper.counts.astype(self._seen.dtype)
+        if self._tally is not None and self.stepper.clock[STEPS] != self._clock:
+            self._counts[self._places] = self.stepper.counts
+            self._tally.look()
             self._clock = int(self.stepper.clock[STEPS])
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def step(self, loss_scale: float) -> Report:
-        """One step; if it raises, nothing has changed."""
+    def step(self, loss_scale: float, totals: Records | None = None) -> Report:
+        """One step; if it raises, nothing has changed.
+
+        totals: sums of the gradients, if they are known
+        """
+        plan = self.stepper.plan
         try:
+            if totals is not None:
+                plan.totals[:] = totals
+                plan.measured = True
             report = self.stepper.step(None, loss_scale, None)
         except Exception:
             self._lent.withdraw()
             raise
+        finally:
+            plan.measured = False
         if not report.skipped:
             self._lent.made.clear()
-            self._count()
-        return report
-
-    def _count(self) -> None:
-        if self._lent.counted and self._counts is not None:
-            self._counts.array[self._where] += 1
-            self._seen += 1
+            if self._tally is not None:
+                self._tally.advance()
             self._clock += 1
+        return report
 
 
 def _tree(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
     """The parameters by name, if they have one each; else by group and place in it."""
-    places = [{id(p): i for i, p in enumerate(group["params"])} for group in groups]
-    named = [
-        (group["param_names"][place[id(p)]], p)
-        for group, place, params in zip(groups, places, moving, strict=True)
-        for p in params
-        if "param_names" in group
-    ]
-    if len({name for name, _ in named}) == sum(map(len, moving)):
-        return dict(named)
-    return {
-        k: {place[id(p)]: p for p in params} for k, (place, params) in enumerate(zip(places, moving, strict=True)) if params
-    }
+    chosen = {id(p) for params in moving for p in params}
+    found = [(k, i, p) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen]
+    named = {groups[k]["param_names"][i]: p for k, i, p in found if "param_names" in groups[k]}
+    if len(named) == len(found):
+        return named
+    tree: dict[int, dict[int, Any]] = {}
+    for k, i, p in found:
+        tree.setdefault(k, {})[i] = p
+    return tree

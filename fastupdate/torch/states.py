@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastupdate.torch.names import STEP
+
 CHANGING = ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update")
 
 
@@ -59,16 +61,22 @@ class States(defaultdict[Any, Any]):
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """As that of dict."""
-        return self[key] if key not in self and not self.update({key: default}) else super().__getitem__(key)
+        if key not in self:
+            self[key] = default
+        return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """As that of dict."""
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(other)
         return self
+
+    def counted(self) -> list[Entry]:
+        """The entries that hold a step count."""
+        return [entry for entry in self.values() if isinstance(entry, Entry) and STEP in entry]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return defaultdict, (dict,), None, None, iter([(key, plain(value)) for key, value in self.items()])

@@ -1,0 +1,81 @@
+// The quickest way to torch's gradients: those that its parameters hold, without a Python object for any of them.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "python/adopt.h"
+
+namespace fastupdate {
+
+// Points tensors of a plan at the gradients of parameters; the caller has the GIL, and keeps it until they were read.
+class Held {
+ public:
+  Held(Tensor* tensors, const Extents& extents, const Watched& watched, const py::list& params)
+      : tensors_(tensors), extents_(extents), watched_(watched), params_(params) {}
+
+  // Whether every gradient was found, and every array is what it was; `moved` becomes true if one is elsewhere.
+  bool adopt(bool& moved) {
+    const int64_t count = int64_t(params_.size());
+    Range gap(0, 0);
+    for (int64_t begin = 0; begin < count; begin += kTogether) {
+      const int64_t end = std::min(begin + kTogether, count);
+      if (!find(begin, end)) return false;
+      for (int64_t i = begin; i < end; ++i)
+        if (!adopt(i, grads_[i - begin], gap, moved)) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int64_t kTogether = 64, kAhead = 8;
+
+  // Finds gradients, and has fetched what will be looked at: tensors are scattered all over memory.
+  bool find(int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_param(i);
+      PyObject* const param = PyList_GET_ITEM(params_.ptr(), i);
+      if (!is_torch(param)) return false;
+      const AtTensor grad = grads_[i - begin] = held_gradient(at_tensor(param));
+      if (!grad) return false;
+      prefetch_lines(impl_of(grad));
+    }
+    return true;
+  }
+
+  void prefetch_param(int64_t i) const {
+    const int64_t count = int64_t(params_.size());
+    if (i + 2 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(params_.ptr(), i + 2 * kAhead));
+    if (i + kAhead >= count) return;
+    PyObject* const param = PyList_GET_ITEM(params_.ptr(), i + kAhead);
+    if (is_torch(param)) prefetch_lines(impl_of(at_tensor(param)));
+  }
+
+  static void prefetch_lines(const void* impl) {
+    for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(static_cast<const char*>(impl) + line);
+  }
+
+  bool adopt(int64_t i, AtTensor grad, Range& gap, bool& moved) {
+    View p, g;
+    Tensor& t = tensors_[i];
+    PyObject* const param = PyList_GET_ITEM(params_.ptr(), i);
+    if (!look_at(at_tensor(param), p) || !unchanged(p, t, watched_, i)) return false;
+    if (!look_at(grad, g) || !readable(g, p) || !matches(g, p, t.order, false) || !found_in_order(g, t)) return false;
+    return !may_be_negated(t, param) && aim(t, g, extents_, gap, moved);
+  }
+
+  // Dense tensors of several elements never are.
+  static bool may_be_negated(const Tensor& t, PyObject* param) {
+    if (t.n != 1 && (t.order || !t.p_layout)) return false;
+    const auto grad = py::reinterpret_steal<py::object>(gradient_of(param));
+    return fastupdate::may_be_negated(param) || fastupdate::may_be_negated(grad.ptr());
+  }
+
+  Tensor* tensors_;
+  const Extents& extents_;
+  const Watched& watched_;
+  const py::list& params_;
+  AtTensor grads_[kTogether];
+};
+
+}  // namespace fastupdate
