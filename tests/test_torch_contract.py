@@ -399,10 +399,22 @@ def _one(*shape: int, **kind: Any) -> Any:
 
 
 REFUSED: dict[str, Any] = {
-    "capturable": (lambda: fu.torch.AdamW([_one()], capturable=True), ValueError, r"\[adamw\] capturable: expected False"),
-    "differentiable": (lambda: fu.torch.SGD([_one()], differentiable=True), ValueError, r"\[sgd\] differentiable: expected"),
+    "capturable": (
+        lambda: fu.torch.AdamW([_one()], capturable=True),
+        ValueError,
+        r"\[adamw\] capturable: expected False",
+    ),
+    "differentiable": (
+        lambda: fu.torch.SGD([_one()], differentiable=True),
+        ValueError,
+        r"\[sgd\] differentiable: expected",
+    ),
     "lr": (lambda: fu.torch.AdamW([_one()], lr=-1.0), ValueError, r"\[adamw\] lr: expected .*, received -1"),
-    "lr in a group": (lambda: fu.torch.AdamW([{"params": [_one()], "lr": -1.0}]), ValueError, r"\[adamw\] lr: expected"),
+    "lr in a group": (
+        lambda: fu.torch.AdamW([{"params": [_one()], "lr": -1.0}]),
+        ValueError,
+        r"\[adamw\] lr: expected",
+    ),
     "betas": (lambda: fu.torch.AdamW([_one()], betas=(1.0, 0.9)), ValueError, r"\[adamw\] beta1: expected"),
     "one beta": (lambda: fu.torch.AdamW([_one()], betas=0.9), TypeError, r"\[adamw\] betas: expected 2 numbers"),
     "nesterov": (lambda: fu.torch.SGD([_one()], nesterov=True), ValueError, r"\[sgd\] nesterov: expected momentum > 0"),
@@ -436,11 +448,21 @@ def _fake(p: Any) -> Any:
 
 
 WRONG_TENSORS: dict[str, Any] = {
-    "complex": (lambda: _one(dtype=torch.complex64), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
+    "complex": (
+        lambda: _one(dtype=torch.complex64),
+        None,
+        TypeError,
+        r"params\[0\]\[0\]: expected float32 or float64, rec",
+    ),
     "half": (lambda: _one(dtype=torch.float16), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
     "meta": (lambda: _one(device="meta"), None, TypeError, r"params\[0\]\[0\]: "),
     "sparse gradient": (_one, _sparse, TypeError, r"grads\[0\]\[0\]: cannot share the memory"),
-    "broadcast": (lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(), None, ValueError, r"params\[0\]\[0\]: expected el"),
+    "broadcast": (
+        lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(),
+        None,
+        ValueError,
+        r"params\[0\]\[0\]: expected el",
+    ),
 }
 
 

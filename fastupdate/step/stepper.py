@@ -20,7 +20,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
-from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
+from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import extents, gradients, held, slots
@@ -401,6 +401,16 @@ class Stepper:
                     self.plan.tensors["scale"] *= weight
                 autograd.about_to_write(written)
                 self.engine.accumulate()
+            finally:
+                self._let_go()
+
+    def measure(self) -> Records:
+        """The sums of the gradients that torch's parameters hold, by which a step is decided; nothing moves."""
+        with self.exclusive():
+            try:
+                self._adopt(None, None, False)
+                self.plan.measure()
+                return self.plan.totals.copy()
             finally:
                 self._let_go()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -17,6 +17,9 @@ from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.numbers import checked
 from fastupdate.torch.run import Run, choose
 from fastupdate.torch.states import States, plain
+
+if TYPE_CHECKING:
+    from fastupdate.torch.backward import Arrivals
 
 NOT_HERE = {"groups": "parameter groups, as torch has them", "state": "load_state_dict"}
 
@@ -55,6 +58,7 @@ class Optimizer(torch.optim.Optimizer):
         self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
+        self.arrivals: Arrivals | None = vars(self).get("arrivals")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves each parameter that has a gradient; returns what the closure returns.
@@ -76,10 +80,18 @@ class Optimizer(torch.optim.Optimizer):
         if run is None or type(self.state) is not States or not run.holds(self):
             run = self._choose()
         try:
-            self.report = None if run is None else run.step(loss_scale)
+            self._take(run, loss_scale)
         except NoGradientError:  # fewer parameters have one than in the step before
-            run = self._choose()
-            self.report = None if run is None else run.step(loss_scale)
+            self._take(self._choose(), loss_scale)
+
+    def _take(self, run: Run | None, loss_scale: float) -> None:
+        if run is None:
+            return
+        if self.arrivals is None:
+            self.report = run.step(loss_scale)
+        else:
+            self.report = run.step(loss_scale, self.arrivals.totals(run.params))
+            self.arrivals.free()
 
     _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined]
 

@@ -67,7 +67,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
-        run = runs[key] = Run(optimizer, groups, moving)
+        run = runs[key] = Run(optimizer, groups, moving, tree_of(groups, moving))
     return run
 
 
@@ -90,11 +90,14 @@ class Run:
 
     groups    theirs: all of the optimizer's, whose other parameters have no gradients; or one, for a step of its own
     moving    the parameters, group by group
+    tree      the parameters under the names that messages use
     stepper   what takes the steps
     params    the parameters, in the order of the steps
     """
 
-    def __init__(self, optimizer: Optimizer, groups: list[dict[str, Any]], moving: list[list[Any]]) -> None:
+    def __init__(
+        self, optimizer: Optimizer, groups: list[dict[str, Any]], moving: list[list[Any]], tree: Mapping[Any, Any]
+    ) -> None:
         rule = optimizer.rule
         self._rule = rule
         self._whole = groups is optimizer.param_groups
@@ -107,18 +110,17 @@ class Run:
         self._moving = [k for k, params in enumerate(moving) if params]
         self._states = optimizer.state
         self._lent = Lent(self._states)
-        self.stepper = self._make(optimizer, moving)
+        self.stepper = self._make(optimizer.options, moving, tree)
         self.params = [item.param.source for item in self.stepper.items]
         self._find_counts()
         self._lookout = Lookout([tensor for _, _, tensor in self._lent.kept])
         self._revision = self._states.revision.number
 
-    def _make(self, optimizer: Optimizer, moving: list[list[Any]]) -> Stepper:
+    def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         groups = [{"params": moving[k], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
-        options = {**optimizer.options, "groups": groups, "maximize": self._flags["maximize"]}
-        tree = _tree(optimizer.param_groups, [params for params in moving if params])
-        return Stepper(self._rule, tree, self._numbers(self._moving[0]), flags, options, self._lend)
+        given = {**options, "groups": groups, "maximize": self._flags["maximize"]}
+        return Stepper(self._rule, tree, self._numbers(self._moving[0]), flags, given, self._lend)
 
     def _lend(self, stepper: Stepper) -> None:
         try:
@@ -138,13 +140,17 @@ class Run:
         """Whether this is still the run for the optimizer's parameters and state; takes in what its groups say."""
         return (
             not self._outdated
-            and self._same_groups(optimizer.param_groups if self._whole else self._groups)
+            and self._same_groups(optimizer.param_groups)
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and self._same_counts()
         )
 
     def _same_groups(self, groups: list[dict[str, Any]]) -> bool:
+        if not self._whole:
+            if not any(group is self._groups[0] for group in groups):
+                return False
+            groups = self._groups
         if len(groups) != len(self._rows):
             return False
         changed = []
@@ -225,6 +231,10 @@ class Run:
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
+    def measure(self) -> Records:
+        """The sums of the gradients as they are; nothing moves."""
+        return self.stepper.measure()
+
     def step(self, loss_scale: float, totals: Records | None = None) -> Report:
         """One step; if it raises, nothing has changed.
 
@@ -249,7 +259,7 @@ class Run:
         return report
 
 
-def _tree(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
+def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
     """The parameters by name, if they have one each; else by group and place in it."""
     chosen = {id(p) for params in moving for p in params}
     found = [(k, i, p) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen]
