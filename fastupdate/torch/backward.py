@@ -35,15 +35,9 @@ class Arrivals:
         self._arrived: dict[int, Arrived] = {}
         self._paused = False
         chosen = {id(p) for p in model.parameters() if p.requires_grad}
-        self._places = {
-            id(p): (k, i)
-            for k, group in enumerate(optimizer.param_groups)
-            for i, p in enumerate(group["params"])
-            if id(p) in chosen
-        }
-        if not self._places:
+        self._params = [p for group in optimizer.param_groups for p in group["params"] if id(p) in chosen]
+        if not self._params:
             Place(optimizer.rule.name, "model").fail(ValueError, "parameters of the optimizer's", "none")
-        self._params = [optimizer.param_groups[k]["params"][i] for k, i in self._places.values()]
         self._hooks = [p.register_post_accumulate_grad_hook(self._arrive) for p in self._params]
         optimizer.arrivals = self
 
@@ -77,21 +71,12 @@ class Arrivals:
         run = self._runs.get(id(p))
         if run is None or not run.holds(self._optimizer):
             groups = self._optimizer.param_groups
-            k, i = self._places[id(p)]
-            if k >= len(groups) or i >= len(groups[k]["params"]) or groups[k]["params"][i] is not p:
-                tree, k = self._look_for(p)
-            else:
-                tree = {k: {i: p}}
-            run = self._runs[id(p)] = Run(self._optimizer, [groups[k]], [[p]], tree)
+            k = next((k for k, group in enumerate(groups) if any(q is p for q in group["params"])), None)
+            if k is None:
+                place = Place(self._optimizer.rule.name, "model")
+                place.fail(ValueError, "parameters that are still in the optimizer's groups", "another")
+            run = self._runs[id(p)] = Run(self._optimizer, [groups[k]], [[p]], tree_of(groups, [[p]]))
         return run
-
-    def _look_for(self, p: Any) -> tuple[Any, int]:
-        groups = self._optimizer.param_groups
-        for k, group in enumerate(groups):
-            if any(q is p for q in group["params"]):
-                return tree_of(groups, [[p]]), k
-        place = Place(self._optimizer.rule.name, "model")
-        place.fail(ValueError, "parameters that are in the optimizer's groups still", "another")
 
     def totals(self, params: list[Any]) -> Records | None:
         """The sums of the gradients of these parameters; None unless all are known, of gradients as they are now."""
@@ -118,7 +103,7 @@ def in_backward(model: Any, optimizer: Optimizer) -> Arrivals:
     summed as they arrive, in the order in which a step sums them, and all move in `optimizer.step()`, which reads no
     gradient twice. `step()` is called after backward in any case, for schedulers and hooks.
 
-    Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a GradScaler,
-    the optimizer needs one of those options: nonfinite="skip", for example.
+    Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a
+    GradScaler, the optimizer needs one of those options: nonfinite="skip", for example.
     """
     return Arrivals(model, optimizer)

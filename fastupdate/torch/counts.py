@@ -16,7 +16,7 @@ Counts = tuple[NDArray[Any], list[int]]  # of floats, as torch counts, and where
 
 def counts_of(entries: Iterable[Entry]) -> Counts | None:
     """Where the step counts of these states are; None unless they are elements of one array."""
-    steps = [entry.get(STEP) for entry in entries]
+    steps: list[Any] = [entry.get(STEP) for entry in entries]
     if not all(isinstance(step, torch.Tensor) and not step.dim() and step.device.type == "cpu" for step in steps):
         return None
     storage, dtype = steps[0].untyped_storage(), steps[0].dtype
