@@ -48,12 +48,17 @@ def _bottlenecks() -> Iterator[Shape]:
 
 @dataclass(frozen=True)
 class Workload:
-    """Tensors of one step. With `fresh`, every step gets gradient arrays that are new objects."""
+    """Tensors of one step.
+
+    fresh          every step gets gradient arrays that are new objects
+    channels_last  torch's images and filters have their channels last in memory
+    """
 
     name: str
     title: str
     shapes: tuple[Shape, ...]
     fresh: bool = False
+    channels_last: bool = False
 
     @property
     def elements(self) -> int:
@@ -96,6 +101,7 @@ WORKLOADS = {
         Workload("huge", "one tensor of 100 000 000", ((10**8,),)),
         Workload("gpt2", "GPT-2 124M", tuple(gpt2())),
         Workload("resnet50", "ResNet-50", tuple(resnet50())),
+        Workload("resnet50-last", "ResNet-50, channels last", tuple(resnet50()), channels_last=True),
         Workload("10kx64", "10 000 tensors of 64", ((64,),) * 10_000),
         Workload(
             "10kx64-fresh", "10 000 tensors of 64, new gradient arrays in each step", ((64,),) * 10_000, fresh=True

@@ -486,6 +486,24 @@ def test_parameters_that_share_memory_are_refused() -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"betas": (2.0, 0.9)}, {"capturable": True}, {"lr": float("nan")}])
+def test_a_wrong_value_in_a_group_is_refused_as_long_as_it_is_there(wrong: dict[str, Any]) -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, tensors(2))
+    optimizer.step()
+    before = copy.deepcopy(params)
+    right = {key: optimizer.param_groups[0][key] for key in wrong}
+    optimizer.param_groups[0].update(wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"\[adamw\] (lr|beta1|capturable): expected"):
+            optimizer.step()
+    assert_same_bits(arrays_of(params), arrays_of(before), "parameters")
+    optimizer.param_groups[0].update(right)
+    optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 2
+
+
 def test_after_an_error_nothing_has_changed() -> None:
     params = parameters(1)
     optimizer = fu.torch.AdamW(params, nonfinite="raise", ema_decay=0.9)

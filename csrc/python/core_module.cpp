@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -93,6 +94,13 @@ class PlanOfArrays {
     return found < count ? int64_t(found) : -1;
   }
 
+  // Takes in the gradients that torch's parameters hold; returns what keeps them alive, or None if they need a closer
+  // look. Those that are to be zeroed do, for autograd is told of them.
+  py::object hold(const py::list& params) {
+    auto kept = std::make_unique<Kept>();
+    return adopt_held(params, kept.get()) ? py::cast(std::move(kept)) : py::none();
+  }
+
   void update(double scale, uint32_t off) {
     released([&] { plan_.update(scale, off); });
   }
@@ -114,7 +122,7 @@ class PlanOfArrays {
   // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
   py::object step(const py::list& params, const std::optional<py::list>& given, double scale) {
     if (clock_.at(kMicroBatches) || !derive()) return py::none();
-    if (!given && adopt_held(params)) {
+    if (!given && plan_.cost() < kHoldCost && adopt_held(params, nullptr)) {
       raise_versions(watched_.of_torch());
       plan_.update(scale, 0);
       return py::make_tuple(plan_.steps(), plan_.lr());
@@ -159,13 +167,12 @@ class PlanOfArrays {
     work();
   }
 
-  // Takes in the gradients that torch's parameters hold, without holding them itself: nobody else may run until they
-  // have been read, which must not take long.
-  bool adopt_held(const py::list& params) {
-    if (!shim.found || plan_.stages() & kZeroGrads || plan_.cost() > kHoldCost || !watched_.intact()) return false;
+  // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
+  bool adopt_held(const py::list& params, Kept* kept) {
+    if (!shim.found || plan_.stages() & kZeroGrads || !watched_.intact()) return false;
     check_lengths(plan_.count(), params, params);
     bool moved = false;
-    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved);
+    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved, kept);
     moves_ += moved;
     return done;
   }
@@ -224,6 +231,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.def("same_objects", &same_objects);
+  py::class_<Kept>(m, "Kept");
   py::class_<Lookout>(m, "Lookout").def(py::init<const py::list&>()).def("intact", &Lookout::intact);
   py::class_<Tally>(m, "Tally")
       .def(py::init<py::array, const std::vector<int64_t>&>())
@@ -244,6 +252,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("derive", &PlanOfArrays::derive)
       .def("watch", &PlanOfArrays::watch)
       .def("adopt", &PlanOfArrays::adopt)
+      .def("hold", &PlanOfArrays::hold)
       .def("update", &PlanOfArrays::update)
       .def("measure", &PlanOfArrays::measure)
       .def("finish", &PlanOfArrays::finish)

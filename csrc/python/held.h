@@ -8,21 +8,44 @@
 
 namespace fastupdate {
 
-// Points tensors of a plan at the gradients of parameters; the caller has the GIL, and keeps it until they were read.
+// Gradients that are kept alive.
+class Kept {
+ public:
+  Kept() = default;
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+  ~Kept() {
+    for (const AtTensor tensor : tensors_) shim.free(tensor);
+  }
+
+  bool keep(AtTensor tensor) {
+    AtTensor kept;
+    if (shim.copy(tensor, &kept)) return false;
+    tensors_.push_back(kept);
+    return true;
+  }
+
+ private:
+  std::vector<AtTensor> tensors_;
+};
+
+// Points tensors of a plan at the gradients of parameters; the caller has the GIL, and keeps it until they were read,
+// or has them kept alive.
 class Held {
  public:
   Held(Tensor* tensors, const Extents& extents, const Watched& watched, const py::list& params)
       : tensors_(tensors), extents_(extents), watched_(watched), params_(params) {}
 
-  // Whether every gradient was found, and every array is what it was; `moved` becomes true if one is elsewhere.
-  bool adopt(bool& moved) {
+  // Whether every gradient was found, and every array is what it was; `moved` becomes true if one is elsewhere. Those
+  // that were found are kept alive, where that is asked for.
+  bool adopt(bool& moved, Kept* kept = nullptr) {
     const int64_t count = int64_t(params_.size());
     Range gap(0, 0);
     for (int64_t begin = 0; begin < count; begin += kTogether) {
       const int64_t end = std::min(begin + kTogether, count);
       if (!find(begin, end)) return false;
       for (int64_t i = begin; i < end; ++i)
-        if (!adopt(i, grads_[i - begin], gap, moved)) return false;
+        if (!adopt(i, grads_[i - begin], gap, moved) || (kept && !kept->keep(grads_[i - begin]))) return false;
     }
     return true;
   }

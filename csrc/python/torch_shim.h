@@ -27,6 +27,8 @@ struct Shim {
   int32_t (*strides)(AtTensor, int64_t**);
   int32_t (*data)(AtTensor, void**);
   int32_t (*defined)(AtTensor, bool*);
+  int32_t (*copy)(AtTensor, AtTensor*);  // another reference to the same tensor
+  int32_t (*free)(AtTensor);
   int32_t strided, cpu;
   int32_t dtypes[kNone];
   AtTensor (*grad)(const void*);    // c10::TensorImpl::grad() const
@@ -96,6 +98,8 @@ inline bool find_functions(Shim& s) {
          find_function(torch, "aoti_torch_get_strides", s.strides) &&
          find_function(torch, "aoti_torch_get_data_ptr", s.data) &&
          find_function(torch, "aoti_torch_is_defined", s.defined) &&
+         find_function(torch, "aoti_torch_new_tensor_handle", s.copy) &&
+         find_function(torch, "aoti_torch_delete_tensor_object", s.free) &&
          find_constant(torch, "aoti_torch_layout_strided", s.strided) &&
          find_constant(torch, "aoti_torch_device_type_cpu", s.cpu) &&
          find_types(torch, s) &&

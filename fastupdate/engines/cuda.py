@@ -69,6 +69,9 @@ class Plan:
             self._foreign = {g.framework for g in arrays} - {self._framework}
         return int(self._native.adopt(params, grads, start, writable))
 
+    def hold(self, params: list[Array]) -> None:
+        """torch's gradients always need a closer look."""
+
     @property
     def moves(self) -> int:
         return int(self._native.moves)

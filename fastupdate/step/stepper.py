@@ -289,6 +289,11 @@ class Stepper:
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
+        if grads is None and reduce is None and not accumulated and self.bound.tree is None and self.plan.own_gradients:
+            kept = self.engine.hold(self.plan.arrays)
+            if kept is not None:
+                self._held = [kept]
+                return []
         flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
         self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)

@@ -22,9 +22,10 @@ DECOUPLED = "decoupled_weight_decay"  # which torch's Adam and AdamW keep in the
 
 
 def keys_of(rule: Rule, group: Mapping[str, Any]) -> list[str]:
-    """The entries of a group that a step reads."""
+    """The entries of a group that a step reads, lr first."""
     optional = [key for key in (*SHARED, DECOUPLED) if key in group]
-    return [*arguments(rule), "maximize", *REFUSED, *optional]
+    first = sorted(arguments(rule), key=lambda name: name != "lr")  # which changes most often
+    return [*first, "maximize", *REFUSED, *optional]
 
 
 def reader(keys: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -40,14 +41,15 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
     if values.get(DECOUPLED, rule.decoupled_decay) != rule.decoupled_decay and "weight_decay" in rule.hypers:
         Place(rule.name, DECOUPLED).fail(ValueError, repr(rule.decoupled_decay), repr(values[DECOUPLED]))
-    numbers = {name: _checked(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
+    numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:
         raise ValueError(f"[{rule.name}] {problem}")
     return {**numbers, "maximize": bool(values.get("maximize"))}
 
 
-def _checked(rule: Rule, name: str, value: Any) -> Any:
+def checked_one(rule: Rule, name: str, value: Any) -> Any:
+    """One value of a group, as a number, a truth value or several numbers."""
     place = Place(rule.name, name)
     if name in rule.flags:
         return bool(value)
@@ -59,7 +61,7 @@ def _checked(rule: Rule, name: str, value: Any) -> Any:
             pair = ()
         if len(pair) != len(parts):
             place.fail(TypeError, f"{len(parts)} numbers", repr(value))
-        return tuple(_checked(rule, part, number) for part, number in zip(parts, pair, strict=True))
+        return tuple(checked_one(rule, part, number) for part, number in zip(parts, pair, strict=True))
     if callable(value):
         place.fail(TypeError, "a number, set by a scheduler of torch's", repr(value))
     if isinstance(value, torch.Tensor) and value.numel() == 1:

@@ -31,26 +31,38 @@ Flags = dict[str, bool]
 
 
 class Row:
-    """A parameter group as it was last seen."""
+    """A parameter group as it was last seen.
+
+    values  what a step reads of it, checked
+    """
 
     def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
         self._rule = rule
         self.params = list(group["params"])
-        self.live = False
-        self.see(group)
+        self._look(group)
 
-    def unchanged(self, group: dict[str, Any]) -> bool:
-        """Whether the group's values are those that were seen."""
-        return not self.live and len(group) == self._length and bool(self._read(group) == self._seen)
-
-    def see(self, group: dict[str, Any]) -> dict[str, Any]:
-        """The group's values, checked."""
+    def _look(self, group: dict[str, Any]) -> None:
         keys = keys_of(self._rule, group)
-        self._read, self._length = reader(keys), len(group)
-        self._seen = self._read(group)
-        self.live = changes_in_place(self._seen)
-        self.values = checked(self._rule, dict(zip(keys, self._seen, strict=True)))
-        return self.values
+        read = reader(keys)
+        seen = read(group)
+        self.values = checked(self._rule, dict(zip(keys, seen, strict=True)))
+        self._read, self._seen, self._length = read, seen, len(group)
+        self._live = changes_in_place(seen)
+
+    def changes(self, group: dict[str, Any]) -> list[str]:
+        """The names of the values that have become others; these are checked, and taken."""
+        same_keys = not self._live and len(group) == self._length
+        seen = self._read(group) if same_keys else ()
+        if same_keys and seen == self._seen:
+            return []
+        low, high = self._rule.hypers["lr"][:2]
+        if same_keys and seen[1:] == self._seen[1:] and type(seen[0]) is float and low < seen[0] < high:
+            self._seen = seen  # a scheduler's doing, as in every step
+            self.values["lr"] = seen[0]
+            return ["lr"]
+        before = self.values
+        self._look(group)
+        return [name for name, value in self.values.items() if before.get(name) != value]
 
 
 def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
@@ -107,7 +119,7 @@ class Run:
         chosen = {id(p) for params in moving for p in params}
         self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen] if self._whole else []
         self._flags = flags_of(rule, self._rows)
-        self._moving = [k for k, params in enumerate(moving) if params]
+        self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
         self._lent = Lent(self._states)
         self.stepper = self._make(optimizer.options, moving, tree)
@@ -120,7 +132,7 @@ class Run:
         groups = [{"params": moving[k], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         given = {**options, "groups": groups, "maximize": self._flags["maximize"]}
-        return Stepper(self._rule, tree, self._numbers(self._moving[0]), flags, given, self._lend)
+        return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
 
     def _lend(self, stepper: Stepper) -> None:
         try:
@@ -131,8 +143,7 @@ class Run:
 
     def _numbers(self, k: int) -> dict[str, Any]:
         """The hyperparameters of a group."""
-        left_out = {*self._rule.flags, "maximize"}
-        return {name: value for name, value in self._rows[k].values.items() if name not in left_out}
+        return {name: value for name, value in self._rows[k].values.items() if name not in self._flags}
 
     # -- what a step looks at -----------------------------------------------------------------------------------------
 
@@ -153,23 +164,27 @@ class Run:
             groups = self._groups
         if len(groups) != len(self._rows):
             return False
-        changed = []
+        changes = {}
         for k, (row, group) in enumerate(zip(self._rows, groups, strict=True)):
             if self._whole and not same_objects(group["params"], row.params):
                 return False
-            if not row.unchanged(group):
-                row.see(group)
-                changed.append(k)
-        return not changed or self._take(changed)
+            if names := row.changes(group):
+                changes[k] = names
+        return not changes or self._take(changes)
 
-    def _take(self, changed: list[int]) -> bool:
+    def _take(self, changes: dict[int, list[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        if flags_of(self._rule, self._rows) != self._flags:
-            self._outdated = True
+        decisive = {*self._rule.flags, *self._rule.flag_hypers.values(), "maximize"}
+        if any(decisive.intersection(names) for names in changes.values()):
+            self._outdated = flags_of(self._rule, self._rows) != self._flags
+        if self._outdated:
             return False
-        for k in changed:
+        for k in changes:
             if k in self._moving:
-                self.stepper.hypers.groups[self._moving.index(k)].update(self._numbers(k))
+                values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
+                for name in changes[k]:
+                    if name not in self._flags:
+                        group[name] = values[name]
         return True
 
     def _same_states(self, states: States) -> bool:

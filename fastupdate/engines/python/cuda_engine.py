@@ -104,6 +104,9 @@ class NumbaCudaPlan(RecordPlan):
             self._foreign = {g.framework for g in grads if isinstance(g, DeviceArray)} - {self._framework}
         return super().adopt(params, grads, start, writable)
 
+    def hold(self, params: list[Array]) -> None:
+        """torch's gradients always need a closer look."""
+
     def finish(self) -> None:
         (prepared, scale, stages), factors = self._step, self._unit_factors()
         watched = bool(stages & records.MONITOR)

@@ -144,6 +144,9 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
+    def hold(self, params: list[Array]) -> None:
+        """torch's gradients always need a closer look."""
+
     def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None:
         if grads is None:
             return None
