@@ -179,10 +179,10 @@ class Run:
             self._outdated = flags_of(self._rule, self._rows) != self._flags
         if self._outdated:
             return False
-        for k in changes:
+        for k, names in changes.items():
             if k in self._moving:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
-                for name in changes[k]:
+                for name in names:
                     if name not in self._flags:
                         group[name] = values[name]
         return True
