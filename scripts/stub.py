@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes fastupdate/optimizers.pyi, the types of the optimizer classes; with --check, fails if it is not up to date."""
+"""Writes the types of the optimizer classes, and of those for torch; with --check, fails if they are not up to date."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastupdate import optimizers, rules
 
-STUB = Path(__file__).resolve().parent.parent / "fastupdate" / "optimizers.pyi"
+PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
 from collections.abc import Callable, Mapping
@@ -27,31 +27,57 @@ def make(rule: Rule, module: str) -> type[Optimizer]: ...
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
 '''
+TORCH = '''"""Written by scripts/stub.py from the rules: what each optimizer class for torch takes."""
+
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from fastupdate.step.options import Options
+from fastupdate.torch.backward import Arrivals as Arrivals
+from fastupdate.torch.backward import in_backward as in_backward
+from fastupdate.torch.optimizer import Optimizer as Optimizer
+
+_Number = float | Tensor  # of one element
+'''
+SWITCHES = [
+    "*",
+    "foreach: bool | None = None",
+    "maximize: bool = False",
+    "capturable: bool = False",
+    "differentiable: bool = False",
+    "fused: bool | None = None",
+]
 
 
-def argument(default: object) -> str:
+def argument(default: object, number: str) -> str:
     """The type of an argument, and its default."""
     if isinstance(default, tuple):
-        return f"tuple[{', '.join('_Scheduled' for _ in default)}] = {default}"
-    return f"{'bool' if isinstance(default, bool) else '_Scheduled'} = {default}"
+        return f"tuple[{', '.join(number for _ in default)}] = {default}"
+    return f"{'bool' if isinstance(default, bool) else number} = {default}"
 
 
-def class_of(name: str) -> str:
+def class_of(name: str, number: str, switches: list[str]) -> str:
     """The stub of one class."""
     rule = rules.get(name).rule
-    given = [f"{key}: {argument(default)}" for key, default in optimizers.arguments(rule).items()]
-    lines = ["self", "params: Any", *given, "**options: Unpack[Options]"]
+    given = [f"{key}: {argument(default, number)}" for key, default in optimizers.arguments(rule).items()]
+    lines = ["self", "params: Any", *given, *switches, "**options: Unpack[Options]"]
     body = "".join(f"        {line},\n" for line in lines)
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
 
 
 def main() -> int:
-    text = HEAD + "".join(map(class_of, rules.names()))
-    if "--check" not in sys.argv:
-        STUB.write_text(text)
-    elif STUB.read_text() != text:
-        print(f"{STUB.name} is not up to date: run scripts/stub.py", file=sys.stderr)
-        return 1
+    stubs = {
+        PACKAGE / "optimizers.pyi": HEAD + "".join(class_of(name, "_Scheduled", []) for name in rules.names()),
+        PACKAGE / "torch" / "__init__.pyi": TORCH
+        + "".join(class_of(name, "_Number", SWITCHES) for name in rules.names()),
+    }
+    for path, text in stubs.items():
+        if "--check" not in sys.argv:
+            path.write_text(text)
+        elif path.read_text() != text:
+            print(f"{path.name} is not up to date: run scripts/stub.py", file=sys.stderr)
+            return 1
     return 0
 
 

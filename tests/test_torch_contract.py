@@ -26,7 +26,8 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from cases import Case, assert_same_bits, by_rule
+from cases import Case, assert_same_bits, by_rule, exactly
+from interrupts import outcomes
 from peers import peer
 from tolerances import PEER, Drift
 from torch_cases import arrays_of, hand_over, ours, parameters, tensors, theirs, torch
@@ -587,3 +588,31 @@ def test_torchs_wrong_inputs_are_wrong_here() -> None:
                 continue
             with pytest.raises((wrong.error_type, ValueError, TypeError)):
                 getattr(fu.torch, info.optim_cls.__name__)(given.params, **given.kwargs)
+
+
+# -- interrupts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "ema_decay": 0.9}], ids=["plain", "options"])
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "second step"])
+def test_an_interrupted_step_is_taken_or_not(options: dict[str, Any], first: bool) -> None:
+    def make() -> Any:
+        params = [torch.nn.Parameter(torch.full((3, 2), 0.5)), torch.nn.Parameter(torch.ones(4))]
+        optimizer = fu.torch.AdamW(params, lr=0.1, **options)
+        for _ in range(0 if first else 1):
+            again(optimizer)
+        hand_over(params, [torch.full((3, 2), 0.3), torch.full((4,), -0.2)])
+        return optimizer
+
+    def look(optimizer: Any) -> Any:
+        """What a run depends on; a state that is all at its start is none."""
+        kept = [named for _, p in sorted(optimizer.state_dict()["state"].items()) for named in sorted(p.items())]
+        moved = any(t.any() for name, t in kept if name != "ema")
+        params = [p.detach() for p in optimizer.param_groups[0]["params"]]
+        return exactly([*params, *([t for _, t in kept] if moved else [])])
+
+    def again(optimizer: Any) -> None:
+        hand_over(optimizer.param_groups[0]["params"], [torch.full((3, 2), 0.1), torch.full((4,), 0.7)])
+        optimizer.step()
+
+    assert list(outcomes(make, lambda optimizer: optimizer.step(), look, again, of_each=2)) == []

@@ -55,7 +55,7 @@ class Lent:
             return int(any(entry.get(key) is not None for key in keys))
         if STEP not in entry:
             self.made.append((entry, STEP))
-            entry[STEP] = 0.0
+            entry[STEP] = torch.zeros(())
         return max(int(entry[STEP]), 0)
 
     def _array(self, item: Item, entry: Entry, key: str, start: Any) -> Array:

@@ -137,7 +137,7 @@ class Run:
     def _lend(self, stepper: Stepper) -> None:
         try:
             self._lent(stepper)
-        except Exception:
+        except BaseException:
             self._lent.withdraw()
             raise
 
@@ -261,8 +261,9 @@ class Run:
                 plan.totals[:] = totals
                 plan.measured = True
             report = self.stepper.step(None, loss_scale, None)
-        except Exception:
-            self._lent.withdraw()
+        except BaseException:
+            if self.stepper.clock[STEPS] == self._clock:
+                self._lent.withdraw()
             raise
         finally:
             plan.measured = False
