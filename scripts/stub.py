@@ -43,7 +43,6 @@ _Number = float | Tensor  # of one element
 SWITCHES = [
     "*",
     "foreach: bool | None = None",
-    "maximize: bool = False",
     "capturable: bool = False",
     "differentiable: bool = False",
     "fused: bool | None = None",
