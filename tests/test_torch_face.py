@@ -89,6 +89,26 @@ def test_options_do_as_with_arrays(case: Case, option: str, layout: str) -> None
             assert_same_bits(optimizer.report.tensors[name], reference.report.tensors[name], name)
 
 
+@by_rule
+@by_layout
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("option", ["plain", "clip_norm"])
+def test_narrow_gradients_are_read_where_they_are(case: Case, layout: str, kind: str, option: str) -> None:
+    """With the bits of a step by the same gradients in float32."""
+    params, others = parameters(1, np.float32, layout), parameters(1, np.float32, layout)
+    optimizer, reference = (ours(case, part, **OPTIONS[option]) for part in (params, others))
+    for p in params:
+        p.grad_dtype = getattr(torch, kind)
+    for step in range(3):
+        narrow = [g.to(getattr(torch, kind)) for g in tensors(2 + step)]
+        for p, g in zip(params, narrow, strict=True):
+            p.grad = torch.empty_like(p, dtype=g.dtype).copy_(g)
+        hand_over(others, narrow)
+        optimizer.step()
+        reference.step()
+    assert_same_bits(arrays_of(params), arrays_of(others), "parameters")
+
+
 # -- beside torch -----------------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,11 @@ import torch
 from fastupdate.arrays import memory, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.step import slots
+from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import Item
-from fastupdate.torch.names import EXTRAS, STEP, UNCOUNTED, state_names
+from fastupdate.step.tensors import Item, state_kind
+from fastupdate.torch.names import STEP, UNCOUNTED, state_names
 from fastupdate.torch.states import Entry, States
 
 
@@ -34,21 +36,18 @@ class Lent:
     def __call__(self, stepper: Stepper) -> None:
         """Gives each item its arrays, its order in memory and its step count."""
         self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
-        names = state_names(stepper.rule)
-        kept = {name: names[name] for name in stepper.rule.kept(stepper.flags)}
-        extras = [role for option, role in EXTRAS.items() if getattr(stepper.settings, option) is not None]
-        if not (kept or extras or self.counted):
+        names = {state_kind(name): key for name, key in state_names(stepper.rule).items()}
+        wanted = [*slots.states(stepper.rule.kept(stepper.flags)), *slots.copies(stepper.settings)]
+        if not wanted and not self.counted:
             return
         for item in stepper.items:
             param = item.param.source
             entry = self._states[param]
             self.owners.append((param, entry))
             item.order = memory.order_of(item.array) if stepper.backend.WALKS_MEMORY else None
-            item.t = self._count(entry, list(kept.values()))
-            for name, key in kept.items():
-                item.states[name] = self._array(item, entry, key, torch.zeros_like)
-            for role in extras:
-                setattr(item, role, self._array(item, entry, role, _START[role, stepper.settings.shadow]))
+            item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
+            for slot in wanted:
+                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot)
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
@@ -58,13 +57,14 @@ class Lent:
             entry[STEP] = torch.zeros(())
         return max(int(entry[STEP]), 0)
 
-    def _array(self, item: Item, entry: Entry, key: str, start: Any) -> Array:
-        param, tensor = item.param.source, entry.get(key)
+    def _array(self, item: Item, entry: Entry, key: str, slot: Slot) -> Array:
+        param, tensor = item.param.source.detach(), entry.get(key)
+        dtype = getattr(torch, slot.storage) if slot.storage else param.dtype
         if tensor is None:
             self.made.append((entry, key))
-            tensor = start(param.detach())
+            tensor = param.to(dtype, copy=True) if slot.copied else torch.zeros_like(param)
         else:
-            self._check(item, key, tensor, start(param.detach()[:0] if param.dim() else param.detach()).dtype)
+            self._check(item, key, tensor, dtype)
         array = _view(tensor)
         if not memory.is_direct(item.in_memory(array)):
             tensor = _laid_as(param, tensor, item.order)
@@ -98,21 +98,10 @@ class Lent:
                 self._states.pop(param, None)
 
 
-def _narrow(dtype: Any) -> Any:
-    return lambda values: values.to(dtype)
-
-
-_START: dict[tuple[str, Any], Any] = {
-    ("shadow", "bfloat16"): _narrow(torch.bfloat16),
-    ("shadow", "float16"): _narrow(torch.float16),
-    **{(role, kind): torch.clone for role in ("ema", "slow") for kind in (None, "bfloat16", "float16")},
-}
-
-
 def _laid_as(param: Any, tensor: Any, order: tuple[int, ...] | None) -> Any:
     """The values in memory as the parameter's are, or contiguous where these are not dense."""
     kind = torch.contiguous_format if order is None else torch.preserve_format
-    laid = torch.empty_like(param.detach(), dtype=tensor.dtype, memory_format=kind)
+    laid = torch.empty_like(param, dtype=tensor.dtype, memory_format=kind)
     return laid.copy_(tensor)
 
 

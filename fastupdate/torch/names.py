@@ -17,7 +17,6 @@ STATES: Mapping[str, Mapping[str, str]] = {
 UNCOUNTED = {"sgd"}  # torch keeps no step count of these: all that counts is whether there is a state
 
 STEP = "step"
-EXTRAS = {"ema_decay": "ema", "lookahead": "slow", "shadow": "shadow"}  # options that keep an array, and its name
 
 
 def state_names(rule: Rule) -> dict[str, str]:
