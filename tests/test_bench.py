@@ -232,3 +232,19 @@ def test_the_table_of_loops(
     assert loops.main() in (0, 1)
     assert [row["busy"] for row in json.loads(written.read_text())["rows"]] == [False, True]
     assert capsys.readouterr().out.count("one tensor of 64") == 2
+
+
+@pytest.mark.peer
+def test_the_torch_face_is_compared_with_torch(tmp_path: Path) -> None:
+    """Every kind of step on small tensors; both compute the same."""
+    from bench import torch_face
+
+    written, drawn = tmp_path / "rows.json", tmp_path / "rows.png"
+    flags = ["--quick", "--no-matmul", "--threads", "1", "--workloads", "1kx64"]
+    command = [sys.executable, "-m", "bench.torch_face", *flags, "--json", str(written), "--plot", str(drawn)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 or not REQUIRED, done.stdout + done.stderr
+    found = json.loads(written.read_text())
+    expected = [work.theirs.name for work in torch_face.WORKS if work.workload == "1kx64"]
+    assert [line["contestant"] for line in _in_order(found)] == sorted(expected)
+    assert not found["rows"] or drawn.read_bytes().startswith(b"\x89PNG")

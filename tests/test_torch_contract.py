@@ -236,6 +236,24 @@ def test_hooks_are_called_in_order() -> None:
     assert called == ["every pre", "pre", "post", "every post", "saving", "saved", "loading", "loaded"]
 
 
+def test_a_hook_may_change_what_a_step_is_given() -> None:
+    params, losses = parameters(1), []
+    optimizer = fu.torch.AdamW(params)
+    optimizer.register_step_pre_hook(lambda _, args, kwargs: ((*args[:1], lambda: 3.0), kwargs))
+    optimizer.register_step_post_hook(lambda _, args, kwargs: losses.append(args[1]()))
+    assert optimizer.step() == 3.0
+    assert losses == [3.0]
+
+
+def test_a_profiler_sees_the_steps() -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, tensors(2))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    assert "Optimizer.step#AdamW.step" in {event.key for event in profile.key_averages()}
+
+
 def test_what_a_loading_hook_puts_in_place_is_what_is_loaded() -> None:
     params = parameters(1)
     optimizer = fu.torch.AdamW(params)

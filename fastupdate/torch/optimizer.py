@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
@@ -65,6 +66,19 @@ class Optimizer(torch.optim.Optimizer):
 
         closure: evaluates the model again and returns the loss
         """
+        if self._hooked():
+            return self._hooked_step() if closure is None else self._hooked_step(closure)
+        return self._plain_step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined] # so that torch does not wrap it, which costs more than the step
+
+    def _hooked(self) -> bool:
+        """Whether a hook or a profiler is to be told of a step."""
+        own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        shared = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+        return bool(own or shared) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+
+    def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -74,6 +88,8 @@ class Optimizer(torch.optim.Optimizer):
             take = self._uncompiled_step if torch.compiler.is_compiling() else self._step
             take(1.0 if scale is None else float(scale))
         return loss
+
+    _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
 
     def _step(self, loss_scale: float) -> None:
         run = self._run
