@@ -300,6 +300,10 @@ def _replace_step(optimizer: Any, params: list[Any]) -> None:
     optimizer.state[params[1]]["step"] = torch.tensor(11.0)
 
 
+def _rebind_step(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[1]]["step"].data = torch.tensor(11.0)
+
+
 def _rebind_params(optimizer: Any, params: list[Any]) -> None:
     for p in params:
         p.data = p.data.clone() + 1
@@ -343,9 +347,46 @@ def _own_entry(optimizer: Any, params: list[Any]) -> None:
 
 INTERFERENCES = [
     _set_lr, _fill_lr, _replace_state, _rebind_state, _forget_state, _clear_state, _plain_state, _set_steps,
-    _set_one_step, _replace_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas, _maximize,
+    _set_one_step, _replace_step, _rebind_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas, _maximize,
     _amsgrad, _own_entry,
 ]  # fmt: skip
+
+
+REACHES: dict[str, Any] = {
+    "[]": lambda entry: entry["exp_avg"],
+    "get": lambda entry: entry.get("exp_avg"),
+    "items": lambda entry: next(t for name, t in entry.items() if name == "exp_avg"),
+    "values": lambda entry: list(entry.values())[1],
+    "dict": lambda entry: dict(entry)["exp_avg"],
+    "**": lambda entry: {**entry}["exp_avg"],
+    "|": lambda entry: (entry | {})["exp_avg"],
+    "copy": lambda entry: entry.copy()["exp_avg"],
+    "shallow copy": lambda entry: copy.copy(entry)["exp_avg"],
+    "setdefault": lambda entry: entry.setdefault("exp_avg", None),
+}
+
+
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+def test_a_state_that_was_handed_out_may_be_given_other_memory_later(reach: Any) -> None:
+    case = Case("adamw", "", {"lr": 0.01})
+    (optimizer, params), (reference, others) = a_run(case, ours), a_run(case, theirs)
+    handed = [reach(o.state[its[6]]) for o, its in ((optimizer, params), (reference, others))]
+    for k in range(3):
+        steps(optimizer, params, STEPS + k, 1)
+        steps(reference, others, STEPS + k, 1)
+        for t in handed:
+            t.data = t.data * 3
+    assert np.allclose(*(its[6].detach().numpy() for its in (params, others)), rtol=1e-5)
+    assert optimizer.state[params[6]]["exp_avg"] is handed[0]
+
+
+def test_nobody_is_handed_a_state_by_an_ordinary_step() -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params)
+    steps(optimizer, params, 0)
+    assert not optimizer.state.revision.shown
+    optimizer.state_dict()
+    assert optimizer.state.revision.shown
 
 
 @pytest.mark.parametrize("interfere", INTERFERENCES, ids=lambda f: f.__name__[1:])

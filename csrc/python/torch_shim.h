@@ -101,8 +101,7 @@ inline bool find_functions(Shim& s) {
          find_function(torch, "aoti_torch_new_tensor_handle", s.copy) &&
          find_function(torch, "aoti_torch_delete_tensor_object", s.free) &&
          find_constant(torch, "aoti_torch_layout_strided", s.strided) &&
-         find_constant(torch, "aoti_torch_device_type_cpu", s.cpu) &&
-         find_types(torch, s) &&
+         find_constant(torch, "aoti_torch_device_type_cpu", s.cpu) && find_types(torch, s) &&
          find_function(c10, "_ZNK3c1010TensorImpl4gradEv", s.grad) &&
          find_function(torch, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", s.raise_version);
 }

@@ -16,7 +16,7 @@ Counts = tuple[NDArray[Any], list[int]]  # of floats, as torch counts, and where
 
 def counts_of(entries: Iterable[Entry]) -> Counts | None:
     """Where the step counts of these states are; None unless they are elements of one array."""
-    steps: list[Any] = [entry.get(STEP) for entry in entries]
+    steps: list[Any] = [entry.peek(STEP) for entry in entries]
     if not all(isinstance(step, torch.Tensor) and not step.dim() and step.device.type == "cpu" for step in steps):
         return None
     storage, dtype = steps[0].untyped_storage(), steps[0].dtype
@@ -31,6 +31,6 @@ def move_together(entries: Iterable[Entry]) -> None:
     """Makes the step counts of these states elements of a new array."""
     entries = list(entries)
     dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-    together = torch.tensor([float(entry[STEP]) for entry in entries], dtype=dtype)
+    together = torch.tensor([float(entry.peek(STEP)) for entry in entries], dtype=dtype)
     for entry, step in zip(entries, together.unbind(), strict=True):
-        entry[STEP] = step
+        entry.keep(STEP, step)

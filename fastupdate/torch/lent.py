@@ -51,14 +51,14 @@ class Lent:
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
-            return int(any(entry.get(key) is not None for key in keys))
+            return int(any(entry.peek(key) is not None for key in keys))
         if STEP not in entry:
             self.made.append((entry, STEP))
-            entry[STEP] = torch.zeros(())
-        return max(int(entry[STEP]), 0)
+            entry.keep(STEP, torch.zeros(()))
+        return max(int(entry.peek(STEP)), 0)
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot) -> Array:
-        param, tensor = item.param.source.detach(), entry.get(key)
+        param, tensor = item.param.source.detach(), entry.peek(key)
         dtype = getattr(torch, slot.storage) if slot.storage else param.dtype
         if tensor is None:
             self.made.append((entry, key))
@@ -69,8 +69,8 @@ class Lent:
         if not memory.is_direct(item.in_memory(array)):
             tensor = _laid_as(param, tensor, item.order)
             array = _view(tensor)
-        if entry.get(key) is not tensor:
-            entry[key] = tensor
+        if entry.peek(key) is not tensor:
+            entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))
         return array
 
@@ -84,15 +84,20 @@ class Lent:
         if tensor.shape != item.param.source.shape:
             place.fail(ValueError, f"shape {tuple(item.param.source.shape)}", f"shape {tuple(tensor.shape)}")
 
+    def tensors(self) -> list[Any]:
+        """All that a step reads and writes of the states, step counts included."""
+        counts = [entry.peek(STEP) for _, entry in self.owners] if self.counted else []
+        return [*(tensor for _, _, tensor in self.kept), *counts]
+
     def intact(self) -> bool:
         """Whether the states are still those that are in the entries, and these in the optimizer's state."""
         owned = all(self._states.get(param) is entry for param, entry in self.owners)
-        return owned and all(entry.get(key) is tensor for entry, key, tensor in self.kept)
+        return owned and all(entry.peek(key) is tensor for entry, key, tensor in self.kept)
 
     def withdraw(self) -> None:
         """Takes back what was made."""
         for entry, key in self.made:
-            entry.pop(key, None)
+            entry.drop(key)
         for param, entry in self.owners:
             if not entry:
                 self._states.pop(param, None)

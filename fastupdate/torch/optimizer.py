@@ -43,7 +43,7 @@ class Optimizer(torch.optim.Optimizer):
         self._forget()
         shared = {name: options[name] for name in SHARED if options.get(name) is not None}
         super().__init__(params, {**values, **shared})
-        self.state = States(self.state)
+        self.state = States(self.state, shown=False)
 
     def _checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         check_names(type(self), options)
@@ -152,7 +152,7 @@ class Optimizer(torch.optim.Optimizer):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
         loaded = vars(self).get("_loading")
-        self.state = States(self.state if loaded is None else _copied(loaded, self.param_groups))
+        self.state = States(self.state) if loaded is None else States(_copied(loaded, self.param_groups), shown=False)
         self._forget()
 
 

@@ -125,7 +125,7 @@ class Run:
         self.stepper = self._make(optimizer.options, moving, tree)
         self.params = [item.param.source for item in self.stepper.items]
         self._find_counts()
-        self._lookout = Lookout([tensor for _, _, tensor in self._lent.kept])
+        self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
@@ -194,7 +194,7 @@ class Run:
             if not self._lent.intact() or not self._counted_here():
                 return False
             self._revision = states.revision.number
-        return self._lookout.intact()
+        return not states.revision.shown or self._lookout.intact()
 
     def owned(self) -> bool:
         """Whether all its parameters are still in the optimizer's state."""
