@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-from cases import Case, assert_same_bits, by_rule
+from cases import Case, assert_same_bits
 from peers import peer
-from torch_cases import arrays_of, ours, torch
+from torch_cases import arrays_of, by_rule, ours, torch
 
 import fastupdate as fu
 

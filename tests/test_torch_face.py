@@ -8,17 +8,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, MIXED_OPTIONS, Case, assert_same_bits, by_case, by_dtype, by_rule
+from cases import MIXED_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
 from peers import peer
 from tolerances import PEER, Drift
-from torch_cases import LAYOUTS, arrays_of, hand_over, ours, parameters, tensors, theirs, torch
+from torch_cases import (
+    CASES_HERE,
+    LAYOUTS,
+    TORCHS,
+    arrays_of,
+    by_case,
+    by_rule,
+    hand_over,
+    ours,
+    parameters,
+    tensors,
+    theirs,
+    torch,
+)
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
 
-TORCHS = [case for case in CASES if case.rule != "momentum"]  # rules that torch has
-beside_torch = pytest.mark.parametrize("case", TORCHS, ids=str)
+beside_torch = pytest.mark.parametrize("case", [case for case in CASES_HERE if case.rule in TORCHS], ids=str)
 by_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -60,8 +72,9 @@ def test_tensors_are_moved_as_arrays_are(case: Case, dtype: Any, layout: str) ->
         reference.step(arrays_of(grads))
     assert_same_bits(arrays_of(params), arrays, "parameters")
     names = fu.torch.names.state_names(optimizer.rule)
-    for name, states in reference.state.items():
-        assert_same_bits(state_of(optimizer, params, names[name]), list(states), name)
+    for name in reference.rule.states_of("element"):
+        if name in reference.state:
+            assert_same_bits(state_of(optimizer, params, names[name]), list(reference.state[name]), name)
 
 
 @by_rule
@@ -87,6 +100,30 @@ def test_options_do_as_with_arrays(case: Case, option: str, layout: str) -> None
     if given.get("monitor"):
         for name in ("grad_norm", "weight_norm", "update_norm"):
             assert_same_bits(optimizer.report.tensors[name], reference.report.tensors[name], name)
+
+
+def test_a_matrix_rule_moves_matrices_alone() -> None:
+    shapes = [(4, 6), (6, 4), (5, 5)]
+    arrays = [a.reshape(shape) for a, shape in zip(random_arrays(1, [24, 24, 25], np.float32), shapes, strict=True)]
+    params = [torch.nn.Parameter(torch.from_numpy(a.copy())) for a in arrays]
+    optimizer, reference = fu.torch.Muon(params, lr=0.1), fu.Muon(arrays, lr=0.1)
+    for seed in range(3):
+        grads = random_arrays(2 + seed, [24, 24, 25], np.float32)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = torch.from_numpy(g.reshape(p.shape).copy())
+        optimizer.step()
+        reference.step([g.reshape(shape) for g, shape in zip(grads, shapes, strict=True)])
+    assert_same_bits(arrays_of(params), arrays, "parameters")
+    assert list(optimizer.state[params[0]]) == ["momentum_buffer"]
+    vector = torch.nn.Parameter(torch.ones(3))
+    vector.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"\[muon\] params\[0\]\[0\]: expected a matrix"):
+        fu.torch.Muon([vector]).step()
+
+
+def test_a_rule_with_states_of_the_whole_list_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"\[prodigy\] optimizer: expected fu.Prodigy"):
+        fu.torch.Prodigy(parameters(1))
 
 
 @by_rule
@@ -194,7 +231,7 @@ def test_a_loaded_run_goes_on_with_the_same_bits(case: Case, layout: str, option
     assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
 
 
-@pytest.mark.parametrize("case", TORCHS, ids=str)
+@beside_torch
 def test_through_torch_and_back(case: Case) -> None:
     """What torch's optimizer is given and gives back is nothing but the state: the bits are those of a run unbroken."""
     optimizer, params = a_run(case, ours)
@@ -207,7 +244,7 @@ def test_through_torch_and_back(case: Case) -> None:
     assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
 
 
-@pytest.mark.parametrize("case", TORCHS, ids=str)
+@beside_torch
 @pytest.mark.parametrize("order", ["from torch", "to torch"])
 def test_a_run_changes_hands(case: Case, order: str) -> None:
     """Beside a run all of torch's, one that changes from or to torch in the middle."""
@@ -347,8 +384,8 @@ def _own_entry(optimizer: Any, params: list[Any]) -> None:
 
 INTERFERENCES = [
     _set_lr, _fill_lr, _replace_state, _rebind_state, _forget_state, _clear_state, _plain_state, _set_steps,
-    _set_one_step, _replace_step, _rebind_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas, _maximize,
-    _amsgrad, _own_entry,
+    _set_one_step, _replace_step, _rebind_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas,
+    _maximize, _amsgrad, _own_entry,
 ]  # fmt: skip
 
 

@@ -6,12 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cases import Case, random_arrays
+import pytest
+from cases import CASES, Case, cases_of, random_arrays
 from peers import Module
 
 import fastupdate as fu
 
 torch: Any = Module("torch")
+
+# Rules that move tensors of any shape, each by itself; the others have tests of their own.
+CASES_HERE = [
+    case
+    for case in CASES
+    if (rule := fu.rules.get(case.rule).rule).matrix is None and "list" not in rule.extents.values()
+]
+by_case = pytest.mark.parametrize("case", CASES_HERE, ids=str)
+by_rule = pytest.mark.parametrize(
+    "case", [cases_of(name)[-1] for name in dict.fromkeys(case.rule for case in CASES_HERE)], ids=str
+)
+TORCHS = ("adam", "adamw", "rmsprop", "sgd")  # rules whose states are torch's too
 
 SHAPES = [(5,), (3, 4), (), (0, 7), (2, 3, 4, 5), (1,), (1030,), (1, 6, 1, 2)]
 

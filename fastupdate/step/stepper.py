@@ -143,8 +143,13 @@ class Stepper:
             overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
 
     def _lie_down(self, items: list[Item]) -> None:
-        if self.backend.WALKS_MEMORY and not self.rule.phases and self._lend is None:
+        if self.walks_memory and self._lend is None:
             slots.lie_down(items)
+
+    @property
+    def walks_memory(self) -> bool:
+        """Whether dense tensors are walked in the order of memory; sums over ranges want the logical order."""
+        return self.backend.WALKS_MEMORY and not self.rule.phases
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""

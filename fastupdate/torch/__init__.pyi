@@ -11,6 +11,24 @@ from fastupdate.torch.optimizer import Optimizer as Optimizer
 
 _Number = float | Tensor  # of one element
 
+class Adafactor(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        beta2_decay: _Number = -0.8,
+        eps1: _Number = 1.1920928955078125e-07,
+        eps2: _Number = 0.001,
+        d: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Adam(Optimizer):
     def __init__(
         self,
@@ -45,6 +63,22 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Lamb(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Momentum(Optimizer):
     def __init__(
         self,
@@ -53,6 +87,43 @@ class Momentum(Optimizer):
         beta: _Number = 0.9,
         weight_decay: _Number = 0.0,
         nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Muon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        weight_decay: _Number = 0.1,
+        momentum: _Number = 0.95,
+        nesterov: bool = False,
+        match_rms_adamw: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Prodigy(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        d0: _Number = 1e-06,
+        d_coef: _Number = 1.0,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,

@@ -10,7 +10,8 @@ import torch
 from fastupdate.arrays import memory, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.step import slots
+from fastupdate.rules.extent import shape_of
+from fastupdate.step import extents, slots
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
@@ -36,18 +37,22 @@ class Lent:
     def __call__(self, stepper: Stepper) -> None:
         """Gives each item its arrays, its order in memory and its step count."""
         self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
-        names = {state_kind(name): key for name, key in state_names(stepper.rule).items()}
-        wanted = [*slots.states(stepper.rule.kept(stepper.flags)), *slots.copies(stepper.settings)]
+        rule, names = stepper.rule, {state_kind(name): key for name, key in state_names(stepper.rule).items()}
+        kept = slots.states(rule, rule.kept(stepper.flags))
+        wanted = [*(slot for slot in kept if slot.lasts), *slots.copies(stepper.settings)]
+        extents.check_matrices(rule, stepper.items)
+        slots.allocate(stepper.items, [slot for slot in kept if not slot.lasts])
         if not wanted and not self.counted:
             return
         for item in stepper.items:
             param = item.param.source
             entry = self._states[param]
             self.owners.append((param, entry))
-            item.order = memory.order_of(item.array) if stepper.backend.WALKS_MEMORY else None
+            item.order = memory.order_of(item.array) if stepper.walks_memory else None
             item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
             for slot in wanted:
-                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot)
+                start = slots.start_of(slot, item, stepper.hypers.groups)
+                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot, start)
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
@@ -57,32 +62,22 @@ class Lent:
             entry.keep(STEP, torch.zeros(()))
         return max(int(entry.peek(STEP)), 0)
 
-    def _array(self, item: Item, entry: Entry, key: str, slot: Slot) -> Array:
+    def _array(self, item: Item, entry: Entry, key: str, slot: Slot, start: Any) -> Array:
         param, tensor = item.param.source.detach(), entry.peek(key)
-        dtype = getattr(torch, slot.storage) if slot.storage else param.dtype
         if tensor is None:
             self.made.append((entry, key))
-            tensor = param.to(dtype, copy=True) if slot.copied else torch.zeros_like(param)
+            tensor = _new(param, slot)
+            _view(tensor)[...] = start
         else:
-            self._check(item, key, tensor, dtype)
+            _check(item, key, tensor, _new(param, slot, "meta"))
         array = _view(tensor)
-        if not memory.is_direct(item.in_memory(array)):
-            tensor = _laid_as(param, tensor, item.order)
+        if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
+            tensor = _laid_as(param, tensor, item.order if slot.extent == "element" else None)
             array = _view(tensor)
         if entry.peek(key) is not tensor:
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))
         return array
-
-    @staticmethod
-    def _check(item: Item, key: str, tensor: Any, dtype: Any) -> None:
-        place = Place(item.place.rule, tree.shown(f"state[{key!r}]", item.path))
-        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
-            place.fail(TypeError, "a tensor on the CPU", str(getattr(tensor, "device", type(tensor).__name__)))
-        if tensor.dtype != dtype:
-            place.fail(TypeError, str(dtype), str(tensor.dtype))
-        if tensor.shape != item.param.source.shape:
-            place.fail(ValueError, f"shape {tuple(item.param.source.shape)}", f"shape {tuple(tensor.shape)}")
 
     def tensors(self) -> list[Any]:
         """All that a step reads and writes of the states, step counts included."""
@@ -103,11 +98,28 @@ class Lent:
                 self._states.pop(param, None)
 
 
+def _new(param: Any, slot: Slot, device: str = "cpu") -> Any:
+    """A tensor for an array of the parameter's: like it, or numbers for ranges of its elements."""
+    if slot.extent != "element":
+        return torch.zeros(shape_of(slot.extent, tuple(param.shape)), dtype=torch.float64, device=device)
+    return torch.zeros_like(param, dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
+
+
+def _check(item: Item, key: str, tensor: Any, expected: Any) -> None:
+    place = Place(item.place.rule, tree.shown(f"state[{key!r}]", item.path))
+    if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+        place.fail(TypeError, "a tensor on the CPU", str(getattr(tensor, "device", type(tensor).__name__)))
+    if tensor.dtype != expected.dtype:
+        place.fail(TypeError, str(expected.dtype), str(tensor.dtype))
+    if tensor.shape != expected.shape:
+        place.fail(ValueError, f"shape {tuple(expected.shape)}", f"shape {tuple(tensor.shape)}")
+
+
 def _laid_as(param: Any, tensor: Any, order: tuple[int, ...] | None) -> Any:
-    """The values in memory as the parameter's are, or contiguous where these are not dense."""
-    kind = torch.contiguous_format if order is None else torch.preserve_format
-    laid = torch.empty_like(param, dtype=tensor.dtype, memory_format=kind)
-    return laid.copy_(tensor)
+    """The values in memory as the parameter's are, or contiguous."""
+    if order is None:
+        return tensor.contiguous()
+    return torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)
 
 
 def _view(tensor: Any) -> Array:

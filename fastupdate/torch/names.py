@@ -11,10 +11,12 @@ _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 STATES: Mapping[str, Mapping[str, str]] = {
     "adam": _ADAM,
     "adamw": _ADAM,
+    "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
+    "muon": {"m": "momentum_buffer"},
     "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},
     "sgd": {"b": "momentum_buffer"},
 }
-UNCOUNTED = {"sgd"}  # torch keeps no step count of these: all that counts is whether there is a state
+UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
 
 STEP = "step"
 

@@ -39,6 +39,10 @@ class Optimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        if "list" in self.rule.extents.values():
+            name = self.rule.formula.__name__
+            expected = f"fu.{name} (it keeps numbers of all tensors together, for which torch's states have no place)"
+            Place(self.rule.name, "optimizer").fail(TypeError, expected, f"fu.torch.{name}")
         self.options = self._checked_options(options)
         self._forget()
         shared = {name: options[name] for name in SHARED if options.get(name) is not None}
