@@ -82,15 +82,18 @@ class Optimizer:
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
+    def step(
+        self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None, loss: float | None = None
+    ) -> Report:
         """Updates every parameter once; raises before anything has changed, or does the whole step.
 
         grads       same structure, shapes and dtypes as the parameters, or for float32 parameters float16 or bfloat16;
                     None: the accumulated or bound ones, or p.grad
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
+        loss        what the option `outliers` is to judge beside the gradient norm
         """
-        self.report = self.stepper.step(grads, loss_scale, reduce)
+        self.report = self.stepper.step(grads, loss_scale, reduce, loss)
         return self.report
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:
@@ -243,10 +246,10 @@ class Optimizer:
         """All that the next step depends on beside the parameters, as copies: a plain dict of arrays and numbers.
 
         That is states, step counts, averages, slow weights, low-precision copies, accumulated micro-batches, frozen
-        flags, hyperparameters and the state of schedules that have one (`plateau`).
+        flags, hyperparameters, the state of schedules that have one (`plateau`), how many steps were skipped in a row
+        and what outliers are judged by.
         """
         with self.stepper.exclusive():
-            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             return saving.copied(self.stepper)
 
@@ -275,7 +278,6 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
-            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             file.write(path, saving.snapshot(self.stepper, params=True))
 

@@ -108,9 +108,9 @@ class MicroBatches:
         self._rule, self._clock = rule, clock
         self._weights = {0: 0.0}  # by their number
 
-    def weighing_alike(self, count: int) -> Assignment:
-        """The assignment by which so many weigh 1 each."""
-        return (setattr, self, "_weights", {count: float(count)})
+    def weighing(self, count: int, weight: float) -> Assignment:
+        """The assignment by which so many weigh this much together."""
+        return (setattr, self, "_weights", {count: weight})
 
     def check(self, weight: Any, dtype: held.DType) -> float:
         """The weight of a micro-batch: 0, or a number that the type of the step holds with all digits."""
@@ -122,14 +122,13 @@ class MicroBatches:
 
     def expect(self, weight: float) -> None:
         """Another one is about to be added. Should that fail, the clock does not move, and nothing has changed."""
-        count = int(self._clock[MICRO_BATCHES])
-        before = self._weights[count] if count else 0.0
+        count, before = int(self._clock[MICRO_BATCHES]), self.weight
         self._weights = {count: before, count + 1: before + weight}
 
     def scale(self, loss_scale: Any, dtype: held.DType) -> float:
         """What turns the sum of their gradients, or gradients at hand, into the mean gradient of the loss."""
         number = real(Place(self._rule, "loss_scale"), loss_scale, POSITIVE)
-        weight = self._weight if self._clock[MICRO_BATCHES] else 1.0
+        weight = self.weight if self._clock[MICRO_BATCHES] else 1.0
         if not weight:
             Place(self._rule, "weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
         return held.gradient_scale(self._rule, number, weight, dtype)
@@ -140,16 +139,11 @@ class MicroBatches:
             expected = "no accumulated micro-batches (step or discard first)"
             Place(self._rule, argument).fail(ValueError, expected, "some")
 
-    def check_saveable(self) -> None:
-        """ValueError while there are some that do not weigh 1 each: only their number is saved."""
-        if self._clock[MICRO_BATCHES] and self._weight != self._clock[MICRO_BATCHES]:
-            expected = "no weighted micro-batches (step or discard first)"
-            Place(self._rule, "state_dict").fail(ValueError, expected, "some")
-
     @property
-    def _weight(self) -> float:
+    def weight(self) -> float:
         """Of all together."""
-        return self._weights[int(self._clock[MICRO_BATCHES])]
+        count = int(self._clock[MICRO_BATCHES])
+        return self._weights[count] if count else 0.0
 
 
 class Bound:

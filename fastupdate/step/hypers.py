@@ -20,8 +20,10 @@ from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, 
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
+from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
+from fastupdate.step.options import Settings
 from fastupdate.step.transaction import at_once
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
@@ -157,6 +159,20 @@ class Group(MutableMapping[str, Any]):
     def schedules(self) -> Mapping[str, Any]:
         """The values that are schedules."""
         return self._schedules
+
+
+def of_groups(
+    rule: Rule, sources: Mapping[str, Any], settings: Settings, hypers: Mapping[str, Any]
+) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+    """The names of each group and its values: those of its own, of the options, of the rule."""
+    shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": settings.l1}
+    for name in ("clip_value", "ema_decay"):
+        if getattr(settings, name) is not None:
+            shared[name] = getattr(settings, name)
+    for names, overrides in sort_into_groups(rule.name, sources, settings.groups):
+        if settings.ema_decay is None and overrides.get("ema_decay"):
+            Place(rule.name, "groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
+        yield names, {**hypers, **shared, **overrides}
 
 
 class Scheduled(NamedTuple):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -73,6 +74,9 @@ class Plan:
         self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and self.engine.judges
+        if self.judges and settings.outliers is not None:
+            expected = "None on a device that judges gradients by itself, as the backend 'cuda' does"
+            Place(rule.name, "outliers").fail(ValueError, expected, repr(settings.outliers))
         self.simple = not special and not self.unseen and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.items)  # which p.grad holds
         self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])

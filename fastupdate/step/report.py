@@ -30,7 +30,7 @@ STATISTICS = np.dtype(
     ]
 )  # fmt: skip
 
-FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped")  # of a report, in reading order
+FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason")  # of a report, in reading order
 
 
 class Report:
@@ -41,11 +41,12 @@ class Report:
     grad_norm    ‖s·g‖ over all tensors before clipping (s = 1 / (loss_scale · micro-batches)); None if not asked for
     clip_factor  what `clip_norm` multiplied the gradients by; 1.0 if it left them alone
     nonfinite    number of NaN and infinite gradients; None if not asked for
-    skipped      True if the policy `nonfinite="skip"` left everything as it was
+    skipped      True if the policy `nonfinite="skip"` or `outliers` left everything as it was
+    reason       why it was skipped, in words; None if it was not
     tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
     """
 
-    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
+    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "reason", "skipped", "step")
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Report:
         grad_norm: float | None = None,
         clip_factor: float = 1.0,
         nonfinite: int | None = None,
-        skipped: bool = False,
+        reason: str | None = None,
         statistics: Statistics | None = None,
     ) -> None:
         self.step = step
@@ -62,7 +63,8 @@ class Report:
         self.grad_norm = grad_norm
         self.clip_factor = clip_factor
         self.nonfinite = nonfinite
-        self.skipped = skipped
+        self.skipped = reason is not None
+        self.reason = reason
         self._statistics = statistics
 
     @property

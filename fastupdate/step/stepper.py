@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import setitem
@@ -21,12 +21,11 @@ from fastupdate.engines import records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
-from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import extents, gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
-from fastupdate.step.hypers import SHARED, Hypers
+from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
@@ -48,6 +47,7 @@ class Stepper:
     plan, engine   the records of the tensors that move now, and what runs them
     bound          gradient buffers that `bind` named
     undecided      reports of steps of which only the device knows whether they were skipped
+    skips          how many steps were skipped in a row, and what outliers are judged by
     """
 
     plan: Plan  # these four are replaced together, and items with them
@@ -68,11 +68,11 @@ class Stepper:
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
-        self._skips = Skips(rule.name, self.settings.max_skips)
+        self.skips = Skips(self.settings)
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self.hypers = Hypers(rule, self._specs(hypers), self.clock)
+        self.hypers = Hypers(rule, of_groups(rule, sources(self.items), self.settings, hypers), self.clock)
         self.flags = self._choose_flags(flags)
         self._sort_items()
         self._allocate()
@@ -84,17 +84,6 @@ class Stepper:
         return Place(self.rule.name, argument)
 
     # -- construction -------------------------------------------------------------------------------------------------
-
-    def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
-        s = self.settings
-        shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": s.l1}
-        for name in ("clip_value", "ema_decay"):
-            if getattr(s, name) is not None:
-                shared[name] = getattr(s, name)
-        for names, overrides in sort_into_groups(self.rule.name, sources(self.items), s.groups):
-            if s.ema_decay is None and overrides.get("ema_decay"):
-                self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
-            yield names, {**hypers, **shared, **overrides}
 
     def _choose_flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
         """The flags given, and those that a hyperparameter switches on in some group."""
@@ -188,9 +177,9 @@ class Stepper:
         self.hypers.forget()
         return self._lock
 
-    def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
+    def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
-        plain = grads is None and loss_scale == 1.0 and reduce is None
+        plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
         if plain and self._quick is not None and not self._lock.locked():
             taken = self._quick()  # nothing can come between, so there is nothing to lock
             if taken:
@@ -204,7 +193,7 @@ class Stepper:
                     self._quick = quick if self.plan.indivisible else None
                     return Report(*taken)
             try:
-                return self._whole_step(grads, loss_scale, reduce)
+                return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self._let_go()
 
@@ -221,7 +210,8 @@ class Stepper:
         bound = self.bound.current(self._collect, self.plan, self._checked)
         return gradients.held_by(self.plan) if bound is None else bound
 
-    def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
+    def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
+        loss = self.skips.measured(loss)
         scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
@@ -236,19 +226,17 @@ class Stepper:
             return self._judged_step(scale, off, unclipped, written)
         lr = self.engine.lr
         try:
-            outcome = condition(self.plan, scale)
+            outcome = condition(self.plan, scale, self.skips.outliers, loss)
         except FloatingPointError:
             self._drop_gradients(written, off)
             raise
-        if outcome.skip:
+        if outcome.reason:
             self._drop_gradients(written, off)
-            self._skips.note(True)
-            if self._skips.too_many:
-                raise_nonfinite(self.plan, self._skips.words)
-            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
+            self.skips.take(outcome, self.plan)
+            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, outcome.reason)
         autograd.about_to_write([*self.plan.written, *written])
         self._move(scale * outcome.factor * self._sign, off)
-        self._skips.note(False)
+        self.skips.take(outcome, self.plan)
         return Report(
             self.step_count,
             lr,
@@ -293,7 +281,7 @@ class Stepper:
         self, scale: float, off: int, unclipped: NDArray[np.float64] | float, written: list[Any]
     ) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
-        self._skips.check()
+        self.skips.check()
         engine = cast(Judge, self.engine)
         if self.settings.nonfinite == "raise":
             engine.gradient_sums()
@@ -329,7 +317,7 @@ class Stepper:
             undecided = 0  # which tensors move, or what they are clipped to, depends on the step
         while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
             skipped = self.undecided.pop(0).settle()
-            self._skips.note(skipped)
+            self.skips.note(skipped)
             if skipped:
                 self.clock[STEPS] -= 1
                 self.plan.groups["t"] -= 1
@@ -340,7 +328,7 @@ class Stepper:
             engine = cast(Judge, self.engine)
             if not engine.judges:
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
-            self._skips.check()
+            self.skips.check()
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
