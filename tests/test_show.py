@@ -215,7 +215,7 @@ def test_report_as_json(options: dict[str, Any]) -> None:
     report = fu.AdamW(params, **options).step(ones_like(params))
     found = json.loads(json.dumps(report.as_dict()))
     table = report.tensors
-    assert list(found) == ["step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "tensors"]
+    assert list(found) == ["step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason", "tensors"]
     assert all(found[name] == getattr(report, name) for name in list(found)[:-1])
     if table is None:
         assert found["tensors"] is None

@@ -99,6 +99,12 @@ class _Loading:
         hypers, schedules = self._hyperparameters()
         received = self._received()
         moving = [item for item in self.items if micro_batches and step >= item.frozen_until]
+        for item in self.items:
+            item.resting = False
+        if self.stepper.settings.missing == "skip":  # what has no accumulator had no gradient so far
+            for item in moving:
+                item.resting = ("accumulator", item.name) not in received
+            moving = [item for item in moving if not item.resting]
         if not self.strict and any(("accumulator", item.name) not in received for item in moving):
             micro_batches, moving = 0, []  # a mean over some of the tensors alone is none
         for item in self.items:

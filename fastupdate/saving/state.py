@@ -38,7 +38,7 @@ def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
     """The state of an optimizer; nothing but its arrays is live."""
     stepper.plan.keep_times()
     step, micro_batches = (int(stepper.clock[k]) for k in (STEPS, MICRO_BATCHES))
-    accumulating = [item for item in stepper.items if micro_batches and not item.frozen]
+    accumulating = [item for item in stepper.items if micro_batches and not item.frozen and not item.resting]
     skips, limits = stepper.skips, {name: getattr(stepper.settings, name) for name in stepper.settings.scheduled}
     arrays = arrays_of(stepper.items, {item.name for item in accumulating}, params=params)
     return {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from itertools import repeat
+from operator import is_not
+from typing import Any, Literal, NoReturn
 
 from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.memory import Array, Assignment
@@ -17,37 +19,58 @@ from fastupdate.step.tensors import Item
 Reduce = Literal["mean", "sum"]
 
 
-def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
-    """The gradients of the tensors that move, in their order, from a structure like that of the parameters.
+def collect(grads: Any, params: Any, items: list[Item], plan: Plan) -> list[Any]:
+    """The gradients of the tensors that are not frozen, in their order, from a structure like that of the parameters.
+
+    Where missing ones are skipped, they are None.
 
     params: what the user handed in, if that is flat, for the quick way; else None
     """
+    moving, rule = plan.unfrozen, plan.settings.rule
     if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
         if isinstance(params, list) and len(grads) == len(items):
             return list(grads)
         if isinstance(params, dict) and grads.keys() == params.keys():
             return [grads[item.path[0]] for item in items]
+    skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
     known = {item.path for item in items}
-    missing = next((item.path for item in moving if item.path not in found), None)
     extra = next((path for path in found if path not in known), None)
-    if missing is not None:
-        Place(rule, tree.shown("grads", missing)).fail(ValueError, "an array", "none")
+    if skips and extra is not None:
+        branches = {path[:k] for path in known for k in range(len(path))}
+        extra = next((path for path in found.keys() - known if found[path] is not None or path not in branches), None)
+    missing = next((item for item in moving if item.path not in found), None)
+    if missing is not None and not skips:
+        _fail_missing(missing, ValueError, "none")
     if extra is not None:
         Place(rule, tree.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
-    return [found[item.path] for item in moving]
+    return [found.get(item.path) for item in moving]
+
+
+def some_missing(grads: list[Any]) -> bool:
+    """Whether one of them is None."""
+    return not all(map(is_not, grads, repeat(None)))
 
 
 def held_by(plan: Plan) -> list[Any]:
-    """The gradients that torch parameters hold; one that holds none is named."""
+    """The gradients that torch parameters hold; one that holds none is named, unless missing ones are skipped."""
     if not plan.own_gradients:
         Place(plan.settings.rule, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-    grads = [item.param.source.grad for item in plan.items]
-    for item, grad in zip(plan.items, grads, strict=True):
-        if grad is None:
-            place = Place(item.place.rule, tree.shown("grads", item.path))
-            place.fail(TypeError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
+    grads = [item.param.source.grad for item in plan.unfrozen]
+    if plan.settings.missing == "raise":
+        _check_there(plan, grads)
     return grads
+
+
+def _check_there(plan: Plan, grads: list[Any]) -> None:
+    for item, grad in zip(plan.unfrozen, grads, strict=True):
+        if grad is None:
+            _fail_missing(item, TypeError, "None")
+
+
+def _fail_missing(item: Item, error: type[Exception], received: str) -> NoReturn:
+    place = Place(item.place.rule, tree.shown("grads", item.path))
+    place.fail(error, f"an array (or missing='skip', or opt.freeze({item.name!r}), to leave it alone)", received)
 
 
 def adopt(
@@ -66,6 +89,7 @@ def adopt(
     arrays = grads
     if reduce or plan.unseen or plan.engine.adopt(plan.arrays, arrays, 0, zeroed) >= 0:
         plan = checked()
+        _check_there(plan, grads) if plan.settings.missing == "raise" else None
         arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
         k = 0 if reduce else plan.engine.adopt(plan.arrays, arrays, 0, zeroed)
         while 0 <= k < len(arrays):
@@ -164,9 +188,10 @@ class Bound:
         self.tree, self.flat = tree, arrays if shared_memory else collected
 
     def current(
-        self, collect_again: Callable[[Any], list[Any]], plan: Plan, checked: Callable[[], Plan]
+        self, collect_again: Callable[[Any], list[Any]], planned: Callable[[], Plan], checked: Callable[[], Plan]
     ) -> list[Any] | None:
-        """The bound gradients; None if there are none."""
+        """The bound gradients; None if there are none. Collecting them may lead to another plan."""
         if self.flat is None and self.tree is not None:
-            self.take(self.tree, collect_again(self.tree), plan, checked)
+            collected = collect_again(self.tree)
+            self.take(self.tree, collected, planned(), checked)
         return self.flat

@@ -204,7 +204,12 @@ class Hypers:
         self._impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
-    def used(self, hyper: str) -> bool:
+    def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
+        """The flags given, and those that a hyperparameter switches on in some group."""
+        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
+        return flags | {flag: flags[flag] or self._used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
+
+    def _used(self, hyper: str) -> bool:
         """Whether a hyperparameter is other than 0 in some group, or scheduled."""
         return any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
 

@@ -19,6 +19,7 @@ from fastupdate.step.outliers import FEWEST
 L1Mode = Literal["subgradient", "proximal"]
 DecayMode = Literal["coupled", "decoupled", "independent"]
 NonFinite = Literal["propagate", "skip", "raise"]
+Missing = Literal["raise", "skip"]
 Shadow = Literal["float16", "bfloat16"]
 
 
@@ -39,6 +40,7 @@ class Options(TypedDict, total=False):
     clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or a schedule
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
+    missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone
     outliers        (k, window): leaves out a step whose gradient norm, or `loss` if step() is told it, is more than k
                     standard deviations above the last `window` ones
     max_skips       how many steps in a row may be skipped before that is an error
@@ -61,6 +63,7 @@ class Options(TypedDict, total=False):
     clip_unit_norm: Any
     clip_value: Any
     nonfinite: NonFinite
+    missing: Missing
     outliers: tuple[float, int] | None
     max_skips: int | None
     ema_decay: Any
@@ -91,6 +94,7 @@ class Settings:
     clip_unit_norm: Any = None
     clip_value: Any = math.inf
     nonfinite: NonFinite = "propagate"
+    missing: Missing = "raise"
     outliers: tuple[float, int] | None = None
     max_skips: int | None = None
     ema_decay: Any = None
@@ -107,6 +111,7 @@ class Settings:
         self._one_of("l1_mode", get_args(L1Mode))
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
+        self._one_of("missing", get_args(Missing))
         self._one_of("shadow", (None, *NARROW))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, autograd, device, overlap
+from fastupdate.arrays import accept, autograd, device
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -22,14 +22,14 @@ from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.rules.rule import Rule
-from fastupdate.step import extents, gradients, held, slots
+from fastupdate.step import gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources, state_kind, written
+from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources, state_kind
 from fastupdate.step.transaction import at_once
 
 
@@ -73,9 +73,11 @@ class Stepper:
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
         self.hypers = Hypers(rule, of_groups(rule, sources(self.items), self.settings, hypers), self.clock)
-        self.flags = self._choose_flags(flags)
-        self._sort_items()
-        self._allocate()
+        self.flags = self.hypers.flags(flags)
+        sort_into(self.items, self.hypers.groups)
+        self._walks_memory = self.backend.WALKS_MEMORY and not rule.phases
+        kept = rule.kept(self.flags)
+        slots.provide(self.items, rule, kept, self.settings, self.hypers.groups, self._walks_memory)
         vars(self).update(self._planned(self.items))
         self.derive()
 
@@ -84,44 +86,6 @@ class Stepper:
         return Place(self.rule.name, argument)
 
     # -- construction -------------------------------------------------------------------------------------------------
-
-    def _choose_flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
-        """The flags given, and those that a hyperparameter switches on in some group."""
-        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
-        return flags | {flag: flags[flag] or self.hypers.used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
-
-    def _sort_items(self) -> None:
-        by_name = {item.name: item for item in self.items}
-        for row, group in enumerate(self.hypers.groups):
-            for name in group["params"]:
-                by_name[name].row = row
-                by_name[name].frozen_until = group["frozen_until"]
-                by_name[name].frozen = group["frozen_until"] > 0
-
-    def _allocate(self) -> None:
-        kept, state = self.rule.kept(self.flags), self.settings.state
-        for item in self.items:
-            item.shared = tuple(name for name in kept if self.rule.extents[name] == "list")
-        given = (
-            None
-            if state is None
-            else given_states(self.rule.name, tuple(k for k in kept if k not in self.rule.passing), state)
-        )
-        extents.check_matrices(self.rule, self.items)
-        if given is None:
-            self._lie_down(self.items)
-            slots.allocate(self.items, slots.states(self.rule, kept), self.hypers.groups)
-        else:
-            slots.take_states(self.items, given, self.rule.extents)
-            slots.allocate(self.items, slots.states(self.rule, self.rule.passing), self.hypers.groups)
-        slots.allocate(self.items, slots.copies(self.settings))
-        if given is not None:
-            owned = written(self.items)
-            overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
-
-    def _lie_down(self, items: list[Item]) -> None:
-        if self.backend.WALKS_MEMORY and not self.rule.phases:
-            slots.lie_down(items)
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""
@@ -202,17 +166,45 @@ class Stepper:
         if not self.plan.queued:
             self._held = []
 
-    def _collect(self, grads: Any) -> list[Any]:
-        if grads is not None:
-            return gradients.collect(
-                grads, self.tree if self._flat else None, self.items, self.plan.items, self.rule.name
-            )
-        bound = self.bound.current(self._collect, self.plan, self._checked)
-        return gradients.held_by(self.plan) if bound is None else bound
+    def _collect(self, grads: Any, reduce: Reduce | None = None) -> list[Any]:
+        """Gradients in the order of the plan, which is another one afterwards if other tensors have none now."""
+        if grads is None:
+            bound = self.bound.current(self._collect, lambda: self.plan, self._checked)
+            if bound is not None:
+                return bound
+            found = gradients.held_by(self.plan)
+        else:
+            flat = self.tree if self._flat else None
+            found = gradients.collect(grads, flat, self.items, self.plan)
+        if self.settings.missing == "raise" or not (self.plan.partial or gradients.some_missing(found)):
+            return found
+        return self._rest(found, reduce)
+
+    def _rest(self, found: list[Any], reduce: Reduce | None) -> list[Any]:
+        """Lets the tensors rest that have no gradient, and no other; returns the gradients of those that move.
+
+        Between micro-batches a tensor that had one goes on by zeros, and one that has its first joins.
+        """
+        accumulating, unfrozen = bool(self.clock[MICRO_BATCHES]), self.plan.unfrozen
+        for k, item in enumerate(unfrozen):
+            if accumulating and found[k] is None and not item.resting:
+                found[k] = slots.zeros(item)[None] if reduce else slots.zeros(item)
+        resting = {item.path: g is None for item, g in zip(unfrozen, found, strict=True)}
+        if any(item.resting != resting[item.path] for item in unfrozen):
+            self.settle()
+            self.plan.keep_times()
+            items = [
+                replace(item, resting=resting.get(item.path, False), slots=dict(item.slots)) for item in self.items
+            ]
+            for old, new in zip(self.items, items, strict=True):
+                if accumulating and old.resting:
+                    new.slots.pop(ACCUMULATOR, None)
+            at_once(self.replanning(items, self.step_count))
+            self.derive()
+        return [g for g in found if g is not None]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
         loss = self.skips.measured(loss)
-        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
@@ -221,6 +213,7 @@ class Stepper:
         written = self._adopt(
             [item.slots[ACCUMULATOR] for item in self.plan.items] if accumulated else grads, reduce, accumulated
         )
+        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self.plan.judges:
             return self._judged_step(scale, off, unclipped, written)
@@ -265,9 +258,15 @@ class Stepper:
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
-        flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
-        self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
+        before = {name: getattr(self, name) for name in ("items", "plan", "engine", "_taken", "_quick")}
+        try:
+            flat = grads if accumulated else self._collect(grads, reduce)
+            self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
+        except BaseException:
+            if self.settings.missing == "skip":  # what was missing in a step that failed is of no account
+                vars(self).update(before)
+            raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
     def _drop_gradients(self, written: list[Any], off: int) -> None:
@@ -358,6 +357,8 @@ class Stepper:
     def bind(self, grads: Any) -> None:
         """See `Optimizer.bind`."""
         with self.exclusive():
+            if self.settings.missing == "skip":
+                self.micro_batches.check_none("grads")
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             self._quick = None
 
@@ -409,6 +410,7 @@ class Stepper:
         followed = [
             replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
         ]
-        self._lie_down(followed)
+        if self._walks_memory:
+            slots.lie_down(followed)
         vars(self).update(self._planned(followed))
         self.derive()
