@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any, ClassVar, Literal, cast
@@ -16,6 +16,7 @@ from fastupdate.arrays import autograd, device, tree
 from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.groups import taken_apart
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
@@ -35,7 +36,9 @@ from fastupdate.step.transaction import at_once
 class Optimizer:
     """Updates parameters in place. Each subclass is a rule; its docstring has the formula.
 
-    params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides.
+    params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides. Also
+    what torch takes: an iterator, (name, array) pairs, a list of groups {"params": arrays, "lr": …}; `opt.params` is then
+    the list or the mapping that gradients are to be structured like.
 
     `stepper` is the machinery, for faces and checkpoints; its names may change.
     """
@@ -46,6 +49,10 @@ class Optimizer:
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
     ) -> None:
         check_names(type(self), options)
+        params, own = taken_apart(self.rule.name, params)
+        given = options.get("groups", ())
+        if own and not isinstance(given, Mapping) and isinstance(given, Iterable):
+            options["groups"] = [*own, *given]
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 

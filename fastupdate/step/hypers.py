@@ -23,7 +23,7 @@ from fastupdate.engines.records import REVISION, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
-from fastupdate.step.options import Settings
+from fastupdate.step.options import Options, Settings
 from fastupdate.step.transaction import at_once
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
@@ -81,6 +81,9 @@ class Group(MutableMapping[str, Any]):
             for name, part in parts.items():
                 self[name] = part
             return
+        if key != "params" and key not in self._intervals and key in {*self._rule.flags, *Options.__annotations__}:
+            expected = "to be set for all tensors, as an argument of the optimizer (one more optimizer for the others)"
+            Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
         if key == FROZEN_UNTIL:
