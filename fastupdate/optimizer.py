@@ -37,8 +37,8 @@ class Optimizer:
     """Updates parameters in place. Each subclass is a rule; its docstring has the formula.
 
     params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides. Also
-    what torch takes: an iterator, (name, array) pairs, a list of groups {"params": arrays, "lr": …}; `opt.params` is then
-    the list or the mapping that gradients are to be structured like.
+    what torch takes: an iterator, (name, array) pairs, a list of groups {"params": arrays, "lr": …}; `opt.params` is
+    then the list or the mapping that gradients are to be structured like.
 
     `stepper` is the machinery, for faces and checkpoints; its names may change.
     """
