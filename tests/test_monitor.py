@@ -77,6 +77,7 @@ def expected_row(raw: np.ndarray, scale: float, before: np.ndarray, after: np.nd
         "nonfinite": 0,
         "zero_fraction": np.mean(raw == 0),
         "momentum_cosine": dot / (norm(g) * length) if length else math.nan,
+        "update_cosine": math.fsum((g * change).ravel()) / (norm(g) * norm(change)),
     }
 
 

@@ -22,11 +22,12 @@ from fastupdate.engines.records import SUMS, Records
 #   zero_fraction                         share of gᵢ that are 0
 #   stalled                               how many wᵢ the rule's update uᵢ ≠ 0 is lost on: wᵢ + uᵢ rounds to wᵢ
 #   momentum_cosine                       g·m / (‖g‖·‖m‖), m the momentum before the step (NaN: there is none, or zero)
+#   update_cosine                         g·Δ / (‖g‖·‖Δ‖): −1 straight down the gradient (NaN: one of them is zero)
 STATISTICS = np.dtype(
     [
         ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"),
         ("update_ratio", "f8"), ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"),
-        ("stalled", "i8"), ("momentum_cosine", "f8"),
+        ("stalled", "i8"), ("momentum_cosine", "f8"), ("update_cosine", "f8"),
     ]
 )  # fmt: skip
 
@@ -171,4 +172,5 @@ def tensor_statistics(
         table["update_ratio"] = table["update_norm"] / table["weight_norm"]
         table["zero_fraction"] = totals["zeros"] / sizes
         table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
+        table["update_cosine"] = totals["gu"] / (grad * table["update_norm"])
     return table
