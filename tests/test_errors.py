@@ -370,7 +370,7 @@ OPTIONS: dict[str, list[Any]] = {
     "clip_unit_norm": [0, -1.0, np.nan, np.inf],
     "clip_value": [-1.0, np.nan, "1"],
     "l1": [-1.0, np.nan, np.inf],
-    "ema_decay": [-0.1, 1.0, np.nan],
+    "ema_decay": [-0.1, 1.01, np.nan],
     "nonfinite": ["ignore", True],
     "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
     "l1_mode": ["lasso"],

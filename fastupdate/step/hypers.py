@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Assignment
-from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, real
+from fastupdate.arrays.numbers import FRACTION, LIMIT, NON_NEGATIVE, Interval, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
@@ -31,7 +31,7 @@ SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     "l1": (0.0, NON_NEGATIVE),
     "clip_value": (np.inf, LIMIT),
-    "ema_decay": (0.0, BELOW_ONE),
+    "ema_decay": (0.0, FRACTION),  # 1 leaves the average alone
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
 ALIASES = {"betas": ("beta1", "beta2")}

@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     outliers        (k, window): leaves out a step whose gradient norm, or `loss` if step() is told it, is more than k
                     standard deviations above the last `window` ones
     max_skips       how many steps in a row may be skipped before that is an error
-    ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1), or a schedule
+    ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1], or a schedule
     shadow          type of a copy of the weights, in opt.shadow: "float16" or "bfloat16"
     lookahead       (k, a): every k steps slow ← slow + a·(w − slow) and w ← slow
     zero_grads      sets gradients to 0 when they have been used
