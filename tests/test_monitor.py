@@ -462,6 +462,16 @@ def test_train_writes_a_folder_for_each_rule_and_a_diagnosis(tmp_path, capsys):
         assert digests[1] == digests[3]  # of the progress line and the table's in each text
 
 
+def test_train_without_tensorboardx_names_no_event_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.warns(UserWarning, match="no event file"):
+        run_train("--rule", "sgd", "--out", tmp_path / "a.png", "--monitor", tmp_path / "runs")
+    assert f"statistics: {tmp_path / 'runs'}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "for TensorBoard too if tensorboardX is installed" in " ".join(capsys.readouterr().out.split())
+
+
 def test_train_says_what_is_wrong(tmp_path, capsys):
     run_train("--rule", "sgd", "--lr", "20", "--out", tmp_path / "a.png", "--monitor", tmp_path / "runs")
     (said,) = [
