@@ -311,7 +311,16 @@ def test_8_read_only(backend):
 
 BAD_PARAMETERS: dict[str, tuple[Any, type[Exception], str]] = {
     "1-none": (None, TypeError, "received None"),
-    "1-list-of-numbers": ([1.0, 2.0], TypeError, "expected an array, received float"),
+    "1-list-of-numbers": (
+        [1.0, 2.0],
+        TypeError,
+        r"expected an array \(of one number: np.zeros\(\(\)\)\), received float",
+    ),
+    "1-scalar": (
+        [np.float32(1)],
+        TypeError,
+        r"expected an array \(of one number: np.zeros\(\(\)\)\), received float32",
+    ),
     "1-empty-list": ([], ValueError, "at least one array"),
     "1-bytes": (b"1234", TypeError, "received bytes"),
     "9-integer": (np.zeros(3, np.int64), TypeError, "expected float32 or float64, received int64"),

@@ -85,6 +85,8 @@ def check_float(array: Array, place: Place) -> None:
 
 def parameter(x: Any, place: Place) -> Array:
     """x as an array that can be updated in place."""
+    if isinstance(x, (int, float, np.generic)):
+        place.fail(TypeError, "an array (of one number: np.zeros(()))", type(x).__name__)
     array = as_array(x, place)
     check_float(array, place)
     if not array.flags.writeable:
