@@ -87,6 +87,16 @@ class Optimizer:
     def groups(self, _: object) -> None:
         attributes.fail(self, "groups", "values set one by one, as opt.groups[0]['lr'] = x")
 
+    def group(self, pattern: Pattern) -> Group:
+        """The group of the tensors that match; ValueError if they are of several (see fu.groups for patterns)."""
+        place = self.stepper.place("pattern")
+        names = Finder(sources(self.stepper.items))(place, pattern)
+        found = [group for group in self.groups if names.intersection(group["params"])]
+        if len(found) != 1:
+            firsts = ", ".join(repr(group["params"][0]) for group in found) or "none"
+            place.fail(ValueError, "a pattern that finds tensors of one group", f"one for those of {firsts}")
+        return found[0]
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def step(

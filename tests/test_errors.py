@@ -101,10 +101,17 @@ NO_ARRAY = r": expected an array \(or missing='skip', or opt.freeze\(.*\), to le
 STRUCTURES: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "1-missing": ({"a": 1, "b": {"c": 1}}, {"a": 1}, ValueError, r"grads\['b'\]\['c'\]" + NO_ARRAY),
     "1-extra": ({"a": 1}, {"a": 1, "x": 1}, ValueError, r"grads\['x'\]: expected nothing"),
-    "1-renamed": ({"a": 1}, {"b": 1}, ValueError, r"grads\['a'\]" + NO_ARRAY),
+    "1-renamed": (
+        {"a": 1},
+        {"b": 1},
+        ValueError,
+        r"grads: expected the structure of params, with params\['a'\], received another, with grads\['b'\]",
+    ),
+    "1-dict-for-list": ([1, 1], {"a": 1, "b": 1}, ValueError, "grads: expected the structure of params"),
+    "1-nested-list": ([1, 1], [[1, 1]], ValueError, r"with params\[0\], received another, with grads\[0\]\[0\]"),
     "1-short-list": ([1, 1], [1], ValueError, r"grads\[1\]" + NO_ARRAY),
     "1-long-list": ([1], [1, 1], ValueError, r"grads\[1\]: expected nothing"),
-    "1-array-for-list": ([1, 1], 1, ValueError, r"grads\[0\]" + NO_ARRAY),
+    "1-array-for-list": ([1, 1], 1, ValueError, r"expected the structure of params, .*, received another, with grads$"),
     "1-empty": ([1], [], ValueError, r"grads\[0\]" + NO_ARRAY),
     "1-no-gradients": ([1], None, TypeError, "grads: expected gradients, or bound ones"),
 }

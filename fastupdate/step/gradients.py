@@ -34,12 +34,17 @@ def collect(grads: Any, params: Any, items: list[Item], plan: Plan) -> list[Any]
             return [grads[item.path[0]] for item in items]
     skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
-    known = {item.path for item in items}
+    known = dict.fromkeys(item.path for item in items).keys()
     extra = next((path for path in found if path not in known), None)
     if skips and extra is not None:
         branches = {path[:k] for path in known for k in range(len(path))}
         extra = next((path for path in found.keys() - known if found[path] is not None or path not in branches), None)
     missing = next((item for item in moving if item.path not in found), None)
+    if missing is not None and not skips and found and known.isdisjoint(found):
+        expected, received = (
+            tree.shown(role, next(iter(some))) for role, some in (("params", known), ("grads", found))
+        )
+        Place(rule, "grads").fail(ValueError, f"the structure of params, with {expected}", f"another, with {received}")
     if missing is not None and not skips:
         _fail_missing(missing, ValueError, "none")
     if extra is not None:
