@@ -34,7 +34,8 @@ def noisy(n: int, seed: int = 0) -> np.ndarray:
 def judged(outliers: Outliers, *figures: float) -> Verdict:
     """What is said of a step, which then is a part of the past."""
     verdict = outliers.judge(*figures)
-    outliers.take(verdict)
+    function, *arguments = outliers.taking(verdict)
+    function(*arguments)
     return verdict
 
 

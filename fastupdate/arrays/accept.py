@@ -30,7 +30,7 @@ def as_array(x: Any, place: Place) -> Array:
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
-        expected = "list(model.parameters()) or another sequence of arrays" if hasattr(x, "parameters") else "an array"
+        expected = "model.parameters() or another sequence of arrays" if hasattr(x, "parameters") else "an array"
         place.fail(TypeError, expected, "None" if x is None else type(x).__name__)
     return shared
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastupdate.arrays.memory import Assignment
 from fastupdate.arrays.numbers import figure
 from fastupdate.arrays.place import Place
 from fastupdate.step import held
@@ -50,18 +51,26 @@ class Skips:
 
     def note(self, skipped: bool) -> None:
         """Counts the outcome of a step. One skipped step too many stays one, however many follow."""
-        self.count = int(min(self.count, self._limit)) + 1 if skipped else 0
+        self.count = self._after(skipped)
 
-    def take(self, outcome: Outcome, plan: Plan) -> None:
-        """Counts the outcome of a step and remembers its figures. FloatingPointError if that is a skip too many."""
-        self.note(outcome.reason is not None)
+    def _after(self, skipped: bool) -> int:
+        return int(min(self.count, self._limit)) + 1 if skipped else 0
+
+    def taking(self, outcome: Outcome) -> list[Assignment]:
+        """The assignments that count the outcome of a step, and remember its figures unless it is a skip too many."""
+        count = self._after(outcome.reason is not None)
+        new: list[Assignment] = [(setattr, self, "count", count)]
+        if self.outliers and outcome.verdict and count <= self._limit:
+            new.append(self.outliers.taking(outcome.verdict))
+        return new
+
+    def check_taken(self, outcome: Outcome, plan: Plan) -> None:
+        """FloatingPointError if the step that was counted was skipped once too often."""
         if self.too_many and outcome.verdict:
             words = self._words("an ordinary step")
             Place(self._rule, "grads").fail(FloatingPointError, words, f"one with its {outcome.reason}")
         if self.too_many:
             raise_nonfinite(plan, self._words("finite values"))
-        if self.outliers and outcome.verdict:
-            self.outliers.take(outcome.verdict)
 
     @property
     def too_many(self) -> bool:

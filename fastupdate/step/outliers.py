@@ -56,7 +56,7 @@ class Outliers:
         self._past: Past = {name: np.zeros(0) for name in FIGURES}
 
     def judge(self, grad_norm: float, loss: float | None = None) -> Verdict:
-        """Whether a step of these figures is to be skipped. loss None: not known. See `take`."""
+        """Whether a step of these figures is to be skipped. loss None: not known. See `taking`."""
         values = {"grad_norm": math.log(grad_norm) if grad_norm > 0 else math.nan, "loss": loss}
         past, found = dict(self._past), Verdict({})
         for name, value in values.items():
@@ -68,9 +68,9 @@ class Outliers:
             past[name] = np.append(past[name], kept)[-self.window :]
         return found._replace(past=past)
 
-    def take(self, verdict: Verdict) -> None:
-        """Makes a step that was judged a part of the past."""
-        self._past = verdict.past
+    def taking(self, verdict: Verdict) -> Assignment:
+        """The assignment that makes a step that was judged a part of the past."""
+        return (setattr, self, "_past", verdict.past)
 
     def _compare(self, name: str, value: float) -> tuple[float, float]:
         """Standard deviations above the past, and what of the value enters it."""

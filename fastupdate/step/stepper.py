@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import setitem
@@ -30,7 +30,7 @@ from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
 from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources, state_kind
-from fastupdate.step.transaction import at_once
+from fastupdate.step.transaction import at_once, in_turn
 
 
 class BusyError(RuntimeError):
@@ -224,12 +224,12 @@ class Stepper:
             self._drop_gradients(written, off)
             raise
         if outcome.reason:
-            self._drop_gradients(written, off)
-            self.skips.take(outcome, self.plan)
+            self._drop_gradients(written, off, self.skips.taking(outcome))
+            self.skips.check_taken(outcome, self.plan)
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, outcome.reason)
         autograd.about_to_write([*self.plan.written, *written])
-        self._move(scale * outcome.factor * self._sign, off)
-        self.skips.take(outcome, self.plan)
+        move = self._about_to_move(scale * outcome.factor * self._sign, off)
+        in_turn([move, *self.skips.taking(outcome)])
         return Report(
             self.step_count,
             lr,
@@ -239,14 +239,13 @@ class Stepper:
             statistics=self._monitored(unclipped),
         )
 
-    def _move(self, scale: float, off: int) -> None:
-        """Moves all tensors, and counts the step."""
+    def _about_to_move(self, scale: float, off: int) -> Assignment:
+        """The call that moves all tensors and counts the step, after all that comes before."""
         if self.rule.matrix is None:
-            self.engine.update(scale, off)
-        else:
-            self.engine.measure(scale, off)
-            self._multiply(self.rule.matrix)
-            self.engine.finish()
+            return (self.engine.update, scale, off)
+        self.engine.measure(scale, off)
+        self._multiply(self.rule.matrix)
+        return (self.engine.finish,)
 
     def _multiply(self, matrix: Callable[..., Any]) -> None:
         """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
@@ -269,12 +268,13 @@ class Stepper:
             raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
-    def _drop_gradients(self, written: list[Any], off: int) -> None:
+    def _drop_gradients(self, written: list[Any], off: int, counting: Sequence[Assignment] = ()) -> None:
         """NaN in accumulated or accumulating gradients would come back in every later step."""
-        self.clock[MICRO_BATCHES] = 0
+        clearing: list[Assignment] = []
         if self.settings.zero_grads and not off:
             autograd.about_to_write(written)
-            self.engine.clear_gradients()
+            clearing.append((self.engine.clear_gradients,))
+        in_turn([*clearing, (setitem, self.clock, MICRO_BATCHES, 0), *counting])
 
     def _judged_step(
         self, scale: float, off: int, unclipped: NDArray[np.float64] | float, written: list[Any]
