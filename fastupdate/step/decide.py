@@ -42,12 +42,12 @@ class Skips:
         self.count = 0
         self.outliers = Outliers(*settings.outliers) if settings.outliers else None
 
-    def measured(self, loss: Any) -> float | None:
-        """The loss of a step as a number; None if it is not told."""
+    def measured(self, loss: Any) -> float:
+        """The loss of a step as a number."""
         place = Place(self._rule, "loss")
-        if loss is not None and self.outliers is None:
+        if self.outliers is None:
             place.fail(ValueError, "None, unless the option outliers=(k, window) is to judge it", repr(loss))
-        return None if loss is None else figure(place, loss)
+        return figure(place, loss)
 
     def note(self, skipped: bool) -> None:
         """Counts the outcome of a step. One skipped step too many stays one, however many follow."""

@@ -164,7 +164,7 @@ class Settings:
     def _limit(self, name: str, value: Any) -> float:
         return real(Place(self.rule, name), value, POSITIVE)
 
-    @property
+    @cached_property
     def needs_sums(self) -> bool:
         """Whether a step reads the gradients once before it moves anything."""
         wanted = (self.clip_norm, self.clip_tensor_norm, self.outliers)

@@ -174,8 +174,7 @@ class Stepper:
                 return bound
             found = gradients.held_by(self.plan)
         else:
-            flat = self.tree if self._flat else None
-            found = gradients.collect(grads, flat, self.items, self.plan)
+            found = gradients.collect(grads, self.tree if self._flat else None, self.items, self.plan)
         if self.settings.missing == "raise" or not (self.plan.partial or gradients.some_missing(found)):
             return found
         return self._rest(found, reduce)
@@ -204,7 +203,7 @@ class Stepper:
         return [g for g in found if g is not None]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
-        loss = self.skips.measured(loss)
+        loss = None if loss is None else self.skips.measured(loss)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
@@ -229,7 +228,7 @@ class Stepper:
             return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, outcome.reason)
         autograd.about_to_write([*self.plan.written, *written])
         move = self._about_to_move(scale * outcome.factor * self._sign, off)
-        in_turn([move, *self.skips.taking(outcome)])
+        in_turn([move, *(self.skips.taking(outcome) if self.settings.needs_sums else ())])
         return Report(
             self.step_count,
             lr,
@@ -258,7 +257,7 @@ class Stepper:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
         zeroed = self.settings.zero_grads and not accumulated
-        before = {name: getattr(self, name) for name in ("items", "plan", "engine", "_taken", "_quick")}
+        before = dict(vars(self))
         try:
             flat = grads if accumulated else self._collect(grads, reduce)
             self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
