@@ -229,14 +229,8 @@ class Stepper:
         autograd.about_to_write([*self.plan.written, *written])
         move = self._about_to_move(scale * outcome.factor * self._sign, off)
         in_turn([move, *(self.skips.taking(outcome) if self.settings.needs_sums else ())])
-        return Report(
-            self.step_count,
-            lr,
-            outcome.grad_norm,
-            outcome.factor,
-            outcome.nonfinite,
-            statistics=self._monitored(unclipped),
-        )
+        watched = self._monitored(unclipped)
+        return Report(self.step_count, lr, outcome.grad_norm, outcome.factor, outcome.nonfinite, None, watched)
 
     def _about_to_move(self, scale: float, off: int) -> Assignment:
         """The call that moves all tensors and counts the step, after all that comes before."""
