@@ -72,7 +72,7 @@ def test_each_tensor_takes_the_steps_that_have_its_gradient(case: Case, backend:
         assert_same_bits([item.array], expected["params"], name)
         for kind, arrays in expected.items():
             if kind != "params":
-                here = item.states[kind.split()[1]] if kind.startswith("state") else getattr(item, kind)
+                here = item.states[kind.split()[1]] if kind.startswith("state") else item.slots[kind]
                 assert_same_bits([here], arrays, f"{kind} of {name}")
     steps = {name: entry["step"] for name, entry in opt.state_dict()["tensors"].items()}
     assert list(steps.values()) == [sum(name in present for present in PRESENT) for name in NAMES]

@@ -160,7 +160,7 @@ def test_outliers_leave_everything_as_it_was(case: Case, backend: str, way: str)
             plain.step([8 * g for g in step], loss_scale=8)
     assert ours.step_count == plain.step_count == skips.count(None)
     for kind, arrays in arrays_of(plain).items():
-        assert_same_bits(arrays_of(ours)[kind] if kind != "acc" else [], arrays, kind)
+        assert_same_bits(arrays_of(ours)[kind] if kind != "accumulator" else [], arrays, kind)
 
 
 def warm(**options: Any) -> fu.Optimizer:
