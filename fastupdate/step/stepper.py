@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, autograd, device
+from fastupdate.arrays import accept, autograd
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -22,14 +22,14 @@ from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
 from fastupdate.rules.rule import Rule
-from fastupdate.step import gradients, held, slots
+from fastupdate.step import extents, gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources, state_kind
+from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources
 from fastupdate.step.transaction import at_once, in_turn
 
 
@@ -192,9 +192,7 @@ class Stepper:
         if any(item.resting != resting[item.path] for item in unfrozen):
             self.settle()
             self.plan.keep_times()
-            items = [
-                replace(item, resting=resting.get(item.path, False), slots=dict(item.slots)) for item in self.items
-            ]
+            items = [replace(i, resting=resting.get(i.path, False), slots=dict(i.slots)) for i in self.items]
             for old, new in zip(self.items, items, strict=True):
                 if accumulating and old.resting:
                     new.slots.pop(ACCUMULATOR, None)
@@ -237,15 +235,8 @@ class Stepper:
         if self.rule.matrix is None:
             return (self.engine.update, scale, off)
         self.engine.measure(scale, off)
-        self._multiply(self.rule.matrix)
+        extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
         return (self.engine.finish,)
-
-    def _multiply(self, matrix: Callable[..., Any]) -> None:
-        """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
-        flags = self.rule.flag_tuple(self.flags)
-        for item in self.plan.items:
-            array = device.owner_of(item.passing[state_kind(self.rule.matrix_state or "")])
-            array[...] = matrix(flags, array)
 
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
@@ -289,7 +280,7 @@ class Stepper:
             outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         else:
             outcome = engine.judge(scale, self._sign, off, self.plan.settings)
-            self._multiply(self.rule.matrix)
+            extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
             engine.finish()
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
