@@ -115,8 +115,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--monitor",
         type=Path,
         metavar="DIR",
-        help="folder for statistics of every step, as JSON lines and for TensorBoard; also says what is wrong with the "
-        "training",
+        help="folder for statistics of every step, as JSON lines, and for TensorBoard too if tensorboardX is "
+        "installed; also says what is wrong with the training",
     )
     train.set_defaults(run=_train, parser=train)
 
@@ -172,7 +172,8 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         report.draw_curves(shown, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
         print(f"curves: {args.out}")
     if args.monitor is not None:
-        print(f"statistics: {args.monitor} (tensorboard --logdir {args.monitor})")
+        events = f" (tensorboard --logdir {args.monitor})" if any(args.monitor.rglob("*tfevents*")) else ""
+        print(f"statistics: {args.monitor}{events}")
         print("".join(f"{line}\n" for line in report.findings(shown)), end="")
     problems = report.problems(runs, settings.epochs, interrupted)
     for problem in problems:

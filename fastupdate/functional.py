@@ -2,7 +2,7 @@
 
 params, grads and each state are an array, or sequences or mappings of arrays; params and states are updated in place.
 `step` is the number of the step being taken, 1 for the first. Hyperparameters and options are those of the class, but
-for options that keep arrays from step to step.
+for options that remember earlier steps.
 
 A call on contiguous arrays, or on lists of them, with plain numbers is one native call, which builds no optimizer
 (csrc/python/call.h); any other call builds one. Both leave the same bits.
@@ -23,7 +23,7 @@ from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
 
-KEEPS_ARRAYS = ("ema_decay", "lookahead", "shadow", "state")  # options that have no place in a single call
+REMEMBERING = ("ema_decay", "lookahead", "outliers", "shadow", "state")  # options that have no place in a single call
 
 Function = Callable[..., Report]
 
@@ -43,9 +43,9 @@ def in_python(cls: type[Optimizer]) -> Function:
 
 
 def _check_options(cls: type[Optimizer], options: Mapping[str, Any]) -> None:
-    for name in KEEPS_ARRAYS:
+    for name in REMEMBERING:
         if options.get(name) is not None:
-            expected = f"no option that keeps arrays from step to step (fu.{cls.__name__} does)"
+            expected = f"no option that remembers earlier steps (fu.{cls.__name__} does)"
             Place(cls.rule.name, name).fail(ValueError, expected, repr(options[name]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
 from fastupdate.arrays import tree
@@ -39,6 +39,44 @@ def sort_into_groups(
         (names, {key: value for k in keys for key, value in specs[k].items() if key != "params"})
         for keys, names in groups.items()
     ]
+
+
+def taken_apart(rule: str, params: Any) -> tuple[Any, list[GroupSpec]]:
+    """What torch takes beside plain structures: iterators, (name, array) pairs, and mappings that are groups.
+
+    Returns a structure of arrays and the groups of them. Those of groups follow each other in one list, or in one
+    mapping if they have names.
+    """
+    if isinstance(params, (Iterator, KeysView, ValuesView, ItemsView)):
+        params = list(params)
+    if not isinstance(params, (list, tuple)) or not params:
+        return params, []
+    if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in params):
+        return _named(rule, params), []
+    if not all(isinstance(group, Mapping) and "params" in group for group in params):
+        return params, []
+    parts = [taken_apart(rule, group["params"])[0] for group in params]
+    parts = [part if tree.is_container(part) else [part] for part in parts]
+    named = [isinstance(part, Mapping) for part in parts]
+    if any(named) and not all(named):
+        k = named.index(not named[0])
+        kinds = ("a mapping, or pairs with names", "arrays without names")
+        expected, received = kinds if named[0] else kinds[::-1]
+        Place(rule, f"params[{k}]['params']").fail(ValueError, f"{expected}, as in the groups before", received)
+    entries = [entry for part in parts for entry in (part.items() if named[0] else part)]
+    specs = [
+        {**group, "params": [leaf for _, leaf in tree.leaves(part)]} for group, part in zip(params, parts, strict=True)
+    ]
+    return (_named(rule, entries) if named[0] else entries), [spec for spec in specs if spec["params"]]
+
+
+def _named(rule: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, array in pairs:
+        if name in found:
+            Place(rule, "params").fail(ValueError, "a name of its own for each array", f"{name!r} twice")
+        found[name] = array
+    return found
 
 
 def layerwise_decay(layers: Sequence[Pattern], decay: float) -> list[GroupSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any, ClassVar, Literal, cast
@@ -16,6 +16,7 @@ from fastupdate.arrays import autograd, device, tree
 from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.groups import taken_apart
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
@@ -35,7 +36,9 @@ from fastupdate.step.transaction import at_once
 class Optimizer:
     """Updates parameters in place. Each subclass is a rule; its docstring has the formula.
 
-    params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides.
+    params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides. Also
+    what torch takes: an iterator, (name, array) pairs, a list of groups {"params": arrays, "lr": …}; `opt.params` is
+    then the list or the mapping that gradients are to be structured like.
 
     `stepper` is the machinery, for faces and checkpoints; its names may change.
     """
@@ -46,6 +49,10 @@ class Optimizer:
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
     ) -> None:
         check_names(type(self), options)
+        params, own = taken_apart(self.rule.name, params)
+        given = options.get("groups", ())
+        if own and not isinstance(given, Mapping) and isinstance(given, Iterable):
+            options["groups"] = [*own, *given]
         self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
         self.report: Report | None = None
 
@@ -80,17 +87,30 @@ class Optimizer:
     def groups(self, _: object) -> None:
         attributes.fail(self, "groups", "values set one by one, as opt.groups[0]['lr'] = x")
 
+    def group(self, pattern: Pattern) -> Group:
+        """The group of the tensors that match; ValueError if they are of several (see fu.groups for patterns)."""
+        place = self.stepper.place("pattern")
+        names = Finder(sources(self.stepper.items))(place, pattern)
+        found = [group for group in self.groups if names.intersection(group["params"])]
+        if len(found) != 1:
+            firsts = ", ".join(repr(group["params"][0]) for group in found) or "none"
+            place.fail(ValueError, "a pattern that finds tensors of one group", f"one for those of {firsts}")
+        return found[0]
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def step(self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None) -> Report:
+    def step(
+        self, grads: Any = None, *, loss_scale: float = 1.0, reduce: Reduce | None = None, loss: float | None = None
+    ) -> Report:
         """Updates every parameter once; raises before anything has changed, or does the whole step.
 
         grads       same structure, shapes and dtypes as the parameters, or for float32 parameters float16 or bfloat16;
                     None: the accumulated or bound ones, or p.grad
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
+        loss        what the option `outliers` is to judge beside the gradient norm
         """
-        self.report = self.stepper.step(grads, loss_scale, reduce)
+        self.report = self.stepper.step(grads, loss_scale, reduce, loss)
         return self.report
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:
@@ -243,10 +263,10 @@ class Optimizer:
         """All that the next step depends on beside the parameters, as copies: a plain dict of arrays and numbers.
 
         That is states, step counts, averages, slow weights, low-precision copies, accumulated micro-batches, frozen
-        flags, hyperparameters and the state of schedules that have one (`plateau`).
+        flags, hyperparameters, the state of schedules that have one (`plateau`), how many steps were skipped in a row
+        and what outliers are judged by.
         """
         with self.stepper.exclusive():
-            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             return saving.copied(self.stepper)
 
@@ -275,7 +295,6 @@ class Optimizer:
         At any moment, even if the machine stops, `path` is the old file or the new one, whole.
         """
         with self.stepper.exclusive():
-            self.stepper.micro_batches.check_saveable()
             self.stepper.check(self.stepper.items)
             file.write(path, saving.snapshot(self.stepper, params=True))
 

@@ -22,7 +22,10 @@ from fastupdate.step.options import Options
 MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
 
 
-PARAMS = "arrays to update in place: one, or a sequence, a mapping or a nesting of them; float32 or float64"
+PARAMS = (
+    "arrays to update in place: one, a sequence, a mapping or a nesting of them, (name, array) pairs, or groups "
+    '{"params": arrays, "lr": …}; float32 or float64'
+)
 
 
 def arguments(rule: Rule) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class RMSprop(Optimizer):
         weight_decay: _Scheduled = 0.0,
         momentum: _Scheduled = 0.0,
         centered: bool = False,
+        eps_inside: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

@@ -77,7 +77,7 @@ MUTANTS = [
     ),
     Mutant(
         "epsilon inside the root", "fastupdate/rules/rmsprop.py",
-        "(sqrt(variance) + s.eps)", "sqrt(variance + s.eps)", TORCH,
+        "else sqrt(variance) + s.eps)", "else sqrt(variance + s.eps))", TORCH,
     ),
     Mutant(
         "lost nesterov", "fastupdate/rules/sgd.py",

@@ -47,6 +47,16 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.03},
         "centered": {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "centered": True},
         "momentum": {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.03, "momentum": 0.7},
+        "inside": {"lr": 2**-6, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "eps_inside": True},
+        "inside_both": {
+            "lr": 2**-6,
+            "alpha": 0.9,
+            "eps": 1e-3,
+            "weight_decay": 0.03,
+            "momentum": 0.7,
+            "centered": True,
+            "eps_inside": True,
+        },
         "both": {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "momentum": 0.7, "centered": True},
     },
     "adam": {

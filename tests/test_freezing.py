@@ -228,7 +228,7 @@ def test_a_thawed_tensor_needs_a_gradient(thaw: str) -> None:
         opt.unfreeze("head.b")
     params = [a.copy() for a in opt.stepper.tree.values()]
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"\[adam\] grads\['head.b'\]: expected an array, received none"):
+        with pytest.raises(ValueError, match=r"\[adam\] grads\['head.b'\]: expected an array \(or .*\), received none"):
             opt.step()
     assert opt.step_count == 1
     assert_same_bits(list(opt.stepper.tree.values()), params, "params")

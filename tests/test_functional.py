@@ -326,10 +326,10 @@ def test_single_arrays_that_overlap_are_refused(pair: str, shift: int) -> None:
 
 
 @pytest.mark.parametrize("option", ["ema_decay", "lookahead", "shadow", "state"])
-def test_options_that_keep_arrays_are_refused_by_name(option: str) -> None:
+def test_options_that_remember_earlier_steps_are_refused_by_name(option: str) -> None:
     p, g = random_arrays(0, [3, 3], np.float32)
     value = {"ema_decay": 0.9, "lookahead": (5, 0.5), "shadow": "float16", "state": []}[option]
-    with pytest.raises(ValueError, match=rf"^\[sgd\] {option}: expected no option that keeps arrays .*fu\.SGD"):
+    with pytest.raises(ValueError, match=rf"^\[sgd\] {option}: expected no option that remembers .*fu\.SGD"):
         functional.sgd(p, g, step=1, lr=0.1, **{option: value})
     functional.sgd(p, g, step=1, lr=0.1, **({} if option == "state" else {option: None}))
 

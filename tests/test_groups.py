@@ -331,3 +331,18 @@ def test_everything_frozen_with_units() -> None:
     opt.unfreeze("*")
     opt.step([np.ones((3, 3)), np.ones(3)])
     assert all((p < 1).all() for p in params)
+
+
+def test_a_group_is_found_by_its_tensors() -> None:
+    params = tensors(0)
+    opt = fu.Adam(params, lr=0.1, groups=[{"params": "head.*", "lr": 0.5}])
+    assert opt.group("head.*") is opt.group(params["head.b"]) is opt.group({"head": True}) is opt.groups[1]
+    opt.group(re.compile("^head"))["lr"] = 0.25
+    assert opt.groups[1]["lr"] == 0.25
+    words = r"\[adam\] pattern: expected a pattern that finds tensors of one group, received one for those of "
+    with pytest.raises(ValueError, match=words + "'embed.w', 'head.w'"):
+        opt.group("*.w")
+    with pytest.raises(ValueError, match=words + "none"):
+        opt.group(False)
+    with pytest.raises(ValueError, match="expected a pattern that matches a parameter"):
+        opt.group("tail")

@@ -98,6 +98,35 @@ def test_all_or_nothing(call: Callable[[fu.Optimizer], Any]) -> None:
     assert not found, "\n".join(found)
 
 
+def make_watchful() -> fu.Optimizer:
+    """An optimizer that leaves out outliers and tensors without a gradient, after a step with NaN; "c" rests."""
+    opt = fu.Adam(params(), outliers=(4, 10), max_skips=3, nonfinite="skip", missing="skip", monitor=True)
+    for k in range(12):
+        opt.step({name: np.float32(1 + k % 3) * g for name, g in params(1).items() if name != "c"}, loss=1 + k % 3)
+    opt.step({"w": params()["w"] * np.nan}, loss=1.0)
+    return opt
+
+
+def in_turn(opt: fu.Optimizer) -> None:
+    opt.step(None if opt.stepper.clock[1] else {"w": params(9)["w"], "c": params(9)["c"]})
+
+
+WATCHFUL: dict[str, Callable[[fu.Optimizer], Any]] = {
+    "an ordinary step": lambda opt: opt.step(params(1), loss=2.0),
+    "an outlier": lambda opt: opt.step(params(1), loss=99.0),
+    "NaN": lambda opt: opt.step({"b": np.full(4, np.nan)}, loss=1.0),
+    "others are missing": lambda opt: opt.step({"c": params(1)["c"]}),
+    "a micro-batch": lambda opt: opt.accumulate({"c": params(1)["c"]}, weight=3.0),
+    "load_state_dict": lambda opt: opt.load_state_dict(fu.Adam(params(), outliers=(4, 10)).state_dict()),
+}
+
+
+@pytest.mark.parametrize("call", WATCHFUL.values(), ids=WATCHFUL)
+def test_policies_and_steps_go_together(call: Callable[[fu.Optimizer], Any]) -> None:
+    found = list(outcomes(make_watchful, call, look, in_turn))
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     peer("safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from peers import peer
 
 import fastupdate as fu
 from fastupdate.saving import state as saving
+from fastupdate.step.options import CLIPS
 
 DATA = Path(__file__).parent / "data"
+
+MEMORY = ("weight", "skips", "outliers", "limits")  # came with version 3
 
 # -- versions ---------------------------------------------------------------------------------------------------------
 
@@ -39,7 +43,8 @@ def older(state: dict[str, Any], *hypers: str) -> dict[str, Any]:
     for group in state["groups"]:
         for key in hypers:
             del group[key]
-    return {**state, "version": saving.VERSION - 1, "flags": {}}
+    state = {key: value for key, value in state.items() if key not in MEMORY}
+    return {**state, "version": 2, "flags": {}}
 
 
 def test_a_hyperparameter_that_an_older_version_did_not_know_keeps_its_fresh_value() -> None:
@@ -51,6 +56,50 @@ def test_a_hyperparameter_that_an_older_version_did_not_know_keeps_its_fresh_val
     assert (opt.groups[0]["lr"], opt.groups[0]["l1"], opt.step_count) == (0.25, 0.125, 1)
     with pytest.raises(ValueError, match=r"\['flags'\]: expected \{'amsgrad': True\}, received \{\}"):
         fu.AdamW({"w": np.ones(3)}, amsgrad=True).load_state_dict(older(other.state_dict()))
+
+
+# -- limits that are schedules, skipped steps -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("file", [False, True], ids=["dict", "file"])
+def test_a_plateau_that_limits_norms_resumes(name: str, file: bool, tmp_path: Path) -> None:
+    if file:
+        peer("safetensors")
+    limits = [fu.schedules.plateau(0.5, patience=0, factor=0.5) for _ in range(2)]
+    first, second = (fu.Adam(params("a"), **{name: limit}) for limit in limits)
+    for metric in (1.0, 2.0, 3.0):
+        limits[0].update(metric)
+        first.step(params("a"))
+    first.save(tmp_path / "x") if file else None
+    second.params["a"][...] = first.params["a"]
+    loaded = second.load_state_dict(fu.load(tmp_path / "x") if file else first.state_dict())
+    assert f"limits.{name}" in loaded.taken
+    assert limits[1](0) == limits[0](0) == 0.125
+    for limit, opt in zip(limits, (first, second), strict=True):
+        limit.update(4.0)
+        opt.step(params("a"))
+    assert exactly(first.state_dict()) == exactly(second.state_dict())
+    bad = first.state_dict()
+    bad["limits"][name] = {"schedule": {}}
+    with pytest.raises(ValueError, match="state: expected the keys value, best"):
+        second.load_state_dict(bad)
+    with pytest.raises(ValueError, match=rf"state_dict\['limits.{name}'\]: expected no such entry, received one"):
+        fu.Adam(params("a"), **{name: 1.0}).load_state_dict(first.state_dict())
+    older_state = {key: value for key, value in first.state_dict().items() if key not in MEMORY} | {"version": 2}
+    assert second.load_state_dict(older_state).missing_keys == [f"limits.{name}"]
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["state", "pickle"])
+def test_the_count_of_skipped_steps_is_kept(pickled: bool) -> None:
+    opt = fu.Adam([np.ones(3)], nonfinite="skip", max_skips=2)
+    opt.step([np.full(3, np.inf)])
+    other = pickle.loads(pickle.dumps(opt)) if pickled else fu.Adam([np.ones(3)], nonfinite="skip", max_skips=2)
+    if not pickled:
+        other.load_state_dict(opt.state_dict())
+    assert other.step([np.full(3, np.inf)]).skipped
+    with pytest.raises(FloatingPointError, match="after 2 skipped steps in a row"):
+        other.step([np.full(3, np.inf)])
 
 
 # -- another order, other names ---------------------------------------------------------------------------------------

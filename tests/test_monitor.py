@@ -77,6 +77,7 @@ def expected_row(raw: np.ndarray, scale: float, before: np.ndarray, after: np.nd
         "nonfinite": 0,
         "zero_fraction": np.mean(raw == 0),
         "momentum_cosine": dot / (norm(g) * length) if length else math.nan,
+        "update_cosine": math.fsum((g * change).ravel()) / (norm(g) * norm(change)),
     }
 
 
@@ -459,6 +460,16 @@ def test_train_writes_a_folder_for_each_rule_and_a_diagnosis(tmp_path, capsys):
         assert len(list(events(tmp_path / "runs" / rule))) == 90
         digests = [line.split()[-1] for text in (plain, monitored) for line in text.splitlines() if f"{rule} " in line]
         assert digests[1] == digests[3]  # of the progress line and the table's in each text
+
+
+def test_train_without_tensorboardx_names_no_event_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.warns(UserWarning, match="no event file"):
+        run_train("--rule", "sgd", "--out", tmp_path / "a.png", "--monitor", tmp_path / "runs")
+    assert f"statistics: {tmp_path / 'runs'}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "for TensorBoard too if tensorboardX is installed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_train_says_what_is_wrong(tmp_path, capsys):

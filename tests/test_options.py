@@ -291,15 +291,36 @@ def test_ema(case, backend, dtype):
     assert drift.worst <= PEER
 
 
+@pytest.mark.peer
+@by_dtype
 @by_backend
-def test_ema_as_the_average_of_swa(backend):
-    """Weights from step 3 on, averaged (Izmailov et al. 2018): what docs/options.md says of `swa`."""
-    p, history = np.linspace(1, 2, 50), []
-    opt = fu.SGD([p], lr=0.1, backend=backend, ema_decay=lambda t: (n := max(t - 3, 0)) / (n + 1))
-    for k in range(9):
-        opt.step(moderate_arrays(k, [50], np.float64))
-        history.append(p.copy())
-        np.testing.assert_allclose(opt.ema[0], np.mean(history[min(k, 3) :], axis=0), rtol=1e-14)
+@pytest.mark.parametrize("every", [1, 3])
+@by_rule
+def test_ema_as_the_average_of_swa(case, every, backend, dtype):
+    """Every or every third weight from step 4 on (Izmailov et al. 2018), as in docs/options.md."""
+    torch = peer("torch")
+    p, start, history = moderate_arrays(1, [100], dtype)[0], 3, []
+    module = torch.nn.Module()
+    module.p = torch.nn.Parameter(torch.from_numpy(p))  # shares its memory
+    average = torch.optim.swa_utils.AveragedModel(module)
+
+    def equal_average(t):
+        n, rest = divmod(max(t - start, 0), every)
+        return 1.0 if rest else n / (n + 1)
+
+    opt = case.make([p], ema_decay=equal_average, backend=backend)
+    drift = Drift(p)
+    for k in range(20):
+        opt.step(moderate_arrays(2 + k, [100], dtype))
+        if k >= start and (k - start) % every == 0:
+            average.update_parameters(module)
+            history.append(p.copy())
+        if k >= start:
+            drift.compare(opt.ema[0], average.module.p.detach().numpy())
+            np.testing.assert_allclose(
+                opt.ema[0], np.mean(history, axis=0), rtol=1e-4 if dtype == np.float32 else 1e-12
+            )
+    assert drift.worst <= PEER
 
 
 def neighbourhoods(narrow: np.ndarray) -> np.ndarray:

@@ -27,14 +27,18 @@ import fastupdate as fu
 
 STEPS = 12
 TORCH = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
-KERAS = {"momentum": "SGD"}
+KERAS = {"momentum": "SGD", "rmsprop": "RMSprop"}
 OPTAX = {"sgd": "sgd", "rmsprop": "rmsprop", "adam": "adam", "adamw": "adamw"}
 
 by_maximize = pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
 
 
-def cases_of(*tables: dict[str, str]) -> Any:
-    return pytest.mark.parametrize("case", [c for c in CASES if any(c.rule in t for t in tables)], ids=str)
+def cases_of(table: dict[str, str], *, inside: bool = False) -> Any:
+    """Those of the table's rules; with ε under the root, as Keras has it, or not, as torch."""
+    found = [
+        c for c in CASES if c.rule in table and c.kwargs.get("eps_inside", inside and c.rule != "rmsprop") == inside
+    ]
+    return pytest.mark.parametrize("case", found, ids=str)
 
 
 def run(case: Case, params: list[np.ndarray], grads: list[list[np.ndarray]], **options: Any) -> fu.Optimizer:
@@ -81,20 +85,30 @@ def test_torch(case, backend, dtype, maximize):
 @pytest.mark.peer
 @by_dtype
 @by_backend
-@cases_of(KERAS)
+@cases_of(KERAS, inside=True)
 def test_keras(case, backend, dtype, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")  # float64, which JAX would have to be switched to
     torch, keras = peer("torch"), peer("keras")
     h = case.kwargs
     params = moderate_arrays(1, PEER_SIZES[1:], dtype)
     theirs = [keras.Variable(p.copy(), dtype=p.dtype.name) for p in params]
-    sgd = keras.optimizers.SGD(h["lr"], momentum=h["beta"], nesterov=h.get("nesterov", False))
-    sgd.build(theirs)
+    if case.rule == "momentum":
+        peer_ = keras.optimizers.SGD(h["lr"], momentum=h["beta"], nesterov=h.get("nesterov", False))
+    else:  # at a constant rate it does not matter that Keras' momentum holds the rate too
+        names = {
+            "lr": "learning_rate",
+            "alpha": "rho",
+            "eps": "epsilon",
+            "momentum": "momentum",
+            "centered": "centered",
+        }
+        peer_ = keras.optimizers.RMSprop(**{names[key]: value for key, value in h.items() if key in names})
+    peer_.build(theirs)
     drift = [Drift(p) for p in params]
     opt = case.make(params, backend=backend)
     for grads in moderate_gradients(dtype, PEER_SIZES[1:]):
         penalised = [torch.from_numpy(g) + h["weight_decay"] * p.value for g, p in zip(grads, theirs, strict=True)]
-        sgd.apply([g.detach() for g in penalised], theirs)  # Keras' own decay is decoupled
+        peer_.apply([g.detach() for g in penalised], theirs)  # Keras' own decay is decoupled
         opt.step(grads)
         for d, p, q in zip(drift, params, theirs, strict=True):
             d.compare(p, q.value.detach().numpy())
@@ -111,7 +125,9 @@ def optax_chain(optax: Any, case: Case) -> Any:
     if case.rule == "rmsprop":
         core = optax.scale_by_stddev if h.get("centered") else optax.scale_by_rms
         trace = [optax.trace(h["momentum"])] if "momentum" in h else []
-        return optax.chain(penalty, core(h["alpha"], h["eps"], eps_in_sqrt=False), *trace, optax.scale(-lr))
+        return optax.chain(
+            penalty, core(h["alpha"], h["eps"], eps_in_sqrt=h.get("eps_inside", False)), *trace, optax.scale(-lr)
+        )
     betas = dict(zip(("b1", "b2"), h["betas"], strict=True))
     if case.rule == "adamw":
         return optax.adamw(lr, **betas, eps=h["eps"], weight_decay=decay)

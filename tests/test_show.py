@@ -191,8 +191,8 @@ NAN = float("nan")
             "Report(step=1, lr=0.001, grad_norm=13.44, clip_factor=0.07441, nonfinite=0)",
         ),
         (
-            fu.Report(0, 0.1, NAN, 1.0, 3, skipped=True),
-            "Report(step=0, lr=0.1, grad_norm=nan, clip_factor=1, nonfinite=3, skipped=True)",
+            fu.Report(0, 0.1, NAN, 1.0, 3, "no good"),
+            "Report(step=0, lr=0.1, grad_norm=nan, clip_factor=1, nonfinite=3, skipped=True, reason=no good)",
         ),
         (
             fu.Report(1, np.float64(0.25), np.float64(1e30), np.float64(1), np.int64(2)),
@@ -215,7 +215,7 @@ def test_report_as_json(options: dict[str, Any]) -> None:
     report = fu.AdamW(params, **options).step(ones_like(params))
     found = json.loads(json.dumps(report.as_dict()))
     table = report.tensors
-    assert list(found) == ["step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "tensors"]
+    assert list(found) == ["step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason", "tensors"]
     assert all(found[name] == getattr(report, name) for name in list(found)[:-1])
     if table is None:
         assert found["tensors"] is None

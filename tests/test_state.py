@@ -272,7 +272,7 @@ def drop(*path: Any) -> Callable[[Any], None]:
 M = ("arrays", "state.m.layers.0.w")
 WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "no version": (drop("version"), r"state_dict\['version'\]: expected an entry, received none"),
-    "a later version": (put("version", 3), r"state_dict\['version'\]: expected at most 2 .*, received 3"),
+    "a later version": (put("version", 4), r"state_dict\['version'\]: expected at most 3 .*, received 4"),
     "another entry": (put("more", 1), r"state_dict\['more'\]: expected no such entry"),
     "another rule": (put("rule", "sgd"), r"state_dict\['rule'\]: expected 'adam', received 'sgd'"),
     "other flags": (put("flags", {"amsgrad": True}), r"\['flags'\]: expected \{'amsgrad': False\}, received"),
@@ -283,6 +283,12 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "a step in words": (put("step", "one"), r"\['step'\]: expected an integer"),
     "too many steps": (put("step", 2**63), r"\['step'\]: expected an integer"),
     "micro-batches": (put("micro_batches", None), r"\['micro_batches'\]: expected an integer"),
+    "no weight": (drop("weight"), r"state_dict\['weight'\]: expected an entry, received none"),
+    "a weight below 0": (put("weight", -1.0), r"state_dict\['weight'\]: expected a finite number ≥ 0, received -1.0"),
+    "skips in words": (put("skips", "1"), r"state_dict\['skips'\]: expected an integer in \[0, 2⁶³\), received '1'"),
+    "a past of outliers": (put("outliers", {"loss": []}), r"state_dict\['outliers'\]: expected no such entry"),
+    "no mapping of outliers": (put("outliers", []), r"state_dict\['outliers'\]: expected a mapping, received list"),
+    "a limit's schedule": (put("limits", {"clip_norm": {}}), r"\['limits.clip_norm'\]: expected no such entry"),
     "missing accumulators": (put("micro_batches", 2), r"\['arrays'\]\['accumulator.layers.0.w'\]: expected an entry"),
     "no tensors": (put("tensors", None), r"\['tensors'\]: expected a mapping, received NoneType"),
     "a missing tensor": (drop("tensors", "layers.1.b"), r"\['tensors'\]\['layers.1.b'\]: expected an entry"),

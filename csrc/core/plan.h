@@ -118,8 +118,9 @@ enum Stage : uint32_t {
 
 // What one block, and after folding one tensor, adds up to.
 struct Sums {
-  double gg, pp, uu, gm, mm;  // Σ of squares of gradient, new weight, update; gradient·momentum; momentum²
-  double largest;             // max |update|
+  double gg, pp, uu, gm, mm, gu;  // Σ of squares of gradient, new weight, update; gradient·momentum; momentum²;
+                                  // gradient·update
+  double largest;                 // max |update|
   int64_t nonfinite, zeros, stalled;
 };
 

@@ -29,14 +29,14 @@ struct alignas(64) GradientLanes {
 
 template <class T>
 struct Lanes : GradientLanes {
-  alignas(64) double pp[kLanes], uu[kLanes], gm[kLanes], mm[kLanes];
+  alignas(64) double pp[kLanes], uu[kLanes], gm[kLanes], mm[kLanes], gu[kLanes];
   Bits<T> largest[kLanes];  // of |update|: numbers without a sign are in the order of their bits, and NaN is above all
   int stalled[kLanes];
 
   void clear() {
     GradientLanes::clear();
 #pragma omp simd
-    for (int j = 0; j < kLanes; ++j) pp[j] = uu[j] = gm[j] = mm[j] = 0, largest[j] = 0, stalled[j] = 0;
+    for (int j = 0; j < kLanes; ++j) pp[j] = uu[j] = gm[j] = mm[j] = gu[j] = 0, largest[j] = 0, stalled[j] = 0;
   }
 };
 
@@ -82,6 +82,7 @@ Sums fold(Lanes<T>& lanes) {
   sums.uu = fold_lanes(lanes.uu);
   sums.gm = fold_lanes(lanes.gm);
   sums.mm = fold_lanes(lanes.mm);
+  sums.gu = fold_lanes(lanes.gu);
   Bits<T> largest = 0;
   for (int j = 0; j < kLanes; ++j) largest = lanes.largest[j] > largest ? lanes.largest[j] : largest;
   sums.largest = double(reinterpret<T>(largest));
@@ -115,11 +116,11 @@ struct Pairwise {
 
 // What adds up in float64 folds together.
 struct Moments {
-  double gg, pp, uu, gm, mm;
+  double gg, pp, uu, gm, mm, gu;
 };
 
 inline Moments operator+(const Moments& a, const Moments& b) {
-  return {a.gg + b.gg, a.pp + b.pp, a.uu + b.uu, a.gm + b.gm, a.mm + b.mm};
+  return {a.gg + b.gg, a.pp + b.pp, a.uu + b.uu, a.gm + b.gm, a.mm + b.mm, a.gu + b.gu};
 }
 
 // Folds the sums of a tensor's blocks.
@@ -128,14 +129,15 @@ inline Sums fold_blocks(const Sums* blocks, int64_t count) {
   Pairwise<Moments> moments;
   Sums total = {};
   for (const Sums* block = blocks; block < blocks + count; ++block) {
-    moments.add({block->gg, block->pp, block->uu, block->gm, block->mm});
+    moments.add({block->gg, block->pp, block->uu, block->gm, block->mm, block->gu});
     total.largest = maximum(total.largest, block->largest);
     total.nonfinite += block->nonfinite;
     total.zeros += block->zeros;
     total.stalled += block->stalled;
   }
   const Moments sum = moments.total();
-  total.gg = sum.gg, total.pp = sum.pp, total.uu = sum.uu, total.gm = sum.gm, total.mm = sum.mm;
+  total.gg = sum.gg, total.pp = sum.pp, total.uu = sum.uu;
+  total.gm = sum.gm, total.mm = sum.mm, total.gu = sum.gu;
   return total;
 }
 
@@ -165,10 +167,11 @@ FASTUPDATE_HD void note_gradient(T g, int lane, GradientLanes& lanes) {
 }
 
 template <class T>
-FASTUPDATE_HD void note_update(T before, T after, int lane, Lanes<T>& lanes) {
+FASTUPDATE_HD void note_update(T before, T after, T g, int lane, Lanes<T>& lanes) {
   const T u = after - before;
   lanes.pp[lane] = add_product(lanes.pp[lane], after, after);
   lanes.uu[lane] = add_product(lanes.uu[lane], u, u);
+  lanes.gu[lane] = add_product(lanes.gu[lane], g, u);
   const Bits<T> size = reinterpret<Bits<T>>(absolute(u));
   lanes.largest[lane] = size > lanes.largest[lane] ? size : lanes.largest[lane];
 }
@@ -190,8 +193,8 @@ void sum_gradient_and_momentum(N n, const T* g, const T* m, Lanes<T>& lanes) {
 }
 
 template <class T, class N>
-void sum_update(N n, const T* before, const T* after, Lanes<T>& lanes) {
-  by_lanes(n, [&](int j, int i) { note_update(before[i], after[i], j, lanes); });
+void sum_update(N n, const T* before, const T* after, const T* g, Lanes<T>& lanes) {
+  by_lanes(n, [&](int j, int i) { note_update(before[i], after[i], g[i], j, lanes); });
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -156,12 +156,13 @@ void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t be
 }
 
 // p ← p + delta, counting the elements that a non-zero delta leaves where they were; `last`: nothing else moves p.
+// raw: the gradient
 template <bool last, class T, class N>
-void apply_update(N n, T* p, const T* delta, Lanes<T>& lanes) {
+void apply_update(N n, T* p, const T* delta, const T* raw, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) {
     const T before = p[i], after = before + delta[i];
     lanes.stalled[j] += (after == before) & (delta[i] != 0);
-    if constexpr (last) note_update(before, after, j, lanes);
+    if constexpr (last) note_update(before, after, raw[i], j, lanes);
     p[i] = after;
   });
 }
@@ -266,15 +267,15 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
     span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, state, begin);
     if (moved_by_rule_alone)
-      apply_update<true>(n, p, scratch.delta, lanes);
+      apply_update<true>(n, p, scratch.delta, raw, lanes);
     else
-      apply_update<false>(n, p, scratch.delta, lanes);
+      apply_update<false>(n, p, scratch.delta, raw, lanes);
   } else {
     span.code.loop(span.scalars, scale, n, g, p, p, p, state, begin);
   }
   after_rule(t, span.group, stages, begin, n, p);
 
-  if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, lanes);
+  if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, raw, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
   if (stages & kZeroGrads) clear_gradient<T>(t, begin, n);
 }

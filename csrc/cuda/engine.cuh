@@ -110,10 +110,10 @@ FASTUPDATE_DEVICE void note(T (&values)[kBlock], int64_t i, const Pack<T, width>
 template <class T>
 FASTUPDATE_DEVICE double watched_sum(const Watched<T>& x, int n) {
   const int warp = thread_index() / kLanes;
-  if (warp == 2)
+  if (warp == 2 || warp == 5)
     return warp_sum(n, [&](int i) {
       const T u = x.after[i] - x.before[i];
-      return double(u) * double(u);
+      return double(warp == 2 ? u : x.raw[i]) * double(u);
     });
   const T* a = warp == 1 ? x.after : warp == 4 ? x.momentum : x.raw;
   const T* b = warp == 1 ? x.after : warp == 0 ? x.raw : x.momentum;
@@ -145,11 +145,12 @@ FASTUPDATE_DEVICE_CALL void sum_watched(int n, bool has_momentum, int stalled, S
   stalled = fold_lanes(stalled, Add());
   if (lane == 0) x.stalled[warp] = stalled;
   barrier();
-  if (warp < 5) {
-    const double sum = warp < 3 || has_momentum ? watched_sum(x, n) : 0;
-    double* const out[] = {&sums.gg, &sums.pp, &sums.uu, &sums.gm, &sums.mm};
+  if (warp < 6) {
+    const bool of_momentum = warp == 3 || warp == 4;
+    const double sum = !of_momentum || has_momentum ? watched_sum(x, n) : 0;
+    double* const out[] = {&sums.gg, &sums.pp, &sums.uu, &sums.gm, &sums.mm, &sums.gu};
     if (lane == 0) *out[warp] = sum;
-  } else if (warp == 5) {
+  } else if (warp == 6) {
     count_watched(x, n, sums);
   }
   barrier();

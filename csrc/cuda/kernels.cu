@@ -15,6 +15,7 @@ FASTUPDATE_DEVICE void fold_tensor(const DeviceSweep& sweep, int64_t index, int6
     fold(&a->uu, n, pitch, Add());
     fold(&a->gm, n, pitch, Add());
     fold(&a->mm, n, pitch, Add());
+    fold(&a->gu, n, pitch, Add());
     fold(&a->largest, n, pitch, Larger());
     fold(&a->zeros, n, pitch, Add());
     fold(&a->stalled, n, pitch, Add());

@@ -30,7 +30,7 @@ def as_array(x: Any, place: Place) -> Array:
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
-        expected = "list(model.parameters()) or another sequence of arrays" if hasattr(x, "parameters") else "an array"
+        expected = "model.parameters() or another sequence of arrays" if hasattr(x, "parameters") else "an array"
         place.fail(TypeError, expected, "None" if x is None else type(x).__name__)
     return shared
 
@@ -85,6 +85,8 @@ def check_float(array: Array, place: Place) -> None:
 
 def parameter(x: Any, place: Place) -> Array:
     """x as an array that can be updated in place."""
+    if isinstance(x, (int, float, np.generic)):
+        place.fail(TypeError, "an array (of one number: np.zeros(()))", type(x).__name__)
     array = as_array(x, place)
     check_float(array, place)
     if not array.flags.writeable:

@@ -70,6 +70,14 @@ def real(place: Place, value: Any, interval: Interval = FINITE) -> float:
     return converted
 
 
+def figure(place: Place, value: Any) -> float:
+    """`value` as a float, which may be NaN or infinite: something measured. TypeError if it is no number."""
+    number = _plain(value)
+    if not isinstance(number, Real):
+        place.fail(TypeError, "a number", repr(value))
+    return float(number)
+
+
 def integer(place: Place, value: Any, interval: Interval = COUNT) -> int:
     """`value` as an int; TypeError if it is no integer (2.0 is none), ValueError if it lies outside of the interval."""
     number = _plain(value)

@@ -16,6 +16,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.records import Given, Records, Tables
 from fastupdate.rules.rule import Rule
+from fastupdate.step.decide import NONFINITE
 from fastupdate.step.options import Settings
 from fastupdate.step.report import Report, tensor_statistics
 
@@ -244,6 +245,10 @@ class DeviceReport(Report):
     @property
     def skipped(self) -> bool:  # type: ignore[override]
         return self._settings.nonfinite == "skip" and self._decision[3]
+
+    @property
+    def reason(self) -> str | None:  # type: ignore[override]
+        return NONFINITE if self.skipped else None
 
     @cached_property
     def tensors(self) -> Any:

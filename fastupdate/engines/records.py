@@ -38,7 +38,8 @@ GROUP = np.dtype(
 )  # fmt: skip
 SUMS = np.dtype(
     [
-        ("gg", "f8"), ("pp", "f8"), ("uu", "f8"), ("gm", "f8"), ("mm", "f8"), ("largest", "f8"),
+        ("gg", "f8"), ("pp", "f8"), ("uu", "f8"), ("gm", "f8"), ("mm", "f8"), ("gu", "f8"),
+        ("largest", "f8"),
         ("nonfinite", "i8"), ("zeros", "i8"), ("stalled", "i8"),
     ]
 )  # fmt: skip

@@ -74,11 +74,9 @@ def expected_descent(tensors: NDArray[np.void]) -> Floats | None:
 
 
 def expected_descents(tensors: NDArray[np.void]) -> Floats:
-    """−g·Δ of each record and tensor. Without `update_cosine`: ‖g‖·‖Δ‖ where there is no momentum, else NaN."""
+    """−g·Δ of each record and tensor."""
     lengths = tensors["grad_norm"] * tensors["update_norm"]
-    if "update_cosine" in (tensors.dtype.names or ()):
-        return np.asarray(np.where(lengths == 0, 0.0, -tensors["update_cosine"] * lengths))
-    return np.asarray(np.where(np.isnan(tensors["momentum_cosine"]).all(), lengths, np.nan))
+    return np.asarray(np.where(lengths == 0, 0.0, -tensors["update_cosine"] * lengths))
 
 
 def find_opposition(evidence: Evidence) -> Finding | None:

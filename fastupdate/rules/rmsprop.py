@@ -12,6 +12,7 @@ class RMSprop:
         w ← w − γ·g/(√v + ε)
         centered:     ḡ ← αḡ + (1 − α)g, and √(v − ḡ²) in place of √v
         momentum μ:   b ← μb + g/(√v + ε), w ← w − γb
+        eps_inside:   √(v + ε) in place of √v + ε, as Keras and optax
 
     Source: Tieleman & Hinton, Lecture 6.5 (2012); centered: Graves, arXiv:1308.0850, equations 38–45.
     Unlike torch, a v − ḡ² that rounding makes negative counts as zero instead of giving NaN.
@@ -19,12 +20,13 @@ class RMSprop:
 
     lr = Hyper(1e-2, NON_NEGATIVE, "learning rate γ")
     alpha = Hyper(0.99, BELOW_ONE, "how much of the mean squared gradient stays from step to step")
-    eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root")
+    eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root, or under it with eps_inside")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     momentum = Hyper(0.0, NON_NEGATIVE, "μ, how much of the buffer b stays; 0: no buffer")
 
     centered = Flag("divide by the standard deviation of the gradient")
     with_momentum = Flag("step along the buffer b", when="momentum")
+    eps_inside = Flag("add ε to the mean square, under the root")
 
     v = State("mean squared gradient")
     g_mean = State("mean gradient ḡ", when="centered")
@@ -49,7 +51,7 @@ class RMSprop:
         if flags.centered:
             g_mean = g_mean + s.one_minus_alpha * (g - g_mean)
             variance = positive_part(v - g_mean * g_mean)  # rounding can take it below zero
-        step = g / (sqrt(variance) + s.eps)
+        step = g / (sqrt(variance + s.eps) if flags.eps_inside else sqrt(variance) + s.eps)
         if flags.with_momentum:
             b = s.momentum * b + step
             step = b

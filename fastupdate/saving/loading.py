@@ -12,7 +12,7 @@ import numpy as np
 
 from fastupdate.arrays import accept, device
 from fastupdate.arrays.memory import Array, Assignment
-from fastupdate.arrays.numbers import LIMIT, real
+from fastupdate.arrays.numbers import LIMIT, NON_NEGATIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.saving.state import VERSION, Arrays, arrays_of, has_state, split
@@ -22,11 +22,17 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import ACCUMULATOR
 from fastupdate.step.transaction import Stateful
 
+KEYS = (
+    *("version", "rule", "flags", "step", "micro_batches", "weight", "skips", "outliers", "limits"),
+    *("tensors", "groups", "arrays"),
+)
+
 Rename = Mapping[str, str] | Callable[[str], str]
 
 
 class Loaded(NamedTuple):
-    """What `load_state_dict` did, by the keys of `state_dict()["arrays"]`, and `groups[0].lr` for hyperparameters.
+    """What `load_state_dict` did, by the keys of `state_dict()["arrays"]`, and `groups[0].lr` for hyperparameters,
+    `outliers` for the past that they are judged by, `limits.clip_norm` for the schedule of a limit.
 
     taken            what now is as in the state
     missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights
@@ -60,9 +66,8 @@ class _Loading:
         self.place = Place(stepper.rule.name, "state_dict")
         self.strict = strict
         self.report = Loaded([], [], [])
-        _check_keys(
-            self.place, state, ("version", "rule", "flags", "step", "micro_batches", "tensors", "groups", "arrays")
-        )
+        state = _upgraded(state)
+        _check_keys(self.place, state, KEYS)
         self.version = self._checked_version(state["version"])
         self._check_rule(state)
         self.state = state
@@ -94,6 +99,12 @@ class _Loading:
         hypers, schedules = self._hyperparameters()
         received = self._received()
         moving = [item for item in self.items if micro_batches and step >= item.frozen_until]
+        for item in self.items:
+            item.resting = False
+        if self.stepper.settings.missing == "skip":  # what has no accumulator had no gradient so far
+            for item in moving:
+                item.resting = ("accumulator", item.name) not in received
+            moving = [item for item in moving if not item.resting]
         if not self.strict and any(("accumulator", item.name) not in received for item in moving):
             micro_batches, moving = 0, []  # a mean over some of the tensors alone is none
         for item in self.items:
@@ -103,9 +114,43 @@ class _Loading:
         assignments += self.stepper.hypers.restoring(hypers)
         assignments += self.stepper.replanning(self.items, step)
         clock = np.array([step, micro_batches], np.int64)
-        assignments.append(self.stepper.micro_batches.weighing_alike(micro_batches))
+        assignments += self._memory(micro_batches)
         assignments.append((setitem, self.stepper.clock, slice(STEPS, MICRO_BATCHES + 1), clock))
-        return Loading(self.report, assignments, schedules)
+        return Loading(self.report, assignments, [*schedules, *self._limits()])
+
+    # -- what steps go by ---------------------------------------------------------------------------------------------
+
+    def _memory(self, micro_batches: int) -> list[Assignment]:
+        """What micro-batches weigh, steps skipped in a row, the past that outliers are judged by."""
+        weight = real(self.at("weight"), self.state["weight"], NON_NEGATIVE)
+        skips, past = self.stepper.skips, self.state["outliers"]
+        new = [self.stepper.micro_batches.weighing(micro_batches, weight)]
+        new.append((setattr, skips, "count", _count(self.at("skips"), self.state["skips"])))
+        _check_mapping(self.at("outliers"), past)
+        if self._both("outliers", skips.outliers is not None, bool(past)) and skips.outliers:
+            new.append(skips.outliers.restoring(self.at("outliers"), past))
+        return new
+
+    def _limits(self) -> list[Stateful]:
+        """The schedules of clipping limits that have a state of their own."""
+        place, saved, settings = self.at("limits"), self.state["limits"], self.stepper.settings
+        _check_mapping(place, saved)
+        found: list[Stateful] = []
+        for name in dict.fromkeys([*settings.scheduled, *saved]):
+            if self._both(f"limits.{name}", name in settings.scheduled, name in saved):
+                _check_mapping(_at(place, name), saved[name])
+                found += _schedule(_at(place, name), getattr(settings, name), saved[name])
+        return found
+
+    def _both(self, key: str, here: bool, there: bool) -> bool:
+        """Whether the optimizer has something and the state has it too, which goes into the report."""
+        if here and there:
+            self.report.taken.append(key)
+        elif here != there:
+            if self.strict and self.version == VERSION:
+                self.at(key).fail(ValueError, *(("an entry", "none") if here else ("no such entry", "one")))
+            (self.report.missing_keys if here else self.report.unexpected_keys).append(key)
+        return here and there
 
     # -- tensors --------------------------------------------------------------------------------------------------
 
@@ -234,6 +279,13 @@ class _Loading:
                 if self.strict:
                     _at(_at(place, k), key).fail(ValueError, "no such entry", "one")
                 self.report.unexpected_keys.append(f"groups[{k}].{key}")
+
+
+def _upgraded(state: Any) -> Any:
+    """A state of an older version with what came later, as it was then."""
+    if isinstance(state, Mapping) and state.get("version") in (1, 2):
+        return {"weight": state.get("micro_batches"), "skips": 0, "outliers": {}, "limits": {}, **state}
+    return state
 
 
 def _at(place: Place, key: str | int) -> Place:

@@ -4,13 +4,15 @@ The dict (arrays, numbers and names only):
 
     version                       of this layout
     rule, flags                   what made it; must agree with the optimizer that it is loaded into
-    step, micro_batches           steps taken, and micro-batches accumulated since
+    step, micro_batches, weight   steps taken, micro-batches accumulated since, what they weigh together
+    skips, outliers               steps skipped in a row; the norms and losses of late, {} without the option `outliers`
+    limits                        what clips norms, if it is a schedule: its name → {"schedule": its state}
     tensors                       name → {"step": its own count, "frozen_until": step count, infinite if frozen by hand}
     groups                        hyperparameters by group; a schedule is {"schedule": its state}, {} if it has none
     arrays                        "state.m.<name>", "slow.<name>", "ema.<name>", "shadow.<name>", "accumulator.<name>",
                                   and in files "param.<name>"
 
-A version-1 dict is the same; what hyperparameters came later, it lacks.
+Versions 1 and 2 have no weight, skips, outliers and limits; and what hyperparameters came later, they lack.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import ACCUMULATOR, Item, sources
 
-VERSION = 2
+VERSION = 3
 Arrays = dict[tuple[str, str], Array]  # by kind and name
 
 
@@ -36,7 +38,8 @@ def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
     """The state of an optimizer; nothing but its arrays is live."""
     stepper.plan.keep_times()
     step, micro_batches = (int(stepper.clock[k]) for k in (STEPS, MICRO_BATCHES))
-    accumulating = [item for item in stepper.items if micro_batches and not item.frozen]
+    accumulating = [item for item in stepper.items if micro_batches and not item.frozen and not item.resting]
+    skips, limits = stepper.skips, {name: getattr(stepper.settings, name) for name in stepper.settings.scheduled}
     arrays = arrays_of(stepper.items, {item.name for item in accumulating}, params=params)
     return {
         "version": VERSION,
@@ -44,6 +47,10 @@ def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
         "flags": dict(stepper.flags),
         "step": step,
         "micro_batches": micro_batches,
+        "weight": stepper.micro_batches.weight,
+        "skips": skips.count,
+        "outliers": skips.outliers.state_dict() if skips.outliers else {},
+        "limits": {name: _plain(limit) for name, limit in limits.items()},
         "tensors": {item.name: {"step": item.t, "frozen_until": item.frozen_until} for item in stepper.items},
         "groups": [{key: _plain(value) for key, value in group.items()} for group in stepper.hypers.groups],
         "arrays": {f"{kind}.{name}": array for (kind, name), array in arrays.items()},

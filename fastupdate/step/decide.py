@@ -1,4 +1,5 @@
-"""What happens between reading the gradients and moving anything: clipping by norm, and the policy on NaN and infinity.
+"""What happens between reading the gradients and moving anything: clipping by norm, the policies on NaN and infinity
+and on outliers.
 
 CPU backends share this; a GPU engine decides on the device.
 """
@@ -6,53 +7,85 @@ CPU backends share this; a GPU engine decides on the device.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastupdate.arrays.memory import Assignment
+from fastupdate.arrays.numbers import figure
 from fastupdate.arrays.place import Place
 from fastupdate.step import held
+from fastupdate.step.options import Settings
+from fastupdate.step.outliers import Outliers, Verdict
 from fastupdate.step.plan import Plan
 
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
 UNIT_FLOOR = 1e-3  # smaller weight norms count as this (Brock et al. 2021, section 4.1)
+NONFINITE = "gradients that are not finite"  # why a step was skipped
 
 
 class Outcome(NamedTuple):
-    """What a reading of the gradients decided. None: not asked for."""
+    """What a reading of the gradients decided. None: not asked for; reason None: the step is to be taken."""
 
     factor: float = 1.0
     grad_norm: float | None = None
     nonfinite: int | None = None
-    skip: bool = False
+    reason: str | None = None
+    verdict: Verdict | None = None
 
 
 class Skips:
-    """Steps skipped in a row, against the option `max_skips`."""
+    """Steps skipped in a row, against the option `max_skips`; and the past that `outliers` are judged by."""
 
-    def __init__(self, rule: str, limit: int | None) -> None:
-        self._rule, self._limit = rule, math.inf if limit is None else limit
-        self._count = 0
+    def __init__(self, settings: Settings) -> None:
+        self._rule, self._limit = settings.rule, math.inf if settings.max_skips is None else settings.max_skips
+        self.count = 0
+        self.outliers = Outliers(*settings.outliers) if settings.outliers else None
+
+    def measured(self, loss: Any) -> float:
+        """The loss of a step as a number."""
+        place = Place(self._rule, "loss")
+        if self.outliers is None:
+            place.fail(ValueError, "None, unless the option outliers=(k, window) is to judge it", repr(loss))
+        return figure(place, loss)
 
     def note(self, skipped: bool) -> None:
         """Counts the outcome of a step. One skipped step too many stays one, however many follow."""
-        self._count = int(min(self._count, self._limit)) + 1 if skipped else 0
+        self.count = self._after(skipped)
+
+    def _after(self, skipped: bool) -> int:
+        return int(min(self.count, self._limit)) + 1 if skipped else 0
+
+    def taking(self, outcome: Outcome) -> list[Assignment]:
+        """The assignments that count the outcome of a step, and remember its figures unless it is a skip too many."""
+        count = self._after(outcome.reason is not None)
+        new: list[Assignment] = [(setattr, self, "count", count)]
+        if self.outliers and outcome.verdict and count <= self._limit:
+            new.append(self.outliers.taking(outcome.verdict))
+        return new
+
+    def check_taken(self, outcome: Outcome, plan: Plan) -> None:
+        """FloatingPointError if the step that was counted was skipped once too often."""
+        if self.too_many and outcome.verdict:
+            words = self._words("an ordinary step")
+            Place(self._rule, "grads").fail(FloatingPointError, words, f"one with its {outcome.reason}")
+        if self.too_many:
+            raise_nonfinite(plan, self._words("finite values"))
 
     @property
     def too_many(self) -> bool:
         """Whether the last step should not have been skipped."""
-        return self._count > self._limit
+        return self.count > self._limit
 
-    @property
-    def words(self) -> str:
+    def _words(self, what: str) -> str:
         """What was expected, after what."""
-        return f"finite values after {self._limit} skipped steps in a row (max_skips)"
+        return f"{what} after {self._limit} skipped steps in a row (max_skips)"
 
     def check(self) -> None:
         """FloatingPointError, once for each step too many; what a device has skipped is known some steps later."""
         if self.too_many:
-            self._count = int(self._limit)
-            Place(self._rule, "grads").fail(FloatingPointError, self.words, "others")
+            self.count = int(self._limit)
+            Place(self._rule, "grads").fail(FloatingPointError, self._words("finite values"), "others")
 
 
 def clip_factor(limit: float, norm: float) -> float:
@@ -61,16 +94,16 @@ def clip_factor(limit: float, norm: float) -> float:
     return 1.0 if factor > 1.0 else factor
 
 
-def condition(plan: Plan, scale: float) -> Outcome:
+def condition(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None) -> Outcome:
     """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records."""
     s = plan.settings
-    outcome = _judge(plan, scale) if s.needs_sums else Outcome()
-    if s.clip_unit_norm is not None and not outcome.skip:
+    outcome = _judge(plan, scale, outliers, loss) if s.needs_sums else Outcome()
+    if s.clip_unit_norm is not None and not outcome.reason:
         _clip_units(plan, s.clip_unit_norm, scale)
     return outcome
 
 
-def _judge(plan: Plan, scale: float) -> Outcome:
+def _judge(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None) -> Outcome:
     """By all gradients: whether the step is skipped, or else how much they are clipped."""
     s = plan.settings
     plan.measure()
@@ -80,7 +113,10 @@ def _judge(plan: Plan, scale: float) -> Outcome:
     if s.nonfinite == "raise":
         raise_nonfinite(plan)
     if nonfinite and s.nonfinite == "skip":
-        return Outcome(1.0, norm, nonfinite, skip=True)
+        return Outcome(1.0, norm, nonfinite, NONFINITE)
+    verdict = outliers.judge(norm, loss) if outliers else None
+    if verdict and verdict.reason:
+        return Outcome(1.0, norm, nonfinite, verdict.reason, verdict)
     if s.clip_tensor_norm is not None:
         norms = np.sqrt(totals["gg"]) * tensors["scale"] * scale
         factors = s.clip_tensor_norm / (norms + CLIP_EPS)
@@ -89,10 +125,10 @@ def _judge(plan: Plan, scale: float) -> Outcome:
         held.check_clip(s.rule, "clip_tensor_norm", limit, norms, factors, scales, plan.narrow)
         tensors["scale"] *= factors
     if s.clip_norm is None:
-        return Outcome(1.0, norm, nonfinite)
+        return Outcome(1.0, norm, nonfinite, None, verdict)
     factor = clip_factor(s.clip_norm, norm)
     held.check_clip(s.rule, "clip_norm", s.clip_norm, norm, factor, tensors["scale"] * scale, plan.narrow)
-    return Outcome(factor, norm, nonfinite)
+    return Outcome(factor, norm, nonfinite, None, verdict)
 
 
 def raise_nonfinite(plan: Plan, expected: str = "finite values") -> None:

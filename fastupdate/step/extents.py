@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import prod
+from typing import Any
 
+from fastupdate.arrays import device
 from fastupdate.engines import records
 from fastupdate.rules.extent import Shape, matrix_of
 from fastupdate.rules.rule import Rule
-from fastupdate.step.tensors import Item
+from fastupdate.step.tensors import Item, state_kind
 
 
 def room_for_sums(rule: Rule, shape: Shape) -> int:
@@ -31,3 +34,10 @@ def check_matrices(rule: Rule, items: list[Item]) -> None:
         if item.array.ndim != 2:
             expected = f"a matrix (an array of two axes; give the others to another optimizer than {rule.name})"
             item.place.fail(ValueError, expected, f"shape {item.array.shape}")
+
+
+def multiply(matrix: Callable[..., Any], rule: Rule, flags: Mapping[str, bool], items: list[Item]) -> None:
+    """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
+    for item in items:
+        array = device.owner_of(item.passing[state_kind(rule.matrix_state or "")])
+        array[...] = matrix(rule.flag_tuple(flags), array)

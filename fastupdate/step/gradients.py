@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from itertools import repeat
+from operator import is_not
+from typing import Any, Literal, NoReturn
 
 from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.memory import Array, Assignment
@@ -21,37 +23,63 @@ class NoGradientError(TypeError):
     """A torch parameter that should move holds no gradient."""
 
 
-def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
-    """The gradients of the tensors that move, in their order, from a structure like that of the parameters.
+def collect(grads: Any, params: Any, items: list[Item], plan: Plan) -> list[Any]:
+    """The gradients of the tensors that are not frozen, in their order, from a structure like that of the parameters.
+
+    Where missing ones are skipped, they are None.
 
     params: what the user handed in, if that is flat, for the quick way; else None
     """
+    moving, rule = plan.unfrozen, plan.settings.rule
     if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
         if isinstance(params, list) and len(grads) == len(items):
             return list(grads)
         if isinstance(params, dict) and grads.keys() == params.keys():
             return [grads[item.path[0]] for item in items]
+    skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
-    known = {item.path for item in items}
-    missing = next((item.path for item in moving if item.path not in found), None)
+    known = dict.fromkeys(item.path for item in items).keys()
     extra = next((path for path in found if path not in known), None)
-    if missing is not None:
-        Place(rule, tree.shown("grads", missing)).fail(ValueError, "an array", "none")
+    if skips and extra is not None:
+        branches = {path[:k] for path in known for k in range(len(path))}
+        extra = next((path for path in found.keys() - known if found[path] is not None or path not in branches), None)
+    missing = next((item for item in moving if item.path not in found), None)
+    if missing is not None and not skips and found and known.isdisjoint(found):
+        expected, received = (
+            tree.shown(role, next(iter(some))) for role, some in (("params", known), ("grads", found))
+        )
+        Place(rule, "grads").fail(ValueError, f"the structure of params, with {expected}", f"another, with {received}")
+    if missing is not None and not skips:
+        _fail_missing(missing, ValueError, "none")
     if extra is not None:
         Place(rule, tree.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
-    return [found[item.path] for item in moving]
+    return [found.get(item.path) for item in moving]
+
+
+def some_missing(grads: list[Any]) -> bool:
+    """Whether one of them is None."""
+    return not all(map(is_not, grads, repeat(None)))
 
 
 def held_by(plan: Plan) -> list[Any]:
-    """The gradients that torch parameters hold; one that holds none is named."""
+    """The gradients that torch parameters hold; one that holds none is named, unless missing ones are skipped."""
     if not plan.own_gradients:
         Place(plan.settings.rule, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-    grads = [item.param.source.grad for item in plan.items]
-    for item, grad in zip(plan.items, grads, strict=True):
-        if grad is None:
-            place = Place(item.place.rule, tree.shown("grads", item.path))
-            place.fail(NoGradientError, f"an array (or opt.freeze({item.name!r}), to leave it alone)", "None")
+    grads = [item.param.source.grad for item in plan.unfrozen]
+    if plan.settings.missing == "raise":
+        _check_there(plan, grads)
     return grads
+
+
+def _check_there(plan: Plan, grads: list[Any]) -> None:
+    for item, grad in zip(plan.unfrozen, grads, strict=True):
+        if grad is None:
+            _fail_missing(item, NoGradientError, "None")
+
+
+def _fail_missing(item: Item, error: type[Exception], received: str) -> NoReturn:
+    place = Place(item.place.rule, tree.shown("grads", item.path))
+    place.fail(error, f"an array (or missing='skip', or opt.freeze({item.name!r}), to leave it alone)", received)
 
 
 def adopt(
@@ -70,6 +98,7 @@ def adopt(
     arrays = grads
     if reduce or plan.unseen or plan.engine.adopt(plan.arrays, arrays, 0, zeroed) >= 0:
         plan = checked()
+        _check_there(plan, grads) if plan.settings.missing == "raise" else None
         arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
         k = 0 if reduce else plan.engine.adopt(plan.arrays, arrays, 0, zeroed)
         while 0 <= k < len(arrays):
@@ -112,9 +141,9 @@ class MicroBatches:
         self._rule, self._clock = rule, clock
         self._weights = {0: 0.0}  # by their number
 
-    def weighing_alike(self, count: int) -> Assignment:
-        """The assignment by which so many weigh 1 each."""
-        return (setattr, self, "_weights", {count: float(count)})
+    def weighing(self, count: int, weight: float) -> Assignment:
+        """The assignment by which so many weigh this much together."""
+        return (setattr, self, "_weights", {count: weight})
 
     def check(self, weight: Any, dtype: held.DType) -> float:
         """The weight of a micro-batch: 0, or a number that the type of the step holds with all digits."""
@@ -126,14 +155,13 @@ class MicroBatches:
 
     def expect(self, weight: float) -> None:
         """Another one is about to be added. Should that fail, the clock does not move, and nothing has changed."""
-        count = int(self._clock[MICRO_BATCHES])
-        before = self._weights[count] if count else 0.0
+        count, before = int(self._clock[MICRO_BATCHES]), self.weight
         self._weights = {count: before, count + 1: before + weight}
 
     def scale(self, loss_scale: Any, dtype: held.DType) -> float:
         """What turns the sum of their gradients, or gradients at hand, into the mean gradient of the loss."""
         number = real(Place(self._rule, "loss_scale"), loss_scale, POSITIVE)
-        weight = self._weight if self._clock[MICRO_BATCHES] else 1.0
+        weight = self.weight if self._clock[MICRO_BATCHES] else 1.0
         if not weight:
             Place(self._rule, "weight").fail(ValueError, "micro-batches that weigh more than 0 together", "0")
         return held.gradient_scale(self._rule, number, weight, dtype)
@@ -144,16 +172,11 @@ class MicroBatches:
             expected = "no accumulated micro-batches (step or discard first)"
             Place(self._rule, argument).fail(ValueError, expected, "some")
 
-    def check_saveable(self) -> None:
-        """ValueError while there are some that do not weigh 1 each: only their number is saved."""
-        if self._clock[MICRO_BATCHES] and self._weight != self._clock[MICRO_BATCHES]:
-            expected = "no weighted micro-batches (step or discard first)"
-            Place(self._rule, "state_dict").fail(ValueError, expected, "some")
-
     @property
-    def _weight(self) -> float:
+    def weight(self) -> float:
         """Of all together."""
-        return self._weights[int(self._clock[MICRO_BATCHES])]
+        count = int(self._clock[MICRO_BATCHES])
+        return self._weights[count] if count else 0.0
 
 
 class Bound:
@@ -174,9 +197,10 @@ class Bound:
         self.tree, self.flat = tree, arrays if shared_memory else collected
 
     def current(
-        self, collect_again: Callable[[Any], list[Any]], plan: Plan, checked: Callable[[], Plan]
+        self, collect_again: Callable[[Any], list[Any]], planned: Callable[[], Plan], checked: Callable[[], Plan]
     ) -> list[Any] | None:
-        """The bound gradients; None if there are none."""
+        """The bound gradients; None if there are none. Collecting them may lead to another plan."""
         if self.flat is None and self.tree is not None:
-            self.take(self.tree, collect_again(self.tree), plan, checked)
+            collected = collect_again(self.tree)
+            self.take(self.tree, collected, planned(), checked)
         return self.flat

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Assignment
-from fastupdate.arrays.numbers import BELOW_ONE, LIMIT, NON_NEGATIVE, Interval, real
+from fastupdate.arrays.numbers import FRACTION, LIMIT, NON_NEGATIVE, Interval, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
+from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
+from fastupdate.step.options import Options, Settings
 from fastupdate.step.transaction import at_once
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
@@ -29,7 +31,7 @@ SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     "l1": (0.0, NON_NEGATIVE),
     "clip_value": (np.inf, LIMIT),
-    "ema_decay": (0.0, BELOW_ONE),
+    "ema_decay": (0.0, FRACTION),  # 1 leaves the average alone
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
 ALIASES = {"betas": ("beta1", "beta2")}
@@ -79,6 +81,9 @@ class Group(MutableMapping[str, Any]):
             for name, part in parts.items():
                 self[name] = part
             return
+        if key != "params" and key not in self._intervals and key in {*self._rule.flags, *Options.__annotations__}:
+            expected = "to be set for all tensors, as an argument of the optimizer (one more optimizer for the others)"
+            Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
         if key == FROZEN_UNTIL:
@@ -159,6 +164,20 @@ class Group(MutableMapping[str, Any]):
         return self._schedules
 
 
+def of_groups(
+    rule: Rule, sources: Mapping[str, Any], settings: Settings, hypers: Mapping[str, Any]
+) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+    """The names of each group and its values: those of its own, of the options, of the rule."""
+    shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": settings.l1}
+    for name in ("clip_value", "ema_decay"):
+        if getattr(settings, name) is not None:
+            shared[name] = getattr(settings, name)
+    for names, overrides in sort_into_groups(rule.name, sources, settings.groups):
+        if settings.ema_decay is None and overrides.get("ema_decay"):
+            Place(rule.name, "groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
+        yield names, {**hypers, **shared, **overrides}
+
+
 class Scheduled(NamedTuple):
     """Where a schedule's value goes."""
 
@@ -188,7 +207,12 @@ class Hypers:
         self._impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
-    def used(self, hyper: str) -> bool:
+    def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
+        """The flags given, and those that a hyperparameter switches on in some group."""
+        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
+        return flags | {flag: flags[flag] or self._used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
+
+    def _used(self, hyper: str) -> bool:
         """Whether a hyperparameter is other than 0 in some group, or scheduled."""
         return any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any, Literal, TypedDict, get_args
 
 from fastupdate.arrays.memory import NARROW
-from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, integer, real
+from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, Interval, integer, real
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
+from fastupdate.step.outliers import FEWEST
 
 L1Mode = Literal["subgradient", "proximal"]
 DecayMode = Literal["coupled", "decoupled", "independent"]
 NonFinite = Literal["propagate", "skip", "raise"]
+Missing = Literal["raise", "skip"]
 Shadow = Literal["float16", "bfloat16"]
 
 
@@ -38,8 +40,11 @@ class Options(TypedDict, total=False):
     clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or a schedule
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
+    missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone
+    outliers        (k, window): leaves out a step whose gradient norm, or `loss` if step() is told it, is more than k
+                    standard deviations above the last `window` ones
     max_skips       how many steps in a row may be skipped before that is an error
-    ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1), or a schedule
+    ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1], or a schedule
     shadow          type of a copy of the weights, in opt.shadow: "float16" or "bfloat16"
     lookahead       (k, a): every k steps slow ← slow + a·(w − slow) and w ← slow
     zero_grads      sets gradients to 0 when they have been used
@@ -58,6 +63,8 @@ class Options(TypedDict, total=False):
     clip_unit_norm: Any
     clip_value: Any
     nonfinite: NonFinite
+    missing: Missing
+    outliers: tuple[float, int] | None
     max_skips: int | None
     ema_decay: Any
     shadow: Shadow | None
@@ -68,6 +75,10 @@ class Options(TypedDict, total=False):
     groups: Iterable[GroupSpec]
     state: Mapping[str, Any] | Sequence[Any] | None
     backend: str | None
+
+
+_steps, _share = partial(integer, interval=COUNT), partial(real, interval=SHARE)
+_deviations, _window = partial(real, interval=POSITIVE), partial(integer, interval=Interval(FEWEST))
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Settings:
     clip_unit_norm: Any = None
     clip_value: Any = math.inf
     nonfinite: NonFinite = "propagate"
+    missing: Missing = "raise"
+    outliers: tuple[float, int] | None = None
     max_skips: int | None = None
     ema_decay: Any = None
     shadow: Shadow | None = None
@@ -98,11 +111,13 @@ class Settings:
         self._one_of("l1_mode", get_args(L1Mode))
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
+        self._one_of("missing", get_args(Missing))
         self._one_of("shadow", (None, *NARROW))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
-            if self.nonfinite != "skip":
-                Place(self.rule, "max_skips").fail(ValueError, "None, unless nonfinite='skip'", repr(self.max_skips))
+            if self.nonfinite != "skip" and self.outliers is None:
+                expected = "None, unless nonfinite='skip' or outliers"
+                Place(self.rule, "max_skips").fail(ValueError, expected, repr(self.max_skips))
         clips = [name for name in CLIPS if getattr(self, name) is not None]
         if len(clips) > 1:
             raise ValueError(
@@ -112,7 +127,10 @@ class Settings:
             if not callable(getattr(self, name)):
                 self._set(name, self._limit(name, getattr(self, name)))
         if self.lookahead is not None:
-            self._set("lookahead", self._checked_lookahead(self.lookahead))
+            self._set("lookahead", self._pair("lookahead", "(steps ≥ 1, weight in (0, 1])", _steps, _share))
+        if self.outliers is not None:
+            words = f"(standard deviations > 0, steps ≥ {FEWEST})"
+            self._set("outliers", self._pair("outliers", words, _deviations, _window))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -124,13 +142,14 @@ class Settings:
                 f"[{self.rule}] {name}: expected one of {', '.join(map(repr, allowed))}, received {value!r}"
             )
 
-    def _checked_lookahead(self, value: Any) -> tuple[int, float]:
-        place = Place(self.rule, "lookahead")
+    def _pair(self, name: str, words: str, *converters: Callable[[Place, Any], float]) -> tuple[float, ...]:
+        """An option that is two numbers, converted and checked."""
+        place, value = Place(self.rule, name), getattr(self, name)
         try:
-            every, weight = value
-            return integer(place, every, COUNT), real(place, weight, SHARE)
+            first, second = value
+            return converters[0](place, first), converters[1](place, second)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{place}: expected (steps ≥ 1, weight in (0, 1]), received {value!r}") from error
+            raise type(error)(f"{place}: expected {words}, received {value!r}") from error
 
     @cached_property
     def scheduled(self) -> tuple[str, ...]:
@@ -145,10 +164,11 @@ class Settings:
     def _limit(self, name: str, value: Any) -> float:
         return real(Place(self.rule, name), value, POSITIVE)
 
-    @property
+    @cached_property
     def needs_sums(self) -> bool:
         """Whether a step reads the gradients once before it moves anything."""
-        return self.clip_norm is not None or self.clip_tensor_norm is not None or self.nonfinite != "propagate"
+        wanted = (self.clip_norm, self.clip_tensor_norm, self.outliers)
+        return self.nonfinite != "propagate" or any(option is not None for option in wanted)
 
     def decay_mode(self, rule: Rule) -> DecayMode:
         """How weight decay acts: as the rule defines it, unless another mode was asked for."""

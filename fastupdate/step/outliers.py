@@ -9,19 +9,34 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastupdate.arrays.memory import Assignment
+from fastupdate.arrays.place import Place
+
 FEWEST = 10  # values of the past that make a spread
 LEAST = 0.01  # of the norm or the loss: a smaller spread says more of a smooth training than of outliers
+FIGURES = ("grad_norm", "loss")
+
+Past = dict[str, NDArray[np.float64]]
 
 
 class Verdict(NamedTuple):
-    """What is out of the ordinary, and by how many standard deviations; quantity None: nothing is."""
+    """What is out of the ordinary, and by how many standard deviations; quantity None: nothing is.
 
+    past  with the figures of this step
+    """
+
+    past: Past
     quantity: str | None = None
     deviations: float = 0.0
 
     @property
-    def skip(self) -> bool:
-        return self.quantity is not None
+    def reason(self) -> str | None:
+        """In words; None: the step is an ordinary one."""
+        if self.quantity is None:
+            return None
+        return (
+            f"{self.quantity} {self.deviations:.3g} standard deviations above the last {len(self.past[self.quantity])}"
+        )
 
 
 class Outliers:
@@ -37,25 +52,25 @@ class Outliers:
     """
 
     def __init__(self, k: float, window: int) -> None:
-        if isinstance(k, bool) or not 0 < k < math.inf:
-            raise ValueError(f"[outliers] k: expected a finite number > 0, received {k!r}")
-        if isinstance(window, bool) or window != int(window) or window < FEWEST:
-            raise ValueError(f"[outliers] window: expected an integer ≥ {FEWEST}, received {window!r}")
-        self.k, self.window = float(k), int(window)
-        self._past: dict[str, NDArray[np.float64]] = {"grad_norm": np.zeros(0), "loss": np.zeros(0)}
+        self.k, self.window = k, window
+        self._past: Past = {name: np.zeros(0) for name in FIGURES}
 
     def judge(self, grad_norm: float, loss: float | None = None) -> Verdict:
-        """Takes a step's figures into the past, and says whether the step is to be skipped. loss None: not known."""
-        verdict = Verdict()
+        """Whether a step of these figures is to be skipped. loss None: not known. See `taking`."""
         values = {"grad_norm": math.log(grad_norm) if grad_norm > 0 else math.nan, "loss": loss}
+        past, found = dict(self._past), Verdict({})
         for name, value in values.items():
             if value is None or not math.isfinite(value):
                 continue
             deviations, kept = self._compare(name, value)
-            if deviations > max(self.k, verdict.deviations):
-                verdict = Verdict(name, deviations)
-            self._past[name] = np.append(self._past[name], kept)[-self.window :]
-        return verdict
+            if deviations > max(self.k, found.deviations):
+                found = Verdict({}, name, deviations)
+            past[name] = np.append(past[name], kept)[-self.window :]
+        return found._replace(past=past)
+
+    def taking(self, verdict: Verdict) -> Assignment:
+        """The assignment that makes a step that was judged a part of the past."""
+        return (setattr, self, "_past", verdict.past)
 
     def _compare(self, name: str, value: float) -> tuple[float, float]:
         """Standard deviations above the past, and what of the value enters it."""
@@ -68,16 +83,18 @@ class Outliers:
             return 0.0, value
         return (value - mean) / spread, mean + self.k * spread
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[float]]:
         """The past: by name, up to `window` numbers, the oldest first."""
         return {name: past.tolist() for name, past in self._past.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` gave; ValueError for anything else, and nothing has changed."""
-        past = {name: np.asarray(state[name], np.float64) for name in self._past if name in state}
-        right = past.keys() == self._past.keys() == state.keys()
-        if not right or any(values.ndim != 1 or not np.isfinite(values).all() for values in past.values()):
-            raise ValueError(
-                f"[outliers] state: expected finite numbers for {' and '.join(self._past)}, received {state!r}"
-            )
-        self._past = {name: values[-self.window :] for name, values in past.items()}
+    def restoring(self, place: Place, state: Any) -> Assignment:
+        """The assignment of what `state_dict` gave; ValueError for anything else."""
+        try:
+            past = {name: np.asarray(state[name], np.float64) for name in FIGURES}
+            right = isinstance(state, Mapping) and past.keys() == state.keys()
+            right = right and all(values.ndim == 1 and np.isfinite(values).all() for values in past.values())
+        except (KeyError, TypeError, ValueError):
+            right = False
+        if not right:
+            place.fail(ValueError, f"lists of finite numbers for {' and '.join(FIGURES)}", repr(state))
+        return (setattr, self, "_past", {name: values[-self.window :] for name, values in past.items()})

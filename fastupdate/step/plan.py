@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -27,10 +28,12 @@ NEVER = 2**63 - 1  # more steps than there will be
 
 
 class Plan:
-    """The records of the items that are not frozen. Tensors of one group and step count share a group record.
+    """The records of the items that move. Tensors of one group and step count share a group record.
 
+    unfrozen, items   what may move, and what has a gradient to move by
     written           torch tensors that a step writes
     judges            the device looks at the gradients itself
+    partial           some tensors rest
     simple            a step can be taken by one call of the engine
     queued            gradients are read after the call
     indivisible       no thread can come between
@@ -47,8 +50,10 @@ class Plan:
         backend: Backend,
     ) -> None:
         self.rule, self.settings, self.flags = rule, settings, flags
-        self.items = [item for item in items if not item.frozen]
-        self.held = [pair for pair in written(item for item in items if item.frozen) if pair[0].size]
+        self.unfrozen = [item for item in items if not item.frozen]
+        self.items = [item for item in self.unfrozen if not item.resting]
+        still = [item for item in items if item.frozen or item.resting]
+        self.held = [pair for pair in written(still) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
         self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
         keys = [(item.row, item.t) for item in self.items]
@@ -75,8 +80,12 @@ class Plan:
         self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and self.engine.judges
-        self.simple = not special and not self.unseen and rule.matrix is None
-        self.own_gradients = all(item.param.is_torch for item in self.items)  # which p.grad holds
+        if self.judges and settings.outliers is not None:
+            expected = "None on a device that judges gradients by itself, as the backend 'cuda' does"
+            Place(rule.name, "outliers").fail(ValueError, expected, repr(settings.outliers))
+        self.partial = len(self.items) < len(self.unfrozen)
+        self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
+        self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
         self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
 

@@ -22,15 +22,16 @@ from fastupdate.engines.records import SUMS, Records
 #   zero_fraction                         share of gᵢ that are 0
 #   stalled                               how many wᵢ the rule's update uᵢ ≠ 0 is lost on: wᵢ + uᵢ rounds to wᵢ
 #   momentum_cosine                       g·m / (‖g‖·‖m‖), m the momentum before the step (NaN: there is none, or zero)
+#   update_cosine                         g·Δ / (‖g‖·‖Δ‖): −1 straight down the gradient (NaN: one of them is zero)
 STATISTICS = np.dtype(
     [
         ("name", "O"), ("n", "i8"), ("grad_norm", "f8"), ("weight_norm", "f8"), ("update_norm", "f8"),
         ("update_ratio", "f8"), ("largest_update", "f8"), ("nonfinite", "i8"), ("zero_fraction", "f8"),
-        ("stalled", "i8"), ("momentum_cosine", "f8"),
+        ("stalled", "i8"), ("momentum_cosine", "f8"), ("update_cosine", "f8"),
     ]
 )  # fmt: skip
 
-FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped")  # of a report, in reading order
+FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason")  # of a report, in reading order
 
 
 class Report:
@@ -41,11 +42,12 @@ class Report:
     grad_norm    ‖s·g‖ over all tensors before clipping (s = 1 / (loss_scale · micro-batches)); None if not asked for
     clip_factor  what `clip_norm` multiplied the gradients by; 1.0 if it left them alone
     nonfinite    number of NaN and infinite gradients; None if not asked for
-    skipped      True if the policy `nonfinite="skip"` left everything as it was
+    skipped      True if the policy `nonfinite="skip"` or `outliers` left everything as it was
+    reason       why it was skipped, in words; None if it was not
     tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
     """
 
-    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "skipped", "step")
+    __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "reason", "skipped", "step")
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Report:
         grad_norm: float | None = None,
         clip_factor: float = 1.0,
         nonfinite: int | None = None,
-        skipped: bool = False,
+        reason: str | None = None,
         statistics: Statistics | None = None,
     ) -> None:
         self.step = step
@@ -62,7 +64,8 @@ class Report:
         self.grad_norm = grad_norm
         self.clip_factor = clip_factor
         self.nonfinite = nonfinite
-        self.skipped = skipped
+        self.skipped = reason is not None
+        self.reason = reason
         self._statistics = statistics
 
     @property
@@ -169,4 +172,5 @@ def tensor_statistics(
         table["update_ratio"] = table["update_norm"] / table["weight_norm"]
         table["zero_fraction"] = totals["zeros"] / sizes
         table["momentum_cosine"] = sign * totals["gm"] / (grad * np.sqrt(totals["mm"]))
+        table["update_cosine"] = totals["gu"] / (grad * table["update_norm"])
     return table

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastupdate.arrays import accept, device, memory, tree
+from fastupdate.arrays import accept, device, memory, overlap, tree
 from fastupdate.arrays.foreign import Foreign
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import Extent, shape_of
 from fastupdate.rules.rule import Rule
+from fastupdate.step.extents import check_matrices
 from fastupdate.step.options import Settings
-from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind
+from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, state_kind, written
 
 
 class Slot(NamedTuple):
@@ -53,6 +54,40 @@ def copies(settings: Settings) -> list[Slot]:
     asked = {"slow": settings.lookahead, "ema": settings.ema_decay, "shadow": settings.shadow}
     storage = {"shadow": settings.shadow}
     return [Slot(kind, "p", storage.get(kind)) for kind, option in asked.items() if option is not None]
+
+
+def provide(
+    items: list[Item],
+    rule: Rule,
+    kept: tuple[str, ...],
+    settings: Settings,
+    hypers: Sequence[Mapping[str, Any]],
+    walks_memory: bool,
+) -> None:
+    """Gives each tensor its states, fresh or the user's, and what follows its weights.
+
+    hypers        what is set for each row of `Item.row`
+    walks_memory  the engine walks parameters and states alike as they lie in memory
+    """
+    for item in items:
+        item.shared = tuple(name for name in kept if rule.extents[name] == "list")
+    lasting, state = tuple(name for name in kept if name not in rule.passing), settings.state
+    given = None if state is None else given_states(settings.rule, lasting, state)
+    check_matrices(rule, items)
+    if given is not None:
+        take_states(items, given, rule.extents)
+    elif walks_memory:
+        lie_down(items)
+    allocate(items, states(rule, kept if given is None else rule.passing), hypers)
+    allocate(items, copies(settings))
+    if given is not None:
+        owned = written(items)
+        overlap.check_overlaps([array for array, _ in owned], [Place(settings.rule, name) for _, name in owned])
+
+
+def zeros(item: Item) -> Array:
+    """A new array like the parameter, that lies in memory as it does."""
+    return device.zeros_like([item.array], [item.array.dtype.name], [item.order])[0]
 
 
 def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import setitem
@@ -14,24 +14,23 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays import accept, autograd, device, overlap
+from fastupdate.arrays import accept, autograd
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
-from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.step import extents, gradients, held, slots
 from fastupdate.step.decide import Skips, condition, raise_nonfinite
 from fastupdate.step.gradients import Reduce
-from fastupdate.step.hypers import SHARED, Hypers
+from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources, state_kind, written
-from fastupdate.step.transaction import at_once
+from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources
+from fastupdate.step.transaction import at_once, in_turn
 
 
 class BusyError(RuntimeError):
@@ -47,7 +46,9 @@ class Stepper:
     clock          steps taken, micro-batches accumulated since, revision of what the user set
     plan, engine   the records of the tensors that move now, and what runs them
     bound          gradient buffers that `bind` named
+    walks_memory   dense tensors are walked in the order of memory; sums over ranges want the logical order
     undecided      reports of steps of which only the device knows whether they were skipped
+    skips          how many steps were skipped in a row, and what outliers are judged by
     """
 
     plan: Plan  # these four are replaced together, and items with them
@@ -66,7 +67,7 @@ class Stepper:
     ) -> None:
         """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays."""
         self.rule = rule
-        self._lend = lend
+        self._lent = lend is not None
         self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
         self.tree = params
@@ -76,14 +77,20 @@ class Stepper:
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
-        self._skips = Skips(rule.name, self.settings.max_skips)
+        self.skips = Skips(self.settings)
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self.hypers = Hypers(rule, self._specs(hypers), self.clock)
-        self.flags = self._choose_flags(flags)
-        self._sort_items()
-        self._allocate()
+        self.hypers = Hypers(rule, of_groups(rule, sources(self.items), self.settings, hypers), self.clock)
+        self.flags = self.hypers.flags(flags)
+        sort_into(self.items, self.hypers.groups)
+        self.walks_memory = self.backend.WALKS_MEMORY and not rule.phases
+        if lend is None:
+            kept = rule.kept(self.flags)
+            slots.provide(self.items, rule, kept, self.settings, self.hypers.groups, self.walks_memory)
+        else:
+            lend(self)
+            self.clock[STEPS] = max(item.t for item in self.items)
         vars(self).update(self._planned(self.items))
         self.derive()
 
@@ -92,64 +99,6 @@ class Stepper:
         return Place(self.rule.name, argument)
 
     # -- construction -------------------------------------------------------------------------------------------------
-
-    def _specs(self, hypers: Mapping[str, Any]) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
-        s = self.settings
-        shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": s.l1}
-        for name in ("clip_value", "ema_decay"):
-            if getattr(s, name) is not None:
-                shared[name] = getattr(s, name)
-        for names, overrides in sort_into_groups(self.rule.name, sources(self.items), s.groups):
-            if s.ema_decay is None and overrides.get("ema_decay"):
-                self.place("groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
-            yield names, {**hypers, **shared, **overrides}
-
-    def _choose_flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
-        """The flags given, and those that a hyperparameter switches on in some group."""
-        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
-        return flags | {flag: flags[flag] or self.hypers.used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
-
-    def _sort_items(self) -> None:
-        by_name = {item.name: item for item in self.items}
-        for row, group in enumerate(self.hypers.groups):
-            for name in group["params"]:
-                by_name[name].row = row
-                by_name[name].frozen_until = group["frozen_until"]
-                by_name[name].frozen = group["frozen_until"] > 0
-
-    def _allocate(self) -> None:
-        if self._lend is not None:
-            self._lend(self)
-            self.clock[STEPS] = max(item.t for item in self.items)
-            return
-        kept, state = self.rule.kept(self.flags), self.settings.state
-        for item in self.items:
-            item.shared = tuple(name for name in kept if self.rule.extents[name] == "list")
-        given = (
-            None
-            if state is None
-            else given_states(self.rule.name, tuple(k for k in kept if k not in self.rule.passing), state)
-        )
-        extents.check_matrices(self.rule, self.items)
-        if given is None:
-            self._lie_down(self.items)
-            slots.allocate(self.items, slots.states(self.rule, kept), self.hypers.groups)
-        else:
-            slots.take_states(self.items, given, self.rule.extents)
-            slots.allocate(self.items, slots.states(self.rule, self.rule.passing), self.hypers.groups)
-        slots.allocate(self.items, slots.copies(self.settings))
-        if given is not None:
-            owned = written(self.items)
-            overlap.check_overlaps([array for array, _ in owned], [self.place(argument) for _, argument in owned])
-
-    def _lie_down(self, items: list[Item]) -> None:
-        if self.walks_memory and self._lend is None:
-            slots.lie_down(items)
-
-    @property
-    def walks_memory(self) -> bool:
-        """Whether dense tensors are walked in the order of memory; sums over ranges want the logical order."""
-        return self.backend.WALKS_MEMORY and not self.rule.phases
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""
@@ -205,9 +154,9 @@ class Stepper:
         self.hypers.forget()
         return self._lock
 
-    def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
+    def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
-        plain = grads is None and loss_scale == 1.0 and reduce is None
+        plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
         if plain and self._quick is not None and not self._lock.locked():
             taken = self._quick()  # nothing can come between, so there is nothing to lock
             if taken:
@@ -221,7 +170,7 @@ class Stepper:
                     self._quick = quick if self.plan.indivisible else None
                     return Report(*taken)
             try:
-                return self._whole_step(grads, loss_scale, reduce)
+                return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self._let_go()
 
@@ -230,16 +179,42 @@ class Stepper:
         if not self.plan.queued:
             self._held = []
 
-    def _collect(self, grads: Any) -> list[Any]:
-        if grads is not None:
-            return gradients.collect(
-                grads, self.tree if self._flat else None, self.items, self.plan.items, self.rule.name
-            )
-        bound = self.bound.current(self._collect, self.plan, self._checked)
-        return gradients.held_by(self.plan) if bound is None else bound
+    def _collect(self, grads: Any, reduce: Reduce | None = None) -> list[Any]:
+        """Gradients in the order of the plan, which is another one afterwards if other tensors have none now."""
+        if grads is None:
+            bound = self.bound.current(self._collect, lambda: self.plan, self._checked)
+            if bound is not None:
+                return bound
+            found = gradients.held_by(self.plan)
+        else:
+            found = gradients.collect(grads, self.tree if self._flat else None, self.items, self.plan)
+        if self.settings.missing == "raise" or not (self.plan.partial or gradients.some_missing(found)):
+            return found
+        return self._rest(found, reduce)
 
-    def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
-        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
+    def _rest(self, found: list[Any], reduce: Reduce | None) -> list[Any]:
+        """Lets the tensors rest that have no gradient, and no other; returns the gradients of those that move.
+
+        Between micro-batches a tensor that had one goes on by zeros, and one that has its first joins.
+        """
+        accumulating, unfrozen = bool(self.clock[MICRO_BATCHES]), self.plan.unfrozen
+        for k, item in enumerate(unfrozen):
+            if accumulating and found[k] is None and not item.resting:
+                found[k] = slots.zeros(item)[None] if reduce else slots.zeros(item)
+        resting = {item.path: g is None for item, g in zip(unfrozen, found, strict=True)}
+        if any(item.resting != resting[item.path] for item in unfrozen):
+            self.settle()
+            self.plan.keep_times()
+            items = [replace(i, resting=resting.get(i.path, False), slots=dict(i.slots)) for i in self.items]
+            for old, new in zip(self.items, items, strict=True):
+                if accumulating and old.resting:
+                    new.slots.pop(ACCUMULATOR, None)
+            at_once(self.replanning(items, self.step_count))
+            self.derive()
+        return [g for g in found if g is not None]
+
+    def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
+        loss = None if loss is None else self.skips.measured(loss)
         accumulated = bool(self.clock[MICRO_BATCHES])
         if accumulated and grads is not None:
             self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
@@ -248,74 +223,67 @@ class Stepper:
         written = self._adopt(
             [item.slots[ACCUMULATOR] for item in self.plan.items] if accumulated else grads, reduce, accumulated
         )
+        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
         unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
         if self.plan.judges:
             return self._judged_step(scale, off, unclipped, written)
         lr = self.engine.lr
         try:
-            outcome = condition(self.plan, scale)
+            outcome = condition(self.plan, scale, self.skips.outliers, loss)
         except FloatingPointError:
             self._drop_gradients(written, off)
             raise
-        if outcome.skip:
-            self._drop_gradients(written, off)
-            self._skips.note(True)
-            if self._skips.too_many:
-                raise_nonfinite(self.plan, self._skips.words)
-            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, skipped=True)
+        if outcome.reason:
+            self._drop_gradients(written, off, self.skips.taking(outcome))
+            self.skips.check_taken(outcome, self.plan)
+            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, outcome.reason)
         autograd.about_to_write([*self.plan.written, *written])
-        self._move(scale * outcome.factor * self._sign, off)
-        self._skips.note(False)
-        return Report(
-            self.step_count,
-            lr,
-            outcome.grad_norm,
-            outcome.factor,
-            outcome.nonfinite,
-            statistics=self._monitored(unclipped),
-        )
+        move = self._about_to_move(scale * outcome.factor * self._sign, off)
+        in_turn([move, *(self.skips.taking(outcome) if self.settings.needs_sums else ())])
+        watched = self._monitored(unclipped)
+        return Report(self.step_count, lr, outcome.grad_norm, outcome.factor, outcome.nonfinite, None, watched)
 
-    def _move(self, scale: float, off: int) -> None:
-        """Moves all tensors, and counts the step."""
+    def _about_to_move(self, scale: float, off: int) -> Assignment:
+        """The call that moves all tensors and counts the step, after all that comes before."""
         if self.rule.matrix is None:
-            self.engine.update(scale, off)
-        else:
-            self.engine.measure(scale, off)
-            self._multiply(self.rule.matrix)
-            self.engine.finish()
-
-    def _multiply(self, matrix: Callable[..., Any]) -> None:
-        """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
-        flags = self.rule.flag_tuple(self.flags)
-        for item in self.plan.items:
-            array = device.owner_of(item.passing[state_kind(self.rule.matrix_state or "")])
-            array[...] = matrix(flags, array)
+            return (self.engine.update, scale, off)
+        self.engine.measure(scale, off)
+        extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
+        return (self.engine.finish,)
 
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
-        if grads is None and reduce is None and not accumulated and self.bound.tree is None and self.plan.own_gradients:
+        at_hand = grads is None and reduce is None and not accumulated and self.bound.tree is None
+        if at_hand and self.plan.own_gradients and self.settings.missing == "raise" and not self.settings.zero_grads:
             kept = self.engine.hold(self.plan.arrays)
             if kept is not None:
                 self._held = [kept]
                 return []
-        flat = grads if accumulated else self._collect(grads)
         zeroed = self.settings.zero_grads and not accumulated
-        self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
+        before = dict(vars(self))
+        try:
+            flat = grads if accumulated else self._collect(grads, reduce)
+            self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
+        except BaseException:
+            if self.settings.missing == "skip":  # what was missing in a step that failed is of no account
+                vars(self).update(before)
+            raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
-    def _drop_gradients(self, written: list[Any], off: int) -> None:
+    def _drop_gradients(self, written: list[Any], off: int, counting: Sequence[Assignment] = ()) -> None:
         """NaN in accumulated or accumulating gradients would come back in every later step."""
-        self.clock[MICRO_BATCHES] = 0
+        clearing: list[Assignment] = []
         if self.settings.zero_grads and not off:
             autograd.about_to_write(written)
-            self.engine.clear_gradients()
+            clearing.append((self.engine.clear_gradients,))
+        in_turn([*clearing, (setitem, self.clock, MICRO_BATCHES, 0), *counting])
 
     def _judged_step(
         self, scale: float, off: int, unclipped: NDArray[np.float64] | float, written: list[Any]
     ) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
-        self._skips.check()
+        self.skips.check()
         engine = cast(Judge, self.engine)
         if self.settings.nonfinite == "raise":
             engine.gradient_sums()
@@ -331,7 +299,7 @@ class Stepper:
             outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
         else:
             outcome = engine.judge(scale, self._sign, off, self.plan.settings)
-            self._multiply(self.rule.matrix)
+            extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
             engine.finish()
         report: Any = self._device_report(outcome, lrs, unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
@@ -351,7 +319,7 @@ class Stepper:
             undecided = 0  # which tensors move, or what they are clipped to, depends on the step
         while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
             skipped = self.undecided.pop(0).settle()
-            self._skips.note(skipped)
+            self.skips.note(skipped)
             if skipped:
                 self.clock[STEPS] -= 1
                 self.plan.groups["t"] -= 1
@@ -362,7 +330,7 @@ class Stepper:
             engine = cast(Judge, self.engine)
             if not engine.judges:
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
-            self._skips.check()
+            self.skips.check()
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
@@ -392,6 +360,8 @@ class Stepper:
     def bind(self, grads: Any) -> None:
         """See `Optimizer.bind`."""
         with self.exclusive():
+            if self.settings.missing == "skip":
+                self.micro_batches.check_none("grads")
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             self._quick = None
 
@@ -470,6 +440,7 @@ class Stepper:
         followed = [
             replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
         ]
-        self._lie_down(followed)
+        if self.walks_memory and not self._lent:
+            slots.lie_down(followed)
         vars(self).update(self._planned(followed))
         self.derive()

@@ -36,6 +36,7 @@ class Item:
         None  # its axes from the slowest in memory to the fastest; None: C order, or strided
     )
     frozen: bool = False  # left out of the plan
+    resting: bool = False  # left out of the plan too, for it has no gradient (`missing="skip"`)
     frozen_until: float = 0.0  # the step count from which it moves; infinite: until `unfreeze`
     t: int = 0  # steps this tensor has taken, as of the last plan
 
@@ -112,6 +113,16 @@ def make_items(rule: str, params: Any) -> list[Item]:
             item.place.fail(ValueError, "a dotted name of its own", f"{item.name!r}, which another one has")
         seen.add(item.name)
     return items
+
+
+def sort_into(items: list[Item], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Notes which group each tensor is in, and when it begins to move."""
+    by_name = {item.name: item for item in items}
+    for row, group in enumerate(groups):
+        for name in group["params"]:
+            by_name[name].row = row
+            by_name[name].frozen_until = group["frozen_until"]
+            by_name[name].frozen = group["frozen_until"] > 0
 
 
 def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:

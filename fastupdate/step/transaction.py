@@ -38,6 +38,11 @@ def at_once(assignments: Sequence[Assignment], schedules: Iterable[Stateful] = (
         raise
 
 
+def in_turn(calls: Iterable[Assignment]) -> None:
+    """Makes calls one after the other, of which the first may fail, with nothing in between: a step and its count."""
+    deque(starmap(call, calls), maxlen=0)
+
+
 def _make(assignments: Sequence[Assignment]) -> None:
     try:
         deque(starmap(call, assignments), maxlen=0)

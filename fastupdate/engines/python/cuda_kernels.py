@@ -26,7 +26,7 @@ FLOAT64 = memory.STORAGE["float64"].code
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
 LAYOUT_WORDS = 1 + 2 * records.MAX_DIMS
 COLUMNS = len(records.SUMS.names or ())
-GG, PP, UU, GM, MM, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
+GG, PP, UU, GM, MM, GU, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
 
 # The records of csrc/core/plan.h, aligned as there. Addresses are signed: an unsigned one plus a signed index would
 # become a float. In the simulator `t.dtype` would be the record's own.
@@ -218,10 +218,11 @@ def sum_momentum(lanes, lane, g, m):
 
 
 @device
-def sum_update(lanes, lane, before, after):
+def sum_update(lanes, lane, before, after, g):
     u = after - before
     add_product(lanes, PP, lane, after, after)
     add_product(lanes, UU, lane, u, u)
+    add_product(lanes, GU, lane, g, u)
     lanes[LARGEST, lane] = maximum(np.float64(-u if u < 0 else u), lanes[LARGEST, lane])
 
 
@@ -342,13 +343,13 @@ def make_update(apply: Any) -> Any:
     @device
     def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
         size = item_size(t)
-        g, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, size)
+        raw, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, size)
         p = before = load(at, zero)
         if stages & MONITOR:
-            sum_gradient(lanes, lane, g)
+            sum_gradient(lanes, lane, raw)
             if t.momentum >= 0:
-                sum_momentum(lanes, lane, g, load(t.slot[t.momentum] + i * size, zero))
-        g = condition(g * cast(factor, zero), p, group, stages)
+                sum_momentum(lanes, lane, raw, load(t.slot[t.momentum] + i * size, zero))
+        g = condition(raw * cast(factor, zero), p, group, stages)
         if stages & DECAY:
             p = p * cast(group.decay, zero)
         delta = apply(t, scalars, i * size, g, p)
@@ -357,7 +358,7 @@ def make_update(apply: Any) -> Any:
             lanes[STALLED, lane] += 1 if moved == p and delta != 0 else 0
         p = after_rule(t, group, stages, i, moved, zero)
         if stages & MONITOR:
-            sum_update(lanes, lane, before, p)
+            sum_update(lanes, lane, before, p, raw)
         store(at, p)
         if stages & ZERO_GRADS:
             clear_gradient(t, layouts, i, zero)

@@ -261,13 +261,14 @@ def sum_of_products(x, y):
 
 
 @compiled
-def sum_of_squared_differences(x, y):
-    """Σ (x − y)² over a block, the differences in the arrays' type, their squares in float64."""
-    lane = np.zeros(LANES)
+def sums_of_differences(x, y, g):
+    """Σ (x − y)² and Σ g·(x − y) over a block, the differences in the arrays' type, their products in float64."""
+    squares, products = np.zeros(LANES), np.zeros(LANES)
     for i in range(len(x)):
         u = np.float64(x[i] - y[i])
-        lane[i % LANES] += u * u
-    return fold_lanes(lane)
+        squares[i % LANES] += u * u
+        products[i % LANES] += np.float64(g[i]) * u
+    return fold_lanes(squares), fold_lanes(products)
 
 
 @inlined
@@ -418,7 +419,7 @@ def sum_momentum(t, raw, begin, sums):
 def sum_update(raw, before, p, stalled, sums):
     sum_gradient(raw, sums)
     sums.pp = sum_of_products(p, p)
-    sums.uu = sum_of_squared_differences(p, before)
+    sums.uu, sums.gu = sums_of_differences(p, before, raw)
     sums.largest = largest_difference(p, before)
     sums.stalled = stalled
 
@@ -548,6 +549,7 @@ def fold(tensors, sums, totals):
         totals[i].uu = fold_column(block.uu)
         totals[i].gm = fold_column(block.gm)
         totals[i].mm = fold_column(block.mm)
+        totals[i].gu = fold_column(block.gu)
         totals[i].largest = 0.0
         totals[i].nonfinite = totals[i].zeros = totals[i].stalled = 0
         for b in block:

@@ -1,0 +1,153 @@
+"""Libraries that the tests do not install, as their sources have it: one step of each rule, in NumPy.
+
+apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
+MLX 846d176 (python/mlx/optimizers/optimizers.py). They share no code with fastupdate.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+class Written:
+    """Steps a list of arrays in place; `update` is one rule for one array, with what it keeps."""
+
+    def __init__(self, p: list[Array] | None = None) -> None:
+        self.p = p  # MLX is told the arrays in each step
+        self.t = 0
+        self.kept: dict[int, dict[str, Array]] = {}
+
+    def step(self, p: list[Array], grads: list[Array]) -> None:
+        self.t += 1
+        for k, (w, g) in enumerate(zip(p, grads, strict=True)):
+            self.update(w, g, self.kept.setdefault(k, {}))
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        raise NotImplementedError
+
+
+class CudaAdam(Written):
+    """AdamFunctor: bias corrections divide m and v; the decay is a part of the update, or of the gradient."""
+
+    def __init__(
+        self, p: Any, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+        bias_correction: bool = True, adam_w_mode: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.eps, self.decay = lr, betas, eps, weight_decay
+        self.correct, self.decoupled = bias_correction, adam_w_mode
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        if not self.decoupled:
+            g = g + self.decay * w
+        kept["m"] = self.b1 * kept.get("m", 0 * g) + (1 - self.b1) * g
+        kept["v"] = self.b2 * kept.get("v", 0 * g) + (1 - self.b2) * g * g
+        c1, c2 = (1 - self.b1**self.t, 1 - self.b2**self.t) if self.correct else (1.0, 1.0)
+        update = (kept["m"] / c1) / (np.sqrt(kept["v"] / c2) + self.eps)
+        if self.decoupled:
+            update = update + self.decay * w
+        w -= self.lr * update
+
+
+class CpuAdam(Written):
+    """Adam_Optimizer::Step_1: the corrections go into the step and into √v; the decay is lr·λ of the old weight."""
+
+    def __init__(
+        self, p: Any, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+        bias_correction: bool = True, adamw_mode: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.eps, self.decay = lr, betas, eps, weight_decay
+        self.correct, self.decoupled = bias_correction, adamw_mode
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        c1, c2 = (1 - self.b1**self.t, 1 / np.sqrt(1 - self.b2**self.t)) if self.correct else (1.0, 1.0)
+        if not self.decoupled:
+            g = w * self.decay + g
+        kept["m"] = kept.get("m", 0 * g) * self.b1 + g * (1 - self.b1)
+        kept["v"] = kept.get("v", 0 * g) * self.b2 + g * g * (1 - self.b2)
+        shrunk = w * (-self.lr * self.decay) + w if self.decoupled else w
+        w[...] = kept["m"] / (np.sqrt(kept["v"]) * c2 + self.eps) * (-self.lr / c1) + shrunk
+
+
+class CudaSGD(Written):
+    """SGDFunctor, wd_after_momentum=False: the first step fills the buffer undamped."""
+
+    def __init__(
+        self, p: Any, lr: float, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(p)
+        self.lr, self.mu, self.damp, self.decay, self.nesterov = lr, momentum, dampening, weight_decay, nesterov
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        g = g + self.decay * w
+        if self.mu:
+            kept["b"] = kept["b"] * self.mu + (1 - self.damp) * g if "b" in kept else g
+            g = g + self.mu * kept["b"] if self.nesterov else kept["b"]
+        w += -self.lr * g
+
+
+class MlxSGD(Written):
+    def __init__(
+        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, dampening: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.lr, self.mu, self.decay, self.damp, self.nesterov = lr, momentum, weight_decay, dampening, nesterov
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        g = g + self.decay * w
+        if self.mu <= 0:
+            w -= self.lr * g
+            return
+        v = self.mu * kept.get("v", 0 * g)
+        v = v + (1 - self.damp) * g if self.damp > 0 else v + g
+        w -= self.lr * (g + self.mu * v if self.nesterov else v)
+        kept["v"] = v
+
+
+class MlxRMSprop(Written):
+    def __init__(self, lr: float, alpha: float = 0.99, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.lr, self.alpha, self.eps = lr, alpha, eps
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        kept["v"] = self.alpha * kept.get("v", 0 * g) + (1 - self.alpha) * np.square(g)
+        w -= self.lr * g / (np.sqrt(kept["v"]) + self.eps)
+
+
+class MlxAdam(Written):
+    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, bias_correction: bool = False) -> None:
+        super().__init__()
+        self.lr, (self.b1, self.b2), self.eps, self.correct = lr, betas, eps, bias_correction
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        m = kept["m"] = self.b1 * kept.get("m", 0 * g) + (1 - self.b1) * g
+        v = kept["v"] = self.b2 * kept.get("v", 0 * g) + (1 - self.b2) * np.square(g)
+        if self.correct:
+            c1 = self.lr / (1 - self.b1**self.t)
+            c2 = 1 / np.sqrt(1 - self.b2**self.t)
+            w -= c1 * m / (np.sqrt(v) * c2 + self.eps)
+        else:
+            w -= self.lr * m / (np.sqrt(v) + self.eps)
+
+
+class MlxAdamW(MlxAdam):
+    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> None:
+        super().__init__(lr, betas, eps)
+        self.decay = weight_decay
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        w *= 1 - self.lr * self.decay
+        super().update(w, g, kept)
+
+
+apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD))
+deepspeed = SimpleNamespace(ops=SimpleNamespace(adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam)))
+mlx = SimpleNamespace(optimizers=SimpleNamespace(SGD=MlxSGD, RMSprop=MlxRMSprop, Adam=MlxAdam, AdamW=MlxAdamW))
