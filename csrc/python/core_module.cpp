@@ -14,6 +14,7 @@
 #include "cpu/plan.h"
 #include "python/adopt.h"
 #include "python/call.h"
+#include "python/containers.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -76,17 +77,18 @@ class PlanOfArrays {
   // Works out groups and stages of the next step; false if Python has to look first.
   bool derive() { return given_ && given_->revision() == clock_.at(kRevision) && plan_.derive(**given_); }
 
-  // Notes the arrays of the user's, to be looked at again in every step (Watched::note).
-  void watch(const py::list& params, const py::list& others) {
+  // Notes the arrays and containers of the user's, to be looked at again in every step (Watched, Containers::note).
+  void watch(const py::list& params, const py::list& others, const py::list& containers) {
     check_lengths(plan_.count(), params, params);
     watched_.note(params, others, host_array_type());
+    containers_.note(containers);
   }
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     const int64_t count = plan_.count();
     check_lengths(count, params, grads);
-    if (start == 0 && !watched_.intact()) return 0;
+    if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
     const bool some_of_torch = py::len(watched_.of_torch());
     PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
     const bool alone = some_of_torch || is_torch(first_grad);
@@ -175,6 +177,7 @@ class PlanOfArrays {
   py::array sums_;
   Extents extents_;
   Watched watched_;
+  Containers containers_;
   std::vector<Footprint> footprints_;
   Code code_;
   Plan plan_;

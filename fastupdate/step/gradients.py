@@ -6,31 +6,32 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fastupdate.arrays import accept, overlap, tree
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import held
 from fastupdate.step.plan import Plan
-from fastupdate.step.tensors import Item
+from fastupdate.step.tensors import Item, check_tree
 
 Reduce = Literal["mean", "sum"]
 
 
-def collect(grads: Any, params: Any, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
-    """The gradients of the tensors that move, in their order, from a structure like that of the parameters.
-
-    params: what the user handed in, if that is flat, for the quick way; else None
-    """
-    if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
-        if isinstance(params, list) and len(grads) == len(items):
+def collect(grads: Any, params: Containers, items: list[Item], moving: list[Item], rule: str) -> list[Any]:
+    """The gradients of the tensors that move, in their order, from a structure like that of the parameters."""
+    if params.flat and type(grads) is type(params.tree) and len(grads) == len(items) == len(moving):
+        if isinstance(grads, list):
             return list(grads)
-        if isinstance(params, dict) and grads.keys() == params.keys():
-            return [grads[item.path[0]] for item in items]
+        keys = [item.path[0] for item in items]
+        if isinstance(grads, dict) and all(map(grads.__contains__, keys)):
+            return [grads[key] for key in keys]
     found = dict(tree.leaves(grads))
     known = {item.path for item in items}
     missing = next((item.path for item in moving if item.path not in found), None)
     extra = next((path for path in found if path not in known), None)
+    if missing is not None or extra is not None:
+        check_tree(params, items)  # the gradients may be like what the parameters have become
     if missing is not None:
         Place(rule, tree.shown("grads", missing)).fail(ValueError, "an array", "none")
     if extra is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import device, memory, overlap
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
@@ -43,6 +44,7 @@ class Plan:
         items: list[Item],
         clock: Array,
         backend: Backend,
+        containers: Containers,
     ) -> None:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.items = [item for item in items if not item.frozen]
@@ -67,9 +69,12 @@ class Plan:
             rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
         )
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
-        self.engine.watch(self.arrays, others)
+        self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
         self.written = [tensor for item in self.items for tensor in item.torch_tensors]
-        self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
+        seen = all(backend.reads(tensor) for tensor in self.written) and all(
+            each.stored for each in containers.contents
+        )
+        self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and hasattr(self.engine, "judged_update")
         self.simple = not special and not self.unseen

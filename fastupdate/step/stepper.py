@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, autograd, overlap
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -30,7 +31,7 @@ from fastupdate.step.hypers import SHARED, Hypers
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, make_items, rebound, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, given_states, make_items, rebound, sources
 from fastupdate.step.transaction import at_once
 
 
@@ -63,7 +64,7 @@ class Stepper:
         self.clock = np.zeros(3, np.int64)
         self.tree = params
         self.items = make_items(rule.name, params)
-        self._flat = all(len(item.path) == 1 for item in self.items)
+        self.containers = Containers(params)
         self.backend = choose(rule, self.settings.backend, self.items[0].array)
         self._lock = threading.Lock()
         self._sign = -1.0 if self.settings.maximize else 1.0
@@ -128,7 +129,7 @@ class Stepper:
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""
-        plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend)
+        plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend, self.containers)
         plan.engine.take(self.hypers.given)
         return {"items": items, "plan": plan, "engine": plan.engine, "_taken": self.hypers.given, "_quick": None}
 
@@ -152,19 +153,16 @@ class Stepper:
             step = int(self.clock[STEPS])
             if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
-            self._take(self.hypers.prepare(step, len(self.undecided)))
+            given = self.hypers.prepare(step, len(self.undecided))
+            if self._taken is not given:
+                self.engine.take(given)
+                self._taken = given
             if self.engine.derive():
                 break
             self.hypers.check_flags(self.flags)
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now
-
-    def _take(self, given: Given) -> None:
-        """Lets the engine read what the user set, unless it does already."""
-        if self._taken is not given:
-            self.engine.take(given)
-            self._taken = given
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -207,9 +205,7 @@ class Stepper:
 
     def _collect(self, grads: Any) -> list[Any]:
         if grads is not None:
-            return gradients.collect(
-                grads, self.tree if self._flat else None, self.items, self.plan.items, self.rule.name
-            )
+            return gradients.collect(grads, self.containers, self.items, self.plan.items, self.rule.name)
         bound = self.bound.current(self._collect, self.plan, self._checked)
         return gradients.held_by(self.plan) if bound is None else bound
 
@@ -380,8 +376,9 @@ class Stepper:
         return self.plan
 
     def check(self, items: list[Item]) -> None:
-        """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
-        followed; after an error none has been."""
+        """Raises if an array of the user's is not what it was, or not where it was. Torch parameters that were given
+        other memory are followed; after an error none has been."""
+        check_tree(self.containers, self.items)
         for item in items:
             item.check()
         if not any(item.param.is_torch and item.param.moved() for item in items):

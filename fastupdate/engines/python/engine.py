@@ -17,6 +17,7 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, records, threads
@@ -117,6 +118,7 @@ class RecordPlan:
         self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
+        self._containers: list[Contents] = []
 
     def update(self, scale: float, off: int) -> None:
         raise NotImplementedError
@@ -148,12 +150,18 @@ class RecordPlan:
         self._clock[STEPS] += 1
         self._clock[MICRO_BATCHES] = 0
 
-    def watch(self, params: list[Array], others: list[Array]) -> None:
+    def watch(self, params: list[Array], others: list[Array], containers: list[Contents]) -> None:
         self._watched = [(array, Identity.of(array)) for array in (*params, *others)]
+        self._containers = containers
+
+    def _intact(self) -> bool:
+        """Whether arrays and containers of the user's are what they were."""
+        containers = all(contents.intact() for contents in self._containers)
+        return containers and all(Identity.of(array) == noted for array, noted in self._watched)
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         """Accepts only gradients that were looked at closely before and lie where they did."""
-        if start == 0 and not all(Identity.of(array) == noted for array, noted in self._watched):
+        if start == 0 and not self._intact():
             return 0
         for k in range(start, len(grads)):
             p, g, row = params[k], grads[k], self._tensors[k]
