@@ -50,6 +50,14 @@ class Containers {
                        [](Contents& noted) { return noted.is_dict() ? same_dict(noted) : same_list(noted); });
   }
 
+  // Shows each reference.
+  template <class See>
+  void visit(See see) const {
+    for (const Contents& noted : contents_) see(noted.container), see(noted.keys), see(noted.values);
+  }
+
+  void forget() { contents_.clear(); }
+
  private:
   struct Contents {
     py::object container, keys;

@@ -14,6 +14,7 @@
 #include "cpu/plan.h"
 #include "python/adopt.h"
 #include "python/call.h"
+#include "python/collectable.h"
 #include "python/containers.h"
 #include "python/records.h"
 
@@ -149,6 +150,18 @@ class PlanOfArrays {
   void fold(py::array totals) { plan_.fold(one_for_each_tensor(totals)); }
   std::pair<double, int64_t> overall(py::array totals) { return plan_.overall(one_for_each_tensor(totals)); }
 
+  // Shows each reference to what is the user's (collectable).
+  template <class See>
+  void visit(See see) const {
+    watched_.visit(see);
+    containers_.visit(see);
+  }
+
+  void forget() {
+    watched_.forget();
+    containers_.forget();
+  }
+
  private:
   template <class Work>
   void released(Work work) {
@@ -212,7 +225,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
-  py::class_<PlanOfArrays>(m, "Plan")
+  py::class_<PlanOfArrays>(m, "Plan", collectable<PlanOfArrays>())
       .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array,
                     const std::vector<uint64_t>&>())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)

@@ -207,6 +207,18 @@ class Plan {
     std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
   }
 
+  // Shows each reference to what is the user's (collectable).
+  template <class See>
+  void visit(See see) const {
+    watched_.visit(see);
+    containers_.visit(see);
+  }
+
+  void forget() {
+    watched_.forget();
+    containers_.forget();
+  }
+
  private:
   static constexpr uint32_t kEveryStage = ~uint32_t(0);
 

@@ -168,7 +168,8 @@ class DeviceReport(Report):
         watched: Watched,
     ) -> None:
         self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
-        self._outcome, self._engine, self._settings, self._watched = outcome, engine, settings, watched
+        self._outcome, self._settings, self._watched = outcome, settings, watched
+        self._engine: Any = None if outcome.fetched else engine  # which has captured the step
 
     @property
     def fetched(self) -> bool:

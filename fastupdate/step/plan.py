@@ -162,6 +162,11 @@ class Plan:
         return names
 
     @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Elements of the tensors, for reports, which may outlive the records."""
+        return self.tensors["n"].copy()
+
+    @cached_property
     def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
         """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
         owned = [pair for item in self.items for pair in item.arrays() if pair[0].size]

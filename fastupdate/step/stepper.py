@@ -286,7 +286,7 @@ class Stepper:
     def _device_report(self, outcome: Any, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Report:
         from fastupdate.engines import cuda
 
-        watched = cuda.Watched(self.plan.names, self.plan.tensors["n"], unclipped, self._sign * self.rule.momentum_sign)
+        watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self._sign * self.rule.momentum_sign)
         steps = int(self.clock[STEPS])
         return cuda.DeviceReport(steps, lrs, self.undecided[:], outcome, self.engine, self.settings, watched)
 
@@ -323,7 +323,7 @@ class Stepper:
         if not self.settings.monitor:
             return None
         plan, sign = self.plan, self._sign * self.rule.momentum_sign
-        return plan.recent_sums.statistics(plan.engine, plan.names, plan.tensors["n"], scales, sign)
+        return plan.recent_sums.statistics(plan.engine, plan.names, plan.sizes, scales, sign)
 
     # -- what surrounds steps -----------------------------------------------------------------------------------------
 

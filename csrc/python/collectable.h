@@ -1,0 +1,33 @@
+// Classes whose objects the garbage collector sees through: users may let an array, or what it is in, lead back to the
+// optimizer that they are held for.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastupdate {
+
+namespace py = pybind11;
+
+// Of a class with `visit(see)`, which shows each reference to what is the user's, and `forget()`, which drops them.
+template <class T>
+py::custom_type_setup collectable() {
+  return py::custom_type_setup([](PyHeapTypeObject* heap_type) {
+    PyTypeObject* const type = &heap_type->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+      Py_VISIT(Py_TYPE(self));
+      if (!py::detail::is_holder_constructed(self)) return 0;
+      int stop = 0;
+      py::cast<const T&>(py::handle(self)).visit([&](py::handle held) {
+        if (!stop && held) stop = visit(held.ptr(), arg);
+      });
+      return stop;
+    };
+    type->tp_clear = [](PyObject* self) {
+      if (py::detail::is_holder_constructed(self)) py::cast<T&>(py::handle(self)).forget();
+      return 0;
+    };
+  });
+}
+
+}  // namespace fastupdate
