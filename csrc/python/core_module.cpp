@@ -16,6 +16,7 @@
 #include "python/call.h"
 #include "python/collectable.h"
 #include "python/containers.h"
+#include "python/gil.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -165,9 +166,7 @@ class PlanOfArrays {
  private:
   template <class Work>
   void released(Work work) {
-    std::optional<py::gil_scoped_release> release;
-    if (!keeps_gil()) release.emplace();
-    work();
+    keeps_gil() ? work() : without_gil(work);
   }
 
   // Tells autograd of what a step is about to write: parameters, states and these gradients.

@@ -28,9 +28,9 @@ def lending(stepper: Stepper, pick: Callable[[Item], Any]) -> Lending:
             new = [device.assignment(item.array, pick(item)) for item in stepper.items]
             written = [item.param.source for item in stepper.items if item.param.is_torch]
             tell = (autograd.about_to_write, written)  # of Python, so it comes when all else has been done
-            back[:] = [*(restore for _, restore in kept), (lock.release,), tell]
+            back[:] = [*(restore for _, restore in kept), (setattr, stepper, "lent", False), (lock.release,), tell]
             autograd.about_to_write(written)
-        return [(lock.acquire,), *(keep for keep, _ in kept), *new]
+        return [(lock.acquire,), (setattr, stepper, "lent", True), *(keep for keep, _ in kept), *new]
 
     return Lending(_indivisible(lend), _indivisible(back.copy))
 

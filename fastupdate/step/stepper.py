@@ -18,7 +18,7 @@ from fastupdate.arrays import accept, autograd, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
-from fastupdate.engines import records
+from fastupdate.engines import forks, records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given
@@ -66,7 +66,9 @@ class Stepper:
         self.items = make_items(rule.name, params)
         self.containers = Containers(params)
         self.backend = choose(rule, self.settings.backend, self.items[0].array)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of calls
+        self.caller, self.lent = 0, False  # who took it last; whether ema_weights has it
+        forks.heed(self)
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
         self._skips = Skips(rule.name, self.settings.max_skips)
@@ -171,17 +173,20 @@ class Stepper:
 
         undecided: of how many steps it may stay open whether the device has skipped them
         """
-        if self._lock.locked():
+        if self.lock.locked():
+            forks.let_pass()
+        if self.lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
         if self.undecided:
             self.settle(undecided)
         self.hypers.forget()
-        return self._lock
+        self.caller = threading.get_ident()
+        return self.lock
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
         plain = grads is None and loss_scale == 1.0 and reduce is None
-        if plain and self._quick is not None and not self._lock.locked():
+        if plain and self._quick is not None and not self.lock.locked():
             taken = self._quick()  # nothing can come between, so there is nothing to lock
             if taken:
                 return Report(*taken)
@@ -237,14 +242,8 @@ class Stepper:
         autograd.about_to_write([*self.plan.written, *written])
         self.engine.update(scale * outcome.factor * self._sign, off)
         self._skips.note(False)
-        return Report(
-            self.step_count,
-            lr,
-            outcome.grad_norm,
-            outcome.factor,
-            outcome.nonfinite,
-            statistics=self._monitored(unclipped),
-        )
+        figures = outcome.grad_norm, outcome.factor, outcome.nonfinite
+        return Report(self.step_count, lr, *figures, statistics=self._monitored(unclipped))
 
     def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to

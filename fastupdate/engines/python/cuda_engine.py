@@ -21,7 +21,8 @@ from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
 from fastupdate.engines.python import engine
-from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
+from fastupdate.engines.python.engine import RecordPlan
+from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from types import FunctionType
@@ -20,9 +17,10 @@ from fastupdate.arrays import memory
 from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
-from fastupdate.engines import derive, records, threads
+from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
+from fastupdate.engines.python.whole import done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
@@ -208,31 +206,40 @@ class NumbaPlan(RecordPlan):
 
     def update(self, scale: float, off: int) -> None:
         prepared, stages = self._prepared(), self.stages & ~off
-        with interrupts_deferred():
-            for like, loops in zip(self._likes, self._loops, strict=True):
-                scalars = prepared.astype(like.dtype)
-                self._run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
+        scalars = [prepared.astype(like.dtype) for like in self._likes]
+
+        def work() -> None:
+            for like, loops, numbers in zip(self._likes, self._loops, scalars, strict=True):
+                self._run(kernels.update, *loops, self._groups, numbers, scale, stages, self._sums, like)
             self._advance()
 
+        done_whole(work)
+
     def gradient_sums(self) -> None:
-        for like in self._likes:
-            self._run(kernels.gradient_sums, self._sums, like)
+        self._run_each(kernels.gradient_sums, self._sums)
 
     def unit_norms(self) -> None:
-        for like in self._likes:
-            self._run(kernels.unit_norms, like)
+        self._run_each(kernels.unit_norms)
 
     def accumulate(self) -> None:
-        with interrupts_deferred():
-            first = bool(self._clock[MICRO_BATCHES] == 0)
+        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
+
+        def work() -> None:
             for like in self._likes:
-                self._run(kernels.accumulate, first, bool(self.stages & records.ZERO_GRADS), like)
+                self._run(kernels.accumulate, first, clear, like)
             self._clock[MICRO_BATCHES] += 1
 
+        done_whole(work)
+
     def clear_gradients(self) -> None:
-        with interrupts_deferred():
+        self._run_each(kernels.clear_gradients)
+
+    def _run_each(self, entry: Any, *arguments: Any) -> None:
+        def work() -> None:
             for like in self._likes:
-                self._run(kernels.clear_gradients, like)
+                self._run(entry, *arguments, like)
+
+        done_whole(work)
 
     def _run(self, entry: Any, *arguments: Any) -> None:
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
@@ -256,23 +263,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has no threads but its own
-
-
-@contextmanager
-def interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C within the block takes effect right after it, so that a step is never half done."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    received: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *event: received.append(event))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if received:
-            previous(*received[0])
+forks.wait_first()  # before they take the locks of thread pools
 
 
 def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
