@@ -1,5 +1,5 @@
 // Classes whose objects the garbage collector sees through: users may let an array, or what it is in, lead back to the
-// optimizer that they are held for.
+// optimizer that they are held for. Where there is no memory for an object, that is a MemoryError.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,6 +14,11 @@ py::custom_type_setup collectable() {
   return py::custom_type_setup([](PyHeapTypeObject* heap_type) {
     PyTypeObject* const type = &heap_type->ht_type;
     type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_new = [](PyTypeObject* of, PyObject*, PyObject*) -> PyObject* {  // pybind11's goes on without memory
+      PyObject* const self = of->tp_alloc(of, 0);
+      if (self) reinterpret_cast<py::detail::instance*>(self)->allocate_layout();
+      return self;
+    };
     type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
       Py_VISIT(Py_TYPE(self));
       if (!py::detail::is_holder_constructed(self)) return 0;
