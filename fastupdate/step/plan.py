@@ -215,8 +215,9 @@ class Plan:
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""
-        for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
-            item.t = int(t)
+        times = self.groups["t"].tolist()
+        for item, row in zip(self.items, self.tensors["group"].tolist(), strict=True):
+            item.t = times[row]
 
 
 def _address(array: Array | None) -> int:
