@@ -333,3 +333,30 @@ else:
 def test_a_schedule_that_cannot_load_leaves_everything_as_it_was() -> None:
     done = subprocess.run([sys.executable, "-c", FAILED_LOAD], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.peer
+def test_autograd_is_told_when_lent_weights_are_given_back() -> None:
+    torch = peer("torch")
+    within: list[int] = []
+
+    def made() -> tuple[fu.Optimizer, Any]:
+        within.clear()
+        p = torch.nn.Parameter(torch.ones(3))
+        opt = fu.SGD([p], lr=0.5, ema_decay=0.5)
+        opt.step([torch.ones(3)])
+        return opt, p
+
+    def lend_and_note(opt: fu.Optimizer, p: Any) -> None:
+        with opt.ema_weights():
+            within.append(p._version)
+
+    wrong = []
+    whole = made()
+    for at in places(lambda: lend_and_note(*whole), 8):
+        opt, p = made()
+        where = interrupted(lambda opt=opt, p=p: lend_and_note(opt, p), at)
+        assert p.tolist() == [0.5] * 3
+        if within and p._version == within[0]:
+            wrong.append(where)
+    assert not wrong

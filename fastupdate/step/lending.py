@@ -26,10 +26,8 @@ def lending(stepper: Stepper, pick: Callable[[Item], Any]) -> Lending:
             stepper.check(stepper.items)
             kept = [device.keeping(item.array) for item in stepper.items]
             new = [device.assignment(item.array, pick(item)) for item in stepper.items]
-            written = [item.param.source for item in stepper.items if item.param.is_torch]
-            tell = (autograd.about_to_write, written)  # of Python, so it comes when all else has been done
-            back[:] = [*(restore for _, restore in kept), (setattr, stepper, "lent", False), (lock.release,), tell]
-            autograd.about_to_write(written)
+            tell = autograd.telling(item.param.source for item in stepper.items if item.param.is_torch)
+            back[:] = [*(restore for _, restore in kept), (setattr, stepper, "lent", False), (lock.release,), *tell]
         return [(lock.acquire,), (setattr, stepper, "lent", True), *(keep for keep, _ in kept), *new]
 
     return Lending(_indivisible(lend), _indivisible(back.copy))
