@@ -79,6 +79,8 @@ def oldest() -> list[Command]:
             "no:cacheprovider",
             "-m",
             "not peer",
+            "-o",
+            "filterwarnings=default",
             "tests",
         ],
     ]

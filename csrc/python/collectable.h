@@ -4,6 +4,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <utility>
+
 namespace fastupdate {
 
 namespace py = pybind11;
@@ -33,6 +35,22 @@ py::custom_type_setup collectable() {
       return 0;
     };
   });
+}
+
+// As py::init: where pybind11 has no memory to note the new object, that is a MemoryError here, not std::terminate.
+template <class T, class... Arguments>
+auto constructor() {
+  return [](py::detail::value_and_holder& self, Arguments... arguments) {
+    T* const made = new T(std::forward<Arguments>(arguments)...);
+    self.value_ptr() = made;
+    try {
+      self.type->init_instance(self.inst, nullptr);
+    } catch (...) {
+      self.value_ptr() = nullptr;
+      delete made;
+      throw;
+    }
+  };
 }
 
 }  // namespace fastupdate

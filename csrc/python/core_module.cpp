@@ -225,8 +225,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
   py::class_<PlanOfArrays>(m, "Plan", collectable<PlanOfArrays>())
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array,
-                    const std::vector<uint64_t>&>())
+      .def("__init__",
+           constructor<PlanOfArrays, const std::string&, unsigned, py::array, py::array, py::array,
+                       py::array_t<int64_t>, py::array, const std::vector<uint64_t>&>(),
+           py::detail::is_new_style_constructor())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
       .def_property_readonly("moves", &PlanOfArrays::moves)
       .def_property_readonly("stages", &PlanOfArrays::stages)

@@ -93,8 +93,10 @@ void bind_cuda(py::module_& m) {
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
   py::class_<Plan>(m, "Plan", py::module_local(), collectable<Plan>())
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool, int,
-                    py::type>())
+      .def("__init__",
+           constructor<Plan, const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool,
+                       int, py::type>(),
+           py::detail::is_new_style_constructor())
       .def_property_readonly("moves", &Plan::moves)
       .def_property_readonly("stages", &Plan::stages)
       .def_property_readonly("lr", &Plan::lr)
