@@ -463,9 +463,9 @@ class History:
                 if name in kept
             }
             if "ema_decay" in self.options:
-                pairs["ema"] = item.ema, tensor.ema
+                pairs["ema"] = item.slots["ema"], tensor.ema
             if "shadow" in self.options:
-                pairs["shadow"] = item.shadow, tensor.shadow
+                pairs["shadow"] = item.slots["shadow"], tensor.shadow
             for name, (actual, expected) in pairs.items():
                 if actual.size and (difference := same_bits(actual, expected)):
                     found.append(f"{name}[{k}] {actual.shape} {actual.dtype}: {difference}")

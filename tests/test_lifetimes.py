@@ -190,9 +190,9 @@ USES: dict[str, tuple[dict[str, Any], Callable[[fu.Optimizer, New], Any]]] = {
 def memory_of(opt: fu.Optimizer) -> list[weakref.ref[Any]]:
     """Of the optimizer, what it is made of and every array that it keeps."""
     items = opt.stepper.items
-    kept = [a for item in items for a in (*item.states.values(), item.acc, item.slow, item.ema, item.shadow)]
+    kept = [a for item in items for a in item.slots.values()]
     parts = [opt, opt.stepper, opt.stepper.plan, opt.stepper.hypers, opt.stepper.plan.tensors, *items]
-    return [weakref.ref(x) for x in (*parts, *kept) if x is not None]
+    return [weakref.ref(x) for x in (*parts, *kept)]
 
 
 def living(refs: list[weakref.ref[Any]]) -> list[str]:
