@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fastupdate.arrays.place import Place
 from fastupdate.step.hypers import ALIASES, SHARED
 from fastupdate.step.options import Options
+from fastupdate.step.transaction import at_once
 
 if TYPE_CHECKING:
     from fastupdate.optimizer import Optimizer
@@ -29,8 +30,11 @@ class Hyper:
         return values[0]
 
     def __set__(self, opt: Optimizer, value: Any) -> None:
-        for group in opt.groups:  # the first one raises if the value is wrong
-            group[self.name] = value
+        first, *others = opt.groups
+        if others:
+            at_once([assignment for group in opt.groups for assignment in group.setting(self.name, value)])
+        else:
+            first[self.name] = value
 
 
 class Fixed:

@@ -2,7 +2,7 @@
 
 params, grads and each state are an array, or sequences or mappings of arrays; params and states are updated in place.
 `step` is the number of the step being taken, 1 for the first. Hyperparameters and options are those of the class, but
-for options that remember earlier steps.
+for what is remembered from step to step.
 
 A call on contiguous arrays, or on lists of them, with plain numbers is one native call, which builds no optimizer
 (csrc/python/call.h); any other call builds one. Both leave the same bits.
@@ -10,7 +10,7 @@ A call on contiguous arrays, or on lists of them, with plain numbers is one nati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fastupdate import optimizers, rules
@@ -23,7 +23,9 @@ from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
 
-REMEMBERING = ("ema_decay", "lookahead", "outliers", "shadow", "state")  # options that have no place in a single call
+REMEMBERS = (  # options that have no place in a single call
+    "ema_decay", "lookahead", "shadow", "state", "max_skips", "outliers",
+)  # fmt: skip
 
 Function = Callable[..., Report]
 
@@ -32,8 +34,11 @@ def in_python(cls: type[Optimizer]) -> Function:
     """The call that takes whatever the class takes."""
 
     def update(params: Any, grads: Any, *states: Any, step: int, **options: Any) -> Report:
-        _check_options(cls, options)
+        for name in REMEMBERS:
+            _check_forgets(cls, name, options.pop(name, None))
         opt = cls(params, state=states, **options)
+        for group in opt.groups:  # a tensor's own step number would depend on when it thawed
+            _check_forgets(cls, "frozen_until", group["frozen_until"] or None)
         opt.start_at(step)
         return opt.step(grads)
 
@@ -42,11 +47,10 @@ def in_python(cls: type[Optimizer]) -> Function:
     return update
 
 
-def _check_options(cls: type[Optimizer], options: Mapping[str, Any]) -> None:
-    for name in REMEMBERING:
-        if options.get(name) is not None:
-            expected = f"no option that remembers earlier steps (fu.{cls.__name__} does)"
-            Place(cls.rule.name, name).fail(ValueError, expected, repr(options[name]))
+def _check_forgets(cls: type[Optimizer], name: str, value: Any) -> None:
+    if value is not None:
+        expected = f"nothing that is remembered from step to step (fu.{cls.__name__} does)"
+        Place(cls.rule.name, name).fail(ValueError, expected, repr(value))
 
 
 def _page(cls: type[Optimizer]) -> str:

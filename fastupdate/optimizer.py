@@ -29,7 +29,7 @@ from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.slots import following
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import sources
+from fastupdate.step.tensors import check_tree, sources
 from fastupdate.step.transaction import at_once
 
 
@@ -181,6 +181,7 @@ class Optimizer:
         return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(item.slots[role])))
 
     def _structured(self, pick: Any) -> Any:
+        check_tree(self.stepper.containers, self.stepper.items)
         by_path = {item.path: item for item in self.stepper.items}
         return tree.rebuild(self.stepper.tree, lambda path: pick(by_path[path]))
 

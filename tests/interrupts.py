@@ -87,7 +87,7 @@ def interrupted(call: Callable[[], Any], at: int) -> str | None:
     def visit(code: CodeType, offset: int) -> None:
         nonlocal remaining, where
         remaining -= 1
-        if remaining == -1:
+        if remaining < 0 and where is None and offset not in leaving(code):
             line = next(line for begin, end, line in code.co_lines() if begin <= offset < end)
             where = f"{os.path.relpath(code.co_filename)}:{line} in {code.co_qualname}, byte {offset}"
             raise InterruptError

@@ -325,13 +325,26 @@ def test_single_arrays_that_overlap_are_refused(pair: str, shift: int) -> None:
     functional.adam(*arrays.values(), step=1, lr=0.1)
 
 
-@pytest.mark.parametrize("option", ["ema_decay", "lookahead", "shadow", "state"])
-def test_options_that_remember_earlier_steps_are_refused_by_name(option: str) -> None:
+REMEMBERED: dict[str, dict[str, Any]] = {
+    "ema_decay": {"ema_decay": 0.9},
+    "lookahead": {"lookahead": (5, 0.5)},
+    "shadow": {"shadow": "float16"},
+    "state": {"state": []},
+    "outliers": {"outliers": (4.0, 10)},
+    "max_skips": {"max_skips": 3, "nonfinite": "skip"},
+    "frozen_until": {"groups": iter([{"params": "*", "frozen_until": 5}])},
+}
+
+
+@pytest.mark.parametrize("option", REMEMBERED)
+def test_options_that_remember_something_are_refused_by_name(option: str) -> None:
     p, g = random_arrays(0, [3, 3], np.float32)
-    value = {"ema_decay": 0.9, "lookahead": (5, 0.5), "shadow": "float16", "state": []}[option]
-    with pytest.raises(ValueError, match=rf"^\[sgd\] {option}: expected no option that remembers .*fu\.SGD"):
-        functional.sgd(p, g, step=1, lr=0.1, **{option: value})
-    functional.sgd(p, g, step=1, lr=0.1, **({} if option == "state" else {option: None}))
+    before = p.copy()
+    with pytest.raises(ValueError, match=rf"^\[sgd\] {option}: expected nothing that is remembered .*fu\.SGD"):
+        functional.sgd([p], [g], step=7, lr=0.1, **REMEMBERED[option])
+    assert_same_bits(p, before, "after the error")
+    off = {"groups": [{"params": "*", "frozen_until": 0}]} if option == "frozen_until" else {option: None}
+    functional.sgd([p], [g], step=7, lr=0.1, **off)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

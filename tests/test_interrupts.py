@@ -66,6 +66,27 @@ def set_lr(opt: fu.Optimizer) -> None:
     opt.groups[1]["lr"] = 0.5
 
 
+def schedule_lr(opt: fu.Optimizer) -> None:
+    opt.groups[1]["lr"] = schedules.constant(0.5)
+
+
+def set_betas(opt: fu.Optimizer) -> None:
+    opt.groups[0]["betas"] = (0.5, 0.75)
+
+
+def set_lr_of_all(opt: fu.Optimizer) -> None:
+    opt.lr = 0.25
+
+
+def set_eps_of_all(opt: fu.Optimizer) -> None:
+    opt.eps = 1e-4
+
+
+def look_around(opt: fu.Optimizer) -> None:
+    assert all(x is not None for x in (opt.params, opt.state, opt.ema, opt.slow, opt.shadow, opt.step_count))
+    assert all((repr(opt), opt._repr_html_(), opt.groups, opt.lr is not None))
+
+
 def step(opt: fu.Optimizer) -> None:
     opt.step(None if opt.stepper.clock[1] else params(9))
 
@@ -82,10 +103,28 @@ CALLS: dict[str, Callable[[fu.Optimizer], Any]] = {
     "state_dict": lambda opt: opt.state_dict(),
     "deepcopy": copy.deepcopy,
     "set lr": set_lr,
+    "schedule lr": schedule_lr,
+    "set betas": set_betas,
+    "set lr of all": set_lr_of_all,
+    "set eps of all": set_eps_of_all,
+    "look around": look_around,
     "step": step,
     "accumulate": lambda opt: opt.accumulate(params(5)),
     "bind": lambda opt: opt.bind(params(5)),
 }  # fmt: skip
+# Calls that need something to have been done before.
+PREPARED: dict[str, tuple[Callable[[fu.Optimizer], Any], Callable[[fu.Optimizer], Any]]] = {
+    "step accumulated": (lambda opt: opt.accumulate(params(5)), lambda opt: opt.step()),
+    "accumulate more": (lambda opt: opt.accumulate(params(5)), lambda opt: opt.accumulate(params(6))),
+    "discard": (lambda opt: opt.accumulate(params(5)), lambda opt: opt.discard()),
+    "step bound": (lambda opt: opt.bind(params(5)), lambda opt: opt.step()),
+    "plateau": (lambda opt: [rate_of(opt).update(1.0) for _ in range(11)], lambda opt: rate_of(opt).update(1.0)),
+    "unschedule": (lambda opt: None, lambda opt: setattr(opt, "lr", 0.25)),
+}
+
+
+def rate_of(opt: fu.Optimizer) -> Any:
+    return opt.groups[0]["lr"]
 
 
 def look(opt: fu.Optimizer) -> Any:
@@ -124,6 +163,62 @@ WATCHFUL: dict[str, Callable[[fu.Optimizer], Any]] = {
 @pytest.mark.parametrize("call", WATCHFUL.values(), ids=WATCHFUL)
 def test_policies_and_steps_go_together(call: Callable[[fu.Optimizer], Any]) -> None:
     found = list(outcomes(make_watchful, call, look, in_turn))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("what", PREPARED)
+def test_all_or_nothing_after_another_call(what: str) -> None:
+    prepare, call = PREPARED[what]
+
+    def made() -> fu.Optimizer:
+        opt = make()
+        prepare(opt)
+        return opt
+
+    found = list(outcomes(made, call, look, step))
+    assert not found, "\n".join(found)
+
+
+def checking(**options: Any) -> Callable[[], fu.Optimizer]:
+    return lambda: fu.AdamW(params(), lr=0.1, **options)
+
+
+def thawing() -> fu.Optimizer:
+    opt = fu.AdamW(params(), lr=0.1, groups=[{"params": "b", "frozen_until": 1}])
+    step(opt)
+    return opt
+
+
+# What else users call: it leaves things whole, and works the next time.
+OTHERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "construct": (params, lambda p: fu.AdamW(p, lr=0.1, ema_decay=0.5), exactly, lambda p: fu.AdamW(p).step(params(1))),
+    "functional": (
+        params,
+        lambda p: fu.functional.sgd(p, params(1), step=1, lr=0.1, clip_norm=1.0),
+        exactly,
+        lambda p: fu.functional.sgd(p, params(2), step=2, lr=0.1),
+    ),
+    "step that clips": (checking(clip_norm=0.5, nonfinite="skip", monitor=True), step, look, step),
+    "step that skips": (
+        checking(nonfinite="skip", max_skips=1),
+        lambda opt: opt.step({name: np.full_like(a, np.nan) for name, a in params(1).items()}),
+        look,
+        step,
+    ),
+    "step by schedules": (checking(groups=[{"params": "b", "lr": schedules.cosine(0.1, 10)}]), step, look, step),
+    "step that thaws": (thawing, step, look, step),
+    "loss scale": (
+        fu.LossScale,
+        lambda scale: scale.update(fu.Report(1, 0.1, nonfinite=3)),
+        lambda scale: scale.state_dict(),
+        lambda scale: scale.update(fu.Report(1, 0.1, nonfinite=0)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_all_or_nothing_elsewhere(what: str) -> None:
+    found = list(outcomes(*OTHERS[what]))
     assert not found, "\n".join(found)
 
 
@@ -267,3 +362,30 @@ else:
 def test_a_schedule_that_cannot_load_leaves_everything_as_it_was() -> None:
     done = subprocess.run([sys.executable, "-c", FAILED_LOAD], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.peer
+def test_autograd_is_told_when_lent_weights_are_given_back() -> None:
+    torch = peer("torch")
+    within: list[int] = []
+
+    def made() -> tuple[fu.Optimizer, Any]:
+        within.clear()
+        p = torch.nn.Parameter(torch.ones(3))
+        opt = fu.SGD([p], lr=0.5, ema_decay=0.5)
+        opt.step([torch.ones(3)])
+        return opt, p
+
+    def lend_and_note(opt: fu.Optimizer, p: Any) -> None:
+        with opt.ema_weights():
+            within.append(p._version)
+
+    wrong = []
+    whole = made()
+    for at in places(lambda: lend_and_note(*whole), 8):
+        opt, p = made()
+        where = interrupted(lambda opt=opt, p=p: lend_and_note(opt, p), at)
+        assert p.tolist() == [0.5] * 3
+        if within and p._version == within[0]:
+            wrong.append(where)
+    assert not wrong

@@ -55,6 +55,19 @@ class Watched {
     });
   }
 
+  // Shows each reference.
+  template <class See>
+  void visit(See see) const {
+    see(torch_);
+    for (const Other& noted : others_) see(noted.array);
+  }
+
+  // Lets go of them; nothing is looked at any more.
+  void forget() {
+    torch_ = py::list();
+    others_.clear();
+  }
+
  private:
   struct Other {
     py::object array;

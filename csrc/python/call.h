@@ -13,6 +13,7 @@
 
 #include "cpu/plan.h"
 #include "python/adopt.h"
+#include "python/gil.h"
 #include "python/records.h"
 #include "python/reports.h"
 
@@ -334,10 +335,11 @@ class Function {
     Sums nothing;
     const Sweep sweep = {tensors, count, &group, {&code[0], &code[1]}, scalars, command.scale, 0, false, 0, &nothing};
     if (cost < kReleaseCost) return target_->engine.update(sweep, 0, blocks);
-    const py::gil_scoped_release released;
-    Table::own().teams[63 - __builtin_clzll(uint64_t(cost))].share(
-        most_threads(cost, blocks), blocks,
-        [&](int64_t first, int64_t last) { target_->engine.update(sweep, first, last); });
+    without_gil([&] {
+      Table::own().teams[63 - __builtin_clzll(uint64_t(cost))].share(
+          most_threads(cost, blocks), blocks,
+          [&](int64_t first, int64_t last) { target_->engine.update(sweep, first, last); });
+    });
   }
 
   static py::str interned(const std::string& text) {

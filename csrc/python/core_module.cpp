@@ -15,6 +15,9 @@
 #include "cpu/plan.h"
 #include "python/adopt.h"
 #include "python/call.h"
+#include "python/collectable.h"
+#include "python/containers.h"
+#include "python/gil.h"
 #include "python/held.h"
 #include "python/lookout.h"
 #include "python/own.h"
@@ -63,17 +66,18 @@ class PlanOfArrays {
   // Works out groups and stages of the next step; false if Python has to look first.
   bool derive() { return given_ && given_->revision() == clock_.at(kRevision) && plan_.derive(**given_); }
 
-  // Notes the arrays of the user's, to be looked at again in every step (Watched::note).
-  void watch(const py::list& params, const py::list& others) {
+  // Notes the arrays and containers of the user's, to be looked at again in every step (Watched, Containers::note).
+  void watch(const py::list& params, const py::list& others, const py::list& containers) {
     check_lengths(plan_.count(), params, params);
     watched_.note(params, others, host_array_type());
+    containers_.note(containers);
   }
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     const int64_t count = plan_.count();
     check_lengths(count, params, grads);
-    if (start == 0 && !watched_.intact()) return 0;
+    if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
     const bool some_of_torch = py::len(watched_.of_torch());
     PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
     const bool alone = some_of_torch || is_torch(first_grad);
@@ -159,12 +163,22 @@ class PlanOfArrays {
   void fold(py::array totals) { plan_.fold(one_for_each_tensor(totals)); }
   std::pair<double, int64_t> overall(py::array totals) { return plan_.overall(one_for_each_tensor(totals)); }
 
+  // Shows each reference to what is the user's (collectable).
+  template <class See>
+  void visit(See see) const {
+    watched_.visit(see);
+    containers_.visit(see);
+  }
+
+  void forget() {
+    watched_.forget();
+    containers_.forget();
+  }
+
  private:
   template <class Work>
   void released(Work work) {
-    std::optional<py::gil_scoped_release> release;
-    if (!keeps_gil()) release.emplace();
-    work();
+    keeps_gil() ? work() : without_gil(work);
   }
 
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
@@ -197,6 +211,7 @@ class PlanOfArrays {
   py::array sums_;
   Extents extents_;
   Watched watched_;
+  Containers containers_;
   std::vector<Footprint> footprints_;
   CodeOfRule code_;
   Plan plan_;
@@ -240,9 +255,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("advance", &Tally::advance);
   m.attr("compiler") = __VERSION__;
   m.attr("openmp") = _OPENMP;
-  py::class_<PlanOfArrays>(m, "Plan")
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, py::array,
-                    const std::optional<py::tuple>&>())
+  py::class_<PlanOfArrays>(m, "Plan", collectable<PlanOfArrays>())
+      .def("__init__",
+           constructor<PlanOfArrays, const std::string&, unsigned, py::array, py::array, py::array,
+                       py::array_t<int64_t>, py::array, const std::optional<py::tuple>&>(),
+           py::detail::is_new_style_constructor())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
       .def_property_readonly("judges", [](const PlanOfArrays&) { return false; })
       .def_property_readonly("moves", &PlanOfArrays::moves)

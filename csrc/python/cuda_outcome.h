@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "cuda/memory.h"
+#include "python/gil.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -40,10 +41,7 @@ class Outcome {
   py::tuple decision() const {
     if (!decided_) throw std::runtime_error("the graph whose step this reports has not been launched");
     device::Scope scope(device_);
-    {
-      py::gil_scoped_release released;
-      decision_->wait();
-    }
+    without_gil([&] { decision_->wait(); });
     const Decision& d = *decision_->as<Decision>();
     return py::make_tuple(d.norm, d.factor, d.nonfinite, bool(d.skip));
   }
@@ -54,10 +52,7 @@ class Outcome {
     if (out.size() != count_) throw std::invalid_argument("totals: one record for each tensor of a monitored step");
     if (!count_) return;
     device::Scope scope(device_);
-    {
-      py::gil_scoped_release released;
-      totals_->wait();
-    }
+    without_gil([&] { totals_->wait(); });
     std::memcpy(to, totals_->as(), size_t(count_) * sizeof(Sums));
   }
 

@@ -1,6 +1,8 @@
 // What the module fastupdate._cuda offers to Python.
 #include "python/cuda_plan.h"
 
+#include "python/collectable.h"
+
 namespace fastupdate {
 namespace {
 
@@ -90,9 +92,11 @@ void bind_cuda(py::module_& m) {
       .def_property_readonly("ready", &Outcome::ready)
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
-  py::class_<Plan>(m, "Plan", py::module_local())
-      .def(py::init<const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool, int,
-                    py::type>())
+  py::class_<Plan>(m, "Plan", py::module_local(), collectable<Plan>())
+      .def("__init__",
+           constructor<Plan, const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool,
+                       int, py::type>(),
+           py::detail::is_new_style_constructor())
       .def_property_readonly("moves", &Plan::moves)
       .def_property_readonly("stages", &Plan::stages)
       .def_property_readonly("lr", &Plan::lr)

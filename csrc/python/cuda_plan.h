@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "python/adopt.h"
+#include "python/containers.h"
 #include "python/cuda_outcome.h"
 #include "python/records.h"
 
@@ -94,16 +95,17 @@ class Plan {
   uint32_t stages() const { return stages_[0]; }
   double lr() const { return lr_; }
 
-  // Notes the headers of the arrays, to be looked at again in every step (Watched::note).
-  void watch(const py::list& params, const py::list& others) {
+  // Notes arrays and containers of the user's, to be looked at again in every step (Watched, Containers::note).
+  void watch(const py::list& params, const py::list& others, const py::list& containers) {
     check_lengths(count_, params, params);
     watched_.note(params, others, reinterpret_cast<PyTypeObject*>(array_type_.ptr()));
+    containers_.note(containers);
   }
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
     check_lengths(count_, params, grads);
-    if (start == 0 && !watched_.intact()) return 0;
+    if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
     const Adoption adoption = {
         records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr};
     bool changed = false;
@@ -223,6 +225,18 @@ class Plan {
     buffer->mark(stream);
     buffer->wait();
     std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
+  }
+
+  // Shows each reference to what is the user's (collectable).
+  template <class See>
+  void visit(See see) const {
+    watched_.visit(see);
+    containers_.visit(see);
+  }
+
+  void forget() {
+    watched_.forget();
+    containers_.forget();
   }
 
  private:
@@ -465,6 +479,7 @@ class Plan {
   const DeviceVariant& variant_;
   Extents extents_;
   Watched watched_;
+  Containers containers_;
   std::vector<std::unique_ptr<Memory>> memory_;
   Tensor* rows_ = nullptr;
   unsigned char* step_ = nullptr;

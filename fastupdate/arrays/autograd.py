@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from fastupdate.arrays.memory import Assignment
+
 
 def about_to_write(tensors: Iterable[Any]) -> None:
     """Raises the version counters of torch tensors, as torch's own in-place operations do, so that a graph that has
@@ -15,6 +17,22 @@ def about_to_write(tensors: Iterable[Any]) -> None:
     written = tuple(tensors)
     if written:
         _raise_versions(written)
+
+
+def telling(tensors: Iterable[Any]) -> list[Assignment]:
+    """Tells of these tensors, and returns the assignment that tells of them once more; it is of C, where torch's
+    function takes several, and the last of those that are made, where it is not.
+    """
+    written = tuple(tensors)
+    if not written:
+        return []
+    raise_versions = getattr(sys.modules["torch"]._C, "_increment_version", None)
+    try:
+        raise_versions(written)  # type: ignore[misc]
+    except TypeError:
+        about_to_write(written)
+        return [(about_to_write, written)]
+    return [(raise_versions, written)]
 
 
 def _raise_versions(tensors: tuple[Any, ...]) -> None:

@@ -42,7 +42,7 @@ Assignment = tuple[Any, ...]  # a function, of C where nothing may come between 
 
 def address(array: Array) -> int:
     """Where the first element is."""
-    return int(array.__array_interface__["data"][0])
+    return int(array.ctypes.data)  # __array_interface__ would crash where there is no memory for its dict
 
 
 def type_name(dtype: np.dtype[Any]) -> str:

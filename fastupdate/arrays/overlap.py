@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, address
 from fastupdate.arrays.place import Place
 
 
@@ -22,7 +22,13 @@ def check_distinct(array: Array, place: Place) -> None:
 
 def bounds(array: Array) -> tuple[int, int]:
     """First and one-past-last byte."""
-    return np.lib.array_utils.byte_bounds(array)
+    begin = end = address(array)
+    if not array.size:
+        return begin, end
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        reach = (size - 1) * stride
+        begin, end = min(begin, begin + reach), max(end, end + reach)
+    return begin, end + array.itemsize
 
 
 def check_overlaps(arrays: list[Array], places: list[Place]) -> None:

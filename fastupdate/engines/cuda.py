@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastupdate import _cuda
 from fastupdate.arrays import device
+from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
@@ -61,8 +62,8 @@ class Plan:
             if (theirs := framework.stream(self._device)) != stream:
                 _cuda.follow(theirs, stream, self._device)
 
-    def watch(self, params: list[Array], others: list[Array]) -> None:
-        self._native.watch(params, others)
+    def watch(self, params: list[Array], others: list[Array], containers: list[Contents]) -> None:
+        self._native.watch(params, others, containers)
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
@@ -192,7 +193,8 @@ class DeviceReport(Report):
         watched: Watched,
     ) -> None:
         self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
-        self._outcome, self._engine, self._settings, self._watched = outcome, engine, settings, watched
+        self._outcome, self._settings, self._watched = outcome, settings, watched
+        self._engine: Any = None if outcome.fetched else engine  # which has captured the step
 
     @property
     def fetched(self) -> bool:

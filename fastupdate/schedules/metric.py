@@ -1,8 +1,10 @@
 """A schedule that follows a metric."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -55,15 +57,17 @@ class plateau(Stateful):
     def update(self, metric: float) -> None:
         """Takes the latest metric into account."""
         metric = real(self._place("metric"), metric, METRIC)
-        if self._improves(metric):
-            self._best, self._bad = metric, 0
-        else:
-            self._bad += 1
-        if self._cooling:
-            self._cooling, self._bad = self._cooling - 1, 0
-        if self._bad > self.patience:
-            self._value = max(self._value * self.factor, self.min_value)
-            self._cooling, self._bad = self.cooldown, 0
+        value, cooling = self._value, self._cooling
+        best, bad = (metric, 0) if self._improves(metric) else (self._best, self._bad + 1)
+        if cooling:
+            cooling, bad = cooling - 1, 0
+        if bad > self.patience:
+            value, cooling, bad = max(value * self.factor, self.min_value), self.cooldown, 0
+        self._become(value, best, bad, cooling)
+
+    def _become(self, value: float, best: float | None, bad: int, cooling: int) -> None:
+        values = ((self, "_value", value), (self, "_best", best), (self, "_bad", bad), (self, "_cooling", cooling))
+        deque(starmap(setattr, values), maxlen=0)  # by one call of C: all, whatever a signal handler raises
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1
@@ -81,4 +85,4 @@ class plateau(Stateful):
         value = real(self._place("value"), state["value"], NON_NEGATIVE)
         best = None if state["best"] is None else real(self._place("best"), state["best"], METRIC)
         bad, cooling = (integer(self._place(name), state[name], COUNT_OR_ZERO) for name in ("bad", "cooling"))
-        self._value, self._best, self._bad, self._cooling = value, best, bad, cooling
+        self._become(value, best, bad, cooling)

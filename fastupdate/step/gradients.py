@@ -8,13 +8,14 @@ from operator import is_not
 from typing import Any, Literal, NoReturn
 
 from fastupdate.arrays import accept, overlap, tree
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import held
 from fastupdate.step.plan import Plan
-from fastupdate.step.tensors import Item
+from fastupdate.step.tensors import Item, check_tree
 
 Reduce = Literal["mean", "sum"]
 
@@ -23,19 +24,18 @@ class NoGradientError(TypeError):
     """A torch parameter that should move holds no gradient."""
 
 
-def collect(grads: Any, params: Any, items: list[Item], plan: Plan) -> list[Any]:
+def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> list[Any]:
     """The gradients of the tensors that are not frozen, in their order, from a structure like that of the parameters.
 
     Where missing ones are skipped, they are None.
-
-    params: what the user handed in, if that is flat, for the quick way; else None
     """
     moving, rule = plan.unfrozen, plan.settings.rule
-    if len(moving) == len(items) and type(grads) is type(params) and tree.is_container(params):
-        if isinstance(params, list) and len(grads) == len(items):
+    if params.flat and type(grads) is type(params.tree) and len(grads) == len(items) == len(moving):
+        if isinstance(grads, list):
             return list(grads)
-        if isinstance(params, dict) and grads.keys() == params.keys():
-            return [grads[item.path[0]] for item in items]
+        keys = [item.path[0] for item in items]
+        if isinstance(grads, dict) and all(map(grads.__contains__, keys)):
+            return [grads[key] for key in keys]
     skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
     known = dict.fromkeys(item.path for item in items).keys()
@@ -44,6 +44,8 @@ def collect(grads: Any, params: Any, items: list[Item], plan: Plan) -> list[Any]
         branches = {path[:k] for path in known for k in range(len(path))}
         extra = next((path for path in found.keys() - known if found[path] is not None or path not in branches), None)
     missing = next((item for item in moving if item.path not in found), None)
+    if (missing is not None and not skips) or extra is not None:
+        check_tree(params, items)  # the gradients may be like what the parameters have become
     if missing is not None and not skips and found and known.isdisjoint(found):
         expected, received = (
             tree.shown(role, next(iter(some))) for role, some in (("params", known), ("grads", found))

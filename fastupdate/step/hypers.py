@@ -70,49 +70,38 @@ class Group(MutableMapping[str, Any]):
         return float(self._row[self._columns[key]])
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if key in self._columns and key not in self._schedules and not callable(value):
+            self._row[self._columns[key]] = self.check(key, value)
+        else:
+            at_once(self.setting(key, value))
+
+    def setting(self, key: str, value: Any) -> list[Assignment]:
+        """The assignments of a value, or of the values that an alias stands for, which has been checked."""
         if key in ALIASES:
             names = ALIASES[key]
             if not isinstance(value, Sequence) or len(value) != len(names):
                 raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
-            parts = dict(zip(names, value, strict=True))
-            for name, part in parts.items():  # all are right, or none is set
-                if not callable(part):
-                    self.check(name, part)
-            for name, part in parts.items():
-                self[name] = part
-            return
+            parts = (self.setting(name, part) for name, part in zip(names, value, strict=True))
+            return [assignment for part in parts for assignment in part]
         if key != "params" and key not in self._intervals and key in {*self._rule.flags, *Options.__annotations__}:
             expected = "to be set for all tensors, as an argument of the optimizer (one more optimizer for the others)"
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
         if key == FROZEN_UNTIL:
-            self._freeze_until(value)
-        elif callable(value):
-            self._schedules[key] = value
-            self._revise()
-        else:
-            self._store(key, self.check(key, value))
+            return [self._freezing_until(value)]
+        # The revision tells the engine, by a number never used before, that there are other schedules now.
+        revised = (setitem, self._clock, REVISION, next(_revisions))
+        if callable(value):
+            return [(setitem, self._schedules, key, value), revised]
+        number = (setitem, self._row, self._columns[key], self.check(key, value))
+        return [number, (self._schedules.pop, key), revised] if key in self._schedules else [number]
 
-    def _freeze_until(self, value: Any) -> None:
+    def _freezing_until(self, value: Any) -> Assignment:
         if callable(value) or FROZEN_UNTIL in self._fixed:
             expected = "a number, set when the optimizer is made (later, see freeze and unfreeze)"
             raise TypeError(f"[{self._rule.name}] {FROZEN_UNTIL}: expected {expected}, received {value!r}")
-        self._fixed[FROZEN_UNTIL] = self.check(FROZEN_UNTIL, value)
-
-    def _store(self, key: str, number: float) -> None:
-        if key not in self._schedules:
-            self._row[self._columns[key]] = number
-            return
-        at_once([
-            (setitem, self._row, self._columns[key], number),
-            (self._schedules.pop, key),
-            (setitem, self._clock, REVISION, next(_revisions)),
-        ])  # fmt: skip
-
-    def _revise(self) -> None:
-        """Tells the engine, by a number never used before, that there are other schedules now."""
-        self._clock[REVISION] = next(_revisions)
+        return self.thawing_at(self.check(FROZEN_UNTIL, value))
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"[{self._rule.name}] {key}: hyperparameters can be set, not deleted")

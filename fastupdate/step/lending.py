@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat, starmap
 from operator import call
 from typing import Any
 
 from fastupdate.arrays import autograd, device
-from fastupdate.arrays.memory import Assignment
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item
 
 
 def lending(stepper: Stepper, pick: Callable[[Item], Any]) -> Lending:
     """A context in which the parameters hold the values of other arrays, and the optimizer is busy."""
-    back: list[Assignment] = []
+    back: deque[Iterator[Any]] = deque()  # what gives back: ready, for then there may be no memory to make it of
 
-    def lend() -> list[Assignment]:
+    def lend() -> Iterator[Any]:
         lock = stepper.exclusive()
         with lock:
             stepper.check(stepper.items)
             kept = [device.keeping(item.array) for item in stepper.items]
             new = [device.assignment(item.array, pick(item)) for item in stepper.items]
-            written = [item.param.source for item in stepper.items if item.param.is_torch]
-            tell = (autograd.about_to_write, written)  # of Python, so it comes when all else has been done
-            back[:] = [*(restore for _, restore in kept), (lock.release,), tell]
-            autograd.about_to_write(written)
-        return [(lock.acquire,), *(keep for keep, _ in kept), *new]
+            tell = autograd.telling(item.param.source for item in stepper.items if item.param.is_torch)
+            restore = [*(restore for _, restore in kept), (setattr, stepper, "lent", False), (lock.release,), *tell]
+            back.clear()
+            back.append(starmap(call, restore))
+        keep = (keep for keep, _ in kept)
+        return starmap(call, [(lock.acquire,), (setattr, stepper, "lent", True), *keep, *new])
 
-    return Lending(_indivisible(lend), _indivisible(back.copy))
+    return Lending(_indivisible(lend), _indivisible(back.popleft))
 
 
-def _indivisible(prepare: Callable[[], Sequence[Assignment]]) -> Callable[[], None]:
-    """A function of C that calls prepare() and makes the assignments that it returns."""
-    return partial(next, map(deque(maxlen=0).extend, map(starmap, repeat(call), map(call, repeat(prepare)))))
+def _indivisible(prepare: Callable[[], Iterator[Any]]) -> Callable[[], None]:
+    """A function of C that calls prepare() and goes through what it returns, which makes assignments."""
+    return partial(next, map(deque(maxlen=0).extend, map(call, repeat(prepare))))
 
 
 class Lending(io.IOBase):

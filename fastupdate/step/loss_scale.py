@@ -55,15 +55,16 @@ class LossScale:
         if report.nonfinite is None:
             expected = "one of an optimizer with nonfinite='skip'"
             _place("report").fail(ValueError, expected, "one that does not count non-finite gradients")
+        value, good = self.value, self._good + 1
         if report.nonfinite:
-            self.value = max(self.value * self._backoff, SCALES.low)
-            self._good = 0
-            return self.value
-        self._good += 1
-        if self._good == self._interval:
-            self.value = min(self.value * self._growth, SCALES.high)
-            self._good = 0
-        return self.value
+            value, good = max(value * self._backoff, SCALES.low), 0
+        elif good == self._interval:
+            value, good = min(value * self._growth, SCALES.high), 0
+        self._set(value, good)
+        return value
+
+    def _set(self, value: float, good: int) -> None:
+        vars(self).update(value=value, _good=good)  # both, whatever a signal handler raises
 
     def state_dict(self) -> dict[str, Any]:
         """What the next scales depend on beside the arguments."""
@@ -74,7 +75,7 @@ class LossScale:
         if not isinstance(state, Mapping) or set(state) != {"value", "good"}:
             _place("state").fail(ValueError, "the keys value, good", repr(state))
         value = real(_place("value"), state["value"], SCALES)
-        self.value, self._good = value, integer(_place("good"), state["good"], COUNT_OR_ZERO)
+        self._set(value, integer(_place("good"), state["good"], COUNT_OR_ZERO))
 
     def __repr__(self) -> str:
         return f"LossScale({self.value:g}, {self._growth:g}, {self._backoff:g}, {self._interval})"

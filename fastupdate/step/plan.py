@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import device, memory, overlap
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -48,6 +49,7 @@ class Plan:
         items: list[Item],
         clock: Array,
         backend: Backend,
+        containers: Containers,
     ) -> None:
         self.rule, self.settings, self.flags = rule, settings, flags
         self.unfrozen = [item for item in items if not item.frozen]
@@ -75,9 +77,12 @@ class Plan:
             rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
         )
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
-        self.engine.watch(self.arrays, others)
+        self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
         self.written = [tensor for item in self.items for tensor in item.torch_tensors]
-        self.unseen = not all(backend.reads(tensor) for tensor in self.written)  # the engine does not see all of them
+        seen = all(backend.reads(tensor) for tensor in self.written) and all(
+            each.stored for each in containers.contents
+        )
+        self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and self.engine.judges
         if self.judges and settings.outliers is not None:
@@ -179,6 +184,11 @@ class Plan:
         return names
 
     @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Elements of the tensors, for reports, which may outlive the records."""
+        return self.tensors["n"].copy()
+
+    @cached_property
     def _written(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], list[tuple[Array, str]]]:
         """First and one-past-last byte of every array that a step writes, and the arrays with their names."""
         owned = [pair for pair in written(self.items) if pair[0].size]
@@ -233,8 +243,9 @@ class Plan:
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""
-        for item, t in zip(self.items, self.groups["t"][self.tensors["group"]], strict=True):
-            item.t = int(t)
+        times = self.groups["t"].tolist()
+        for item, row in zip(self.items, self.tensors["group"].tolist(), strict=True):
+            item.t = times[row]
 
 
 def _address(array: Array | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from threading import RLock
@@ -107,6 +108,10 @@ class Statistics:
     """A table that is worked out from the sums of a step when it is first looked at. Arguments: tensor_statistics."""
 
     _working_out = RLock()
+
+    os.register_at_fork(  # or a child's would stay locked if another thread works one out now
+        before=_working_out.acquire, after_in_parent=_working_out.release, after_in_child=_working_out.release
+    )
 
     def __init__(self, *sums: Any) -> None:
         self._sums = sums

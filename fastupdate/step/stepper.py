@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays import accept, autograd
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
-from fastupdate.engines import records
+from fastupdate.engines import forks, records
 from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
@@ -29,7 +30,7 @@ from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
-from fastupdate.step.tensors import ACCUMULATOR, Item, make_items, rebound, sort_into, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
 from fastupdate.step.transaction import at_once, in_turn
 
 
@@ -67,14 +68,16 @@ class Stepper:
     ) -> None:
         """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays."""
         self.rule = rule
-        self._lent = lend is not None
+        self._on_loan = lend is not None
         self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
         self.tree = params
         self.items = make_items(rule.name, params)
-        self._flat = all(len(item.path) == 1 for item in self.items)
+        self.containers = Containers(params)
         self.backend = choose(rule, self.settings.backend, self.items[0].array)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of calls
+        self.caller, self.lent = 0, False  # who took it last; whether ema_weights has it
+        forks.heed(self)
         self._sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
         self.skips = Skips(self.settings)
@@ -102,7 +105,7 @@ class Stepper:
 
     def _planned(self, items: list[Item]) -> dict[str, Any]:
         """The attributes that belong to a plan for these items, made beside those that there are."""
-        plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend)
+        plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend, self.containers)
         plan.engine.take(self.hypers.given)
         return {"items": items, "plan": plan, "engine": plan.engine, "_taken": self.hypers.given, "_quick": None}
 
@@ -126,19 +129,16 @@ class Stepper:
             step = int(self.clock[STEPS])
             if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
-            self._take(self.hypers.prepare(step, len(self.undecided)))
+            given = self.hypers.prepare(step, len(self.undecided))
+            if self._taken is not given:
+                self.engine.take(given)
+                self._taken = given
             if self.engine.derive():
                 break
             self.hypers.check_flags(self.flags)
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now
-
-    def _take(self, given: Given) -> None:
-        """Lets the engine read what the user set, unless it does already."""
-        if self._taken is not given:
-            self.engine.take(given)
-            self._taken = given
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -147,17 +147,20 @@ class Stepper:
 
         undecided: of how many steps it may stay open whether the device has skipped them
         """
-        if self._lock.locked():
+        if self.lock.locked():
+            forks.let_pass()
+        if self.lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
         if self.undecided:
             self.settle(undecided)
         self.hypers.forget()
-        return self._lock
+        self.caller = threading.get_ident()
+        return self.lock
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
         plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
-        if plain and self._quick is not None and not self._lock.locked():
+        if plain and self._quick is not None and not self.lock.locked():
             taken = self._quick()  # nothing can come between, so there is nothing to lock
             if taken:
                 return Report(*taken)
@@ -187,7 +190,7 @@ class Stepper:
                 return bound
             found = gradients.held_by(self.plan)
         else:
-            found = gradients.collect(grads, self.tree if self._flat else None, self.items, self.plan)
+            found = gradients.collect(grads, self.containers, self.items, self.plan)
         if self.settings.missing == "raise" or not (self.plan.partial or gradients.some_missing(found)):
             return found
         return self._rest(found, reduce)
@@ -309,7 +312,7 @@ class Stepper:
     def _device_report(self, outcome: Any, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Report:
         from fastupdate.engines import cuda
 
-        watched = cuda.Watched(self.plan.names, self.plan.tensors["n"], unclipped, self._sign * self.rule.momentum_sign)
+        watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self._sign * self.rule.momentum_sign)
         steps = int(self.clock[STEPS])
         return cuda.DeviceReport(steps, lrs, self.undecided[:], outcome, self.engine, self.settings, watched)
 
@@ -346,7 +349,7 @@ class Stepper:
         if not self.settings.monitor:
             return None
         plan, sign = self.plan, self._sign * self.rule.momentum_sign
-        return plan.recent_sums.statistics(plan.engine, plan.names, plan.tensors["n"], scales, sign)
+        return plan.recent_sums.statistics(plan.engine, plan.names, plan.sizes, scales, sign)
 
     # -- what surrounds steps -----------------------------------------------------------------------------------------
 
@@ -428,8 +431,9 @@ class Stepper:
         return self.plan
 
     def check(self, items: list[Item]) -> None:
-        """Raises if an array of the user's is not what it was. Torch parameters that were given other memory are
-        followed; after an error none has been."""
+        """Raises if an array of the user's is not what it was, or not where it was. Torch parameters that were given
+        other memory are followed; after an error none has been."""
+        check_tree(self.containers, self.items)
         for item in items:
             item.check()
         if not any(item.param.is_torch and item.param.moved() for item in items):
@@ -440,7 +444,7 @@ class Stepper:
         followed = [
             replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
         ]
-        if self.walks_memory and not self._lent:
+        if self.walks_memory and not self._on_loan:
             slots.lie_down(followed)
         vars(self).update(self._planned(followed))
         self.derive()

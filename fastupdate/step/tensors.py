@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastupdate.arrays import accept, device, overlap, tree
+from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.foreign import Foreign, shown
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
@@ -123,6 +124,22 @@ def sort_into(items: list[Item], groups: Sequence[Mapping[str, Any]]) -> None:
             by_name[name].row = row
             by_name[name].frozen_until = group["frozen_until"]
             by_name[name].frozen = group["frozen_until"] > 0
+
+
+def check_tree(containers: Containers, items: list[Item]) -> None:
+    """Raises unless what the user handed in holds these parameters, each at its place, and no others."""
+    if containers.intact():
+        return
+    found = dict(tree.leaves(containers.tree))
+    for item in items:
+        if item.path not in found:
+            item.place.fail(ValueError, "the array that the optimizer was made for", "none")
+        if not item.param.is_still(found.pop(item.path)):
+            write = f"{item.place.argument}{'.data' if item.param.is_torch else '[...]'} = x"
+            item.place.fail(ValueError, f"the array that the optimizer was made for ({write} sets it)", "another one")
+    for path in found:
+        place = Place(items[0].place.rule, tree.shown("params", path))
+        place.fail(ValueError, "nothing, as when the optimizer was made (others need a new one)", "an array")
 
 
 def rebound(items: list[Item]) -> list[tuple[Item, Foreign]]:

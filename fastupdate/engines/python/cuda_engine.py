@@ -21,9 +21,10 @@ from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
-from fastupdate.engines.python.engine import RecordPlan, interrupts_deferred
+from fastupdate.engines.python.engine import RecordPlan
 from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
 from fastupdate.engines.python.formula import compile_formula
+from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
@@ -106,6 +107,11 @@ class NumbaCudaPlan(RecordPlan):
 
     def hold(self, params: list[Array]) -> None:
         """torch's gradients always need a closer look."""
+
+    def update(self, scale: float, off: int) -> None:
+        with interrupts_deferred():
+            self.measure(scale, off)
+            self.finish()
 
     def finish(self) -> None:
         (prepared, scale, stages), factors = self._step, self._unit_factors()

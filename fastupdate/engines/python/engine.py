@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -16,13 +13,15 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.arrays import memory
+from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
-from fastupdate.engines import derive, records, threads
+from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
 from fastupdate.engines.python import phases
 from fastupdate.engines.python.formula import Formula
+from fastupdate.engines.python.whole import done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import EXTENTS, Rule
 
@@ -83,12 +82,11 @@ class RecordPlan:
         self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
+        self._containers: list[Contents] = []
         self._step: tuple[Array, float, int] = (np.empty(0), 1.0, 0)  # that is under way: scalars, scale, stages
 
     def update(self, scale: float, off: int) -> None:
-        with interrupts_deferred():
-            self.measure(scale, off)
-            self.finish()
+        raise NotImplementedError
 
     def measure(self, scale: float, off: int) -> None:
         self._step = self._prepared(), scale, self.stages & ~off
@@ -123,12 +121,18 @@ class RecordPlan:
         self._clock[STEPS] += 1
         self._clock[MICRO_BATCHES] = 0
 
-    def watch(self, params: list[Array], others: list[Array]) -> None:
+    def watch(self, params: list[Array], others: list[Array], containers: list[Contents]) -> None:
         self._watched = [(array, Identity.of(array)) for array in (*params, *others)]
+        self._containers = containers
+
+    def _intact(self) -> bool:
+        """Whether arrays and containers of the user's are what they were."""
+        containers = all(contents.intact() for contents in self._containers)
+        return containers and all(Identity.of(array) == noted for array, noted in self._watched)
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         """Accepts only gradients that were looked at closely before and lie where they did."""
-        if start == 0 and not all(Identity.of(array) == noted for array, noted in self._watched):
+        if start == 0 and not self._intact():
             return 0
         for k in range(start, len(grads)):
             p, g, row = params[k], grads[k], self._tensors[k]
@@ -177,11 +181,22 @@ class NumbaPlan(RecordPlan):
         self._phases = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
         self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
+    def update(self, scale: float, off: int) -> None:
+        super().measure(scale, off)
+
+        def work() -> None:
+            self._measure()
+            self._finish()
+
+        done_whole(work)
+
     def measure(self, scale: float, off: int) -> None:
         super().measure(scale, off)
-        with interrupts_deferred():
-            for phase in self._phases:
-                self._measure_phase(**phase)
+        done_whole(self._measure)
+
+    def _measure(self) -> None:
+        for phase in self._phases:
+            self._measure_phase(**phase)
 
     def _measure_phase(
         self, count: int, by_rows: bool, columns: bool, shape: int, loops: list[Any], settles: list[Any]
@@ -196,40 +211,50 @@ class NumbaPlan(RecordPlan):
             phases.settle_list(self._tensors, prepared, count, of_list)
 
     def finish(self) -> None:
-        with interrupts_deferred():
-            self._move(self._run)
-            self.advance()
+        done_whole(self._finish)
+
+    def _finish(self) -> None:
+        self._move(self._run)
+        self.advance()
 
     def move(self, first: int, last: int) -> None:
         cuts = [*self._tensors["first_block"], self._blocks]
-        with interrupts_deferred():
-            self._move(lambda entry, *arguments: entry(self._tensors, *arguments, cuts[first], cuts[last]))
+        run = partial(self._run_part, cuts[first], cuts[last])
+        done_whole(partial(self._move, run))
+
+    def _run_part(self, first: int, last: int, entry: Any, *arguments: Any) -> None:
+        entry(self._tensors, *arguments, first, last)
 
     def _move(self, run: Callable[..., None]) -> None:
         prepared, scale, stages = self._step
         for like, loops in zip(self._likes, self._loops, strict=True):
-            scalars = prepared.astype(like.dtype)
-            run(kernels.update, *loops, self._groups, scalars, scale, stages, self._sums, like)
+            run(kernels.update, *loops, self._groups, prepared.astype(like.dtype), scale, stages, self._sums, like)
 
     def gradient_sums(self) -> None:
-        for like in self._likes:
-            self._run(kernels.gradient_sums, self._sums, like)
+        self._run_each(kernels.gradient_sums, self._sums)
 
     def unit_norms(self) -> None:
-        for like in self._likes:
-            self._run(kernels.unit_norms, like)
+        self._run_each(kernels.unit_norms)
 
     def accumulate(self) -> None:
-        with interrupts_deferred():
-            first = bool(self._clock[MICRO_BATCHES] == 0)
+        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
+
+        def work() -> None:
             for like in self._likes:
-                self._run(kernels.accumulate, first, bool(self.stages & records.ZERO_GRADS), like)
+                self._run(kernels.accumulate, first, clear, like)
             self._clock[MICRO_BATCHES] += 1
 
+        done_whole(work)
+
     def clear_gradients(self) -> None:
-        with interrupts_deferred():
+        self._run_each(kernels.clear_gradients)
+
+    def _run_each(self, entry: Any, *arguments: Any) -> None:
+        def work() -> None:
             for like in self._likes:
-                self._run(kernels.clear_gradients, like)
+                self._run(entry, *arguments, like)
+
+        done_whole(work)
 
     def _run(self, entry: Any, *arguments: Any) -> None:
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
@@ -253,23 +278,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has no threads but its own
-
-
-@contextmanager
-def interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C within the block takes effect right after it, so that a step is never half done."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    received: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *event: received.append(event))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if received:
-            previous(*received[0])
+forks.wait_first()  # before they take the locks of thread pools
 
 
 def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:

@@ -1,0 +1,56 @@
+// Classes whose objects the garbage collector sees through: users may let an array, or what it is in, lead back to the
+// optimizer that they are held for. Where there is no memory for an object, that is a MemoryError.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <utility>
+
+namespace fastupdate {
+
+namespace py = pybind11;
+
+// Of a class with `visit(see)`, which shows each reference to what is the user's, and `forget()`, which drops them.
+template <class T>
+py::custom_type_setup collectable() {
+  return py::custom_type_setup([](PyHeapTypeObject* heap_type) {
+    PyTypeObject* const type = &heap_type->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_new = [](PyTypeObject* of, PyObject*, PyObject*) -> PyObject* {  // pybind11's goes on without memory
+      PyObject* const self = of->tp_alloc(of, 0);
+      if (self) reinterpret_cast<py::detail::instance*>(self)->allocate_layout();
+      return self;
+    };
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+      Py_VISIT(Py_TYPE(self));
+      if (!py::detail::is_holder_constructed(self)) return 0;
+      int stop = 0;
+      py::cast<const T&>(py::handle(self)).visit([&](py::handle held) {
+        if (!stop && held) stop = visit(held.ptr(), arg);
+      });
+      return stop;
+    };
+    type->tp_clear = [](PyObject* self) {
+      if (py::detail::is_holder_constructed(self)) py::cast<T&>(py::handle(self)).forget();
+      return 0;
+    };
+  });
+}
+
+// As py::init: where pybind11 has no memory to note the new object, that is a MemoryError here, not std::terminate.
+template <class T, class... Arguments>
+auto constructor() {
+  return [](py::detail::value_and_holder& self, Arguments... arguments) {
+    T* const made = new T(std::forward<Arguments>(arguments)...);
+    self.value_ptr() = made;
+    try {
+      self.type->init_instance(self.inst, nullptr);
+    } catch (...) {
+      self.value_ptr() = nullptr;
+      delete made;
+      throw;
+    }
+  };
+}
+
+}  // namespace fastupdate

@@ -1,0 +1,58 @@
+"""Containers of the user's, who may put other arrays into them between two calls."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping
+from operator import is_
+from typing import Any, NamedTuple
+
+from fastupdate.arrays.tree import is_container
+
+STORING = (list, dict, OrderedDict, defaultdict)  # their items are where CPython keeps those of lists and dicts
+
+
+class Contents(NamedTuple):
+    """A container and what was in it, in its order."""
+
+    container: Any
+    keys: tuple[Any, ...] | None  # None: it is a sequence
+    values: tuple[Any, ...]
+
+    @property
+    def stored(self) -> bool:
+        """Whether engines can look into it; others make up their items in Python."""
+        return type(self.container) in STORING
+
+    def intact(self) -> bool:
+        """Whether the very same objects are in it."""
+        now = self.container
+        if len(now) != len(self.values):
+            return False
+        if self.keys is None:
+            return all(map(is_, now, self.values))
+        return all(map(is_, now, self.keys)) and all(map(is_, now.values(), self.values))
+
+
+class Containers:
+    """A structure of arrays as it was: every container of it that can be given other items."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = tree
+        self.contents = list(_contents(tree))
+        self.flat = len(self.contents) == 1 and not any(map(is_container, self.contents[0].values))
+
+    def intact(self) -> bool:
+        """Whether the very same objects are in them."""
+        return all(each.intact() for each in self.contents)
+
+
+def _contents(tree: Any) -> Iterator[Contents]:
+    if not is_container(tree):
+        return
+    mapping = isinstance(tree, Mapping)
+    values = tuple(tree.values() if mapping else tree)
+    if type(tree) is not tuple:
+        yield Contents(tree, tuple(tree) if mapping else None, values)
+    for value in values:
+        yield from _contents(value)

@@ -1,0 +1,193 @@
+"""The user's containers are live: what he puts into them after an optimizer was made of them is noticed."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict, UserDict, UserList, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BACKENDS, exactly, random_arrays
+from peers import Module
+
+import fastupdate as fu
+
+torch: Any = Module("torch")
+by_host_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def arrays(seed: int) -> list[np.ndarray]:
+    return random_arrays(seed, [3, 3, 3], np.float32)
+
+
+def as_dict(values: list[Any]) -> dict[str, Any]:
+    return dict(zip("abc", values, strict=True))
+
+
+# What users hold parameters in, and the path of the second one.
+HOLDERS: dict[str, tuple[Callable[[list[Any]], Any], tuple[Any, ...]]] = {
+    "list": (list, (1,)),
+    "dict": (as_dict, ("b",)),
+    "ordered dict": (lambda values: OrderedDict(as_dict(values)), ("b",)),
+    "default dict": (lambda values: defaultdict(None, as_dict(values)), ("b",)),
+    "user's dict": (lambda values: UserDict(as_dict(values)), ("b",)),
+    "user's list": (UserList, (1,)),
+    "nested": (lambda values: {"x": (values[0], [values[1], values[2]])}, ("x", 1, 0)),
+    "list in a dict in a list": (lambda values: [{"x": values}], (0, "x", 1)),
+}
+
+
+def at(tree: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def put(tree: Any, path: tuple[Any, ...], value: Any) -> None:
+    at(tree, path[:-1])[path[-1]] = value
+
+
+# Each way to take a step, given an optimizer and gradients.
+STEPS: dict[str, tuple[Callable[[Any, Any], None], Callable[[Any, Any], None]]] = {
+    "handed in": (lambda opt, grads: opt.step(grads), lambda opt, grads: opt.step(grads)),
+    "bound": (lambda opt, grads: (opt.bind(grads), opt.step()), lambda opt, grads: opt.step()),
+    "accumulated": (lambda opt, grads: opt.accumulate(grads), lambda opt, grads: opt.step()),
+}
+
+
+@by_host_backend
+@pytest.mark.parametrize("how", STEPS)
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}], ids=["plain", "clipped"])
+def test_another_array_is_named_and_nothing_moves(backend: str, how: str, holder: str, options: Any) -> None:
+    make, path = HOLDERS[holder]
+    params, grads = make(arrays(0)), make(arrays(1))
+    opt = fu.Adam(params, lr=0.1, weight_decay=0.01, backend=backend, **options)
+    opt.step(make(arrays(2)))
+    begin, go_on = STEPS[how]
+    begin(opt, grads)
+    own, before, step_count = at(params, path), exactly(opt.state_dict()), opt.step_count
+    put(params, path, own * 0.5)
+    name = "params" + "".join(f"[{key!r}]" for key in path)
+    words = f"[adam] {name}: expected the array that the optimizer was made for ({name}[...] = x sets it)"
+    other = [a.copy() for a in (own, at(params, path))]
+    for call in (lambda: go_on(opt, grads), opt.state_dict, opt.resync, lambda: opt.bind(grads)):
+        with pytest.raises(ValueError, match="adam") as caught:
+            call()
+        assert str(caught.value) == f"{words}, received another one"
+    assert exactly([own, at(params, path)]) == exactly(other)
+    put(params, path, own)
+    assert exactly(opt.state_dict()) == before
+    go_on(opt, grads)
+    assert opt.step_count == step_count + 1
+
+
+CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "added": (lambda p: p.update(d=np.ones(2, np.float32)), r"params\['d'\]: expected nothing.*, received an array"),
+    "removed": (lambda p: p.pop("b"), r"params\['b'\]: expected the array .*, received none"),
+    "renamed": (lambda p: p.update(d=p.pop("c")), r"params\['c'\]: expected the array .*, received none"),
+    "swapped": (lambda p: p.update(a=p["b"], b=p["a"]), r"params\['a'\]: expected the array .*, received another one"),
+    "nested": (lambda p: p.update(b=[p["b"]]), r"params\['b'\]: expected the array .*, received none"),
+    "emptied": (lambda p: p.clear(), r"params\['a'\]: expected the array .*, received none"),
+}
+
+
+@by_host_backend
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_structure_is_named(backend: str, change: str) -> None:
+    params, grads = as_dict(arrays(0)), as_dict(arrays(1))
+    opt = fu.Adam(params, lr=0.1, weight_decay=0.01, backend=backend)
+    opt.step(grads)
+    opt.step(grads)
+    act, words = CHANGES[change]
+    act(params)
+    for call in (
+        lambda: opt.step(grads),
+        lambda: opt.step(dict(params)),
+        lambda: opt.state,
+        opt.state_dict,
+        lambda: opt.freeze("*"),
+    ):
+        with pytest.raises(ValueError, match=rf"^\[adam\] {words}$"):
+            call()
+    assert opt.step_count == 2
+
+
+@by_host_backend
+def test_a_reversed_list_does_not_cross_gradients(backend: str) -> None:
+    params, grads = arrays(0), arrays(1)
+    opt = fu.SGD(params, lr=0.1, backend=backend)
+    opt.step(grads)
+    before = exactly(params)
+    params.reverse()
+    with pytest.raises(ValueError, match=r"^\[sgd\] params\[0\]: expected the array .*, received another one$"):
+        opt.step(grads)
+    params.reverse()
+    assert exactly(params) == before
+
+
+@by_host_backend
+def test_what_is_the_same_array_all_the_same_is_none_of_these(backend: str) -> None:
+    """In-place operators assign the array that was there; a view of all of it is the same memory."""
+    params, grads = as_dict(arrays(0)), as_dict(arrays(1))
+    opt = fu.SGD(params, lr=0.1, weight_decay=0.01, backend=backend)
+    for act in (
+        lambda: params.__setitem__("a", params["a"][:]),
+        lambda: params.update(c=params.pop("c")),  # and in another order
+        lambda: params.update(a=params.pop("a")),
+    ):
+        act()
+        params["b"] *= 0.5
+        before = {name: array.copy() for name, array in params.items()}
+        opt.step(grads)
+        for name, array in params.items():
+            assert not (array == before[name]).any()
+
+
+@by_host_backend
+def test_a_container_that_makes_views_when_it_is_asked_can_be_used(backend: str) -> None:
+    class Rows(UserList):  # type: ignore[type-arg]
+        def __getitem__(self, k: Any) -> Any:
+            return self.data[k][:]
+
+        def __iter__(self) -> Any:
+            return (self[k] for k in range(len(self)))
+
+    params = Rows(arrays(0))
+    opt = fu.SGD(params, lr=0.1, weight_decay=0.01, backend=backend)
+    for seed in (1, 2):
+        before = exactly(params.data)
+        opt.step(arrays(seed))
+        assert exactly(params.data) != before
+    params.data[1] = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match=r"^\[sgd\] params\[1\]: expected the array .*, received another one$"):
+        opt.step(arrays(3))
+
+
+@pytest.mark.peer
+@by_host_backend
+def test_another_parameter_of_torch_is_named_with_its_remedy(backend: str) -> None:
+    params = {name: torch.nn.Parameter(torch.ones(2)) for name in "ab"}
+    opt = fu.SGD(params, lr=1.0, backend=backend)
+    for p in params.values():
+        p.grad = torch.ones(2)
+    opt.step()
+    opt.step()
+    params["b"] = torch.nn.Parameter(torch.ones(2))
+    words = r"^\[sgd\] params\['b'\]: expected the array .* \(params\['b'\].data = x sets it\), received another one$"
+    with pytest.raises(ValueError, match=words):
+        opt.step()
+    assert params["a"].tolist() == [-1.0, -1.0]
+
+
+@by_host_backend
+def test_copies_look_at_containers_of_their_own(backend: str) -> None:
+    params, grads = as_dict(arrays(0)), as_dict(arrays(1))
+    opt = pickle.loads(pickle.dumps(fu.SGD(params, lr=0.1, backend=backend)))
+    params["a"] = np.zeros(3, np.float32)
+    opt.step(grads)
+    opt.params["a"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match=r"params\['a'\]: expected the array .*, received another one"):
+        opt.step(grads)
