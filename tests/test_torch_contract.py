@@ -634,3 +634,14 @@ def test_an_interrupted_step_is_taken_or_not(options: dict[str, Any], first: boo
         optimizer.step()
 
     assert list(outcomes(make, lambda optimizer: optimizer.step(), look, again, of_each=2)) == []
+
+
+def test_a_step_that_was_taken_but_not_counted_is_counted_by_the_next() -> None:
+    """As after an interrupt between the two."""
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = fu.torch.AdamW([p])
+    p.grad = torch.ones(3)
+    optimizer.step()
+    optimizer._run.stepper.step(None, 1.0, None)
+    optimizer.step()
+    assert optimizer.state[p]["step"] == 3
