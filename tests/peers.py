@@ -20,6 +20,7 @@ OTHERS = {
     "optax",
     "keras",
     "thinc",
+    "prodigyopt",
     "numba_cuda",
     "expecttest",
     "lightning",

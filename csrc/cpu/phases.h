@@ -149,8 +149,7 @@ inline void settle_columns(const Tensor& t, const RuleCode& code, const void* sc
       const double* x = columns_of(t, terms) + matrix * chunks * pitch + first;
       for (int64_t c = 0; c < n; ++c)
         for (int k = 0; k < terms; ++k) (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch);
-      for (int k = 0; k < kMaxStates; ++k)
-        state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
+      for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
       code.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
     }
 }
