@@ -142,6 +142,7 @@ class RMSprop(Optimizer):
         weight_decay: _Number = 0.0,
         momentum: _Number = 0.0,
         centered: bool = False,
+        eps_inside: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
