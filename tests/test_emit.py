@@ -301,8 +301,8 @@ COMMANDS = {  # arguments, exit status, what is printed or said
     ("momentum",): (0, "class Momentum:"),
     ("adamw",): (0, "def direction(flags, s, g, m, v, v_max):"),
     ("adamw", "--cpp"): (0, "struct adamw {"),
-    ("adamm",): (2, "no rule 'adamm', did you mean adam? there are adam, adamw, momentum,"),
-    ("zzz", "--cpp"): (2, "no rule 'zzz'; there are adam, adamw, momentum,"),
+    ("adamm",): (2, "no rule 'adamm', did you mean adam? there are adafactor, adam, adamw,"),
+    ("zzz", "--cpp"): (2, "no rule 'zzz'; there are adafactor, adam, adamw,"),
 }
 
 

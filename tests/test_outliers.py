@@ -283,7 +283,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "functional": (
         lambda: fu.functional.adam(*([np.ones(3)] for _ in range(4)), step=1, outliers=(K, WINDOW)),
         ValueError,
-        r"outliers: expected no option that remembers earlier steps \(fu.Adam does\)",
+        r"outliers: expected nothing that is remembered from step to step \(fu.Adam does\)",
     ),
     "max_skips alone": (
         lambda: fu.Adam([np.ones(3)], max_skips=2),

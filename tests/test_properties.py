@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BACKENDS, Case, arrays_of, assert_same_bits, cases_of, fingerprint
+from cases import BACKENDS, RULES, Case, arrays_of, assert_same_bits, cases_of, fingerprint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference
@@ -212,7 +212,7 @@ class Trial:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rule", fu.rules.names())
+@pytest.mark.parametrize("rule", RULES)
 def test_generated_calls(rule, backend):
     @settings(max_examples=EXAMPLES)
     @given(
