@@ -176,11 +176,9 @@ class _Interface:
 
 def header(owner: Any, interface: Mapping[str, Any], framework: Framework, device: int) -> DeviceArray:
     """The header of an array that `interface` describes."""
-    nowhere = 0 in interface["shape"]  # an empty array, whose address NumPy 2.0 does not accept if it is 0
-    [(name, _), *_] = interface.get("descr") or [("", "")]
-    kind = interface["descr"] if name else interface["typestr"]  # only a type with fields has names
-    source = np.empty(interface["shape"], kind) if nowhere else _Interface(interface, owner)
-    array = np.asarray(source).view(array_type(device))
+    if 0 in interface["shape"]:  # an empty array, whose address NumPy 2.0 does not accept if it is 0
+        interface = {**interface, "data": (LINE, False)}
+    array = np.asarray(_Interface(interface, owner)).view(array_type(device))
     array.owner, array.framework = owner, framework
     return array
 
