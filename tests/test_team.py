@@ -6,10 +6,11 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
-from cases import PARALLEL, assert_same_bits, by_rule
+from cases import FIRST_CASES, PARALLEL, assert_same_bits, by_rule
 
 import fastupdate as fu
 from fastupdate.engines import choose
@@ -34,15 +35,27 @@ def rounding(mode: int) -> Iterator[None]:
         LIBM.fesetround(0)
 
 
-def left(case, threads: int | None, steps: int = STEPS) -> list[np.ndarray]:
+def left(case, threads: int | None, steps: int = STEPS, **options: Any) -> list[np.ndarray]:
     """What some steps leave behind, with values near the smallest normal numbers among them."""
     fu.set_num_threads(threads)
     rng = np.random.default_rng(5)
     params = [(rng.standard_normal(PARALLEL) * scale).astype(np.float32) for scale in (1.0, 1e-38)]
-    opt = case.make(params, clip_norm=2.0, monitor=True)
+    opt = case.make(params, clip_norm=2.0, monitor=True, **options)
     for _ in range(steps):
         opt.step([rng.standard_normal(PARALLEL).astype(np.float32) * np.float32(1e-38) for _ in params])
     return [*params, *(a for state in opt.state.values() for a in state)]
+
+
+@pytest.mark.skipif(choose.numba_problem() is not None, reason=f"no backend numba: {choose.numba_problem()}")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_of_numba_round_as_their_caller_does(threads, mode):
+    """Even one: what must not be cut short is done by another thread than the main one."""
+    options = {"steps": 2, "backend": "numba"}
+    left(FIRST_CASES[-1], 3, **options)  # they are there, and round to nearest
+    with rounding(MODES[mode]):
+        expected = left(FIRST_CASES[-1], 1, steps=2, backend="native")
+        assert_same_bits(left(FIRST_CASES[-1], threads, **options), expected, mode)
 
 
 @by_rule

@@ -183,7 +183,7 @@ class PlanOfArrays {
 
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
   bool adopt_held(const py::list& params, Kept* kept) {
-    if (!shim.found || plan_.stages() & kZeroGrads || !watched_.intact()) return false;
+    if (!shim.found || plan_.stages() & kZeroGrads || !(containers_.intact() && watched_.intact())) return false;
     check_lengths(plan_.count(), params, params);
     bool moved = false;
     const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved, kept);

@@ -21,7 +21,7 @@ from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
 from fastupdate.engines.python import phases
 from fastupdate.engines.python.formula import Formula
-from fastupdate.engines.python.whole import done_whole
+from fastupdate.engines.python.whole import Mode, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import EXTENTS, Rule
 
@@ -260,11 +260,11 @@ class NumbaPlan(RecordPlan):
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
         n = min(threads.get_num_threads(), self._blocks) if self._cost >= PARALLEL_COST else 1
         cuts = [self._blocks * k // n for k in range(n + 1)] if n else [0, 0]
-        waiting: list[Future[None]] = []
+        mode, waiting = Mode(), list[Future[None]]()
         for first, last in pairwise(cuts[1:]):
             part = partial(entry, self._tensors, *arguments, first, last)
             try:
-                waiting.append(_pool().submit(part))
+                waiting.append(_pool().submit(mode.run, part))
             except RuntimeError:  # no thread can be started: do its part here
                 part()
         entry(self._tensors, *arguments, cuts[0], cuts[1])

@@ -7,6 +7,7 @@ or a lock of a thread pool closed for ever. So the main thread has such work don
 from __future__ import annotations
 
 import _thread
+import ctypes
 import os
 import signal
 import threading
@@ -19,11 +20,28 @@ from typing import Any
 PAUSE = 0.05  # seconds between two looks at whether a task is done, should its bell be missed
 
 
+_libm = ctypes.CDLL(None)
+
+
+class Mode:
+    """The rounding and flush-to-zero mode of the thread that makes it, for threads that work for it: the bits of a step
+    are then those of one thread."""
+
+    def __init__(self) -> None:
+        self._environment = ctypes.create_string_buffer(64)  # an fenv_t: 32 bytes on x86-64, 8 on aarch64
+        _libm.fegetenv(self._environment)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """work(), in this mode; the thread stays in it."""
+        _libm.fesetenv(self._environment)
+        work()
+
+
 class Task:
-    """Work to be done once, unless it is called off before it begins."""
+    """Work to be done once, in the caller's mode, unless it is called off before it begins."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
+        self._work, self._mode = work, Mode()
         self._begun, self._bell = _thread.allocate_lock(), _thread.allocate_lock()
         self._bell.acquire()
         self._over = False
@@ -36,7 +54,7 @@ class Task:
     def run(self) -> None:
         if self.begin():
             try:
-                self._work()
+                self._mode.run(self._work)
             except BaseException as error:
                 self._error = error
             self._over = True
