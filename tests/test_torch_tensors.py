@@ -290,7 +290,7 @@ def test_a_gradient_that_is_missing_is_named_with_the_remedy(reader: str) -> Non
 
 
 def test_a_model_is_not_a_list_of_parameters() -> None:
-    with pytest.raises(TypeError, match=r"\[sgd\] params: expected list\(model\.parameters\(\)\) .*, received Linear"):
+    with pytest.raises(TypeError, match=r"\[sgd\] params: expected model\.parameters\(\) .*, received Linear"):
         fu.SGD(torch.nn.Linear(2, 2))
 
 
