@@ -82,7 +82,8 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more of: {', '.join(fu.rules.names())}; or all (default: adamw)",
+        help=f"one or more of: {', '.join(k for k, r in fu.rules.every().items() if not r.phases)}; or all "
+        "(default: adamw)",
     )
     train.add_argument(
         "--data",
@@ -186,7 +187,10 @@ def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
         chosen = ["all" if word.lower() == "all" else fu.rules.named(word) for word in given]
     except ValueError as error:
         parser.error(f"--rule: {error}; or all")
-    return fu.rules.names() if "all" in chosen else list(dict.fromkeys(chosen))
+    trained = [name for name, rule in fu.rules.every().items() if not rule.phases]
+    for name in set(chosen) - {"all", *trained}:
+        parser.error(f"--rule: {name} depends on sums, which the demo's twin in NumPy does not know")
+    return trained if "all" in chosen else list(dict.fromkeys(chosen))
 
 
 def _positive_integer(text: str) -> int:
