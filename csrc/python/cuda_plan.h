@@ -168,7 +168,7 @@ class Plan {
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
     upload_step(command(scale, sign, 0, wishes), stream);
-    advance();
+    advance(wishes);
     replayed_ = new_outcome(wishes);
     return replayed_;
   }
@@ -337,7 +337,6 @@ class Plan {
     for (int64_t k = 0; k < rows; ++k) fill_row(&possible_[size_t(k * group_count_)], buffer->as() + step_bytes(k));
     device::copy(step_, buffer->as(), step_bytes(rows), stream);
     buffer->mark(stream);
-    serial_ += command.skip_nonfinite;
   }
 
   // The device's own copy of a layout. Layouts never change once they are there, so none is ever waited for.
@@ -418,6 +417,7 @@ class Plan {
   struct Begun {
     DeviceSweep sweep;
     Start start;
+    Wishes wishes;
     bool capturing;
     std::shared_ptr<Outcome> outcome;
   };
@@ -438,22 +438,24 @@ class Plan {
       variant_.phases[k].measure(sweep, start);
       variant_.phases[k].settle(sweep, start);
     }
-    begun_ = {sweep, start, capturing, std::move(outcome)};
+    begun_ = {sweep, start, wishes, capturing, std::move(outcome)};
   }
 
   void complete(Stream stream) {
-    const auto& [sweep, start, capturing, outcome] = begun_;
+    const auto& [sweep, start, wishes, capturing, outcome] = begun_;
     if (has_[kFloat32] && has_[kFloat64])
       variant_.mixed(sweep, start);
     else if (blocks_)
       variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
     if (start.monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
     if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
-    if (!capturing) advance();
+    if (!capturing) advance(wishes);
     begun_.outcome.reset();
   }
 
-  void advance() {
+  // Counts a step, which takes its serial number with it: one that fails before that leaves both to the next.
+  void advance(const Wishes& wishes) {
+    serial_ += wishes.skip_nonfinite;
     int64_t* clock = clock_.mutable_data();
     for (int64_t k = 0; k < group_count_; ++k) ++groups()[k].t;
     ++clock[kSteps];
