@@ -82,8 +82,7 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more of: {', '.join(k for k, r in fu.rules.every().items() if not r.phases)}; or all "
-        "(default: adamw)",
+        help=f"one or more of: {', '.join(_trained())}; or all (default: adamw)",
     )
     train.add_argument(
         "--data",
@@ -187,10 +186,15 @@ def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
         chosen = ["all" if word.lower() == "all" else fu.rules.named(word) for word in given]
     except ValueError as error:
         parser.error(f"--rule: {error}; or all")
-    trained = [name for name, rule in fu.rules.every().items() if not rule.phases]
-    for name in set(chosen) - {"all", *trained}:
-        parser.error(f"--rule: {name} depends on sums, which the demo's twin in NumPy does not know")
+    trained = _trained()
+    if other := next((name for name in chosen if name not in ("all", *trained)), None):
+        parser.error(f"--rule: {other} depends on sums, which the demo's twin in NumPy does not know")
     return trained if "all" in chosen else list(dict.fromkeys(chosen))
+
+
+def _trained() -> list[str]:
+    """The rules that the demo's twin in NumPy knows: those that move each element by itself."""
+    return [name for name, rule in fu.rules.every().items() if not rule.phases]
 
 
 def _positive_integer(text: str) -> int:

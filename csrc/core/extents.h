@@ -44,7 +44,7 @@ FASTUPDATE_HD int64_t chunk_end(const Tensor& t, int64_t chunk) {
   return end < last ? end : last;
 }
 
-// How many ranges a tensor has, how many elements are in each, and the range that an element is in.
+// How many ranges a tensor has, and the range that an element is in.
 FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
   const int64_t matrices = matrix_count(t);
   return extent == kElement  ? t.n
@@ -52,13 +52,6 @@ FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
          : extent == kColumn ? matrices * t.columns
          : extent == kMatrix ? matrices
                              : 1;
-}
-FASTUPDATE_HD int64_t range_size(const Tensor& t, Extent extent) {
-  return extent == kElement  ? 1
-         : extent == kRow    ? t.columns
-         : extent == kColumn ? t.rows
-         : extent == kMatrix ? matrix_size(t)
-                             : t.n;
 }
 FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
   return extent == kElement  ? i

@@ -114,6 +114,13 @@ struct Pairwise {
   }
 };
 
+// Σ of `count` numbers, `pitch` apart, folded pairwise.
+FASTUPDATE_HD double fold_parts(const double* x, int64_t count, int64_t pitch) {
+  Pairwise<double> sum;
+  for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
+  return sum.total();
+}
+
 // What adds up in float64 folds together.
 struct Moments {
   double gg, pp, uu, gm, mm, gu;

@@ -131,13 +131,6 @@ void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64
   for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, phase, low, scratch, sums);
 }
 
-// Σ of `count` numbers, `pitch` apart, folded pairwise.
-inline double fold_parts(const double* x, int64_t count, int64_t pitch) {
-  Pairwise<double> sum;
-  for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
-  return sum.total();
-}
-
 // Settles the columns of a tensor: those of one matrix after those of another, a few at a time.
 inline void settle_columns(const Tensor& t, const RuleCode& code, const void* scalars, int terms) {
   double sums[kTile][kMaxTerms];

@@ -123,13 +123,6 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) measure(DeviceSweep swee
   });
 }
 
-// Σ of `count` numbers, `pitch` apart, folded pairwise, by one thread.
-FASTUPDATE_DEVICE double fold_parts(const double* x, int64_t count, int64_t pitch) {
-  Pairwise<double> sum;
-  for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
-  return sum.total();
-}
-
 template <Extent extent, class Rule>
 FASTUPDATE_DEVICE void settle_range(const Rule& rule, const Tensor& t, int64_t range, double n, const double* sums) {
   double* state[kMaxStates];

@@ -61,7 +61,7 @@ class Held {
       if (!is_torch(param)) return false;
       const AtTensor grad = grads_[i - begin] = held_gradient(at_tensor(param));
       if (!grad) return false;
-      prefetch_lines(impl_of(grad));
+      prefetch(grad);
     }
     return true;
   }
@@ -71,11 +71,7 @@ class Held {
     if (i + 2 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(params_.ptr(), i + 2 * kAhead));
     if (i + kAhead >= count) return;
     PyObject* const param = PyList_GET_ITEM(params_.ptr(), i + kAhead);
-    if (is_torch(param)) prefetch_lines(impl_of(at_tensor(param)));
-  }
-
-  static void prefetch_lines(const void* impl) {
-    for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(static_cast<const char*>(impl) + line);
+    if (is_torch(param)) prefetch(at_tensor(param));
   }
 
   bool adopt(int64_t i, AtTensor grad, Range& gap, bool& moved) {

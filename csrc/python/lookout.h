@@ -38,7 +38,7 @@ class Lookout {
     const size_t count = tensors_.size();
     if (seen_.size() != count) return py::none();
     for (size_t i = 0; i < count; ++i) {
-      if (i + kAhead < count) prefetch(PyList_GET_ITEM(tensors_.ptr(), i + kAhead));
+      if (i + kAhead < count) prefetch_object(PyList_GET_ITEM(tensors_.ptr(), i + kAhead));
       if (i + 2 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(tensors_.ptr(), i + 2 * kAhead));
       View view;
       if (!see(PyList_GET_ITEM(tensors_.ptr(), i), view) || !same(seen_[i], view)) return py::bool_(false);
@@ -58,10 +58,8 @@ class Lookout {
     return shim.found && is_torch(tensor) && look_at(at_tensor(tensor), view);
   }
 
-  static void prefetch(PyObject* tensor) {
-    if (!is_torch(tensor)) return;
-    const auto* const impl = static_cast<const char*>(impl_of(at_tensor(tensor)));
-    for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(impl + line);
+  static void prefetch_object(PyObject* tensor) {
+    if (is_torch(tensor)) prefetch(at_tensor(tensor));
   }
 
   bool same(const Seen& seen, const View& view) const {

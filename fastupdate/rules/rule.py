@@ -186,10 +186,6 @@ class Rule:
         """The flags as `update` takes them."""
         return namedtuple("Flags", self.flags)(**flags)
 
-    def is_usual(self, state: str) -> bool:
-        """Whether a state is of elements, zero at the start, and lasts."""
-        return self.extents[state] == "element" and self.starts[state] == 0.0 and state not in self.passing
-
     def states_of(self, extent: Extent) -> tuple[str, ...]:
         """The states of which there is one for each range of this extent."""
         return tuple(name for name in self.states if self.extents[name] == extent)

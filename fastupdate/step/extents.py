@@ -38,6 +38,7 @@ def check_matrices(rule: Rule, items: list[Item]) -> None:
 
 def multiply(matrix: Callable[..., Any], rule: Rule, flags: Mapping[str, bool], items: list[Item]) -> None:
     """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
+    chosen, kind = rule.flag_tuple(flags), state_kind(rule.matrix_state or "")
     for item in items:
-        array = device.owner_of(item.passing[state_kind(rule.matrix_state or "")])
-        array[...] = matrix(rule.flag_tuple(flags), array)
+        array = device.owner_of(item.passing[kind])
+        array[...] = matrix(chosen, array)

@@ -264,13 +264,12 @@ class Stepper:
                 self._held = [kept]
                 return []
         zeroed = self.settings.zero_grads and not accumulated
-        before = dict(vars(self))
+        before = dict(vars(self)) if self.settings.missing == "skip" else {}
         try:
             flat = grads if accumulated else self._collect(grads, reduce)
             self._held = gradients.adopt(self.plan, flat, reduce, zeroed, self._checked)
         except BaseException:
-            if self.settings.missing == "skip":  # what was missing in a step that failed is of no account
-                vars(self).update(before)
+            vars(self).update(before)  # what was missing in a step that failed is of no account
             raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
