@@ -5,11 +5,11 @@ Type checkers read optimizers.pyi, which scripts/stub.py writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature, findsource, getdoc, getsourcefile
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, TypeVar
 
 from fastupdate import rules
 from fastupdate.engines import records
@@ -22,6 +22,7 @@ from fastupdate.step.options import Options
 MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
 
 
+T = TypeVar("T")
 PARAMS = (
     "arrays to update in place: one, a sequence, a mapping or a nesting of them, (name, array) pairs, or groups "
     '{"params": arrays, "lr": …}; float32 or float64'
@@ -42,32 +43,42 @@ def arguments(rule: Rule) -> dict[str, Any]:
 
 def make(rule: Rule, module: str) -> type[Optimizer]:
     """The optimizer class of a rule, as if it had been written out in that module."""
-    defaults = arguments(rule)
-    flags = {name for name in rule.flags if name in defaults}
-    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
-    leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
-    signature = Signature([*leading, *named, Parameter("options", Parameter.VAR_KEYWORD)])
+    flags = {name for name in rule.flags if name in arguments(rule)}
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
-        try:
-            given = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{rule.formula.__name__}() {error}") from None
-        given.apply_defaults()
-        values: dict[str, Any] = given.arguments
-        self, params, options = values.pop("self"), values.pop("params"), values.pop("options")
+    def construct(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
         problem = rule.check(values)
         if problem:
             raise ValueError(f"[{rule.name}] {problem}")
         hypers = {name: value for name, value in values.items() if name not in flags}
         Optimizer.__init__(self, params, hypers, {name: values[name] for name in flags}, **options)
 
+    return class_of(rule, Optimizer, module, page(rule), construct)
+
+
+def class_of(
+    rule: Rule, base: type[T], module: str, doc: str, construct: Callable[..., None], *further: Parameter
+) -> type[T]:
+    """A class with the arguments of a rule, and further ones; construct(self, params, values, options) takes them."""
+    given = arguments(rule).items()
+    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in given]
+    leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
+    signature = Signature([*leading, *named, *further, Parameter("options", Parameter.VAR_KEYWORD)])
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{rule.formula.__name__}() {error}") from None
+        bound.apply_defaults()
+        values: dict[str, Any] = bound.arguments
+        construct(values.pop("self"), values.pop("params"), options=values.pop("options"), values=values)
+
     name = rule.formula.__name__
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__qualname__ = f"{name}.__init__"
     __init__.__module__ = module
-    body = {"rule": rule, "__init__": __init__, "__doc__": page(rule), "__module__": module}
-    return type(name, (Optimizer,), {**body, "__qualname__": name})
+    body = {"rule": rule, "__init__": __init__, "__doc__": doc, "__module__": module, "__qualname__": name}
+    return type(name, (base,), body)
 
 
 def page(rule: Rule, params: str = PARAMS) -> str:

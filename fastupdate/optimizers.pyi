@@ -1,18 +1,23 @@
 """Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from inspect import Parameter
+from typing import Any, TypeVar, Unpack
 
 from fastupdate.optimizer import Optimizer
 from fastupdate.rules.rule import Rule
 from fastupdate.step.options import Options
 
 _Scheduled = float | Callable[[int], float]  # a number, or a function of the steps taken
+T = TypeVar("T")
 
 CLASSES: Mapping[str, type[Optimizer]]
 
 def arguments(rule: Rule) -> dict[str, Any]: ...
 def make(rule: Rule, module: str) -> type[Optimizer]: ...
+def class_of(
+    rule: Rule, base: type[T], module: str, doc: str, construct: Callable[..., None], *further: Parameter
+) -> type[T]: ...
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
 
