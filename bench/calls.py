@@ -19,7 +19,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,9 +27,8 @@ import fastupdate as fu
 from bench import machine
 from bench.contestants import BETA1, BETA2, DECAY, EPS, HYPERS, LR, Contestant, Fastupdate, NumPy, Torch, TorchFused
 from bench.measuring import Protocol
-from bench.peers import compare
-from bench.picture import draw
-from bench.tables import Absent, Row, losses, table, write_json
+from bench.peers import common_options, compare, prepare, publish
+from bench.tables import Absent, Row
 from bench.workloads import WORKLOADS, Workload
 from fastupdate import schedules
 from fastupdate.engines.choose import native_problem
@@ -242,11 +240,7 @@ WORKS = (
 def parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser("python -m bench.calls", description=__doc__, formatter_class=form)
-    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
-    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
-    p.add_argument("--no-matmul", action="store_true", help="no matrix product before the timed runs")
-    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
-    p.add_argument("--plot", type=Path, metavar="PATH", help="where to draw it (.png, .svg, .pdf)")
+    common_options(p)
     return p
 
 
@@ -254,9 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or nobody took part."""
     args = parser().parse_args(arguments)
     machine.require_compiled(native_problem())
-    for path in filter(None, (args.json, args.plot)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    begin, about = time.monotonic(), machine.facts(args.threads)
+    begin, about = prepare(args)
     rows: list[Row] = []
     absent: list[Absent] = []
     for work in WORKS:
@@ -265,14 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
             measured = compare(work.recipe, work.ours, other, WORKLOADS[work.workload], protocol)
             (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
             print(f"{time.monotonic() - begin:4.0f} s  {work.recipe}, {work.workload}: {other.name}", file=sys.stderr)
-    print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
-    print(table(rows, absent))
-    print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
-    if args.json:
-        write_json(args.json, "calls", about, rows, absent)
-    if args.plot and rows:
-        draw(rows, args.plot)
-    return 0 if rows and all(row.agrees for row in rows) else 1
+    return publish(args, "calls", about, rows, absent, begin)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,36 @@ def measure(mode: str, workloads: list[Workload], protocol: Protocol) -> Iterato
                     yield compare(recipe, ours, peer, workload, protocol)
 
 
+def common_options(p: argparse.ArgumentParser) -> None:
+    """What every benchmark beside peers is asked."""
+    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
+    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
+    p.add_argument("--no-matmul", action="store_true", help="no matrix product before the timed runs")
+    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
+    p.add_argument("--plot", type=Path, metavar="PATH", help="where to draw it (.png, .svg, .pdf)")
+
+
+def prepare(args: argparse.Namespace) -> tuple[float, dict[str, str]]:
+    """Makes the folders that are written to, before anything is measured; the time now, and what is measured on."""
+    for path in filter(None, (args.json, args.plot)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return time.monotonic(), machine.facts(args.threads)
+
+
+def publish(
+    args: argparse.Namespace, mode: str, about: dict[str, str], rows: list[Row], absent: list[Absent], begin: float
+) -> int:
+    """Prints, writes and draws; the status of the benchmark."""
+    print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
+    print(table(rows, absent))
+    print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
+    if args.json:
+        write_json(args.json, mode, about, rows, absent)
+    if args.plot and rows:
+        draw(rows, args.plot)
+    return 0 if rows and all(row.agrees for row in rows) else 1
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m bench.peers", description=__doc__, formatter_class=_Formatter)
     what = p.add_mutually_exclusive_group()
@@ -83,11 +113,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--options", action="store_true", help="each option beside a plain step and its bytes")
     known = ", ".join(WORKLOADS)
     p.add_argument("--workloads", metavar="A,B", help=f"of {known} (default: all that the mode is meant for)")
-    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
-    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
-    p.add_argument("--no-matmul", action="store_true", help="no matrix product before the timed runs")
-    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
-    p.add_argument("--plot", type=Path, metavar="PATH", help="where to draw it (.png, .svg, .pdf)")
+    common_options(p)
     return p
 
 
@@ -111,9 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode)
     )
     workloads = chosen_workloads(args.workloads or DEFAULTS[mode])
-    for path in filter(None, (args.json, args.plot)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    begin, about = time.monotonic(), machine.facts(args.threads)
+    begin, about = prepare(args)
     rows: list[Row] = []
     absent: list[Absent] = []
     for measured in measure(mode, workloads, protocol):
@@ -125,14 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"{time.monotonic() - begin:4.0f} s  {measured.workload}: {measured.contestant}: {outcome}", file=sys.stderr
         )
-    print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
-    print(table(rows, absent))
-    print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
-    if args.json:
-        write_json(args.json, mode, about, rows, absent)
-    if args.plot and rows:
-        draw(rows, args.plot)
-    return 0 if rows and all(row.agrees for row in rows) else 1
+    return publish(args, mode, about, rows, absent, begin)
 
 
 if __name__ == "__main__":

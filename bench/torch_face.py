@@ -20,16 +20,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import fastupdate as fu
 from bench import machine
 from bench.contestants import HYPERS, Contestant
 from bench.measuring import Protocol
-from bench.peers import compare
-from bench.picture import draw
-from bench.tables import Absent, Row, losses, table, write_json
+from bench.peers import common_options, compare, prepare, publish
+from bench.tables import Absent, Row
 from bench.workloads import WORKLOADS, Array, Workload
 from fastupdate.engines.choose import native_problem
 
@@ -263,12 +261,8 @@ WORKS = (
 def parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser("python -m bench.torch_face", description=__doc__, formatter_class=form)
-    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
+    common_options(p)
     p.add_argument("--workloads", metavar="A,B", help="these alone (default: all)")
-    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
-    p.add_argument("--no-matmul", action="store_true", help="no matrix product before the timed runs")
-    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
-    p.add_argument("--plot", type=Path, metavar="PATH", help="where to draw it (.png, .svg, .pdf)")
     return p
 
 
@@ -276,9 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or nobody took part."""
     args = parser().parse_args(arguments)
     machine.require_compiled(native_problem())
-    for path in filter(None, (args.json, args.plot)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    begin, about = time.monotonic(), machine.facts(args.threads)
+    begin, about = prepare(args)
     chosen = args.workloads.split(",") if args.workloads else list(dict.fromkeys(work.workload for work in WORKS))
     protocol = Protocol(args.threads, args.quick, not args.no_matmul, 1)
     rows: list[Row] = []
@@ -289,14 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             measured = Row(**{**vars(measured), "note": f"expected {work.goal:g}× {measured.note}".rstrip()})
         (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
         print(f"{time.monotonic() - begin:4.0f} s  {work.recipe}, {work.workload}: {work.theirs.name}", file=sys.stderr)
-    print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
-    print(table(rows, absent))
-    print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
-    if args.json:
-        write_json(args.json, "torch_face", about, rows, absent)
-    if args.plot and rows:
-        draw(rows, args.plot)
-    return 0 if rows and all(row.agrees for row in rows) else 1
+    return publish(args, "torch_face", about, rows, absent, begin)
 
 
 if __name__ == "__main__":
