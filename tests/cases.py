@@ -1,6 +1,8 @@
 """The tables that tests are made of: rules with their hyperparameters, backends, instruction sets, sizes, data.
 
-A rule that has no row in HYPERS gets generic cases from its own record, so a new rule is tested as soon as it exists.
+The rules with a row in HYPERS are those that the frame is tested with: between them they have every kind of state, flag
+and schedule. A rule of its own has the rows of tests/golden as cases, or generic ones made from its record, so that it
+is tested as soon as it exists.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+import golden
 import numpy as np
 import pytest
 
@@ -113,17 +116,31 @@ def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
 
 
 def cases_of(name: str) -> list[Case]:
-    table = (HYPERS | PHASED_HYPERS).get(name) or generic_cases(rules.get(name))
+    """The cases of a rule; of its golden rows, one for each set of flags."""
+    table = (HYPERS | PHASED_HYPERS).get(name)
+    if table is None:
+        make = rules.get(name)
+        by_flags: dict[str, str] = {}
+        rows = {key: row.arguments for key, row in golden.rows(name).items()} or generic_cases(make)
+        for key, arguments in rows.items():
+            by_flags.setdefault(str(make([np.zeros((1, 1))], **arguments).stepper.flags), key)
+        table = {key: rows[key] for key in by_flags.values()}
     return [Case(name, key, kwargs) for key, kwargs in table.items()]
 
 
-RULES = [name for name, rule in rules.every().items() if not rule.phases]
-PHASED = [name for name, rule in rules.every().items() if rule.phases]  # tests/test_phases.py
-CASES = [case for name in RULES for case in cases_of(name)]
-PHASED_CASES = [case for name in PHASED for case in cases_of(name)]
+RULE_NAMES = rules.names()
+ELEMENTWISE = [name for name, rule in rules.every().items() if not rule.phases]
+EVERY_PHASED = [name for name in RULE_NAMES if name not in ELEMENTWISE]
+EVERY_CASE = [case for name in ELEMENTWISE for case in cases_of(name)]
+EVERY_PHASED_CASE = [case for name in EVERY_PHASED for case in cases_of(name)]
+# What the frame is tested with: what holds for these rules in combination with anything holds for all.
+RULES, PHASED = sorted(HYPERS), sorted(PHASED_HYPERS)  # the latter in tests/test_phases.py
+PHASED_CASES = [case for case in EVERY_PHASED_CASE if case.rule in PHASED]
+CASES = [case for case in EVERY_CASE if case.rule in RULES]
 FIRST_CASES = [cases_of(name)[-1] for name in RULES]  # one of each rule, the one with most flags
 DTYPES = [np.float32, np.float64]
 
+by_every_case = pytest.mark.parametrize("case", EVERY_CASE, ids=str)
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_rule = pytest.mark.parametrize("case", FIRST_CASES, ids=str)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import CASES, DTYPES, ENGINES, FIRST_CASES, MIXED_OPTIONS, Case, Engine
+from cases import CASES, DTYPES, ENGINES, EVERY_CASE, FIRST_CASES, MIXED_OPTIONS, Case, Engine
 
 import fastupdate as fu
 
@@ -167,6 +167,7 @@ OF_EVERY_RULE = {
 }
 HISTORIES = {**OF_EVERY_CASE, **OF_EVERY_RULE}
 COMBINATIONS = [(case, name) for case in CASES for name in HISTORIES if name in OF_EVERY_CASE or case in FIRST_CASES]
+COMBINATIONS += [(case, "plain") for case in EVERY_CASE if case not in CASES]
 
 
 class Run:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, FIRST_CASES, assert_same_bits, by_case, by_dtype, by_rule, random_arrays
+from cases import EVERY_CASE, FIRST_CASES, assert_same_bits, by_case, by_dtype, by_rule, random_arrays
 from device_arrays import FakeArray
 
 import fastupdate as fu
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "copies": {"ema_decay": 0.9, "shadow": "bfloat16", "lookahead": (2, 0.6), "monitor": True},
     "half": {"shadow": "float16", "decay": "coupled", "nonfinite": "raise", "clip_norm": 3.0},
 }
-COMBINED = [(case, "plain") for case in CASES] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
+COMBINED = [(case, "plain") for case in EVERY_CASE] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
 by_combination = pytest.mark.parametrize(("case", "options"), COMBINED, ids=[f"{c}-{o}" for c, o in COMBINED])
 
 

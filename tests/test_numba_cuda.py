@@ -18,7 +18,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from cases import CASES, FIRST_CASES, MIXED_OPTIONS, Case, arrays_of, assert_same_bits, by_dtype, random_arrays
+from cases import (
+    CASES,
+    EVERY_CASE,
+    FIRST_CASES,
+    MIXED_OPTIONS,
+    Case,
+    arrays_of,
+    assert_same_bits,
+    by_dtype,
+    random_arrays,
+)
 from peers import peer
 from storage import NARROW, every_code, narrow
 
@@ -64,6 +74,7 @@ SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38, *TU
 ADAMW = next(case for case in CASES if case.rule == "adamw")
 RUNS = [
     *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
+    *(Run(case, "plain", "f4", SHORT) for case in EVERY_CASE if case not in CASES),
     *(Run(case, name, "f4", SHORT) for case in FIRST_CASES for name in ("norms", "stages", "units")),
     *(Run(ADAMW, name, dtype, SHORT) for name, dtype in (("norms", "f8"), ("stages", "f8"), ("raise", "f4"))),
     *(Run(ADAMW, "stages", "f4f8", SHORT, gradients) for gradients in GRADIENTS),

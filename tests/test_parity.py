@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import (
-    CASES,
     ENGINES,
+    EVERY_CASE,
     FIRST_CASES,
     MIXED_OPTIONS,
     PARALLEL,
@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **MIXED_OPTIONS,
 }  # fmt: skip
 # Every case by itself, and one of each rule under the options.
-COMBINED = [(case, "plain") for case in CASES] + [(c, o) for c in FIRST_CASES for o in list(OPTIONS)[1:]]
+COMBINED = [(case, "plain") for case in EVERY_CASE] + [(c, o) for c in FIRST_CASES for o in list(OPTIONS)[1:]]
 by_combination = pytest.mark.parametrize(("case", "options"), COMBINED, ids=[f"{c}-{o}" for c, o in COMBINED])
 
 

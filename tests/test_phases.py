@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import ENGINES, PHASED, PHASED_CASES, Case, arrays_of, assert_same_bits, by_dtype, cases_of, exactly, isas
+from cases import (
+    ENGINES,
+    EVERY_PHASED_CASE,
+    PHASED,
+    PHASED_CASES,
+    Case,
+    arrays_of,
+    assert_same_bits,
+    by_dtype,
+    cases_of,
+    exactly,
+    isas,
+)
 from device_arrays import FakeArray
 from peers import peer
 from reference import fold, ordered_sum
@@ -36,12 +48,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "units": {"clip_unit_norm": 0.1, "l1": 1e-3, "l1_mode": "proximal", "shadow": "bfloat16", "lookahead": (2, 0.6)},
 }
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
+# The sample under all options, every other rule under none.
+EVERY = [(c, o) for c in EVERY_PHASED_CASE for o in OPTIONS if c in CASES or o == "plain"]
+by_every_combination = pytest.mark.parametrize(("case", "options"), EVERY, ids=[f"{c}-{o}" for c, o in EVERY])
 by_first = pytest.mark.parametrize("case", FIRST, ids=str)
 by_options = pytest.mark.parametrize("options", OPTIONS)
 
 
 def shapes_for(case: Case) -> list[tuple[int, ...]]:
-    return MATRICES if case.rule == "muon" else SHAPES
+    return SHAPES if rules.get(case.rule).rule.matrix is None else MATRICES
 
 
 @cache
@@ -78,9 +93,8 @@ def kept_apart(left: dict[str, Any]) -> dict[str, Any]:
     return {kind: [np.array(device.on_host(a)) for a in arrays] for kind, arrays in left.items()}
 
 
-@by_case
+@by_every_combination
 @by_dtype
-@by_options
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_and_any_number_of_threads_leave_the_same_bytes(
     case: Case, dtype: Any, options: str, engine: Any
@@ -94,11 +108,10 @@ def test_every_engine_and_any_number_of_threads_leave_the_same_bytes(
             assert_same_bits(actual[kind], arrays, f"{kind}, {threads} threads")
 
 
-@by_case
+@by_every_combination
 @by_dtype
-@by_options
 def test_the_kernels_of_gpus_leave_the_same_bytes(case: Case, dtype: Any, options: str, shim: Any) -> None:
-    if case.rule == "muon":
+    if rules.get(case.rule).rule.matrix is not None:
         pytest.skip("the stand-in's arrays cannot be multiplied; tests/gpu does that")
     start, targets = problem(case, dtype)
     expected_params, params = [p.copy() for p in start], [FakeArray(p) for p in start]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import golden
 import numpy as np
 import pytest
 from cases import (
     CASES,
+    ELEMENTWISE,
     RULES,
     SIZES,
     Case,
     by_backend,
-    by_case,
     by_dtype,
+    by_every_case,
     by_rule,
     gradients,
     moderate_arrays,
@@ -50,8 +52,9 @@ def run(case: Case, params: list[np.ndarray], grads: list[list[np.ndarray]], **o
 
 
 def test_every_rule_has_a_peer():
-    """A rule that only we vouch for could be wrong in every engine. Later rules add their peer to a table."""
-    assert set(TORCH) | set(KERAS) | set(OPTAX) >= set(RULES)  # those of rules that measure are in test_phases.py
+    """A rule that only we vouch for could be wrong in every engine. Later rules have theirs in tests/golden."""
+    assert set(TORCH) | set(KERAS) | set(OPTAX) >= set(RULES)
+    assert all(golden.rows(name) for name in {*ELEMENTWISE} - {*RULES})
 
 
 PEER_SIZES = [0, 1, 7, 16, 33, 1025]  # test_sizes has the rest
@@ -162,7 +165,7 @@ def test_optax(case, backend):
 @by_maximize
 @by_dtype
 @by_backend
-@by_case
+@by_every_case
 def test_sizes(case, backend, dtype, maximize):
     """Every size alone in its list, so that no neighbour hides what happens beyond an end."""
     for n in SIZES:
@@ -213,7 +216,7 @@ def long_run(case: Case, dtype: Any, steps: int, n: int = 16) -> float:
 
 
 @by_dtype
-@by_case
+@by_every_case
 def test_ten_thousand_steps(case, dtype):
     assert long_run(case, dtype, 10**4) <= TEN_THOUSAND_STEPS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, FIRST_CASES, assert_same_bits, by_dtype, by_rule, random_arrays
+from cases import EVERY_CASE, FIRST_CASES, assert_same_bits, by_dtype, by_rule, random_arrays
 from test_cuda_engine import OPTIONS, problem, report_of
 
 import fastupdate as fu
@@ -17,7 +17,7 @@ from fastupdate.arrays import device
 
 pytestmark = pytest.mark.gpu
 
-COMBINED = [(case, "plain") for case in CASES] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
+COMBINED = [(case, "plain") for case in EVERY_CASE] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
 by_combination = pytest.mark.parametrize(("case", "options"), COMBINED, ids=[f"{c}-{o}" for c, o in COMBINED])
 MANY = 2**32 + 1030  # elements: past 32-bit indices, ending within a block
 
