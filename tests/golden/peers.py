@@ -62,15 +62,13 @@ class Optax:
 
 
 class Keras:
-    """A Keras optimizer, on torch's tensors. Its learning rate is a float32: a power of two is the same in all types."""
+    """A Keras optimizer, on torch's tensors. Its learning rate is a float32: a power of two is the same in any type."""
 
     def __init__(self, name: str, **arguments: Any) -> None:
         self.name, self.arguments = name, arguments
 
     def start(self, params: Arrays) -> None:
-        keras = peer(
-            "keras"
-        )  # tests/test_golden.py asks it for torch's backend: JAX's float64 would have to be switched on
+        keras = peer("keras")  # on torch, as test_golden.py has it: in JAX float64 would have to be switched on
         self.weights = [keras.Variable(p.copy(), dtype=p.dtype.name) for p in params]
         self.optimizer = getattr(keras.optimizers, self.name)(**self.arguments)
         self.optimizer.build(self.weights)
