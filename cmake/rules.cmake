@@ -1,14 +1,16 @@
-# The rules as C++: fastupdate/rules/emit writes ${generated}/rules/x.h for each fastupdate/rules/x.py, again when one
-# of them changes. Needs Python alone. Sets `rules`, the list of names, from which registries are made.
+# The rules and stages as C++: fastupdate/rules/emit writes ${generated}/rules/x.h for each fastupdate/rules/x.py and
+# ${generated}/stages.h, again when one of them changes. Needs Python alone. Sets `rules`, the list of names, from which
+# registries are made.
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH root)
 set(csrc ${root}/csrc)
 set(generated ${PROJECT_BINARY_DIR}/generated)
 
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter)
-file(GLOB rule_files CONFIGURE_DEPENDS ${root}/fastupdate/rules/*.py ${root}/fastupdate/rules/emit/*.py)
+file(GLOB rule_files CONFIGURE_DEPENDS ${root}/fastupdate/rules/*.py ${root}/fastupdate/rules/emit/*.py
+     ${root}/fastupdate/stages/*.py)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${rule_files})
 execute_process(
-  COMMAND ${Python_EXECUTABLE} -I ${root}/fastupdate/rules/emit ${generated}/rules
+  COMMAND ${Python_EXECUTABLE} -I ${root}/fastupdate/rules/emit ${generated}
   OUTPUT_VARIABLE rules OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_VARIABLE refusal RESULT_VARIABLE failed)
 if(failed)
   message(FATAL_ERROR "${refusal}")

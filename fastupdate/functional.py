@@ -18,14 +18,16 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import choose
 from fastupdate.optimizer import Optimizer
 from fastupdate.rules.rule import Hyper, Rule, State, declared
+from fastupdate.stages import ARRAYS
 from fastupdate.step.hypers import ALIASES
 from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
 
-REMEMBERS = (  # options that have no place in a single call
-    "ema_decay", "lookahead", "shadow", "state", "max_skips", "outliers",
-)  # fmt: skip
+REMEMBERS = [  # options that have no place in a single call
+    "shadow", "state", "max_skips", "outliers",
+    *(option for stage in ARRAYS.values() for option in stage.options),
+]  # fmt: skip
 
 Function = Callable[..., Report]
 

@@ -11,7 +11,7 @@ command -v nvcc >/dev/null || { echo "nvcc is not on PATH: no kernel was compile
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-mapfile -t every < <(python3 fastupdate/rules/emit "$work/rules")
+mapfile -t every < <(python3 fastupdate/rules/emit "$work")
 [ ${#rules[@]} -gt 0 ] || rules=("${every[@]}")
 for rule in "${rules[@]}"; do
   sed "s/@RULE@/$rule/g" csrc/cuda/rule.cu.in >"$work/$rule.cu"

@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "skipped decay stage", "csrc/cpu/tile.h",
-        "p[i] = p[i] * decay;", "p[i] = p[i] * (decay - decay + 1);", OPTIONS,
+        "run_stages<kBefore>(t, span.group", "if (false) run_stages<kBefore>(t, span.group", OPTIONS,
     ),
     Mutant(
         "float32 sum in norms", "csrc/core/sums.h",
@@ -125,12 +125,12 @@ MUTANTS = [
         "address<double>(t.unit_scale)[unit]", "address<double>(t.unit_scale)[0]", OPTIONS,
     ),
     Mutant(
-        "average reversed", "csrc/core/stages.h",
-        "return mean + weight * (value - mean);", "return value + weight * (mean - value);", OPTIONS,
+        "average reversed", "fastupdate/stages/table.py",
+        "return mean + weight * (value - mean)", "return value + weight * (mean - value)", OPTIONS,
     ),
     Mutant(
-        "threshold keeps small weights", "csrc/core/stages.h",
-        "return p - clip_value(p, threshold);", "return p > threshold ? p - threshold : p;", OPTIONS,
+        "threshold keeps small weights", "fastupdate/stages/table.py",
+        "return p - clipped(p, s.threshold)", "return where(p > s.threshold, p - s.threshold, p)", OPTIONS,
     ),
     Mutant(
         "float16 ties away from even", "csrc/core/storage.h",
@@ -177,8 +177,8 @@ MUTANTS = [
         "there.g_layout = t.g_order;\n  return gradient_tile(there", "return gradient_tile(t", "tests/test_layouts.py",
     ),
     Mutant(
-        "threshold without the learning rate", "csrc/core/derive.h",
-        "group.shrink = lr * l1;", "group.shrink = l1;", OPTIONS,
+        "threshold without the learning rate", "fastupdate/stages/table.py",
+        "threshold=h.proximal * (h.lr * h.l1)", "threshold=h.proximal * h.l1", OPTIONS,
     ),
     Mutant(
         "non-finite gradients not counted", "csrc/core/sums.h",

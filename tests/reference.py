@@ -58,6 +58,7 @@ class Tensor:
         self.p = np.array(p, dtype, order="C")
         self.states = [np.zeros_like(self.p) for _ in range(states)]
         self.slow = self.ema = self.shadow = self.p
+        self.previous = np.full_like(self.p, np.nan)
         self.raw = self.p
         self.scale = self.clip_factor = 1.0
         self.unit_factor = np.ones(1)
@@ -154,6 +155,9 @@ class Reference:
         g = (tensor.raw * factor).reshape(p.shape)
         limit = kind(v["clip_value"])
         g = np.where(g > limit, limit, np.where(g < -limit, -limit, g))
+        if self.s.optimism is not None:
+            first = np.isnan(tensor.previous)
+            g, tensor.previous = np.where(first, g, g + kind(v["optimism"]) * (g - tensor.previous)), g
         hyper = {name: v[name] for name in self.rule.hypers} | {"lr": lr}
         mode = self.s.decay_mode(self.rule) if self.s.has_extra_decay(self.rule) else None
         decay = hyper["weight_decay"] if mode else 0.0
@@ -166,7 +170,11 @@ class Reference:
             g = g + (kind(l2) * p + kind(l1) * sign)
         if mode in ("decoupled", "independent"):
             p = p * kind(1.0 - (lr * decay if mode == "decoupled" else decay))
-        p = p + self._rule(tensor, hyper, g, p)
+        delta = self._rule(tensor, hyper, g, p)
+        if self.s.cautious:
+            against = ((delta > 0) & (g < 0)) | ((delta < 0) & (g > 0))
+            delta = np.where(against, delta, delta * kind(0))
+        p = p + delta
         tensor.p = self._after(tensor, p, kind, lr)
 
     def _rule(self, tensor: Tensor, hyper: dict[str, float], g: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -199,6 +207,6 @@ class Reference:
             for k, name in enumerate(self.rule.states)
             if name in self.kept
         }
-        on = {"slow": self.s.lookahead, "ema": self.s.ema_decay, "shadow": self.s.shadow}
+        on = {"slow": self.s.lookahead, "ema": self.s.ema_decay, "shadow": self.s.shadow, "previous": self.s.optimism}
         extra = {kind: [getattr(t, kind) for t in self.tensors] for kind, option in on.items() if option is not None}
         return {"params": self.params, **states, **extra}

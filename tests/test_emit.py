@@ -15,6 +15,7 @@ from cases import random_arrays
 import fastupdate as fu
 from fastupdate import cli
 from fastupdate.rules import emit
+from fastupdate.rules.emit.stage import emit_stages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -233,9 +234,9 @@ def test_the_same_bits_in_every_language(own, mask, dtype):
     program = folder / f"probe-{kind}-{mask}"
     options = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
     defined = [f"-DREAL={kind}", f"-DMASK={mask}"]
-    subprocess.run(
-        [compiler, *options, *defined, f"-I{ROOT / 'csrc'}", folder / "probe.cpp", "-o", program], check=True
-    )
+    (folder / "stages.h").write_text(emit_stages())
+    include = [f"-I{ROOT / 'csrc'}", f"-I{folder}"]
+    subprocess.run([compiler, *options, *defined, *include, folder / "probe.cpp", "-o", program], check=True)
 
     flags = {"pure": bool(mask & 1), "bold": bool(mask & 2)}
     p, g = random_arrays(1, [500, 500], dtype)
@@ -273,9 +274,10 @@ def test_emitted_text_says_where_it_comes_from():
 
 def test_alone(tmp_path):
     """It runs without the package and without NumPy, and writes only what has changed."""
-    (tmp_path / "rules").mkdir()
-    for file in (ROOT / "fastupdate" / "rules").glob("*.py"):
-        shutil.copy(file, tmp_path / "rules")
+    for folder in ("rules", "stages"):
+        (tmp_path / folder).mkdir()
+        for file in (ROOT / "fastupdate" / folder).glob("*.py"):
+            shutil.copy(file, tmp_path / folder)
     shutil.copytree(ROOT / "fastupdate" / "rules" / "emit", tmp_path / "rules" / "emit")
     command = [sys.executable, "-I", "-S", tmp_path / "rules" / "emit", tmp_path / "out"]
 
@@ -284,12 +286,12 @@ def test_alone(tmp_path):
         return done.returncode, done.stdout.split(), done.stderr
 
     assert run() == (0, fu.rules.names(), "")
-    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
-    assert sorted(before) == [f"{name}.h" for name in fu.rules.names()]
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.h")}
+    assert sorted(file.stem for file in before) == sorted([*fu.rules.names(), "stages"])
     adam = tmp_path / "rules" / "adam.py"
     adam.write_text(adam.read_text().replace("m_hat = m *", "m_hat = -m *"))
     assert run()[0] == 0
-    changed = {file.name for file in (tmp_path / "out").iterdir() if file.stat().st_mtime_ns != before[file.name]}
+    changed = {file.name for file in before if file.stat().st_mtime_ns != before[file]}
     assert changed == {"adam.h", "adamw.h"}
     adam.write_text(adam.read_text().replace("m_hat = -m *", "m_hat = m[0] *"))
     status, printed, error = run()

@@ -410,7 +410,7 @@ UNKNOWN = {
     "Lr": "did you mean lr?",
     "fused": "there are lr, betas, eps, weight_decay, amsgrad, l1, ",
     "clipnorm": "did you mean clip_norm?",
-    "options": "there are lr,",
+    "options": "did you mean optimism? there are lr,",
 }
 
 

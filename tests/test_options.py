@@ -46,6 +46,9 @@ EACH: dict[str, dict[str, Any]] = {
     "float16": {"shadow": "float16"},
     "bfloat16": {"shadow": "bfloat16"},
     "lookahead": {"lookahead": (2, 0.5)},
+    "optimism": {"optimism": 0.3, "clip_value": 2.0, "l1": 0.05},
+    "cautious": {"cautious": True},
+    "cautious-more": {"cautious": True, "decay": "independent", "monitor": True, "maximize": True},
     "zero_grads": {"zero_grads": True},
     "maximize": {"maximize": True},
     "monitor": {"monitor": True},
@@ -391,3 +394,61 @@ def test_lookahead_of_optax(backend):
         opt.step(g)
         drift.compare(p, np.asarray(theirs.fast))
     assert drift.worst <= PEER
+
+
+# -- masks and extrapolation ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.peer
+@by_backend
+@pytest.mark.parametrize("beta", [0.25, 1.0])
+def test_optimism_is_that_of_optax(backend, beta):
+    jax, optax = peer("jax"), peer("optax")
+    params = moderate_arrays(1, [40], np.float32)
+    theirs = [jax.numpy.array(p) for p in params]
+    chain = optax.optimistic_gradient_descent(0.05, alpha=1.0, beta=beta)
+    state = chain.init(theirs)
+    drift = [Drift(p) for p in params]
+    opt = fu.SGD(params, lr=0.05, optimism=beta, backend=backend)
+    for grads in (moderate_arrays(20 + k, [40], np.float32) for k in range(12)):
+        updates, state = chain.update([jax.numpy.array(g) for g in grads], state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        opt.step(grads)
+        for d, p, q in zip(drift, params, theirs, strict=True):
+            d.compare(p, np.asarray(q))
+    assert max(d.worst for d in drift) <= PEER
+
+
+@by_backend
+@by_rule
+def test_nothing_moves_along_its_gradient(case, backend):
+    """What a cautious step leaves out is what moves the other way in a plain one; states are the same."""
+    kwargs = {**case.kwargs, "weight_decay": 0.0}
+    start, grads = random_arrays(1, SIZES, np.float64), gradients(2, 3, SIZES, np.float64)
+    plain, cautious = ([p.copy() for p in start] for _ in range(2))
+    opts = [fu.rules.get(case.rule)(p, **kwargs, backend=backend) for p in (plain, cautious)]
+    for step in grads[:2]:
+        for opt in opts:
+            opt.step(step)
+    opts[1] = fu.rules.get(case.rule)(cautious, **kwargs, cautious=True, backend=backend)
+    opts[1].load_state_dict(opts[0].state_dict())
+    before = [p.copy() for p in plain]
+    for opt in opts:
+        opt.step(grads[2])
+    for old, p, q, g in zip(before, plain, cautious, grads[2], strict=True):
+        kept = (p - old) * g < 0
+        assert_same_bits(q, np.where(kept, p, old), case.rule)
+    if case.rule != "sgd" or case.kwargs.get("momentum"):
+        assert not all(((p - old) * g < 0).all() for old, p, g in zip(before, plain, grads[2], strict=True))
+
+
+@by_backend
+def test_a_cautious_step_decays_all_weights(backend):
+    """Weight decay that is not part of the gradient is no movement of the rule's."""
+    p, g = np.array([1.0, 1.0]), np.array([-1.0, 1.0])
+    opt = fu.AdamW([p], lr=0.5, weight_decay=0.5, cautious=True, betas=(0.9, 0.9), backend=backend)
+    opt.step([np.array([10.0, 10.0])])
+    p[:] = 1.0
+    opt.step([g])  # the mean still leads down: along the first gradient, against the second
+    assert p[0] == 0.75
+    assert p[1] < 0.75

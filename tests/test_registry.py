@@ -16,7 +16,7 @@ from cases import CASES, RULES, Case, assert_same_bits, cases_of, generic_cases,
 from reference import Reference
 
 import fastupdate as fu
-from fastupdate import rules
+from fastupdate import rules, stages
 from fastupdate.engines import choose, records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,21 +132,27 @@ def test_record_fields(tmp_path):
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
         pytest.skip("needs a C++ compiler")
-    fields = [f"FIELD({name}, {field})" for name, dtype in RECORDS.items() for field in dtype.names]
+    inside = {number: f"numbers.{number}" for number in stages.NUMBERS}  # of a group
+    fields = [f"FIELD({name}, {inside.get(field, field)})" for name, dtype in RECORDS.items() for field in dtype.names]
     constants = 'std::printf("%d %d %d %d %d\\n", (int)kBlock, kLanes, kMaxStates, kMaxHypers, kMaxDims);'
-    stages = ["CLIP_VALUE", "PENALTY", "DECAY", "SHRINK", "LOOKAHEAD", "EMA", "ZERO_GRADS", "MONITOR"]
-    bits = "".join(f'std::printf("%d\\n", (int)k{stage.title().replace("_", "")});' for stage in stages)
+    bits = {f"k{stage.name}": stage.bit for stage in stages.STAGES}
+    bits |= {"kZeroGrads": records.ZERO_GRADS, "kMonitor": records.MONITOR, "kAtTimes": stages.AT_TIMES}
+    bits |= {f"k{place.title()}Stages": stages.at(place) for place in stages.PLACES}
+    prints = "".join(f'std::printf("%d\\n", (int){name});' for name in bits)
     source = tmp_path / "probe.cpp"
-    source.write_text(PROBE + "\n".join(fields) + constants + bits + "}\n")
-    subprocess.run([compiler, "-std=c++17", f"-I{ROOT / 'csrc'}", source, "-o", tmp_path / "probe"], check=True)
+    source.write_text(PROBE + "\n".join(fields) + constants + prints + "}\n")
+    subprocess.run([sys.executable, ROOT / "fastupdate" / "rules" / "emit", tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [compiler, "-std=c++17", f"-I{ROOT / 'csrc'}", f"-I{tmp_path}", source, "-o", tmp_path / "probe"], check=True
+    )
     printed = subprocess.run([tmp_path / "probe"], capture_output=True, text=True, check=True).stdout.splitlines()
     expected = []
     for name, dtype in RECORDS.items():
         for field in dtype.names:
             base, offset = dtype.fields[field][:2]
-            expected.append(f"{name} {field} {offset} {base.itemsize} {KINDS[base.base.kind]}")
+            expected.append(f"{name} {inside.get(field, field)} {offset} {base.itemsize} {KINDS[base.base.kind]}")
     expected.append(f"{records.BLOCK} {records.LANES} {records.MAX_STATES} {records.MAX_HYPERS} {records.MAX_DIMS}")
-    expected += [str(getattr(records, stage)) for stage in stages]
+    expected += [str(bit) for bit in bits.values()]
     assert printed == expected
 
 

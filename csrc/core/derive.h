@@ -8,14 +8,6 @@ namespace fastupdate {
 // The entries of the clock: steps taken, micro-batches since, and which version of what the user set is in force.
 enum ClockEntry : int { kSteps, kMicroBatches, kRevision };
 
-// What a group is given beside the rule's hyperparameters; its row holds these after them.
-struct Shared {
-  double lr_scale, l1, clip_value, ema_decay;
-};
-
-// Weight decay: as the rule defines it, or by a stage around the rule.
-enum DecayMode : uint8_t { kOwnDecay, kCoupled, kDecoupled, kIndependent };
-
 // How the rows of a plan become groups; the same in every step.
 struct Recipe {
   int64_t next_thaw;        // the step count from which other tensors move than now
@@ -23,10 +15,12 @@ struct Recipe {
   double lookahead_weight;
   double largest, vanishing;         // of the narrowest type that the step computes in; what does not exceed it is 0
   int32_t hypers, lr, weight_decay;  // how many the rule has, and which two of them these are; −1: none
-  uint32_t always;                   // stages of every step
+  uint32_t always;                   // what every step is asked for: stages that have their arrays, and what is none
   uint32_t unset;                    // bit k: the plan has no state for a hyperparameter k other than 0
   uint32_t eps;                      // bit k: hyperparameter k is an ε, which must not vanish
-  uint8_t decay_mode, proximal, pad[6];
+  uint32_t flags;                    // of the stages
+  uint32_t outside;                  // weight decay is a stage, and not the rule's own
+  uint32_t pad[2];
 };
 
 // A schedule's values, from some step on; `count` of them are there.
@@ -96,36 +90,37 @@ inline bool holds_numbers(const Recipe& recipe, const Given& given) {
   return true;
 }
 
-// The stages that a step needs: those that any row asks for.
+// What the stages of a group work with.
+inline StageNumbers stage_numbers(const Recipe& recipe, const double* row) {
+  StageInputs h;
+  h.set(shared(recipe, row), recipe.flags);
+  h.lr = scaled_lr(recipe, row);
+  h.weight_decay = recipe.outside ? row[recipe.weight_decay] : 0;
+  h.lookahead = recipe.lookahead_weight;
+  return prepared_stages(h);
+}
+
+inline StageNumbers idle_stages() {
+  StageInputs h = {};
+  h.set(kDefaults, 0);
+  return prepared_stages(h);
+}
+
+// The stages that a step needs: those that any row asks for, and those that keep an array.
 inline uint32_t derive_stages(const Recipe& recipe, const Given& given, int64_t taken) {
+  const StageNumbers idle = idle_stages();
   uint32_t stages = recipe.always;
-  if (recipe.lookahead_every && (taken + 1) % recipe.lookahead_every == 0) stages |= kLookahead;
-  for (int64_t k = 0; k < given.rows; ++k) {
-    const double* row = given.row(k);
-    if (shared(recipe, row).clip_value < __builtin_inf()) stages |= kClipValue;
-    if (shared(recipe, row).l1 != 0) stages |= recipe.proximal ? kShrink : kPenalty;
-    if (recipe.decay_mode != kOwnDecay && row[recipe.weight_decay] != 0)
-      stages |= recipe.decay_mode == kCoupled ? kPenalty : kDecay;
-  }
-  return stages;
+  for (int64_t k = 0; k < given.rows; ++k) stages |= working_stages(stage_numbers(recipe, given.row(k)), idle);
+  const bool synchronises = recipe.lookahead_every && (taken + 1) % recipe.lookahead_every == 0;
+  return stages & ~(synchronises ? 0 : kAtTimes);
 }
 
 // What the tensors of a group share in a step.
 inline void derive(const Recipe& recipe, const double* row, Group& group) {
-  const double lr = scaled_lr(recipe, row), l1 = shared(recipe, row).l1;
   for (int k = 0; k < recipe.hypers; ++k) group.hyper[k] = row[k];
-  group.hyper[recipe.lr] = lr;
-  if (recipe.decay_mode != kOwnDecay) {
-    const double decay = row[recipe.weight_decay];
-    group.hyper[recipe.weight_decay] = 0;
-    group.l2 = recipe.decay_mode == kCoupled ? decay : 0;
-    group.decay = 1 - (recipe.decay_mode == kDecoupled ? lr * decay : decay);
-  }
-  group.clip_value = shared(recipe, row).clip_value;
-  group.l1 = recipe.proximal ? 0 : l1;
-  group.shrink = lr * l1;
-  group.ema = 1 - shared(recipe, row).ema_decay;
-  group.lookahead = recipe.lookahead_weight;
+  group.hyper[recipe.lr] = scaled_lr(recipe, row);
+  if (recipe.outside) group.hyper[recipe.weight_decay] = 0;
+  group.numbers = stage_numbers(recipe, row);
 }
 
 }  // namespace fastupdate

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "core/scalar.h"
+#include "stages.h"
 
 namespace fastupdate {
 
@@ -30,8 +31,8 @@ enum DType : uint8_t {
 };
 
 // The arrays of a tensor beside parameter and gradient: the rule's states, in its order, and what the options keep:
-// accumulated micro-batches, lookahead's slow weights, moving average, low-precision copy.
-enum Slot { kAccumulator = kMaxStates, kSlow, kAverage, kShadow, kSlots };
+// accumulated micro-batches, low-precision copy, and the arrays of stages.
+enum Slot { kAccumulator = kMaxStates, kShadow, kFirstArray, kSlots = kFirstArray + kStageArrays };
 
 // How to find element i (C order) of an array that is not contiguous and aligned.
 struct Layout {
@@ -81,6 +82,9 @@ FASTUPDATE_HD int64_t item_size(uint8_t dtype) {
 FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
 
 // The type that one of its slots is stored in.
+// Whether a slot holds what a step moves in its own type.
+constexpr bool is_moved(int slot) { return slot != kAccumulator && slot != kShadow; }
+
 FASTUPDATE_HD uint8_t slot_dtype(const Tensor& t, int slot) { return slot == kShadow ? t.shadow_dtype : t.dtype; }
 
 FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
@@ -94,27 +98,13 @@ FASTUPDATE_HD bool is_direct(const Tensor& t) { return is_whole(t) && t.g_dtype 
 // What the tensors of a group share in one step. Float64, rounded once to the compute type.
 struct Group {
   double hyper[kMaxHypers];
-  double clip_value;  // |g| ≤ clip_value
-  double l2, l1;      // added to the gradient: l2·p + l1·sign(p)
-  double decay;       // p ← decay·p before the rule
-  double shrink;      // proximal L1: |p| ← max(|p| − shrink, 0) after the rule
-  double ema;         // weight of the new value in the moving average
-  double lookahead;   // how far the slow weights go towards the fast ones
-  int64_t t;          // steps taken
-  int64_t given;      // row of what the user set (core/derive.h)
+  StageNumbers numbers;
+  int64_t t;      // steps taken
+  int64_t given;  // row of what the user set (core/derive.h)
 };
 
-// Stages that a step may ask for.
-enum Stage : uint32_t {
-  kClipValue = 1,
-  kPenalty = 2,  // l2, l1
-  kDecay = 4,
-  kShrink = 8,
-  kLookahead = 16,  // set in the steps that synchronise
-  kEma = 32,
-  kZeroGrads = 64,
-  kMonitor = 128,
-};
+// What a step may be asked for beside the stages.
+constexpr uint32_t kZeroGrads = kFirstOther, kMonitor = 2 * kFirstOther;
 
 // What one block, and after folding one tensor, adds up to.
 struct Sums {

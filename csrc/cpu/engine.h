@@ -48,7 +48,7 @@ void update_tiles(const Span& span, int64_t begin, int64_t end) {
   const bool monitored = span.stages & kMonitor, logical = span.t.order && (monitored || span.t.unit_scale);
   Scratch<T> scratch;
   Lanes<T> lanes;
-  if (monitored)
+  if (span.stages & (kMonitor | kChangeStages))
     for (T& x : scratch.nothing) x = -T(0);
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     if (monitored) lanes.clear();

@@ -13,8 +13,8 @@ class LogicalTile {
  public:
   LogicalTile(const Tensor& t, int64_t begin, int n, const T* gradient) : t_(t), begin_(begin), n_(n), here(t) {
     read(t.p, p_, here.p);
-    for (int k = 0; k < kShadow; ++k)
-      if (k != kAccumulator) read(t.slot[k], slots_[k], here.slot[k]);
+    for (int k = 0; k < kSlots; ++k)
+      if (is_moved(k)) read(t.slot[k], slots_[k], here.slot[k]);
     with_codec(t.shadow_dtype, [&](auto codec) {
       read(t.slot[kShadow], reinterpret_cast<typename decltype(codec)::Bits*>(shadow_), here.slot[kShadow]);
     });
@@ -27,8 +27,8 @@ class LogicalTile {
   // Puts back what the step has written.
   void write_back() const {
     write(t_.p, p_);
-    for (int k = 0; k < kShadow; ++k)
-      if (k != kAccumulator) write(t_.slot[k], slots_[k]);
+    for (int k = 0; k < kSlots; ++k)
+      if (is_moved(k)) write(t_.slot[k], slots_[k]);
     with_codec(t_.shadow_dtype, [&](auto codec) {
       write(t_.slot[kShadow], reinterpret_cast<const typename decltype(codec)::Bits*>(shadow_));
     });
@@ -63,7 +63,7 @@ class LogicalTile {
   const Tensor& t_;
   int64_t begin_;
   int n_;
-  alignas(64) T p_[kTile], slots_[kShadow][kTile];
+  alignas(64) T p_[kTile], slots_[kSlots][kTile];
   alignas(64) unsigned char shadow_[kTile * sizeof(T)];
 
  public:

@@ -54,16 +54,13 @@ void measure_tile(const Span& span, const PhaseCode& phase, int64_t begin, int n
   const Tensor& t = span.t;
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
-  if (t.p_layout || (span.stages & kDecay)) {
+  if (t.p_layout || (span.stages & kBeforeStages)) {
     read_array(t.p, t.p_layout, begin, n, scratch.p);
     p = scratch.p;
   }
   double scale;
-  const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
-  if (span.stages & kDecay) {
-    const T decay = T(span.group.decay);
-    for (int i = 0; i < n; ++i) scratch.p[i] = scratch.p[i] * decay;
-  }
+  const T* g = conditioned_tile<false>(span, begin, n, raw, p, scratch.conditioned, scale);
+  run_stages<kBefore, false>(t, span.group, span.stages, begin, n, g, p, scratch.p);
   phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
 }
 

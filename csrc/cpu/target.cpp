@@ -21,7 +21,8 @@ static const RuleEntry* const rules[] = {
       t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
     });                                                                                                           \
   }
-FASTUPDATE_SWEEP(update, t.p, t.g, t.slot[0], t.slot[1], t.slot[kAverage], t.slot[kSlow], t.slot[kShadow])
+FASTUPDATE_SWEEP(update, t.p, t.g, t.slot[0], t.slot[1], t.slot[kFirstArray + kEma], t.slot[kFirstArray + kSlow],
+                 t.slot[kShadow])
 FASTUPDATE_SWEEP(gradient_sums, t.g)
 FASTUPDATE_SWEEP(accumulate, t.g, t.slot[kAccumulator])
 FASTUPDATE_SWEEP(clear_gradients, t.g)

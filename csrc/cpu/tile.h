@@ -5,7 +5,6 @@
 #include <stddef.h>
 
 #include "core/extents.h"
-#include "core/stages.h"
 #include "core/sums.h"
 #include "core/views.h"
 #include "cpu/logical.h"
@@ -114,39 +113,37 @@ void scale_tile(N n, double scale, const T* g, T* out) {
   for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
 }
 
-template <class T, class N>
-void condition_tile(const Group& group, uint32_t stages, N n, T* g, const T* p) {
-  if (stages & kClipValue) {
-    const T limit = T(group.clip_value);
+// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
+template <class Stage, bool keep, class T, class N>
+FASTUPDATE_HD void run_stage(const Tensor& t, const Group& group, int64_t begin, N n, const T* g, const T* p, T* x) {
+  constexpr bool has_array = Stage::array >= 0;
+  const Stage stage(group.numbers);
+  T* const array = has_array ? address<T>(t.slot[kFirstArray + Stage::array], begin) : x;
 #pragma omp simd
-    for (int i = 0; i < n; ++i) g[i] = clip_value(g[i], limit);
-  }
-  if (stages & kPenalty) {
-    const T l2 = T(group.l2), l1 = T(group.l1);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) g[i] = penalty(g[i], p[i], l2, l1);
+  for (int i = 0; i < n; ++i) {
+    T own = array[i];
+    const T result = stage(g[i], p[i], x[i], own);
+    if constexpr (has_array && keep) array[i] = Stage::place == kCopy ? result : own;
+    if constexpr (Stage::place != kCopy) x[i] = result;
   }
 }
 
+// The stages of a place that work in this step.
+template <Place place, bool keep = true, class T, class N>
+void run_stages(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, N n, const T* g, const T* p,
+                T* x) {
+#define ROW(Stage)                        \
+  if constexpr (Stage<T>::place == place) \
+    if (stages & Stage<T>::bit) run_stage<Stage<T>, keep>(t, group, begin, n, g, p, x);
+  FASTUPDATE_STAGES(ROW)
+#undef ROW
+}
+
+// What follows the change of p, which p has gone through.
 template <class T, class N>
-void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, N n, T* p) {
-  if (stages & kShrink) {
-    const T threshold = T(group.shrink);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) p[i] = shrink(p[i], threshold);
-  }
-  if (stages & kLookahead) {
-    T* slow = address<T>(t.slot[kSlow], begin);
-    const T weight = T(group.lookahead);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) p[i] = slow[i] = approach(slow[i], p[i], weight);
-  }
-  if (stages & kEma) {
-    T* ema = address<T>(t.slot[kAverage], begin);
-    const T weight = T(group.ema);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) ema[i] = approach(ema[i], p[i], weight);
-  }
+void after_rule(const Tensor& t, const Group& group, uint32_t stages, int64_t begin, N n, const T* g, T* p) {
+  run_stages<kAfter>(t, group, stages, begin, n, g, p, p);
+  run_stages<kCopy>(t, group, stages, begin, n, g, p, p);
   if (t.slot[kShadow])
     with_codec(t.shadow_dtype, [=](auto codec) {
       auto* shadow = address<typename decltype(codec)::Bits>(t.slot[kShadow], begin);
@@ -199,19 +196,19 @@ void watch_gradient(const Tensor& t, int64_t begin, N n, const T* raw, Lanes<T>&
     sum_gradient_and_momentum(n, raw, address<T>(t.slot[t.momentum], begin), lanes);
 }
 
-// The gradient that the rule gets, and what it is still to be multiplied by.
-template <class T, class N>
+// The gradient that the rule gets, and what it is still to be multiplied by; `keep`: stages keep what they note of it.
+template <bool keep = true, class T, class N>
 const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, const T* p, T* out, double& scale) {
   const Tensor& t = span.t;
   const double* factor = unit_factor(t, begin, n);
   const bool several_units = t.unit_scale && !factor;
   scale = factor ? span.scale * *factor : span.scale;
-  if (!several_units && !(span.stages & (kClipValue | kPenalty))) return raw;
+  if (!several_units && !(span.stages & (kGradientStages | kChangeStages))) return raw;
   if (several_units)
     scale_units(t, scale, begin, n, raw, out);
   else
     scale_tile(n, scale, raw, out);
-  condition_tile(span.group, span.stages, n, out, p);
+  run_stages<kGradient, keep>(t, span.group, span.stages, begin, n, out, p, out);
   scale = 1;
   return out;
 }
@@ -249,7 +246,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   const T* raw = gradient_tile(t, begin, n, scratch);
   T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
   if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
-  const bool moved_by_rule_alone = !(stages & (kDecay | kShrink | kLookahead));
+  const bool moved_by_rule_alone = !(stages & (kBeforeStages | kAfterStages));
   if (stages & kMonitor) {
     if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
     watch_gradient(t, begin, n, raw, lanes);
@@ -257,23 +254,22 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
 
   double scale;
   const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
-  if (stages & kDecay) {
-    const T decay = T(span.group.decay);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) p[i] = p[i] * decay;
-  }
+  run_stages<kBefore>(t, span.group, stages, begin, n, g, p, p);
   const uint64_t* const state = states_of(span, begin, n, scratch);
-  if (stages & kMonitor) {
+  if (stages & (kMonitor | kChangeStages)) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
     span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, state, begin);
-    if (moved_by_rule_alone)
+    run_stages<kChange>(t, span.group, stages, begin, n, g, p, scratch.delta);
+    if (!(stages & kMonitor))
+      for (int i = 0; i < n; ++i) p[i] = p[i] + scratch.delta[i];
+    else if (moved_by_rule_alone)
       apply_update<true>(n, p, scratch.delta, raw, lanes);
     else
       apply_update<false>(n, p, scratch.delta, raw, lanes);
   } else {
     span.code.loop(span.scalars, scale, n, g, p, p, p, state, begin);
   }
-  after_rule(t, span.group, stages, begin, n, p);
+  after_rule(t, span.group, stages, begin, n, g, p);
 
   if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, raw, lanes);
   if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);

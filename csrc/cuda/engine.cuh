@@ -3,7 +3,6 @@
 // Options are branches that a whole thread block takes alike; one that is off costs a test.
 #pragma once
 
-#include "core/stages.h"
 #include "cuda/sums.cuh"
 
 namespace fastupdate::FASTUPDATE_TARGET {
@@ -13,34 +12,50 @@ FASTUPDATE_DEVICE_CALL double unit_factor(const Tensor& t, int64_t i) {
   return array_at<const double>(t.unit_scale)[i / t.unit_length];
 }
 
-// scale·g, clipped and penalised: what the rule is given.
-template <class T, int width>
-FASTUPDATE_DEVICE void condition(const Tensor& t, const Group& group, uint32_t stages, double scale, int64_t i,
-                                 const Pack<T, width>& p, Pack<T, width>& g) {
-  for (int j = 0; j < width; ++j) g.at[j] = g.at[j] * T(t.unit_scale ? scale * unit_factor(t, i + j) : scale);
-  if (stages & kClipValue)
-    for (int j = 0; j < width; ++j) g.at[j] = clip_value(g.at[j], T(group.clip_value));
-  if (stages & kPenalty)
-    for (int j = 0; j < width; ++j) g.at[j] = penalty(g.at[j], p.at[j], T(group.l2), T(group.l1));
+// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
+template <class Stage, bool keep, class T, class Access>
+FASTUPDATE_DEVICE void run_stage(const Tensor& t, const Group& group, Access access, const Pack<T, Access::width>& g,
+                                 const Pack<T, Access::width>& p, Pack<T, Access::width>& x) {
+  constexpr bool has_array = Stage::array >= 0;
+  const Stage stage(group.numbers);
+  Pack<T, Access::width> own = {};
+  if constexpr (has_array) own = access.template load<T>(t.slot[kFirstArray + Stage::array]);
+  for (int j = 0; j < Access::width; ++j) {
+    const T result = stage(g.at[j], p.at[j], x.at[j], own.at[j]);
+    (Stage::place == kCopy ? own : x).at[j] = result;
+  }
+  if constexpr (has_array && keep) access.store(t.slot[kFirstArray + Stage::array], own);
 }
 
-// What follows the rule: shrinking, lookahead, moving average, copy-out.
+// The stages of a place that work in this step.
+template <Place place, bool keep = true, class T, class Access>
+FASTUPDATE_DEVICE void run_stages(const Tensor& t, const Group& group, uint32_t stages, Access access,
+                                  const Pack<T, Access::width>& g, const Pack<T, Access::width>& p,
+                                  Pack<T, Access::width>& x) {
+#define ROW(Stage)                        \
+  if constexpr (Stage<T>::place == place) \
+    if (stages & Stage<T>::bit) run_stage<Stage<T>, keep>(t, group, access, g, p, x);
+  FASTUPDATE_STAGES(ROW)
+#undef ROW
+}
+
+// scale·g, and what stages make of it and of p: what the rule is given. `keep`: they keep what they note of it.
+template <bool keep, class T, class Access>
+FASTUPDATE_DEVICE void condition(const Tensor& t, const Group& group, uint32_t stages, double scale, Access access,
+                                 Pack<T, Access::width>& p, Pack<T, Access::width>& g) {
+  for (int j = 0; j < Access::width; ++j)
+    g.at[j] = g.at[j] * T(t.unit_scale ? scale * unit_factor(t, access.i + j) : scale);
+  run_stages<kGradient, keep>(t, group, stages, access, g, p, g);
+  run_stages<kBefore, keep>(t, group, stages, access, g, p, p);
+}
+
+// What follows the change of p, which p has gone through.
 template <class T, class Access>
 FASTUPDATE_DEVICE void after_rule(const Tensor& t, const Group& group, uint32_t stages, Access access,
-                                  Pack<T, Access::width>& p) {
+                                  const Pack<T, Access::width>& g, Pack<T, Access::width>& p) {
   constexpr int width = Access::width;
-  if (stages & kShrink)
-    for (int j = 0; j < width; ++j) p.at[j] = shrink(p.at[j], T(group.shrink));
-  if (stages & kLookahead) {
-    const Pack<T, width> slow = access.template load<T>(t.slot[kSlow]);
-    for (int j = 0; j < width; ++j) p.at[j] = approach(slow.at[j], p.at[j], T(group.lookahead));
-    access.store(t.slot[kSlow], p);
-  }
-  if (stages & kEma) {
-    Pack<T, width> ema = access.template load<T>(t.slot[kAverage]);
-    for (int j = 0; j < width; ++j) ema.at[j] = approach(ema.at[j], p.at[j], T(group.ema));
-    access.store(t.slot[kAverage], ema);
-  }
+  run_stages<kAfter>(t, group, stages, access, g, p, p);
+  run_stages<kCopy>(t, group, stages, access, g, p, p);
   if (t.slot[kShadow])
     with_codec(t.shadow_dtype, [&](auto codec) {
       Pack<typename decltype(codec)::Bits, width> shadow;
@@ -55,7 +70,7 @@ FASTUPDATE_DEVICE bool takes_vectors(const Tensor& t, int head) {
   bool all = !t.p_layout && gradient_reaches<T>(t, head) && reaches<T>(t.p, head);
   with_codec(t.shadow_dtype,
              [&](auto codec) { all &= reaches<typename decltype(codec)::Bits>(t.slot[kShadow], head); });
-  for (int k = 0; k < kShadow; ++k) all &= k == kAccumulator || reaches<T>(t.slot[k], head);
+  for (int k = 0; k < kSlots; ++k) all &= !is_moved(k) || reaches<T>(t.slot[k], head);
   return all;
 }
 

@@ -42,8 +42,7 @@ FASTUPDATE_DEVICE void measure_element(const Job<Rule>& job, int64_t i, double (
   constexpr auto states = std::make_index_sequence<Rule::keeps::count>();
   const Tensor& t = job.t;
   Pack<T, 1> g = {{gradient_element<T>(t, i)}}, p = {{weight_element<T>(t, i)}};
-  condition(t, job.group, job.stages, job.scale, i, p, g);
-  if (job.stages & kDecay) p.at[0] = p.at[0] * T(job.group.decay);
+  condition<false>(t, job.group, job.stages, job.scale, Single{i}, p, g);
   T state[Rule::keeps::count];
   load_states<Rule>(t, i, state, states);
   job.rule.measure(Phase<phase>(), g.at[0], p.at[0], state, term);

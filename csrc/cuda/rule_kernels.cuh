@@ -51,15 +51,17 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
     note(watched<T>().before, access.i, p);
     ((int(k) == t.momentum ? note(watched<T>().momentum, access.i, s[k]) : void()), ...);
   }
-  condition(t, job.group, job.stages, job.scale, access.i, p, g);
+  condition<true>(t, job.group, job.stages, job.scale, access, p, g);
+  Pack<T, width> delta;
+  for (int j = 0; j < width; ++j) delta.at[j] = job.rule(g.at[j], p.at[j], s[k].at[j]...);
+  run_stages<kChange>(t, job.group, job.stages, access, g, p, delta);
   int stalled = 0;
   for (int j = 0; j < width; ++j) {
-    if (job.stages & kDecay) p.at[j] = p.at[j] * T(job.group.decay);
-    const T delta = job.rule(g.at[j], p.at[j], s[k].at[j]...), moved = p.at[j] + delta;
-    stalled += (moved == p.at[j]) & (delta != 0);
+    const T moved = p.at[j] + delta.at[j];
+    stalled += (moved == p.at[j]) & (delta.at[j] != 0);
     p.at[j] = moved;
   }
-  after_rule<T>(t, job.group, job.stages, access, p);
+  after_rule<T>(t, job.group, job.stages, access, g, p);
 
   access.store_weight(t, p);
   ((std::bool_constant < Keeps::at[k] && Shape<Rule>::template of_element<k> > ::value ? access.store(t.slot[k], s[k])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from fastupdate.engines import records
-from fastupdate.engines.records import DECAY_MODES, Given, Records
+from fastupdate.engines.records import Given, Records
+from fastupdate.stages import AT_TIMES, FLAGS, HYPERS, Inputs, numbers, working
 
-SHARED = LR_SCALE, L1, CLIP_VALUE, EMA_DECAY = range(4)  # columns after the rule's own
+SHARED = ["lr_scale", *HYPERS]  # columns after the rule's own
 
 
 def look_up(given: Given, taken: int) -> bool:
@@ -24,7 +26,7 @@ def look_up(given: Given, taken: int) -> bool:
 
 def scaled_lr(recipe: Records, rows: np.ndarray) -> np.ndarray:
     """The learning rates of rows of what is given."""
-    lrs: np.ndarray = rows[:, recipe["lr"]] * rows[:, recipe["hypers"] + LR_SCALE]
+    lrs: np.ndarray = rows[:, recipe["lr"]] * rows[:, recipe["hypers"] + SHARED.index("lr_scale")]
     return lrs
 
 
@@ -37,7 +39,7 @@ def has_states_for(recipe: Records, given: Given) -> bool:
 def holds_numbers(recipe: Records, given: Given) -> bool:
     """Whether the type that the step computes in turns no number into infinity and no ε into 0."""
     n, largest = int(recipe["hypers"]), float(recipe["largest"])
-    lr, l1 = scaled_lr(recipe, given.values), given.values[:, n + L1]
+    lr, l1 = scaled_lr(recipe, given.values), given.values[:, n + SHARED.index("l1")]
     own = given.values[:, [k for k in range(n) if k != recipe["lr"]]]
     eps = given.values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
     decay = given.values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
@@ -47,35 +49,30 @@ def holds_numbers(recipe: Records, given: Given) -> bool:
 
 
 def stages(recipe: Records, given: Given, taken: int) -> int:
-    """The stages that a step needs: those that any row asks for."""
-    own, mode = given.values[:, : recipe["hypers"]], int(recipe["decay_mode"])
-    shared = given.values[:, recipe["hypers"] :]
-    lasso = bool(shared[:, L1].any())
-    decays = mode != DECAY_MODES["own"] and bool(own[:, recipe["weight_decay"]].any())
-    coupled, every = mode == DECAY_MODES["coupled"], int(recipe["lookahead_every"])
-    wanted = {
-        records.CLIP_VALUE: bool((shared[:, CLIP_VALUE] < np.inf).any()),
-        records.PENALTY: (decays and coupled) or (lasso and not recipe["proximal"]),
-        records.DECAY: decays and not coupled,
-        records.SHRINK: lasso and bool(recipe["proximal"]),
-        records.LOOKAHEAD: every > 0 and (taken + 1) % every == 0,
-    }
-    return int(recipe["always"]) | sum(stage for stage, on in wanted.items() if on)
+    """The stages that a step needs: those that any row asks for, and those that keep an array."""
+    every = int(recipe["lookahead_every"])
+    synchronises = every > 0 and (taken + 1) % every == 0
+    needed = working(_numbers(recipe, given.values)) | int(recipe["always"])
+    return needed & ~(0 if synchronises else AT_TIMES)
+
+
+def _numbers(recipe: Records, rows: np.ndarray) -> dict[str, Any]:
+    """What the stages of rows of what is given work with."""
+    n = int(recipe["hypers"])
+    flags = {name: int(recipe["flags"]) >> k & 1 for k, name in enumerate(FLAGS)}
+    given = {name: rows[:, n + 1 + k] for k, name in enumerate(HYPERS)}
+    decay = rows[:, recipe["weight_decay"]] if recipe["outside"] else 0.0
+    return numbers(
+        Inputs(**flags, **given, lr=scaled_lr(recipe, rows), weight_decay=decay, lookahead=recipe["lookahead_weight"])
+    )
 
 
 def fill(recipe: Records, given: Given, groups: Records) -> None:
     """Writes what the tensors of each group share in a step."""
-    rows, n, mode = given.values[groups["given"]], int(recipe["hypers"]), int(recipe["decay_mode"])
-    lr, l1 = scaled_lr(recipe, rows), rows[:, n + L1]
+    rows, n = given.values[groups["given"]], int(recipe["hypers"])
     groups["hyper"][:, :n] = rows[:, :n]
-    groups["hyper"][:, recipe["lr"]] = lr
-    if mode != DECAY_MODES["own"]:
-        decay = rows[:, recipe["weight_decay"]]
+    groups["hyper"][:, recipe["lr"]] = scaled_lr(recipe, rows)
+    if recipe["outside"]:
         groups["hyper"][:, recipe["weight_decay"]] = 0.0
-        groups["l2"] = decay if mode == DECAY_MODES["coupled"] else 0.0
-        groups["decay"] = 1.0 - (lr * decay if mode == DECAY_MODES["decoupled"] else decay)
-    groups["clip_value"] = rows[:, n + CLIP_VALUE]
-    groups["l1"] = 0.0 if recipe["proximal"] else l1
-    groups["shrink"] = lr * l1
-    groups["ema"] = 1.0 - rows[:, n + EMA_DECAY]
-    groups["lookahead"] = recipe["lookahead_weight"]
+    for name, values in _numbers(recipe, rows).items():
+        groups[name] = values

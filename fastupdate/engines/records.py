@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastupdate import stages
 from fastupdate.arrays.memory import DTYPES, Array
 
 BLOCK = 1024
@@ -14,9 +15,9 @@ TILE = 128  # elements that the native engine works on together (csrc/cpu/tile.h
 LANES = 32
 ROW_CHUNK = 32  # rows whose columns are added up together (csrc/core/extents.h)
 MAX_STATES = 8
-ROLES = ("accumulator", "slow", "ema", "shadow")  # the slots after the states
+ROLES = ("accumulator", "shadow", *stages.ARRAYS)  # the slots after the states
 SLOTS = MAX_STATES + len(ROLES)
-ACCUMULATOR, SLOW, AVERAGE, SHADOW = range(MAX_STATES, SLOTS)
+ACCUMULATOR, SHADOW = MAX_STATES, MAX_STATES + 1
 MAX_HYPERS = 16
 MAX_DIMS = 64
 MOST_UNDECIDED = 7  # steps under way on a device of which it is not known whether they were skipped (csrc/cuda/sweep.h)
@@ -32,8 +33,7 @@ TENSOR = np.dtype(
 )  # fmt: skip
 GROUP = np.dtype(
     [
-        ("hyper", "f8", MAX_HYPERS), ("clip_value", "f8"), ("l2", "f8"), ("l1", "f8"), ("decay", "f8"),
-        ("shrink", "f8"), ("ema", "f8"), ("lookahead", "f8"), ("t", "i8"), ("given", "i8"),
+        ("hyper", "f8", MAX_HYPERS), *((number, "f8") for number in stages.NUMBERS), ("t", "i8"), ("given", "i8"),
     ]
 )  # fmt: skip
 SUMS = np.dtype(
@@ -47,19 +47,18 @@ RECIPE = np.dtype(
     [
         ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("largest", "f8"),
         ("vanishing", "f8"), ("hypers", "i4"), ("lr", "i4"), ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"),
-        ("eps", "u4"), ("decay_mode", "u1"), ("proximal", "u1"), ("pad", "u1", 6),
+        ("eps", "u4"), ("flags", "u4"), ("outside", "u4"), ("pad", "u4", 2),
     ]
 )  # fmt: skip
 SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])
 LINK = np.dtype([("row", "i8"), ("column", "i8"), ("schedule", "i8")])
 LAYOUT = np.dtype([("ndim", "i8"), ("shape", "i8", MAX_DIMS), ("stride", "i8", MAX_DIMS)])
 
-CLIP_VALUE, PENALTY, DECAY, SHRINK, LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = (1 << k for k in range(8))
+ZERO_GRADS, MONITOR = stages.FIRST_OTHER, 2 * stages.FIRST_OTHER  # beside the stages
 
 Records = NDArray[np.void]
 
 STEPS, MICRO_BATCHES, REVISION = range(3)  # the entries of the clock
-DECAY_MODES = {"own": 0, "coupled": 1, "decoupled": 2, "independent": 3}
 
 
 class Tables(NamedTuple):

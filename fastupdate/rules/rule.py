@@ -48,6 +48,7 @@ from typing import Any, Literal, NamedTuple
 
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
 from fastupdate.arrays.numbers import FRACTION as FRACTION
+from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import Interval as Interval

@@ -16,6 +16,7 @@ from fastupdate.arrays.numbers import LIMIT, NON_NEGATIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.saving.state import VERSION, Arrays, arrays_of, has_state, split
+from fastupdate.stages import HYPERS
 from fastupdate.step import slots
 from fastupdate.step.hypers import FROZEN_UNTIL, Group
 from fastupdate.step.stepper import Stepper
@@ -201,7 +202,7 @@ class _Loading:
         found: Arrays = {}
         known = set(self.renamed.values())
         for item in self.items:
-            keys = [(slot.kind, item.name) for slot in slots.copies(self.stepper.settings)]
+            keys = [(slot.kind, item.name) for slot in slots.copies(self.stepper.settings) if slot.start == "p"]
             lacking = [key for key in keys if key in targets and key not in sources]
             if lacking and item.name in known:
                 weights = sources.get(("param", item.name), item.array)
@@ -232,7 +233,8 @@ class _Loading:
             for key in group.intervals():
                 values = [received[j][key] for j in found if key in received[j]]
                 own = _at(_at(place, found[0] if found else k), key)
-                if not self._agreed(own, group[key], values):
+                later = key in HYPERS and not values  # an option that is younger than the state
+                if later or not self._agreed(own, group[key], values):
                     self.report.missing_keys.append(f"groups[{k}].{key}")
                     continue
                 self.report.taken.append(f"groups[{k}].{key}")

@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Assignment
-from fastupdate.arrays.numbers import FRACTION, LIMIT, NON_NEGATIVE, Interval, real
+from fastupdate.arrays.numbers import NON_NEGATIVE, Interval, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
+from fastupdate.stages import ARRAYS, HYPERS
 from fastupdate.step.options import Options, Settings
 from fastupdate.step.transaction import at_once
 
 # What the row of a group holds after the rule's own hyperparameters (csrc/core/derive.h).
 SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
-    "l1": (0.0, NON_NEGATIVE),
-    "clip_value": (np.inf, LIMIT),
-    "ema_decay": (0.0, FRACTION),  # 1 leaves the average alone
+    **{name: (hyper.default, hyper.interval) for name, hyper in HYPERS.items()},
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
 ALIASES = {"betas": ("beta1", "beta2")}
@@ -157,13 +156,14 @@ def of_groups(
     rule: Rule, sources: Mapping[str, Any], settings: Settings, hypers: Mapping[str, Any]
 ) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
     """The names of each group and its values: those of its own, of the options, of the rule."""
-    shared: dict[str, Any] = {name: value for name, (value, _) in SHARED.items()} | {"l1": settings.l1}
-    for name in ("clip_value", "ema_decay"):
-        if getattr(settings, name) is not None:
-            shared[name] = getattr(settings, name)
+    options = {name: getattr(settings, name) for name in HYPERS}
+    shared = {name: value for name, (value, _) in SHARED.items()}
+    shared |= {name: value for name, value in options.items() if value is not None}
+    without = [name for stage in ARRAYS.values() for name in stage.options if options.get(name, 0) is None]
     for names, overrides in sort_into_groups(rule.name, sources, settings.groups):
-        if settings.ema_decay is None and overrides.get("ema_decay"):
-            Place(rule.name, "groups").fail(ValueError, "the option ema_decay, for a group sets it", "none")
+        for name in without:
+            if overrides.get(name):
+                Place(rule.name, "groups").fail(ValueError, f"the option {name}, for a group sets it", "none")
         yield names, {**hypers, **shared, **overrides}
 
 

@@ -14,6 +14,7 @@ from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, Interval, integer,
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
+from fastupdate.stages import Stage
 from fastupdate.step.outliers import FEWEST
 
 L1Mode = Literal["subgradient", "proximal"]
@@ -47,6 +48,10 @@ class Options(TypedDict, total=False):
     ema_decay       how much of the average of the weights stays, in opt.ema: a number in [0, 1], or a schedule
     shadow          type of a copy of the weights, in opt.shadow: "float16" or "bfloat16"
     lookahead       (k, a): every k steps slow ← slow + a·(w − slow) and w ← slow
+    optimism        β: the gradient is extrapolated by β times its difference from that of the step before: a number
+                    ≥ 0, or a schedule
+    cautious        leaves out of a step what would move along the gradient, instead of against it; weight decay that
+                    is not part of the gradient stays whole
     zero_grads      sets gradients to 0 when they have been used
     maximize        climbs instead of descending
     monitor         statistics of each tensor, in report.tensors
@@ -69,6 +74,8 @@ class Options(TypedDict, total=False):
     ema_decay: Any
     shadow: Shadow | None
     lookahead: tuple[int, float] | None
+    optimism: Any
+    cautious: bool
     zero_grads: bool
     maximize: bool
     monitor: bool
@@ -100,6 +107,8 @@ class Settings:
     ema_decay: Any = None
     shadow: Shadow | None = None
     lookahead: tuple[int, float] | None = None
+    optimism: Any = None
+    cautious: bool = False
     zero_grads: bool = False
     maximize: bool = False
     monitor: bool = False
@@ -175,8 +184,19 @@ class Settings:
         return self.decay or own_decay(rule)
 
     def has_extra_decay(self, rule: Rule) -> bool:
-        """Whether weight decay is not the rule's own, and so a stage around it."""
-        return "weight_decay" in rule.hypers and self.decay_mode(rule) != own_decay(rule)
+        """Whether weight decay is a stage around the rule, and not the rule's own: a mask must not reach that."""
+        masked = self.cautious and rule.decoupled_decay
+        return "weight_decay" in rule.hypers and (masked or self.decay_mode(rule) != own_decay(rule))
+
+    def has_flag(self, flag: str, rule: Rule) -> bool:
+        """Whether an option of the stages is on (fastupdate/stages/table.py)."""
+        decay = self.decay_mode(rule) if self.has_extra_decay(rule) else None
+        derived = {"proximal": self.l1_mode == "proximal"} | {mode: mode == decay for mode in get_args(DecayMode)}
+        return derived[flag] if flag in derived else bool(getattr(self, flag))
+
+    def asks_for(self, stage: Stage) -> bool:
+        """Whether a stage that has an array is wanted."""
+        return any(getattr(self, name) is not None for name in stage.options)
 
 
 def own_decay(rule: Rule) -> DecayMode:

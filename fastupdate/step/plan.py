@@ -20,6 +20,7 @@ from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.extent import matrix_of
 from fastupdate.rules.rule import Rule
+from fastupdate.stages import ARRAYS, FLAGS
 from fastupdate.step import extents, held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
@@ -103,11 +104,12 @@ class Plan:
         recipe["lookahead_every"], recipe["lookahead_weight"] = s.lookahead or (0, 0.0)
         recipe["hypers"], recipe["lr"] = len(names), names.index("lr")
         recipe["weight_decay"] = names.index("weight_decay") if "weight_decay" in names else -1
-        always = {records.EMA: s.ema_decay is not None, records.ZERO_GRADS: s.zero_grads, records.MONITOR: s.monitor}
-        recipe["always"] = sum(stage for stage, on in always.items() if on)
+        always = {records.ZERO_GRADS: s.zero_grads, records.MONITOR: s.monitor}
+        kept = sum(stage.bit for stage in ARRAYS.values() if s.asks_for(stage))
+        recipe["always"] = kept + sum(stage for stage, on in always.items() if on)
         recipe["unset"] = sum(1 << names.index(h) for flag, h in rule.flag_hypers.items() if not self.flags[flag])
-        recipe["decay_mode"] = records.DECAY_MODES[s.decay_mode(rule) if s.has_extra_decay(rule) else "own"]
-        recipe["proximal"] = s.l1_mode == "proximal"
+        recipe["outside"] = s.has_extra_decay(rule)
+        recipe["flags"] = sum(1 << k for k, flag in enumerate(FLAGS) if s.has_flag(flag, rule))
         recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)
         recipe["eps"] = sum(1 << k for k, name in enumerate(names) if name.startswith("eps"))
         return recipe

@@ -13,6 +13,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import Extent, shape_of
 from fastupdate.rules.rule import Rule
+from fastupdate.stages import ARRAYS
 from fastupdate.step.extents import check_matrices
 from fastupdate.step.options import Settings
 from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, state_kind, written
@@ -50,10 +51,9 @@ def states(rule: Rule, names: Iterable[str]) -> list[Slot]:
 
 
 def copies(settings: Settings) -> list[Slot]:
-    """The slots that follow the weights: slow weights, average and low-precision copy, those that are asked for."""
-    asked = {"slow": settings.lookahead, "ema": settings.ema_decay, "shadow": settings.shadow}
-    storage = {"shadow": settings.shadow}
-    return [Slot(kind, "p", storage.get(kind)) for kind, option in asked.items() if option is not None]
+    """The slots that options ask for: the arrays of stages, and the low-precision copy of the weights."""
+    found = [Slot(array, stage.start) for array, stage in ARRAYS.items() if settings.asks_for(stage)]
+    return found if settings.shadow is None else [*found, Slot("shadow", "p", settings.shadow)]
 
 
 def provide(
@@ -141,7 +141,7 @@ def thawing(
 def following(weights: Array, settings: Settings) -> dict[str, Array]:
     """What the slots of a tensor that follow its weights are when these are its weights, by kind."""
     values = device.on_host(weights)
-    return {slot.kind: slot.of_weights(values) for slot in copies(settings)}
+    return {slot.kind: slot.of_weights(values) for slot in copies(settings) if slot.start == "p"}
 
 
 def lie_down(items: list[Item]) -> None:

@@ -29,19 +29,23 @@ struct Random {
 template <class T>
 void step_rule(const Target& target, const RuleEntry& rule, unsigned flags, int64_t n, uint32_t stages) {
   Random random;
-  std::vector<std::vector<T>> arrays(2 + kMaxStates, std::vector<T>(size_t(n)));
+  std::vector<std::vector<T>> arrays(2 + kSlots, std::vector<T>(size_t(n)));
   for (size_t a = 0; a < 2; ++a)
     for (T& x : arrays[a]) x = T(random.next());
   std::vector<Sums> sums(size_t((n + kBlock - 1) / kBlock));
   Tensor t = {};
   t.p = uint64_t(arrays[0].data());
   t.g = uint64_t(arrays[1].data());
-  for (int k = 0; k < kMaxStates; ++k) t.state[k] = uint64_t(arrays[size_t(2 + k)].data());
+  for (int k = 0; k < kSlots; ++k)
+    if (is_moved(k)) t.slot[k] = uint64_t(arrays[size_t(2 + k)].data());
   t.n = n;
   t.samples = 1;
   t.scale = 1;
   t.dtype = sizeof(T) == 4 ? kFloat32 : kFloat64;
-  Group group = {{0.01, 0.9, 0.99, 1e-8, 0.01}, 0.5, 0.01, 0.001, 0.999, 0.001, 0.1, 0.5, 0};
+  StageInputs h = {};
+  h.set({1, 0.5, 0.25, 0.001, 0.9}, ~0u);
+  h.lr = h.weight_decay = 0.01;
+  Group group = {{0.01, 0.9, 0.99, 1e-8, 0.01}, prepared_stages(h), 0, 0};
   alignas(64) unsigned char scalars[2 * kScalarBytes];
   Sweep sweep = {&t, 1, &group, {&rule.code[flags][0], &rule.code[flags][1]}, scalars, 0.7, stages, false, sums.data()};
   for (int64_t step = 1; step <= 3; ++step) {
@@ -69,7 +73,7 @@ int main() {
     for (int64_t r = 0; r < target.rule_count; ++r)
       for (unsigned flags = 0; flags < variants(*target.rules[r]); ++flags)
         for (int64_t n : {1, 7, 33, 1023, 1025, 4999})
-          for (uint32_t stages : {0u, uint32_t(kClipValue | kPenalty | kDecay | kShrink | kMonitor)}) {
+          for (uint32_t stages : {0u, kFirstOther - 1 - kAtTimes | kMonitor}) {
             step_rule<float>(target, *target.rules[r], flags, n, stages);
             step_rule<double>(target, *target.rules[r], flags, n, stages);
           }

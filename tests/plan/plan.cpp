@@ -45,8 +45,7 @@ struct List {
   Recipe recipe = {};
   int64_t clock[3] = {};
   std::vector<Sums> sums, totals = std::vector<Sums>(kSizes.size());
-  std::vector<double> row = {kHypers[0], kHypers[1], kHypers[2],      kHypers[3], kHypers[4],
-                             1.0,        0.0,        __builtin_inf(), 0.0};
+  std::vector<double> row;
   std::unique_ptr<Plan> plan;
 
   explicit List(const char* name, uint32_t always = 0) {
@@ -67,6 +66,8 @@ struct List {
     sums.resize(size_t(blocks));
     recipe.next_thaw = std::numeric_limits<int64_t>::max();
     recipe.largest = std::numeric_limits<float>::max();
+    row.assign(kHypers, kHypers + 5);
+    row.insert(row.end(), reinterpret_cast<const double*>(&kDefaults), reinterpret_cast<const double*>(&kDefaults + 1));
     recipe.hypers = 5, recipe.weight_decay = 4, recipe.always = always;
     plan = std::make_unique<Plan>(*targets[0], rule(name).code[0], tensors.data(), int64_t(tensors.size()), &group, 1,
                                   recipe, clock, sums.data());

@@ -24,10 +24,12 @@ from fastupdate.engines.python import cuda_kernels as kernels
 from fastupdate.engines.python.engine import RecordPlan
 from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
 from fastupdate.engines.python.formula import compile_formula
+from fastupdate.engines.python.stages import arguments, formula, result, slot
 from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
+from fastupdate.stages import PLACES, STAGES
 
 NAME = "numba-cuda"
 
@@ -67,7 +69,23 @@ def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
     scope: dict[str, Any] = {"Scalars": scalars, "flags": rule.flag_tuple(flags), "update": update}
     scope |= {"load": driver.load, "store": driver.store, "cast": kernels.cast}
     exec(source, scope)
-    return kernels.make_update(kernels.device(scope["apply"]))
+    return kernels.make_update(kernels.device(scope["apply"]), {place: stage_chain(place, dtype) for place in PLACES})
+
+
+def stage_chain(place: str, dtype: Any) -> Any:
+    """What the stages of a place make of an element."""
+    scope: dict[str, Any] = {"load": driver.load, "store": driver.store, "cast": kernels.cast}
+    source = "def run(t, group, stages, at, g, p, x):\n"
+    for stage in (stage for stage in STAGES if stage.place == place):
+        scope |= formula(stage, dtype, kernels.device, SUBSTITUTES)
+        numbers = ", ".join(f"cast(group.{number}, p)" for number in stage.numbers)
+        array = f"t.slot[{slot(stage)}] + at"
+        given = {"g": "g", "p": "p", "change": "x", "own": f"load({array}, p)"}
+        source += f"    if stages & {stage.bit}:\n        s = {stage.name}_numbers({numbers})\n"
+        source += f"        {result(stage, 'x', 'kept')} = {stage.name}({arguments(stage, given)})\n"
+        source += f"        store({array}, kept)\n" if stage.array else ""
+    exec(source + "    return x\n", scope)
+    return kernels.device(scope["run"])
 
 
 @cache

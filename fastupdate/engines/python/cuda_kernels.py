@@ -1,4 +1,4 @@
-"""csrc/cuda/engine.cuh, csrc/core/stages.h and sums.h for numba-cuda: the same arithmetic in the same order.
+"""csrc/cuda/engine.cuh and csrc/core/sums.h for numba-cuda: the same arithmetic in the same order.
 
 One CUDA block of 32 threads works on one block of 1024 elements: thread j on elements j, j + 32, …, which is how sums
 are defined.
@@ -6,6 +6,7 @@ are defined.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from fastupdate.arrays import memory
 from fastupdate.engines import records
 from fastupdate.engines.python import cuda_driver, kernels
 from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, store
+from fastupdate.stages import PLACES
 
 BLOCK, LANES = records.BLOCK, records.LANES
-CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
-ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
-LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
+ACCUMULATOR, SHADOW = records.ACCUMULATOR, records.SHADOW
+ZERO_GRADS, MONITOR = records.ZERO_GRADS, records.MONITOR
 FLOAT64 = memory.STORAGE["float64"].code
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
 LAYOUT_WORDS = 1 + 2 * records.MAX_DIMS
@@ -132,34 +133,6 @@ def gradient_factor(t, unit_scale, scale, i):
 
 
 @device
-def condition(g, p, group, stages):
-    if stages & CLIP_VALUE:
-        limit = cast(group.clip_value, g)
-        if g > limit:
-            g = limit
-        elif g < -limit:
-            g = -limit
-    if stages & PENALTY:
-        sign = cast((1 if p > 0 else 0) - (1 if p < 0 else 0), g)
-        g = g + (cast(group.l2, g) * p + cast(group.l1, g) * sign)
-    return g
-
-
-@device
-def shrink(p, threshold, zero):
-    if p > threshold:
-        return p - threshold
-    if p < -threshold:
-        return p + threshold
-    return p if p != p else zero
-
-
-@device
-def approach(mean, value, weight):
-    return mean + weight * (value - mean)
-
-
-@device
 def to_bfloat16(x):
     """Round to nearest even, as bits; NaN stays NaN."""
     u = float_bits(np.float32(x))
@@ -184,19 +157,11 @@ def to_float16(x):
 
 
 @device
-def after_rule(t, group, stages, i, p, zero):
-    at = i * item_size(t)
-    if stages & SHRINK:
-        p = shrink(p, cast(group.shrink, p), zero)
-    if stages & LOOKAHEAD:
-        p = approach(load(t.slot[SLOW] + at, zero), p, cast(group.lookahead, p))
-        store(t.slot[SLOW] + at, p)
-    if stages & EMA:
-        store(t.slot[AVERAGE] + at, approach(load(t.slot[AVERAGE] + at, zero), p, cast(group.ema, p)))
+def copy_out(t, i, p):
+    """The low-precision copy of an element."""
     if t.slot[SHADOW]:
         bits = to_float16(p) if t.shadow_dtype == FLOAT16 else to_bfloat16(p)
         store(t.slot[SHADOW] + 2 * i, np.uint16(bits))
-    return p
 
 
 @device
@@ -337,8 +302,12 @@ def unit_norms(tensors, layouts, norms, kind, zero):
         norms[unit, lane] = cuda_driver.square_root(total(level, count))
 
 
-def make_update(apply: Any) -> Any:
-    """One step around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns p's change."""
+def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
+    """One step around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns p's change.
+
+    run: by place, what its stages make of g, p or the change of p
+    """
+    run_gradient, run_before, run_change, run_after, run_copy = (run[place] for place in PLACES)
 
     @device
     def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
@@ -349,14 +318,17 @@ def make_update(apply: Any) -> Any:
             sum_gradient(lanes, lane, raw)
             if t.momentum >= 0:
                 sum_momentum(lanes, lane, raw, load(t.slot[t.momentum] + i * size, zero))
-        g = condition(raw * cast(factor, zero), p, group, stages)
-        if stages & DECAY:
-            p = p * cast(group.decay, zero)
+        g = raw * cast(factor, zero)
+        g = run_gradient(t, group, stages, i * size, g, p, g)
+        p = run_before(t, group, stages, i * size, g, p, p)
         delta = apply(t, scalars, i * size, g, p)
+        delta = run_change(t, group, stages, i * size, g, p, delta)
         moved = p + delta
         if stages & MONITOR:
             lanes[STALLED, lane] += 1 if moved == p and delta != 0 else 0
-        p = after_rule(t, group, stages, i, moved, zero)
+        p = run_after(t, group, stages, i * size, g, moved, moved)
+        run_copy(t, group, stages, i * size, g, p, p)
+        copy_out(t, i, p)
         if stages & MONITOR:
             sum_update(lanes, lane, before, p, raw)
         store(at, p)

@@ -21,6 +21,7 @@ from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import kernels as kernels
 from fastupdate.engines.python import phases
 from fastupdate.engines.python.formula import Formula
+from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Mode, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import EXTENTS, Rule
@@ -204,7 +205,19 @@ class NumbaPlan(RecordPlan):
         prepared, scale, stages = self._step
         for like, loop in zip(self._likes, loops, strict=True):
             scalars = prepared.astype(like.dtype)
-            self._run(phases.measure, loop, count, by_rows, columns, self._groups, scalars, scale, stages, like)
+            self._run(
+                phases.measure,
+                loop,
+                self._stage_loops(like.dtype),
+                count,
+                by_rows,
+                columns,
+                self._groups,
+                scalars,
+                scale,
+                stages,
+                like,
+            )
         *of_tensors, of_list = settles
         phases.settle(self._tensors, prepared, count, by_rows, shape, *of_tensors)
         if shape >> EXTENTS.index("list") & 1 and len(self._tensors):
@@ -228,7 +241,22 @@ class NumbaPlan(RecordPlan):
     def _move(self, run: Callable[..., None]) -> None:
         prepared, scale, stages = self._step
         for like, loops in zip(self._likes, self._loops, strict=True):
-            run(kernels.update, *loops, self._groups, prepared.astype(like.dtype), scale, stages, self._sums, like)
+            around = self._stage_loops(like.dtype)
+            run(
+                kernels.update,
+                *loops,
+                around,
+                self._groups,
+                prepared.astype(like.dtype),
+                scale,
+                stages,
+                self._sums,
+                like,
+            )
+
+    def _stage_loops(self, dtype: Any) -> Any:
+        """What runs the stages of the step, compiled when the first of them is asked for."""
+        return stage_loops(dtype) if self._step[2] & kernels.STAGES else no_stages(dtype)
 
     def gradient_sums(self) -> None:
         self._run_each(kernels.gradient_sums, self._sums)

@@ -1,7 +1,7 @@
-"""csrc/core/stages.h, sums.h and csrc/cpu/engine.h for Numba: the same arithmetic in the same order.
+"""csrc/core/sums.h and csrc/cpu/engine.h for Numba: the same arithmetic in the same order.
 
-These functions know no rule, so Numba keeps their machine code on disk between processes. They share one file because
-Numba looks only at the caller's file to see whether that code is out of date.
+These functions know no rule and no stage, so Numba keeps their machine code on disk between processes. They share one
+file because Numba looks only at the caller's file to see whether that code is out of date.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from numba.extending import intrinsic
 
 from fastupdate.arrays import memory
 from fastupdate.engines import records
+from fastupdate.stages import PLACES
 
 BLOCK, LANES = records.BLOCK, records.LANES
-CLIP_VALUE, PENALTY, DECAY, SHRINK = records.CLIP_VALUE, records.PENALTY, records.DECAY, records.SHRINK
-ACCUMULATOR, SLOW, AVERAGE, SHADOW = records.ACCUMULATOR, records.SLOW, records.AVERAGE, records.SHADOW
-LOOKAHEAD, EMA, ZERO_GRADS, MONITOR = records.LOOKAHEAD, records.EMA, records.ZERO_GRADS, records.MONITOR
+ACCUMULATOR, SHADOW = records.ACCUMULATOR, records.SHADOW
+ZERO_GRADS, MONITOR, STAGES = records.ZERO_GRADS, records.MONITOR, records.ZERO_GRADS - 1
+GRADIENT, BEFORE, CHANGE, AFTER, COPY = range(len(PLACES))
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
 HALF, DOUBLE = np.empty(0, np.uint16), np.empty(0, np.float64)
 exact = njit(nogil=True, error_model="numpy")
@@ -144,45 +145,6 @@ def scale_tile(g, scale, unit_scale, unit_length, begin, out):
 def cast(x, like):
     """A float64 rounded once to the type of `like`."""
     return like.dtype.type(x)
-
-
-@compiled
-def clip_tile(g, limit):
-    for i in range(len(g)):
-        x = g[i]
-        g[i] = limit if x > limit else (-limit if x < -limit else x)
-
-
-@compiled
-def penalty_tile(g, p, l2, l1):
-    for i in range(len(g)):
-        x = p[i]
-        g[i] = g[i] + (l2 * x + l1 * cast((1 if x > 0 else 0) - (1 if x < 0 else 0), g))
-
-
-@compiled
-def decay_tile(p, decay):
-    for i in range(len(p)):
-        p[i] = p[i] * decay
-
-
-@compiled
-def shrink_tile(p, threshold):
-    zero = cast(0.0, p)
-    for i in range(len(p)):
-        x = p[i]
-        if x > threshold:
-            p[i] = x - threshold
-        elif x < -threshold:
-            p[i] = x + threshold
-        elif x == x:
-            p[i] = zero
-
-
-@compiled
-def approach_tile(mean, p, weight):
-    for i in range(len(p)):
-        mean[i] = mean[i] + weight * (p[i] - mean[i])
 
 
 @compiled
@@ -381,22 +343,13 @@ def clear_gradient(t, begin, n, like):
 
 
 @compiled
-def after_rule(t, group, stages, begin, p):
-    end = begin + len(p)
-    if stages & SHRINK:
-        shrink_tile(p, cast(group.shrink, p))
-    if stages & LOOKAHEAD:
-        slow = view(t.slot[SLOW], end, p)[begin:]
-        approach_tile(slow, p, cast(group.lookahead, p))
-        p[:] = slow
-    if stages & EMA:
-        approach_tile(view(t.slot[AVERAGE], end, p)[begin:], p, cast(group.ema, p))
-    if t.slot[SHADOW]:
-        shadow = view(t.slot[SHADOW], end, HALF)[begin:]
-        if t.shadow_dtype == FLOAT16:
-            encode_float16(p, shadow)
-        else:
-            encode_bfloat16(p, shadow)
+def copy_out(t, begin, p):
+    """The low-precision copy of a tile."""
+    shadow = view(t.slot[SHADOW], begin + len(p), HALF)[begin:]
+    if t.shadow_dtype == FLOAT16:
+        encode_float16(p, shadow)
+    else:
+        encode_bfloat16(p, shadow)
 
 
 @compiled
@@ -425,29 +378,32 @@ def sum_update(raw, before, p, stalled, sums):
 
 
 @compiled
-def condition_tile(t, group, scale, stages, begin, raw, p, g):
-    """g ← the gradient that the rule gets; p decays, as it does before the rule."""
+def condition_tile(run, t, group, scale, stages, keep, begin, raw, p, g):
+    """g ← the gradient that the rule gets; p becomes what it is before the rule. run: the stages of a place."""
     scale_tile(raw, scale, t.unit_scale, t.unit_length, begin, g)
-    if stages & CLIP_VALUE:
-        clip_tile(g, cast(group.clip_value, g))
-    if stages & PENALTY:
-        penalty_tile(g, p, cast(group.l2, g), cast(group.l1, g))
-    if stages & DECAY:
-        decay_tile(p, cast(group.decay, p))
+    if stages & STAGES:
+        run(t, group, stages, GRADIENT, keep, begin, g, p, g)
+        run(t, group, stages, BEFORE, keep, begin, g, p, p)
 
 
 @compiled
-def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
+def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
     gradient_tile(t, begin, raw)
     read_tile(t.p, t.p_layout, begin, p)
     before[:] = p
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
-    condition_tile(t, group, scale, stages, begin, raw, p, g)
+    condition_tile(run, t, group, scale, stages, True, begin, raw, p, g)
     loop(t, scalars, cast(1.0, like), begin, g, p, delta)
+    if stages & STAGES:
+        run(t, group, stages, CHANGE, True, begin, g, p, delta)
     stalled = apply_tile(p, delta)
-    after_rule(t, group, stages, begin, p)
+    if stages & STAGES:
+        run(t, group, stages, AFTER, True, begin, g, p, p)
+        run(t, group, stages, COPY, True, begin, g, p, p)
+    if t.slot[SHADOW]:
+        copy_out(t, begin, p)
     if stages & MONITOR:
         sum_update(raw, before, p, stalled, sums[0])
     write_tile(t.p, t.p_layout, begin, p)
@@ -456,7 +412,7 @@ def update_tile(loop, t, group, scalars, scale, stages, sums, begin, n, like, sc
 
 
 @compiled
-def update_span(apply, differ, t, group, scalars, scale, stages, sums, begin, end, like):
+def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
     plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
     if plain:
@@ -467,19 +423,19 @@ def update_span(apply, differ, t, group, scalars, scale, stages, sums, begin, en
     for i in range(begin, end, BLOCK):
         k = t.first_block + i // BLOCK if stages & MONITOR else 0
         n = min(BLOCK, end - i)
-        update_tile(differ, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
+        update_tile(differ, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
 
 
 @compiled
-def update(tensors, apply, differ, groups, scalars, scale, stages, sums, like, first, last):
-    """Updates blocks first … last − 1; apply and differ are a rule's loops, p ← p + Δ and out ← Δ."""
+def update(tensors, apply, differ, run, groups, scalars, scale, stages, sums, like, first, last):
+    """Updates blocks first … last − 1; apply and differ are a rule's loops, p ← p + Δ and out ← Δ; run: stages."""
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:
         t = tensors[i]
         if of_type(t, like):
             begin, end = span(t, first, last)
             row, factor = scalars[t.group], scale * t.scale
-            update_span(apply, differ, t, groups[t.group], row, factor, stages, sums, begin, end, like)
+            update_span(apply, differ, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
         i += 1
 
 

@@ -42,33 +42,33 @@ def sum_of(x):
 
 
 @exact
-def measure_tile(loop, t, group, scalars, scale, stages, begin, n, scratch, terms):
+def measure_tile(loop, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
     raw, p, g = scratch[0, :n], scratch[1, :n], scratch[2, :n]
     gradient_tile(t, begin, raw)
     read_tile(t.p, t.p_layout, begin, p)
-    condition_tile(t, group, scale, stages, begin, raw, p, g)
+    condition_tile(run, t, group, scale, stages, False, begin, raw, p, g)
     loop(t, scalars, cast(1.0, p), begin, g, p, terms)
 
 
 @exact
-def measure_blocks(loop, t, group, scalars, scale, stages, begin, end, scratch, terms):
+def measure_blocks(loop, run, t, group, scalars, scale, stages, begin, end, scratch, terms):
     count = len(terms)
     parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
     for i in range(begin, end, BLOCK):
         n = min(BLOCK, end - i)
-        measure_tile(loop, t, group, scalars, scale, stages, i, n, scratch, terms)
+        measure_tile(loop, run, t, group, scalars, scale, stages, i, n, scratch, terms)
         for k in range(count):
             parts[i // BLOCK * count + k] = sum_of(terms[k, :n])
 
 
 @exact
-def measure_row(loop, t, group, scalars, scale, stages, row, scratch, terms, below, out):
+def measure_row(loop, run, t, group, scalars, scale, stages, row, scratch, terms, below, out):
     """One row: its sums go to `out`, and each of its elements is added to the sums of its column."""
     count, width = len(terms), t.columns
     levels = np.zeros((count, 64))
     for number, i in enumerate(range(0, width, BLOCK)):
         n = min(BLOCK, width - i)
-        measure_tile(loop, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
+        measure_tile(loop, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
         for k in range(count):
             push(levels[k], number, sum_of(terms[k, :n]))
             if len(below):
@@ -79,7 +79,7 @@ def measure_row(loop, t, group, scalars, scale, stages, row, scratch, terms, bel
 
 
 @exact
-def measure_rows(loop, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
+def measure_rows(loop, run, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
     matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
@@ -93,11 +93,11 @@ def measure_rows(loop, t, group, scalars, scale, stages, begin, end, scratch, te
             below[:] = 0.0
             for row in range(first, last):
                 out = rows[row * count : (row + 1) * count]
-                measure_row(loop, t, group, scalars, scale, stages, row, scratch, terms, below, out)
+                measure_row(loop, run, t, group, scalars, scale, stages, row, scratch, terms, below, out)
 
 
 @exact
-def measure(tensors, loop, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last):
+def measure(tensors, loop, run, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last):
     scratch, terms = np.empty((3, BLOCK), like.dtype), np.empty((count, BLOCK))
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:
@@ -106,9 +106,9 @@ def measure(tensors, loop, count, by_rows, with_columns, groups, scalars, scale,
             begin, end = span(t, first, last)
             group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
             if by_rows:
-                measure_rows(loop, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
+                measure_rows(loop, run, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
             else:
-                measure_blocks(loop, t, group, row, factor, stages, begin, end, scratch, terms)
+                measure_blocks(loop, run, t, group, row, factor, stages, begin, end, scratch, terms)
         i += 1
 
 

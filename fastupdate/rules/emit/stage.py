@@ -1,0 +1,181 @@
+"""The stages in C++: the header that engines include as "stages.h"."""
+
+from __future__ import annotations
+
+import ast
+from functools import cached_property
+from pathlib import Path
+
+from .function import Function
+from .source import Source
+from .struct import Declared, Struct
+
+TABLE = Path(__file__).parents[2] / "stages" / "table.py"
+GIVEN = ("lr", "weight_decay", "lookahead")  # that the step knows, beside the options of the stages
+PLACES = ("gradient", "before", "change", "after", "copy")
+ARGUMENTS = ("g", "p", "change")  # what an element may take; then its array
+
+
+class Stage(Struct):
+    """A stage as a C++ struct of the compute type."""
+
+    def __init__(self, source: Source, name: str, options: list[str]) -> None:
+        self.source, self.node, self.name = source, source.classes[name], name
+        self.members = source.members(name)
+        self.hypers, self.flags, self.states = (
+            self.declared(self.members, kind) for kind in ("Hyper", "Flag", "State")
+        )
+        self.place = ast.literal_eval(self.members["at"][1])
+        self.scalars: list[str] = []
+        self.helpers: dict[str, Function | None] = {}
+        self.prepare = self.function("prepare", Function, {"h": [*GIVEN, *options]})
+        self.options, self.flags = self.flags, {}  # no variants: a flag is a number here
+        self.element = self.function("element", Function)
+        wanted = [*self.states] if self.place != "copy" else []
+        if self.element.results != wanted or not {*self.element.numbers} <= {*ARGUMENTS, *self.states}:
+            raise source.refused(self.element.node, f"expected element(s, … of {', '.join(ARGUMENTS)}, its array)")
+
+    @property
+    def bit(self) -> str:
+        """Its name in C++."""
+        return f"k{self.name}"
+
+    def text(self) -> str:
+        page = (ast.get_docstring(self.node) or "").splitlines()
+        helpers = "".join(f"{helper.text(name)}\n" for name, helper in self.helpers.items() if helper)
+        own = array_name(next(iter(self.states))) if self.states else "-1"
+        taken = ", ".join("own" if name in self.states else name for name in self.element.numbers)
+        given = "".join(f"\n{line}" for line in (f"// {line}".rstrip() for line in page))
+        return f"""{given}
+template <class T>
+struct {self.name} {{
+  static constexpr uint32_t bit = {self.bit};
+  static constexpr Place place = k{self.place.capitalize()};
+  static constexpr int array = {own};
+  struct {{
+    T {", ".join(self.scalars)};
+  }} s;
+
+  FASTUPDATE_HD explicit {self.name}(const StageNumbers& n) : s{{{", ".join(f"T(n.{x})" for x in self.scalars)}}} {{}}
+
+{helpers}{self.element.text("element")}
+  FASTUPDATE_HD T operator()([[maybe_unused]] T g, [[maybe_unused]] T p, [[maybe_unused]] T change,
+                             [[maybe_unused]] T& own) const {{
+    return element({taken});
+  }}
+}};
+"""
+
+
+def default_of(declared: ast.AST) -> str:
+    """The default of an option, in C++."""
+    default = declared.args[0]  # type: ignore[attr-defined]
+    return "__builtin_inf()" if ast.unparse(default) == "math.inf" else repr(ast.literal_eval(default))
+
+
+def array_name(state: str) -> str:
+    """The name in C++ of a stage's array."""
+    return f"k{state.capitalize()}"
+
+
+class Stages:
+    """All stages of the table."""
+
+    def __init__(self, source: Source) -> None:
+        self.hypers: dict[str, str] = {}  # with their defaults
+        self.flags: Declared = {}
+        for name in source.classes:
+            members = source.members(name)
+            self.hypers |= {x: default_of(members[x][1]) for x in Struct.declared(members, "Hyper")}
+            self.flags |= Struct.declared(members, "Flag")
+        self.stages = [Stage(source, name, [*self.hypers, *self.flags]) for name in source.classes]
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        return [number for stage in self.stages for number in stage.scalars]
+
+    @cached_property
+    def arrays(self) -> list[str]:
+        return [array_name(state) for stage in self.stages for state in stage.states]
+
+    def masks(self) -> str:
+        """Which stages there are at each place."""
+        rows = []
+        for place in PLACES:
+            bits = " | ".join(stage.bit for stage in self.stages if stage.place == place)
+            rows.append(f"constexpr uint32_t k{place.capitalize()}Stages = {bits};\n")
+        at_times = " | ".join(stage.bit for stage in self.stages if "at_times" in stage.members)
+        return "".join([*rows, f"constexpr uint32_t kAtTimes = {at_times};  // in the steps that synchronise alone\n"])
+
+    def text(self) -> str:
+        bits = ", ".join(f"{stage.bit} = {1 << k}" for k, stage in enumerate(self.stages))
+        given = [*GIVEN, *self.hypers, *self.flags]
+        prepare = "".join(stage.prepare.body for stage in self.stages)
+        working = "".join(
+            f"  if ({' || '.join(f's.{x} != idle.{x}' for x in stage.scalars)}) stages |= {stage.bit};\n"
+            for stage in self.stages
+            if not stage.states
+        )
+        return f"""// Emitted from fastupdate/stages/table.py: change that file, not this one.
+#pragma once
+
+#include <stdint.h>
+
+#include "core/scalar.h"
+
+namespace fastupdate {{
+
+enum Stage : uint32_t {{ {bits}, kFirstOther = {1 << len(self.stages)} }};
+
+// The arrays of stages.
+enum StageArray {{ {", ".join([*self.arrays, "kStageArrays"])} }};
+
+// What a group is given beside the rule's hyperparameters; its row holds these after them.
+struct Shared {{
+  double lr_scale, {", ".join(self.hypers)};
+}};
+
+constexpr Shared kDefaults = {{1, {", ".join(self.hypers.values())}}};
+
+// All that stages are made of, in float64.
+struct StageInputs {{
+  double {", ".join(given)};
+
+  // flags: bit k is flag k
+  void set(const Shared& given, uint32_t flags) {{
+    {" ".join(f"{x} = given.{x};" for x in self.hypers)}
+    {" ".join(f"{x} = flags >> {k} & 1;" for k, x in enumerate(self.flags))}
+  }}
+}};
+
+// The numbers of all stages in one step and group.
+struct StageNumbers {{
+  double {", ".join(self.numbers)};
+}};
+
+inline StageNumbers prepared_stages(const StageInputs& h) {{
+  using T = double;
+  StageNumbers s;
+{prepare}  return s;
+}}
+
+// The stages without arrays whose numbers are not those of a step in which they have nothing to do.
+inline uint32_t working_stages(const StageNumbers& s, const StageNumbers& idle) {{
+  uint32_t stages = 0;
+{working}  return stages;
+}}
+
+enum Place {{ {", ".join(f"k{place.capitalize()}" for place in PLACES)} }};
+{self.masks()}
+#define FASTUPDATE_STAGES(ROW) {" ".join(f"ROW({stage.name})" for stage in self.stages)}
+
+namespace FASTUPDATE_TARGET {{
+{"".join(stage.text() for stage in self.stages)}
+}}  // namespace FASTUPDATE_TARGET
+}}  // namespace fastupdate
+"""
+
+
+def emit_stages() -> str:
+    """The header of the library's stages."""
+    return Stages(Source(TABLE)).text()

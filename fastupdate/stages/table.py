@@ -1,0 +1,178 @@
+"""The stages: what a step does around the rule, in this order. Every engine runs them by this text.
+
+A stage is a class that reads like a rule (fastupdate/rules/rule.py):
+
+    class Shrink:
+        '''Formula, source.'''
+
+        at = "after"                            # what it changes, and so when: see below
+        l1 = Hyper(0.0, NON_NEGATIVE, "…")      # an option that groups may set apart, and schedules change
+        proximal = Flag("…")                    # an option of the whole optimizer
+        slow = State("…", start="p")            # an array of its own, shaped like the parameter
+
+        @staticmethod
+        def prepare(h):                         # once a step and group, in float64: its numbers, rounded once
+            return scalars(shrink=h.lr * h.l1)
+
+        @staticmethod
+        def element(s, p):                      # one element; it takes what it needs of g, p, change and its array
+            …                                   # what it changes, then its array
+
+    at = "gradient"   returns g, before the rule
+    at = "before"     returns p, before the rule
+    at = "change"     returns the change of p that the rule gave
+    at = "after"      returns p, which has been changed
+    at = "copy"       returns its array alone
+    at_times = True   it works in the steps that synchronise (every k-th one of `lookahead=(k, a)`), in no others
+
+`h` has all these options by name (flags are 0 or 1) and what the step itself knows: `lr`, `lookahead`, which is a, and
+`weight_decay` if it is not the rule's own. A stage without an array works where its numbers are not those that it has
+if every option has its default; one with an array works in every step, if any of its options is given.
+"""
+
+import math
+
+from fastupdate.rules.rule import FRACTION, LIMIT, NON_NEGATIVE, Flag, Hyper, State, scalars
+from fastupdate.rules.scalar import sign, where
+
+
+def clipped(x, limit):
+    """x, at most as large as the limit; NaN stays NaN."""
+    x = where(x > limit, limit, x)
+    return where(x < -limit, -limit, x)
+
+
+def approach(mean, value, weight):
+    """A weighted mean that moves by `weight` towards the new value."""
+    return mean + weight * (value - mean)
+
+
+class ClipValue:
+    """|g| ≤ limit."""
+
+    at = "gradient"
+    clip_value = Hyper(math.inf, LIMIT, "largest magnitude of an element of a gradient")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(limit=h.clip_value)
+
+    @staticmethod
+    def element(s, g):
+        return clipped(g, s.limit)
+
+
+class Optimism:
+    """g ← g + β·(g − the g of the step before): Daskalakis et al. (ICLR 2018), as `optax.optimistic_gradient_descent`.
+
+    With γ·β₁/(1 − β₁) for β it is the correction of MARS (Yuan et al., arXiv:2411.10438), which clips what it gives.
+    """
+
+    at = "gradient"
+    optimism = Hyper(0.0, NON_NEGATIVE, "β, by which the gradient is extrapolated")
+    previous = State("gradient of the step before", start=math.nan)  # there was none
+
+    @staticmethod
+    def prepare(h):
+        return scalars(optimism=h.optimism)
+
+    @staticmethod
+    def element(s, g, previous):
+        extrapolated = where(previous == previous, g + s.optimism * (g - previous), g)
+        previous = g
+        return extrapolated, previous
+
+
+class Penalty:
+    """The gradient of ½·l2·p² + l1·|p|."""
+
+    at = "gradient"
+    l1 = Hyper(0.0, NON_NEGATIVE, "λ of a penalty on |w|")
+    proximal = Flag("shrink weights by the penalty after the step")
+    coupled = Flag("weight decay joins the gradient")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(l2=h.coupled * h.weight_decay, lasso=(1 - h.proximal) * h.l1)
+
+    @staticmethod
+    def element(s, g, p):
+        return g + (s.l2 * p + s.lasso * sign(p))
+
+
+class Decay:
+    """Weight decay outside the rule: p ← (1 − lr·λ)·p, or (1 − λ)·p."""
+
+    at = "before"
+    decoupled = Flag("weights shrink by lr·λ")
+    independent = Flag("weights shrink by λ")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(decay=1 - (h.decoupled * (h.lr * h.weight_decay) + h.independent * h.weight_decay))
+
+    @staticmethod
+    def element(s, p):
+        return p * s.decay
+
+
+class Cautious:
+    """Nothing moves against its gradient: Liang et al. (arXiv:2411.16085), algorithm 1 without the mean of its mask."""
+
+    at = "change"
+    cautious = Flag("leave out what would move along the gradient instead of against it")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(cautious=h.cautious)
+
+    @staticmethod
+    def element(s, g, change):
+        return where(sign(change) * sign(g) < 0.0, change, change * 0.0)  # NaN stays NaN
+
+
+class Shrink:
+    """The proximal step of l1·|p|, soft thresholding: what is within the threshold becomes exactly zero."""
+
+    at = "after"
+
+    @staticmethod
+    def prepare(h):
+        return scalars(threshold=h.proximal * (h.lr * h.l1))
+
+    @staticmethod
+    def element(s, p):
+        return p - clipped(p, s.threshold)
+
+
+class Lookahead:
+    """slow ← slow + a·(p − slow) and p ← slow, in some steps: Zhang et al. (NeurIPS 2019)."""
+
+    at = "after"
+    at_times = True
+    slow = State("slow weights", start="p")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(lookahead=h.lookahead)
+
+    @staticmethod
+    def element(s, p, slow):
+        slow = approach(slow, p, s.lookahead)
+        return slow, slow
+
+
+class Average:
+    """ema ← ema + (1 − ema_decay)·(p − ema)."""
+
+    at = "copy"
+    ema_decay = Hyper(0.0, FRACTION, "how much of the average of the weights stays")
+    ema = State("moving average of the weights", start="p")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(average=1 - h.ema_decay)
+
+    @staticmethod
+    def element(s, p, ema):
+        return approach(ema, p, s.average)
