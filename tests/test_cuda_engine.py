@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tensors": {"clip_tensor_norm": 0.5, "clip_value": 0.8, "l1": 1e-3, "zero_grads": True, "monitor": True},
     "units": {"clip_unit_norm": 0.05, "l1": 1e-3, "l1_mode": "proximal", "decay": "independent", "maximize": True},
     "copies": {"ema_decay": 0.9, "shadow": "bfloat16", "lookahead": (2, 0.6), "monitor": True},
+    "masked": {"optimism": 0.3, "cautious": True, "clip_norm": 3.0, "l1": 1e-3, "monitor": True},
     "half": {"shadow": "float16", "decay": "coupled", "nonfinite": "raise", "clip_norm": 3.0},
 }
 COMBINED = [(case, "plain") for case in EVERY_CASE] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]

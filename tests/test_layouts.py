@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "zero_grads": True,
     },
     "all": {"clip_unit_norm": 0.01, "ema_decay": 0.9, "shadow": "float16", "lookahead": (2, 0.5), "monitor": True},
+    "masked": {"optimism": 0.3, "cautious": True, "monitor": True},
 }
 ORDERS = {  # of the parameter, of its gradient
     "fortran": ("F", "F"),

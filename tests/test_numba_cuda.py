@@ -46,6 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 3.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
+    "masked": {"optimism": 0.3, "cautious": True, "monitor": True},
     "raise": {"nonfinite": "raise"},
     "edges": {"clip_value": 0.8, "l1": 1e-3, "shadow": "bfloat16", "monitor": True},
     "proximal edges": {"l1": 1e-3, "l1_mode": "proximal", "shadow": "float16", "monitor": True},
@@ -75,7 +76,7 @@ ADAMW = next(case for case in CASES if case.rule == "adamw")
 RUNS = [
     *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
     *(Run(case, "plain", "f4", SHORT) for case in EVERY_CASE if case not in CASES),
-    *(Run(case, name, "f4", SHORT) for case in FIRST_CASES for name in ("norms", "stages", "units")),
+    *(Run(case, name, "f4", SHORT) for case in FIRST_CASES for name in ("norms", "stages", "units", "masked")),
     *(Run(ADAMW, name, dtype, SHORT) for name, dtype in (("norms", "f8"), ("stages", "f8"), ("raise", "f4"))),
     *(Run(ADAMW, "stages", "f4f8", SHORT, gradients) for gradients in GRADIENTS),
     *(Run(ADAMW, name, dtype, SHAPES[3:]) for name in ("norms", "units") for dtype in ("f4", "f8")),

@@ -83,7 +83,7 @@ FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 
 
 // The type that one of its slots is stored in.
 // Whether a slot holds what a step moves in its own type.
-constexpr bool is_moved(int slot) { return slot != kAccumulator && slot != kShadow; }
+FASTUPDATE_HD constexpr bool is_moved(int slot) { return slot != kAccumulator && slot != kShadow; }
 
 FASTUPDATE_HD uint8_t slot_dtype(const Tensor& t, int slot) { return slot == kShadow ? t.shadow_dtype : t.dtype; }
 
