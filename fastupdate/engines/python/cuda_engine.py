@@ -72,6 +72,9 @@ def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
     return kernels.make_update(kernels.device(scope["apply"]), {place: stage_chain(place, dtype) for place in PLACES})
 
 
+CHANGED = {"gradient": "g", "before": "p", "change": "change", "after": "p", "copy": ""}  # what x stands for
+
+
 def stage_chain(place: str, dtype: Any) -> Any:
     """What the stages of a place make of an element."""
     scope: dict[str, Any] = {"load": driver.load, "store": driver.store, "cast": kernels.cast}
@@ -79,8 +82,8 @@ def stage_chain(place: str, dtype: Any) -> Any:
     for stage in (stage for stage in STAGES if stage.place == place):
         scope |= formula(stage, dtype, kernels.device, SUBSTITUTES)
         numbers = ", ".join(f"cast(group.{number}, p)" for number in stage.numbers)
-        array = f"t.slot[{slot(stage)}] + at"
-        given = {"g": "g", "p": "p", "change": "x", "own": f"load({array}, p)"}
+        array = f"t.slot[{slot(stage)}] + at" if stage.array else ""
+        given = {"g": "g", "p": "p", "own": f"load({array}, p)", CHANGED[place]: "x"}
         source += f"    if stages & {stage.bit}:\n        s = {stage.name}_numbers({numbers})\n"
         source += f"        {result(stage, 'x', 'kept')} = {stage.name}({arguments(stage, given)})\n"
         source += f"        store({array}, kept)\n" if stage.array else ""
