@@ -14,16 +14,7 @@ from fastupdate.engines.threads import set_num_threads as set_num_threads
 from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
 from fastupdate.optimizer import Optimizer as Optimizer
-from fastupdate.optimizers import SGD as SGD
-from fastupdate.optimizers import Adafactor as Adafactor
-from fastupdate.optimizers import Adam as Adam
-from fastupdate.optimizers import AdamW as AdamW
-from fastupdate.optimizers import Lamb as Lamb
-from fastupdate.optimizers import Momentum as Momentum
-from fastupdate.optimizers import Muon as Muon
-from fastupdate.optimizers import Prodigy as Prodigy
-from fastupdate.optimizers import RMSprop as RMSprop
-from fastupdate.optimizers import rule as rule
+from fastupdate.optimizers import *  # noqa: F403 - the class of each rule, and `rule`
 from fastupdate.saving.file import CheckpointError as CheckpointError
 from fastupdate.saving.file import load as load
 from fastupdate.step.loss_scale import LossScale as LossScale

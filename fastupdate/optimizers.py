@@ -135,3 +135,4 @@ CLASSES: Mapping[str, type[Optimizer]] = {
     found.formula.__name__: make(found, __name__) for found in rules.every().values()
 }
 globals().update(CLASSES)
+__all__ = ["rule", *CLASSES]  # noqa: PLE0604

@@ -21,6 +21,29 @@ def class_of(
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
 
+class AdaBelief(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-16,
+        eps_root: _Scheduled = 1e-16,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Adadelta(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        rho: _Scheduled = 0.9,
+        eps: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Adafactor(Optimizer):
     def __init__(
         self,
@@ -31,6 +54,19 @@ class Adafactor(Optimizer):
         eps2: _Scheduled = 0.001,
         d: _Scheduled = 1.0,
         weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Adagrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        lr_decay: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        initial_accumulator_value: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-10,
+        eps_inside: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -46,6 +82,17 @@ class Adam(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Adamax(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.002,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -58,6 +105,18 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class ASGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        lambd: _Scheduled = 0.0001,
+        alpha: _Scheduled = 0.75,
+        t0: _Scheduled = 1000000.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Lamb(Optimizer):
     def __init__(
         self,
@@ -65,6 +124,27 @@ class Lamb(Optimizer):
         lr: _Scheduled = 0.001,
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class LaProp(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0004,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-15,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Lion(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.99),
         weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
@@ -92,6 +172,18 @@ class Muon(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class NAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.002,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        momentum_decay: _Scheduled = 0.004,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Prodigy(Optimizer):
     def __init__(
         self,
@@ -104,6 +196,40 @@ class Prodigy(Optimizer):
         d_coef: _Scheduled = 1.0,
         use_bias_correction: bool = False,
         safeguard_warmup: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class QHAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        nus: tuple[_Scheduled, _Scheduled] = (1.0, 1.0),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class QHM(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        momentum: _Scheduled = 0.0,
+        nu: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class RAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -121,6 +247,16 @@ class RMSprop(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Rprop(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        etas: tuple[_Scheduled, _Scheduled] = (0.5, 1.2),
+        step_sizes: tuple[_Scheduled, _Scheduled] = (1e-06, 50.0),
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class SGD(Optimizer):
     def __init__(
         self,
@@ -130,5 +266,49 @@ class SGD(Optimizer):
         dampening: _Scheduled = 0.0,
         weight_decay: _Scheduled = 0.0,
         nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SGDW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        momentum: _Scheduled = 0.0,
+        dampening: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SignSGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        momentum: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Tiger(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        beta: _Scheduled = 0.965,
+        weight_decay: _Scheduled = 0.01,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Yogi(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 0.001,
+        initial_accumulator_value: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...

@@ -7,25 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, Case, cases_of, random_arrays
+from cases import EVERY_CASE, RULES, Case, random_arrays
 from peers import Module
 
 import fastupdate as fu
 
 torch: Any = Module("torch")
 
+# Rules whose states are torch's too.
+TORCHS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "radam", "rmsprop", "rprop", "sgd")
 # Rules that move tensors of any shape, each by itself; the others have tests of their own.
 CASES_HERE = [
     case
-    for case in CASES
-    if (rule := fu.rules.get(case.rule).rule).matrix is None and "list" not in rule.extents.values()
+    for case in EVERY_CASE
+    if case.rule in {*RULES, *TORCHS}
+    and (rule := fu.rules.get(case.rule).rule).matrix is None
+    and "list" not in rule.extents.values()
 ]
+OURS_ALONE = {"eps_inside", "decay"}  # arguments that torch has not
 by_case = pytest.mark.parametrize("case", CASES_HERE, ids=str)
 by_rule = pytest.mark.parametrize(
-    "case", [cases_of(name)[-1] for name in dict.fromkeys(case.rule for case in CASES_HERE)], ids=str
+    "case", list({case.rule: case for case in CASES_HERE if not OURS_ALONE & case.kwargs.keys()}.values()), ids=str
 )
-TORCHS = ("adam", "adamw", "rmsprop", "sgd")  # rules whose states are torch's too
-OURS_ALONE = {"eps_inside"}  # their arguments that torch has not
 BESIDE_TORCH = [case for case in CASES_HERE if case.rule in TORCHS and not OURS_ALONE & case.kwargs.keys()]
 
 SHAPES = [(5,), (3, 4), (), (0, 7), (2, 3, 4, 5), (1,), (1030,), (1, 6, 1, 2)]

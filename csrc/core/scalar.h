@@ -56,6 +56,16 @@ FASTUPDATE_HD T sign(T x) {
   return T(x > 0) - T(x < 0);
 }
 
+// Π β·(1 − ½·rateⁱ) for i = 1 … t, as far as it makes a difference to 1.
+inline double warming_product(double beta, double rate, double t) {
+  double product = 1, power = 1;
+  for (double i = 0; i < t && product > 1e-20; ++i) {
+    power = power * rate;
+    product = product * (beta * (1.0 - 0.5 * power));
+  }
+  return product;
+}
+
 template <class T>
 FASTUPDATE_HD bool is_finite(T x) {
   return x - x == 0;

@@ -19,3 +19,14 @@ def positive_part(x: Any) -> Any:
 def sign(x: Any) -> Any:
     """−1, 0 or 1; NaN gives 0."""
     return np.nan_to_num(np.sign(x))
+
+
+def warming_product(beta: float, rate: float, t: float) -> float:
+    """Π β·(1 − ½·rateⁱ) for i = 1 … t, as far as it makes a difference to 1; for `prepare` alone."""
+    product = power = 1.0
+    i = 0.0
+    while i < t and product > 1e-20:
+        power = power * rate
+        product = product * (beta * (1.0 - 0.5 * power))
+        i = i + 1.0
+    return product

@@ -33,7 +33,12 @@ SHARED: dict[str, tuple[float, Interval]] = {
     **{name: (hyper.default, hyper.interval) for name, hyper in HYPERS.items()},
 }
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
-ALIASES = {"betas": ("beta1", "beta2")}
+ALIASES = {
+    "betas": ("beta1", "beta2"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_min", "step_max"),
+    "nus": ("nu1", "nu2"),
+}
 AHEAD = 1024  # steps of a schedule that are worked out at once
 
 _revisions = count(1)

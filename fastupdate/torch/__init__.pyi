@@ -11,6 +11,39 @@ from fastupdate.torch.optimizer import Optimizer as Optimizer
 
 _Number = float | Tensor  # of one element
 
+class AdaBelief(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-16,
+        eps_root: _Number = 1e-16,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Adadelta(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        rho: _Number = 0.9,
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Adafactor(Optimizer):
     def __init__(
         self,
@@ -21,6 +54,24 @@ class Adafactor(Optimizer):
         eps2: _Number = 0.001,
         d: _Number = 1.0,
         weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Adagrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        lr_decay: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        initial_accumulator_value: _Number = 0.0,
+        eps: _Number = 1e-10,
+        eps_inside: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -46,6 +97,22 @@ class Adam(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Adamax(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.002,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -63,6 +130,23 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class ASGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        lambd: _Number = 0.0001,
+        alpha: _Number = 0.75,
+        t0: _Number = 1000000.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Lamb(Optimizer):
     def __init__(
         self,
@@ -70,6 +154,37 @@ class Lamb(Optimizer):
         lr: _Number = 0.001,
         betas: tuple[_Number, _Number] = (0.9, 0.999),
         eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class LaProp(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0004,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-15,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Lion(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0001,
+        betas: tuple[_Number, _Number] = (0.9, 0.99),
         weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
@@ -112,6 +227,23 @@ class Muon(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class NAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.002,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        momentum_decay: _Number = 0.004,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Prodigy(Optimizer):
     def __init__(
         self,
@@ -124,6 +256,55 @@ class Prodigy(Optimizer):
         d_coef: _Number = 1.0,
         use_bias_correction: bool = False,
         safeguard_warmup: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class QHAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        nus: tuple[_Number, _Number] = (1.0, 1.0),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class QHM(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.0,
+        nu: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class RAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -151,6 +332,21 @@ class RMSprop(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Rprop(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        etas: tuple[_Number, _Number] = (0.5, 1.2),
+        step_sizes: tuple[_Number, _Number] = (1e-06, 50.0),
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class SGD(Optimizer):
     def __init__(
         self,
@@ -160,6 +356,70 @@ class SGD(Optimizer):
         dampening: _Number = 0.0,
         weight_decay: _Number = 0.0,
         nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SGDW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.0,
+        dampening: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SignSGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Tiger(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        beta: _Number = 0.965,
+        weight_decay: _Number = 0.01,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Yogi(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 0.001,
+        initial_accumulator_value: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
         capturable: bool = False,

@@ -9,10 +9,15 @@ from fastupdate.rules.rule import Rule
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
 STATES: Mapping[str, Mapping[str, str]] = {
+    "adadelta": {"v": "square_avg", "u": "acc_delta"},
+    "adagrad": {},  # under the same names
     "adam": _ADAM,
+    "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adamw": _ADAM,
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "muon": {"m": "momentum_buffer"},
+    "radam": _ADAM,
+    "rprop": {},  # under the same names
     "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},
     "sgd": {"b": "momentum_buffer"},
 }

@@ -16,6 +16,7 @@ FUNCTIONS = {  # of scalar.py → of csrc/core/scalar.h; `where` is C++'s own ?:
     **{name: name for name in ("absolute", "maximum", "positive_part", "sign")},
     "sqrt": "square_root",
 }
+PREPARING = {"warming_product"}  # that have their place in prepare alone, where they have the same name
 TERNARY, CHOSEN, SUM, PRODUCT, UNARY, ATOM = range(6)  # what binds tighter comes later
 ARITHMETIC = {ast.Add: ("+", SUM), ast.Sub: ("-", SUM), ast.Mult: ("*", PRODUCT), ast.Div: ("/", PRODUCT)}
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
@@ -129,6 +130,8 @@ class Expression(ast.NodeVisitor):
 
     def call(self, node: ast.AST, called: str, given: list[ast.expr], targets: list[str]) -> str:
         """A call whose results beside the first go to `targets`."""
+        if self.prepares and called in PREPARING:
+            return f"{called}({', '.join(map(self.at, given))})"
         if called in FUNCTIONS and not targets:
             return f"{FUNCTIONS[called]}({', '.join(map(self.at, given))})"
         helper = self.struct.helper(self, node, called)

@@ -1,0 +1,38 @@
+"""Rprop."""
+
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, POSITIVE, Hyper, State, scalars
+from fastupdate.rules.scalar import maximum, sign, where
+
+
+class Rprop:
+    r"""A step size for each weight, which grows while the gradient keeps its sign, as `torch.optim.Rprop`.
+
+        η ← η₊η where g·g' > 0, η₋η where g·g' < 0, within [step_min, step_max];   g' the gradient before
+        g ← 0 where g·g' < 0
+        w ← w − η·sign(g)
+
+    Source: Riedmiller & Braun (1993), in torch's form: a step that has gone too far is not taken back. α is what η
+    starts from, and nothing else. For whole batches: noise flips signs.
+    """
+
+    lr = Hyper(1e-2, POSITIVE, "the first step size α")
+    eta_minus = Hyper(0.5, BELOW_ONE, "η₋, by which a step size shrinks")
+    eta_plus = Hyper(1.2, POSITIVE, "η₊, by which a step size grows")
+    step_min = Hyper(1e-6, NON_NEGATIVE, "the smallest step size")
+    step_max = Hyper(50.0, POSITIVE, "the largest step size")
+
+    prev = State("the gradient before")
+    step_size = State("step size η", start="lr")
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(eta_minus=h.eta_minus, eta_plus=h.eta_plus, step_min=h.step_min, step_max=h.step_max)
+
+    @staticmethod
+    def update(flags, s, g, p, prev, step_size):
+        agree = sign(g) * sign(prev)
+        step_size = where(agree > 0.0, step_size * s.eta_plus, step_size)
+        step_size = where(agree < 0.0, step_size * s.eta_minus, step_size)
+        step_size = maximum(where(step_size > s.step_max, s.step_max, step_size), s.step_min)
+        prev = where(agree < 0.0, g * 0.0, g)
+        return -(step_size * sign(prev)), prev, step_size

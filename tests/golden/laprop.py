@@ -1,0 +1,12 @@
+"""Beside timm's LaProp, whose decay comes before the step."""
+
+from golden import Golden
+from golden.peers import Torch
+
+ROWS = {
+    "plain": Golden(
+        given := {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3},
+        Torch("timm.laprop", "LaProp", **given),
+        dtypes=("float32",),  # timm keeps its corrections in float32 whatever the weights are
+    ),
+}

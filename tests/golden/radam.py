@@ -1,0 +1,14 @@
+"""Beside torch's RAdam: rectified from the sixth step on."""
+
+from golden import Golden
+from golden.peers import Torch
+
+ROWS = {
+    "plain": Golden(
+        given := {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03},
+        Torch("torch.optim", "RAdam", **given),
+    ),
+    "decoupled": Golden(
+        {**given, "decay": "decoupled"}, Torch("torch.optim", "RAdam", **given, decoupled_weight_decay=True)
+    ),
+}
