@@ -15,6 +15,7 @@ from cases import (
     SIZES,
     Case,
     by_backend,
+    by_case,
     by_dtype,
     by_every_case,
     by_rule,
@@ -23,7 +24,7 @@ from cases import (
     random_arrays,
 )
 from peers import peer
-from reference import Reference
+from reference import Reference, starts_of
 from tolerances import PEER, SOAK, TEN_THOUSAND_STEPS, Drift
 
 import fastupdate as fu
@@ -185,7 +186,8 @@ def formula_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray
     """Takes gradients, yields parameters: the rule's readable form in the type of p and nothing else, for speed."""
     like = case.make([np.zeros(1)])
     rule, flags = like.rule, like.rule.flag_tuple(like.stepper.flags)
-    states = [np.zeros_like(p) for _ in rule.states]
+    starts = starts_of(rule, like.groups[0])
+    states = [p.copy() if isinstance(start, str) else np.full_like(p, start) for start in starts]
     kind = p.dtype.type
     t = 0
     while True:
@@ -216,7 +218,7 @@ def long_run(case: Case, dtype: Any, steps: int, n: int = 16) -> float:
 
 
 @by_dtype
-@by_every_case
+@by_case
 def test_ten_thousand_steps(case, dtype):
     assert long_run(case, dtype, 10**4) <= TEN_THOUSAND_STEPS
 
