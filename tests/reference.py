@@ -51,12 +51,22 @@ def narrowed(p: np.ndarray, kind: str) -> np.ndarray:
     return np.where(np.isnan(x), u >> 16 | 0x40, rounded).astype(np.uint16)
 
 
+def starts_of(rule: Any, hypers: Any) -> list[Any]:
+    """What the states of a rule start from: numbers, or "p"."""
+    starts = (rule.starts[name] for name in rule.states)
+    return [start if start == "p" or not isinstance(start, str) else hypers[start] for start in starts]
+
+
+def started(p: np.ndarray, starts: list[Any]) -> list[np.ndarray]:
+    return [p.copy() if isinstance(start, str) else np.full_like(p, start) for start in starts]
+
+
 class Tensor:
     """What belongs to one parameter; unit_factor is a column that scales slices along the first axis."""
 
-    def __init__(self, p: np.ndarray, dtype: Any, states: int) -> None:
+    def __init__(self, p: np.ndarray, dtype: Any, starts: list[Any]) -> None:
         self.p = np.array(p, dtype, order="C")
-        self.states = [np.zeros_like(self.p) for _ in range(states)]
+        self.states = started(self.p, starts)
         self.slow = self.ema = self.shadow = self.p
         self.previous = np.full_like(self.p, np.nan)
         self.raw = self.p
@@ -73,7 +83,8 @@ class Reference:
         self.kept = like.rule.kept(like.stepper.flags)
         self.values = {key: value for key, value in like.groups[0].items() if key != "params"}
         self.s = like.stepper.settings
-        self.tensors = [Tensor(p, dtype or p.dtype, len(self.rule.states)) for p in params]
+        starts = starts_of(self.rule, self.values)
+        self.tensors = [Tensor(p, dtype or p.dtype, starts) for p in params]
         for tensor in self.tensors if self.s.shadow else []:
             with np.errstate(over="ignore"):
                 tensor.shadow = narrowed(tensor.p, self.s.shadow)
