@@ -14,6 +14,7 @@ from fastupdate.engines.threads import set_num_threads as set_num_threads
 from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
 from fastupdate.optimizer import Optimizer as Optimizer
+from fastupdate.optimizers import ADOPT as ADOPT
 from fastupdate.optimizers import SGD as SGD
 from fastupdate.optimizers import Adafactor as Adafactor
 from fastupdate.optimizers import Adam as Adam
