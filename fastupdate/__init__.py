@@ -19,6 +19,7 @@ from fastupdate.optimizers import SGD as SGD
 from fastupdate.optimizers import Adafactor as Adafactor
 from fastupdate.optimizers import Adam as Adam
 from fastupdate.optimizers import AdamW as AdamW
+from fastupdate.optimizers import Adan as Adan
 from fastupdate.optimizers import AdEMAMix as AdEMAMix
 from fastupdate.optimizers import Lamb as Lamb
 from fastupdate.optimizers import Momentum as Momentum
