@@ -22,6 +22,7 @@ from fastupdate.optimizers import AdamW as AdamW
 from fastupdate.optimizers import Adan as Adan
 from fastupdate.optimizers import AdEMAMix as AdEMAMix
 from fastupdate.optimizers import AggMo as AggMo
+from fastupdate.optimizers import Grams as Grams
 from fastupdate.optimizers import Lamb as Lamb
 from fastupdate.optimizers import Momentum as Momentum
 from fastupdate.optimizers import Muon as Muon
