@@ -28,6 +28,7 @@ from fastupdate.optimizers import Momentum as Momentum
 from fastupdate.optimizers import Muon as Muon
 from fastupdate.optimizers import Prodigy as Prodigy
 from fastupdate.optimizers import RMSprop as RMSprop
+from fastupdate.optimizers import SimplifiedAdEMAMix as SimplifiedAdEMAMix
 from fastupdate.optimizers import rule as rule
 from fastupdate.saving.file import CheckpointError as CheckpointError
 from fastupdate.saving.file import load as load
