@@ -15,6 +15,7 @@ from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
 from fastupdate.optimizer import Optimizer as Optimizer
 from fastupdate.optimizers import ADOPT as ADOPT
+from fastupdate.optimizers import FTRL as FTRL
 from fastupdate.optimizers import MADGRAD as MADGRAD
 from fastupdate.optimizers import SGD as SGD
 from fastupdate.optimizers import Adafactor as Adafactor
