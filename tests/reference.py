@@ -51,9 +51,14 @@ def narrowed(p: np.ndarray, kind: str) -> np.ndarray:
     return np.where(np.isnan(x), u >> 16 | 0x40, rounded).astype(np.uint16)
 
 
-def starts_of(rule: Any, values: Any) -> list[Any]:
-    """What the states of a rule start from: numbers, or "p" for the weights."""
-    return [values.get(rule.starts[name], rule.starts[name]) for name in rule.states]
+def starts_of(rule: Any, hypers: Any) -> list[Any]:
+    """What the states of a rule start from: numbers, or "p"."""
+    starts = (rule.starts[name] for name in rule.states)
+    return [start if start == "p" or not isinstance(start, str) else hypers[start] for start in starts]
+
+
+def started(p: np.ndarray, starts: list[Any]) -> list[np.ndarray]:
+    return [p.copy() if isinstance(start, str) else np.full_like(p, start) for start in starts]
 
 
 class Tensor:
@@ -61,7 +66,7 @@ class Tensor:
 
     def __init__(self, p: np.ndarray, dtype: Any, starts: list[Any]) -> None:
         self.p = np.array(p, dtype, order="C")
-        self.states = [self.p.copy() if isinstance(start, str) else np.full_like(self.p, start) for start in starts]
+        self.states = started(self.p, starts)
         self.slow = self.ema = self.shadow = self.p
         self.previous = np.full_like(self.p, np.nan)
         self.raw = self.p

@@ -38,6 +38,7 @@ SAMPLES = {
     "one_cycle-momentum": fs.one_cycle(0.85, steps=N, div_factor=0.85 / 0.95, final_div_factor=1),
     "one_cycle-join": fs.join([fs.cosine(0.004, 30, end=0.1), fs.cosine(0.1, 70, end=4e-7)], [30]),
     "inverse_sqrt": fs.inverse_sqrt((512 * 40) ** -0.5, warmup=40),
+    "rising_beta2": fs.rising_beta2(),
     "warmup_stable_decay": fs.warmup_stable_decay(0.1, warmup=20, stable=50, decay=30, end=0.01, start=0.001),
     "warmup_stable_decay-cosine": fs.warmup_stable_decay(0.1, warmup=0, stable=50, decay=30, kind="cosine"),
     "warmup_stable_decay-exponential": fs.warmup_stable_decay(0.1, 20, 50, 30, end=0.001, kind="exponential"),

@@ -113,6 +113,8 @@ REFUSED = {  # place, what is put there, the reason
     "results left out": ("update", "step = turn(flags, s, g, m, v)", r"expected …, m, v = turn"),
     "one result twice": ("update", "step, m, m = turn(flags, s, g, m, m)", r"expected …, m, v = turn"),
     "too few arguments": ("update", "g = blend(s, g)", r"expected blend\(s, old, now\)"),
+    "exponential": ("update", "g = exp(g)", "exp is no function for rules"),
+    "logarithm": ("update", "g = log(g)", "log is no function for rules"),
     "other scalars": ("update", "g = blend(p, g, g)", r"expected blend\(s, old, now\)"),
     "keywords": ("update", "g = maximum(g, b=p)", "this has no place"),
     "a helper without return": ("update", "g = quiet(g)", "quiet ends without a return"),
@@ -178,6 +180,7 @@ EXPRESSIONS = {  # Python, C++: only the parentheses that are needed, and each t
     "g if flags.bold or flags.pure and not flags.bold else p": "(bold || (pure && !bold)) ? g : p",
     "where(g <= p, m, v)": "g <= p ? m : v",
     "where(g != 0.0, m, v) + where(g > p, m, v)": "(g != T(0.0) ? m : v) + (g > p ? m : v)",
+    "cbrt(g)": "cube_root(g)",
     "sqrt(maximum(g, absolute(p)))": "square_root(maximum(g, absolute(p)))",
 }
 

@@ -24,7 +24,7 @@ from cases import (
     random_arrays,
 )
 from peers import peer
-from reference import Reference, starts_of
+from reference import Reference, started, starts_of
 from tolerances import PEER, SOAK, TEN_THOUSAND_STEPS, Drift
 
 import fastupdate as fu
@@ -186,8 +186,7 @@ def formula_steps(case: Case, p: np.ndarray) -> Generator[np.ndarray, np.ndarray
     """Takes gradients, yields parameters: the rule's readable form in the type of p and nothing else, for speed."""
     like = case.make([np.zeros(1)])
     rule, flags = like.rule, like.rule.flag_tuple(like.stepper.flags)
-    starts = starts_of(rule, like.groups[0])
-    states = [p.copy() if isinstance(start, str) else np.full_like(p, start) for start in starts]
+    states = started(p, starts_of(rule, like.groups[0]))
     kind = p.dtype.type
     t = 0
     while True:

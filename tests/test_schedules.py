@@ -34,6 +34,7 @@ TORCH = [
     ("one_cycle", 0.1, lambda m, o: m.OneCycleLR(o, 0.1, N)),
     ("one_cycle-linear", 0.1, lambda m, o: m.OneCycleLR(o, 0.1, N, None, None, 0.25, "linear", False, 0, 0, 10, 50)),
     ("inverse_sqrt", 512**-0.5, lambda m, o: m.LambdaLR(o, lambda t: min((t + 1) ** -0.5, (t + 1) * 40**-1.5))),
+    ("rising_beta2", 1.0, lambda m, o: m.LambdaLR(o, lambda t: 1 - (t + 1) ** -0.8)),
     (
         "warmup_stable_decay",
         0.1,

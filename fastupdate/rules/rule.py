@@ -34,7 +34,8 @@ the functions of elements.
 
 A further function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
 Compilers (`emit` for C++ and CUDA, Numba) and NumPy all take these functions from the same text, so they hold only what
-each of them computes to the same bits: + − × ÷, the functions of `scalar.py`, and in `prepare` also powers.
+each of them computes to the same bits: + − × ÷, the functions of `scalar.py`, and in `prepare` also powers, `exp` and
+`log`.
 """
 
 from __future__ import annotations

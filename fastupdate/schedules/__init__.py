@@ -28,6 +28,7 @@ from fastupdate.schedules.decay import inverse_time as inverse_time
 from fastupdate.schedules.decay import linear as linear
 from fastupdate.schedules.decay import multi_step as multi_step
 from fastupdate.schedules.decay import polynomial as polynomial
+from fastupdate.schedules.decay import rising_beta2 as rising_beta2
 from fastupdate.schedules.decay import step_decay as step_decay
 from fastupdate.schedules.decay import warmup_stable_decay as warmup_stable_decay
 from fastupdate.schedules.drawing import plot as plot
@@ -50,6 +51,7 @@ __all__ = [
     "plateau",
     "plot",
     "polynomial",
+    "rising_beta2",
     "scale",
     "step_decay",
     "swa",

@@ -119,6 +119,20 @@ class inverse_sqrt(Schedule):
 
 
 @dataclass(frozen=True, slots=True)
+class rising_beta2(Schedule):
+    """``β₂(t) = 1 - (t+1)^(-power)``: from 0 up to 1, for the argument beta2, or the second of betas.
+
+    Shazeer & Stern 2018, Adafactor, §7.2; Chowdhery et al. 2022, PaLM, §5, with power 0.8. Both count steps from 1,
+    hence t + 1. torch and optax have it within Adafactor alone: it equals torch LambdaLR of the formula.
+    """
+
+    power: Positive = 0.8
+
+    def _at(self, t: Array) -> Array:
+        return 1 - np.power(t + 1, -self.power)
+
+
+@dataclass(frozen=True, slots=True)
 class linear(Schedule):
     """``lr(t) = start + (end - start)·t/steps``, then end.
 

@@ -23,7 +23,7 @@ from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
 from fastupdate.engines.python.engine import RecordPlan
 from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
-from fastupdate.engines.python.formula import compile_formula
+from fastupdate.engines.python.formula import compile_formula, cube_roots
 from fastupdate.engines.python.stages import arguments, formula, result, slot
 from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
@@ -41,6 +41,7 @@ SUBSTITUTES = {
     scalar.absolute: abs,
     scalar.positive_part: kernels.positive_part,
 }
+SUBSTITUTES[scalar.cbrt] = cube_roots(kernels.device, SUBSTITUTES)
 
 
 _APPLY = """

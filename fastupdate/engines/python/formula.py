@@ -25,7 +25,8 @@ def _sign(x: Any) -> Any:
     return (1.0 if x > 0.0 else 0.0) - (1.0 if x < 0.0 else 0.0)
 
 
-# What functions for rules are on single numbers, where Numba's own would be another type or slower.
+# What functions for rules are on single numbers, where Numba's own would be another type or slower. One that is a
+# mapping is another for each compute type.
 SUBSTITUTES: dict[Any, Any] = {scalar.where: _where, scalar.sign: _sign}
 
 
@@ -41,10 +42,24 @@ def compile_formula(
         called = scope.get(name)
         if callable(called):
             called = substitutes.get(called, called)
+            called = called[dtype] if isinstance(called, Mapping) else called
             plain = isinstance(called, FunctionType)
             scope[name] = compile_formula(called, dtype, compiler, substitutes) if plain else called
     literals = tuple(dtype.type(c) if isinstance(c, float) else c for c in code.co_consts)
     return compiler(FunctionType(code.replace(co_consts=literals), scope, function.__name__))
+
+
+def cube_roots(compiler: Callable[..., Any], substitutes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`scalar.cbrt` as machine code for each compute type: in float64, and rounded from there."""
+    wide = compile_formula(scalar.cube_root, np.dtype(np.float64), compiler, substitutes)
+
+    def narrow(x: Any) -> Any:
+        return np.float32(wide(np.float64(x)))
+
+    return {np.dtype(np.float32): compiler(narrow), np.dtype(np.float64): wide}
+
+
+SUBSTITUTES[scalar.cbrt] = cube_roots(exact, SUBSTITUTES)
 
 
 @exact

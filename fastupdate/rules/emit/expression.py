@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 FUNCTIONS = {  # of scalar.py → of csrc/core/scalar.h; `where` is C++'s own ?:
     **{name: name for name in ("absolute", "maximum", "positive_part", "sign")},
     "sqrt": "square_root",
+    "cbrt": "cube_root",
 }
-PREPARING = {"warming_product"}  # that have their place in prepare alone, where they have the same name
+# What has its place in `prepare` alone: of <math.h>, which each device rounds in its own way; and a loop.
+PREPARING = {name: name for name in ("exp", "log", "warming_product")}
 TERNARY, CHOSEN, SUM, PRODUCT, UNARY, ATOM = range(6)  # what binds tighter comes later
 ARITHMETIC = {ast.Add: ("+", SUM), ast.Sub: ("-", SUM), ast.Mult: ("*", PRODUCT), ast.Div: ("/", PRODUCT)}
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
@@ -28,7 +30,8 @@ KINDS: dict[type[ast.AST], str] = {
 TAKEN = {  # names that a rule might choose, and that mean something else in C++ or in the struct
     "auto", "bool", "case", "char", "const", "default", "delete", "double", "enum", "extern", "float", "inline", "int",
     "long", "new", "operator", "private", "public", "register", "short", "signed", "static", "struct", "switch", "this",
-    "union", "unsigned", "using", "void", "volatile", "h", "s", "t", "T", "mask", "keeps", "pow", *FUNCTIONS.values(),
+    "union", "unsigned", "using", "void", "volatile", "h", "s", "t", "T", "mask", "keeps", "pow",
+    *FUNCTIONS.values(), *PREPARING,
 }  # fmt: skip
 
 
@@ -130,10 +133,9 @@ class Expression(ast.NodeVisitor):
 
     def call(self, node: ast.AST, called: str, given: list[ast.expr], targets: list[str]) -> str:
         """A call whose results beside the first go to `targets`."""
-        if self.prepares and called in PREPARING:
-            return f"{called}({', '.join(map(self.at, given))})"
-        if called in FUNCTIONS and not targets:
-            return f"{FUNCTIONS[called]}({', '.join(map(self.at, given))})"
+        functions = FUNCTIONS | PREPARING if self.prepares else FUNCTIONS
+        if called in functions and not targets:
+            return f"{functions[called]}({', '.join(map(self.at, given))})"
         helper = self.struct.helper(self, node, called)
         passed = dict(zip(helper.parameters, given, strict=False))
         records = set(self.records) & set(passed)
