@@ -105,6 +105,59 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Adan(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.98, 0.92),
+        beta3: _Scheduled = 0.99,
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        no_prox: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdEMAMix(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        beta3: _Scheduled = 0.9999,
+        alpha: _Scheduled = 5.0,
+        t_alpha: _Scheduled = 0.0,
+        t_beta3: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class ADOPT(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.9999),
+        eps: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.0,
+        clip_exp: _Scheduled = 0.25,
+        clip_shift: _Scheduled = 0.0,
+        without_clip: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AggMo(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.0, 0.9),
+        beta3: _Scheduled = 0.99,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class ASGD(Optimizer):
     def __init__(
         self,
@@ -113,6 +166,30 @@ class ASGD(Optimizer):
         lambd: _Scheduled = 0.0001,
         alpha: _Scheduled = 0.75,
         t0: _Scheduled = 1000000.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class FTRL(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        beta: _Scheduled = 1.0,
+        l1_strength: _Scheduled = 0.0,
+        l2_strength: _Scheduled = 0.0,
+        initial_accumulator_value: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Grams(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-06,
         weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
@@ -145,6 +222,17 @@ class Lion(Optimizer):
         params: Any,
         lr: _Scheduled = 0.0001,
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.99),
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class MADGRAD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        momentum: _Scheduled = 0.9,
+        eps: _Scheduled = 1e-06,
         weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
@@ -287,6 +375,18 @@ class SignSGD(Optimizer):
         params: Any,
         lr: _Scheduled = 0.001,
         momentum: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SimplifiedAdEMAMix(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.99, 0.95),
+        alpha: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...

@@ -130,6 +130,79 @@ class AdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Adan(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.98, 0.92),
+        beta3: _Number = 0.99,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        no_prox: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdEMAMix(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        beta3: _Number = 0.9999,
+        alpha: _Number = 5.0,
+        t_alpha: _Number = 0.0,
+        t_beta3: _Number = 0.0,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class ADOPT(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.9999),
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        clip_exp: _Number = 0.25,
+        clip_shift: _Number = 0.0,
+        without_clip: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AggMo(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.0, 0.9),
+        beta3: _Number = 0.99,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class ASGD(Optimizer):
     def __init__(
         self,
@@ -138,6 +211,40 @@ class ASGD(Optimizer):
         lambd: _Number = 0.0001,
         alpha: _Number = 0.75,
         t0: _Number = 1000000.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class FTRL(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        beta: _Number = 1.0,
+        l1_strength: _Number = 0.0,
+        l2_strength: _Number = 0.0,
+        initial_accumulator_value: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Grams(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-06,
         weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
@@ -185,6 +292,22 @@ class Lion(Optimizer):
         params: Any,
         lr: _Number = 0.0001,
         betas: tuple[_Number, _Number] = (0.9, 0.99),
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class MADGRAD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        momentum: _Number = 0.9,
+        eps: _Number = 1e-06,
         weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
@@ -387,6 +510,23 @@ class SignSGD(Optimizer):
         params: Any,
         lr: _Number = 0.001,
         momentum: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SimplifiedAdEMAMix(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0001,
+        betas: tuple[_Number, _Number] = (0.99, 0.95),
+        alpha: _Number = 0.0,
+        eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
