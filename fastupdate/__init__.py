@@ -15,6 +15,7 @@ from fastupdate.information import info as info
 from fastupdate.monitoring.monitor import Monitor as Monitor
 from fastupdate.optimizer import Optimizer as Optimizer
 from fastupdate.optimizers import *  # noqa: F403 - the class of each rule, and `rule`
+from fastupdate.partition import Partition as Partition
 from fastupdate.saving.file import CheckpointError as CheckpointError
 from fastupdate.saving.file import load as load
 from fastupdate.step.loss_scale import LossScale as LossScale

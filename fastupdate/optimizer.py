@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from os import PathLike
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fastupdate.arrays import autograd, device, tree
 from fastupdate.arrays.foreign import shown
 from fastupdate.arrays.numbers import FRACTION, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.arrays.place import Place
 from fastupdate.groups import taken_apart
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import file
@@ -60,6 +62,11 @@ class Optimizer:
         super().__init_subclass__(**arguments)
         if hasattr(cls, "rule"):
             attributes.show(cls)
+
+    @classmethod
+    def with_(cls, **arguments: Any) -> partial[Self]:
+        """This rule with some of its arguments, for a part of the parameters (see fu.Partition): cls(params, …)."""
+        return partial(cls, **arguments)
 
     lr = attributes.Hyper("lr")  # the others likewise, by attributes.show
 
@@ -124,10 +131,7 @@ class Optimizer:
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
-        step = integer(self.stepper.place("step"), step)
-        if step >= 2**62:
-            self.stepper.place("step").fail(ValueError, "an integer ≥ 1 and below 2⁶²", repr(step))
-        self.stepper.start_at(step)
+        self.stepper.start_at(first_step(self.stepper.place("step"), step))
 
     def bind(self, grads: Any) -> None:
         """Names the gradient buffers that every later `step()` reads, as `step` takes them."""
@@ -308,3 +312,11 @@ class Optimizer:
         Optimizer.__init__(self, **kept["ingredients"])
         self.load_state_dict(kept["state"])
         vars(self).update(kept["attributes"])
+
+
+def first_step(place: Place, value: Any) -> int:
+    """The number of a step to start at."""
+    step = integer(place, value)
+    if step >= 2**62:
+        place.fail(ValueError, "an integer ≥ 1 and below 2⁶²", repr(step))
+    return step

@@ -6,7 +6,7 @@ Type checkers read optimizers.pyi, which scripts/stub.py writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature, findsource, getdoc, getsourcefile
+from inspect import Parameter, Signature, findsource, getdoc, getsourcefile, signature
 from pathlib import Path
 from textwrap import fill
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from fastupdate import rules
 from fastupdate.engines import records
 from fastupdate.optimizer import Optimizer
+from fastupdate.partition import divided
 from fastupdate.rules.emit import emit
 from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
 from fastupdate.step.hypers import ALIASES
@@ -23,6 +24,7 @@ MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
 
 
 T = TypeVar("T")
+OTHERS = Parameter("others", Parameter.KEYWORD_ONLY, default=None)
 PARAMS = (
     "arrays to update in place: one, a sequence, a mapping or a nesting of them, (name, array) pairs, or groups "
     '{"params": arrays, "lr": …}; float32 or float64'
@@ -46,13 +48,30 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     flags = {name for name in rule.flags if name in arguments(rule)}
 
     def construct(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
+        if values.pop("others", None) is not None:  # it makes a partition, before this is called
+            raise TypeError(f"[{rule.name}] others: expected None in a subclass, received a rule (see fu.Partition)")
         problem = rule.check(values)
         if problem:
             raise ValueError(f"[{rule.name}] {problem}")
         hypers = {name: value for name, value in values.items() if name not in flags}
         Optimizer.__init__(self, params, hypers, {name: values[name] for name in flags}, **options)
 
-    return class_of(rule, Optimizer, module, page(rule), construct)
+    if rule.matrix is None:
+        return class_of(rule, Optimizer, module, page(rule), construct)
+    cls = class_of(rule, Optimizer, module, f"{page(rule)}\n{OTHERS_ENTRY}", construct, OTHERS)
+    cls.__signature__ = signature(cls)  # type: ignore[attr-defined]
+    cls.__new__ = _new_of_matrices  # type: ignore[assignment,method-assign]
+    return cls
+
+
+def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, others: Any = None, **kwargs: Any) -> Any:
+    """An optimizer, or a partition if there is a rule for what is no matrix."""
+    if others is None:
+        return object.__new__(cls)
+    arguments = signature(cls.__init__).bind(None, params, *args, **kwargs).arguments
+    del arguments["self"]
+    options = arguments.pop("options", {})
+    return divided(cls, others, arguments.pop("params"), {**arguments, **options})
 
 
 def class_of(
@@ -62,11 +81,11 @@ def class_of(
     given = arguments(rule).items()
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in given]
     leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
-    signature = Signature([*leading, *named, *further, Parameter("options", Parameter.VAR_KEYWORD)])
+    taken = Signature([*leading, *named, *further, Parameter("options", Parameter.VAR_KEYWORD)])
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound = taken.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{rule.formula.__name__}() {error}") from None
         bound.apply_defaults()
@@ -74,7 +93,7 @@ def class_of(
         construct(values.pop("self"), values.pop("params"), options=values.pop("options"), values=values)
 
     name = rule.formula.__name__
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__signature__ = taken  # type: ignore[attr-defined]
     __init__.__qualname__ = f"{name}.__init__"
     __init__.__module__ = module
     body = {"rule": rule, "__init__": __init__, "__doc__": doc, "__module__": module, "__qualname__": name}
@@ -96,6 +115,13 @@ def page(rule: Rule, params: str = PARAMS) -> str:
 
 def _entry(name: str, text: str) -> str:
     return fill(text, 116, initial_indent=f"{name:<15} ", subsequent_indent=" " * 16)
+
+
+OTHERS_ENTRY = _entry(
+    "others",
+    "the rule of what is no matrix, as fu.AdamW.with_(lr=1e-3); or (pattern, rule), for what else is to go by it. "
+    "The result is a fu.Partition",
+)
 
 
 def rule(formula: type) -> type[Optimizer]:

@@ -117,8 +117,8 @@ MUTANTS = [
         "work(count * k / n, count * (k + 1) / n);", "work(count * k / n, count * (k + 1) / n - (k + 1 < n));", PARITY,
     ),
     Mutant(
-        "clip factor ignored", "fastupdate/step/stepper.py",
-        "scale * outcome.factor * self._sign", "scale * self._sign", OPTIONS,
+        "clip factor ignored", "fastupdate/step/whole.py",
+        "self.scale * outcome.factor * stepper.sign", "self.scale * stepper.sign", OPTIONS,
     ),
     Mutant(
         "every unit scaled as the first", "csrc/cpu/tile.h",

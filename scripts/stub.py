@@ -45,6 +45,7 @@ from fastupdate.torch.optimizer import Optimizer as Optimizer
 
 _Number = float | Tensor  # of one element
 '''
+OTHERS = ["*", "others: Any = None"]
 SWITCHES = [
     "*",
     "foreach: bool | None = None",
@@ -72,7 +73,10 @@ def class_of(name: str, number: str, switches: list[str]) -> str:
 
 def main() -> int:
     stubs = {
-        PACKAGE / "optimizers.pyi": HEAD + "".join(class_of(name, "_Scheduled", []) for name in rules.names()),
+        PACKAGE / "optimizers.pyi": HEAD
+        + "".join(
+            class_of(name, "_Scheduled", OTHERS if rules.get(name).rule.matrix else []) for name in rules.names()
+        ),
         PACKAGE / "torch" / "__init__.pyi": TORCH
         + "".join(class_of(name, "_Number", SWITCHES) for name in rules.names()),
     }

@@ -83,6 +83,7 @@ PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "muon": {
         "plain": {"lr": 0.02, "momentum": 0.9},
+        "inputs": {"lr": 0.02, "momentum": 0.9, "rows_are_inputs": True},
         "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "match_rms_adamw": True},
     },
 }

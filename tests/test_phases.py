@@ -169,16 +169,22 @@ def test_rules_of_ones_own_leave_the_bytes_of_the_library_s(case: Case, dtype: A
 # ---- plain NumPy ----------------------------------------------------------------------------------------------------
 
 
+def units_of(p: np.ndarray) -> int:
+    return len(p) if p.ndim > 1 else 1
+
+
 def sums_of(terms: np.ndarray, rows: int, columns: int, extents: Any) -> dict[str, Any]:
     """What terms of one tensor add up to over each extent, in the defined order."""
+    units = units_of(terms)
     flat = terms.reshape(-1, rows, columns).astype(np.float64) if terms.size else np.zeros((0, rows, columns))
     by_row = np.array([ordered_sum(row) for matrix in flat for row in matrix])
-    by_rows = bool({"row", "column", "matrix"} & set(extents))
+    by_rows = bool({"row", "column", "matrix", "unit"} & set(extents))
     chunks = [[np.add.accumulate(m[k : k + 32])[-1] for k in range(0, rows, 32)] for m in flat]
     return {
         "row": by_row,
         "column": np.array([fold(list(parts)) for chunk in chunks for parts in zip(*chunk, strict=True)]),
         "matrix": np.array([fold(by_row[k * rows : (k + 1) * rows]) for k in range(len(flat))]),
+        "unit": np.array([fold(part) for part in by_row.reshape(units, -1)]) if units else by_row,
         "tensor": fold(by_row) if by_rows else ordered_sum(terms),
     }
 
@@ -210,6 +216,8 @@ class Plain:
                 state = np.expand_dims(state, axes[extent])
             elif extent in axes and (p.ndim == 0 or extent != "row"):
                 state = state.reshape(())
+            elif extent == "unit" and p.ndim > 1:
+                state = state.reshape(-1, *[1] * (p.ndim - 1))
             shown.append(state if extent == "element" else state.astype(p.dtype))
         return shown
 
@@ -231,6 +239,7 @@ class Plain:
             for k, (p, g) in enumerate(zip(self.params, grads, strict=True)):
                 rows, columns = (p.shape if p.ndim > 1 else (p.size, 1) if p.ndim else (1, 1))[-2:]
                 sizes = {"row": columns, "column": rows, "matrix": rows * columns, "tensor": p.size}
+                sizes["unit"] = p.size // max(units_of(p), 1)
                 terms = self.measure(phase, k, g)
                 summed = [sums_of(x, rows, columns, phase.settles) for x in terms]
                 totals.append([found["tensor"] for found in summed])
@@ -536,7 +545,7 @@ def declared(**members: Any) -> type:
                 "more": Sum("", per="tensor", of="measure_2"),
                 "measure_2": staticmethod(lambda flags, s, g, p, size: g),
             },
-            r"more: expected sums per tensor of one function, received of two",
+            r"settle_tensor_2: expected a @staticmethod, received none",
         ),
         (
             {"measure": staticmethod(lambda flags, s, g, p: g)},

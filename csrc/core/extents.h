@@ -1,14 +1,15 @@
-// What sums and states of a rule may be of: an element, a row, a column, a matrix, a tensor, or the whole list.
+// What sums and states of a rule may be of: an element, a row, a column, a matrix, a unit, a tensor, or the whole list.
 //
-// The last two axes of a tensor are those of its matrices; a vector of n is a matrix of n rows. States that are not of
-// an element are float64, one number for each range.
+// The last two axes of a tensor are those of its matrices; a vector of n is a matrix of n rows. Its units are its
+// slices along the first axis; a vector is one. States that are not of an element are float64, one number for each
+// range.
 #pragma once
 
 #include "core/plan.h"
 
 namespace fastupdate {
 
-enum Extent : uint8_t { kElement, kRow, kColumn, kMatrix, kTensor, kList, kExtents };
+enum Extent : uint8_t { kElement, kRow, kColumn, kMatrix, kUnit, kTensor, kList, kExtents };
 
 constexpr int kMaxTerms = 4;       // sums of one phase
 constexpr int64_t kRowChunk = 32;  // rows whose columns are added up together
@@ -24,7 +25,7 @@ struct PhaseShape {
     return false;
   }
   // Whether it goes through a tensor row by row; else block by block.
-  FASTUPDATE_HD constexpr bool by_rows() const { return sums(kRow) || sums(kColumn) || sums(kMatrix); }
+  FASTUPDATE_HD constexpr bool by_rows() const { return sums(kRow) || sums(kColumn) || sums(kMatrix) || sums(kUnit); }
 };
 
 FASTUPDATE_HD int64_t matrix_size(const Tensor& t) { return t.rows * t.columns; }
@@ -51,6 +52,7 @@ FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
          : extent == kRow    ? matrices * t.rows
          : extent == kColumn ? matrices * t.columns
          : extent == kMatrix ? matrices
+         : extent == kUnit   ? t.n / t.unit_length
                              : 1;
 }
 FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
@@ -58,7 +60,13 @@ FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
          : extent == kRow    ? i / t.columns
          : extent == kColumn ? i / matrix_size(t) * t.columns + i % t.columns
          : extent == kMatrix ? i / matrix_size(t)
+         : extent == kUnit   ? i / t.unit_length
                              : 0;
+}
+
+// How many rows a range has that consists of whole ones: a matrix, or a unit.
+FASTUPDATE_HD int64_t rows_of(const Tensor& t, Extent extent) {
+  return extent == kUnit ? t.unit_length / t.columns : t.rows;
 }
 
 // What a tensor's sums add up in: [terms] totals of the tensor, then for a phase that goes by rows [row][terms] and, if

@@ -13,7 +13,8 @@
 //
 //   extents[], phases[]    what each state is of, and what each phase sums over what (core/extents.h)
 //   measure(Phase<k>, …)   one element: updates the states that are of an element, writes what it adds to each sum
-//   settle(Range<e>, …)    one range, in float64: updates its states by what its n elements have added up to
+//   settle(Phase<k>, Range<e>, …)   one range, in float64: updates its states by what its n elements have added up to
+//                          in that phase
 //
 // A rule knows no loop, no pointer and no storage type; the engines know no rule.
 #pragma once
@@ -60,14 +61,6 @@ struct Shape<Rule, std::void_t<decltype(Rule::phases)>> {
   template <size_t state>
   static constexpr bool of_element = Rule::extents[state] == kElement;
 };
-
-// The phase that sums over an extent; any of them, if none does.
-template <class Rule>
-constexpr PhaseShape phase_of(Extent extent) {
-  for (const PhaseShape& phase : Rule::phases)
-    if (phase.sums(extent)) return phase;
-  return Rule::phases[0];
-}
 
 // Writes the rule as of step t to `out`.
 template <class Rule>

@@ -148,7 +148,7 @@ void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t en
 template <class T>
 void settle_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const RuleCode& code = *sweep.code[kFloat64];
-  if (begin == 0 && end) settle_tensor(t, code, code.phases[sweep.phase].shape, scalars_of(sweep, t, kFloat64));
+  if (begin == 0 && end) settle_tensor(t, code.phases[sweep.phase], scalars_of(sweep, t, kFloat64));
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.

@@ -129,7 +129,8 @@ void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64
 }
 
 // Settles the columns of a tensor: those of one matrix after those of another, a few at a time.
-inline void settle_columns(const Tensor& t, const RuleCode& code, const void* scalars, int terms) {
+inline void settle_columns(const Tensor& t, const PhaseCode& phase, const void* scalars) {
+  const int terms = phase.shape.terms;
   double sums[kTile][kMaxTerms];
   const int64_t chunks = chunks_of_matrix(t), pitch = terms * t.columns;
   uint64_t state[kMaxStates];
@@ -140,28 +141,36 @@ inline void settle_columns(const Tensor& t, const RuleCode& code, const void* sc
       for (int64_t c = 0; c < n; ++c)
         for (int k = 0; k < terms; ++k) (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch);
       for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
-      code.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
+      phase.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
     }
 }
 
+// Settles ranges of whole rows.
+inline void settle_rows(const Tensor& t, const PhaseCode& phase, Extent extent, const void* scalars) {
+  const int terms = phase.shape.terms;
+  const int64_t rows = rows_of(t, extent);
+  double total[kMaxTerms];
+  uint64_t state[kMaxStates];
+  for (int64_t range = 0; range < range_count(t, extent); ++range) {
+    for (int k = 0; k < terms; ++k) total[k] = fold_parts(parts_of(t, terms) + range * rows * terms + k, rows, terms);
+    for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(range) * sizeof(double);
+    phase.settle[extent](scalars, 1, double(rows * t.columns), total, state);
+  }
+}
+
 // Settles everything of one tensor that a phase has summed, but the list.
-inline void settle_tensor(const Tensor& t, const RuleCode& code, const PhaseShape& shape, const void* scalars) {
+inline void settle_tensor(const Tensor& t, const PhaseCode& phase, const void* scalars) {
+  const PhaseShape& shape = phase.shape;
   const int terms = shape.terms;
   const int64_t parts = shape.by_rows() ? range_count(t, kRow) : block_count(t);
   const double* const sums = parts_of(t, terms);
-  if (shape.sums(kRow)) code.settle[kRow](scalars, parts, double(t.columns), sums, t.slot);
-  if (shape.sums(kColumn)) settle_columns(t, code, scalars, terms);
-  if (shape.sums(kMatrix))
-    for (int64_t matrix = 0; matrix < matrix_count(t); ++matrix) {
-      double total[kMaxTerms];
-      for (int k = 0; k < terms; ++k) total[k] = fold_parts(sums + matrix * t.rows * terms + k, t.rows, terms);
-      uint64_t state[kMaxStates];
-      for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(matrix) * sizeof(double);
-      code.settle[kMatrix](scalars, 1, double(matrix_size(t)), total, state);
-    }
+  if (shape.sums(kRow)) phase.settle[kRow](scalars, parts, double(t.columns), sums, t.slot);
+  if (shape.sums(kColumn)) settle_columns(t, phase, scalars);
+  for (const Extent extent : {kMatrix, kUnit})
+    if (shape.sums(extent)) settle_rows(t, phase, extent, scalars);
   double* const totals = totals_of(t);
   for (int k = 0; k < terms; ++k) totals[k] = fold_parts(sums + k, parts, terms);
-  if (shape.sums(kTensor)) code.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
+  if (shape.sums(kTensor)) phase.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -76,8 +76,8 @@ class Plan {
     for (sweep_.phase = 0; sweep_.phase < code.phase_count; ++sweep_.phase) {
       run(target_.engine.measure, measure_team_);
       run(target_.engine.settle, settle_team_);
-      const PhaseShape& shape = code.phases[sweep_.phase].shape;
-      if (shape.sums(kList)) settle_list(code, shape.terms);
+      const PhaseCode& phase = code.phases[sweep_.phase];
+      if (phase.shape.sums(kList)) settle_list(phase);
     }
   }
 
@@ -134,8 +134,9 @@ class Plan {
 
  private:
   // The list has the scalars of its first tensor's group.
-  void settle_list(const RuleCode& code, int terms) {
+  void settle_list(const PhaseCode& phase) {
     if (!count_) return;
+    const int terms = phase.shape.terms;
     double sums[kMaxTerms], elements = 0;
     for (int k = 0; k < terms; ++k) {
       host::Pairwise<double> sum;
@@ -144,7 +145,7 @@ class Plan {
     }
     for (int64_t i = 0; i < count_; ++i) elements += double(tensors_[i].n);
     const unsigned char* scalars = sweep_.scalars + (tensors_[0].group * 2 + kFloat64) * kScalarBytes;
-    code.settle[kList](scalars, 1, elements, sums, tensors_[0].slot);
+    phase.settle[kList](scalars, 1, elements, sums, tensors_[0].slot);
   }
 
   void run(Engine::Entry entry, Team& team) {

@@ -41,14 +41,14 @@ FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g,
 }
 
 // Ranges of one extent, by float64 rules alone.
-template <class Rule, Extent extent>
+template <class Rule, int phase, Extent extent>
 void settle_ranges(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state) {
   const Rule& rule = *static_cast<const Rule*>(scalars);
-  constexpr int pitch = phase_of<Rule>(extent).terms;
+  constexpr int pitch = Rule::phases[phase].terms;
   double* at[kMaxStates];
   for (int k = 0; k < Rule::keeps::count; ++k) at[k] = address<double>(state[k]);
   for (int64_t i = 0; i < ranges; ++i) {
-    rule.settle(Range<extent>(), n, sums + i * pitch, at);
+    rule.settle(Phase<phase>(), Range<extent>(), n, sums + i * pitch, at);
     for (int k = 0; k < Rule::keeps::count; ++k) ++at[k];
   }
 }
@@ -91,13 +91,16 @@ struct Compiled {
 
   template <size_t... phase>
   static constexpr std::array<PhaseCode, phase_count> all_phases(std::index_sequence<phase...>) {
-    return {{{measure<phase>, Rule::phases[phase]}...}};
+    return {{{measure<phase>,
+              Rule::phases[phase],
+              {nullptr, settle<phase, kRow>(), settle<phase, kColumn>(), settle<phase, kMatrix>(),
+               settle<phase, kUnit>(), settle<phase, kTensor>(), settle<phase, kList>()}}...}};
   }
 
-  template <Extent extent>
-  static constexpr RuleCode::Settle settle() {
-    if constexpr (phase_count && sizeof(T) == sizeof(double))
-      if constexpr (phase_of<Rule>(extent).sums(extent)) return settle_ranges<Rule, extent>;
+  template <int phase, Extent extent>
+  static constexpr PhaseCode::Settle settle() {
+    if constexpr (sizeof(T) == sizeof(double))
+      if constexpr (Rule::phases[phase].sums(extent)) return settle_ranges<Rule, phase, extent>;
     return nullptr;
   }
 
@@ -105,13 +108,7 @@ struct Compiled {
     if constexpr (phase_count == 0)
       return {rule_scalars<Rule>, loop};
     else
-      return {rule_scalars<Rule>,
-              loop,
-              phases.data(),
-              phase_count,
-              Keeps::count,
-              Rule::extents,
-              {nullptr, settle<kRow>(), settle<kColumn>(), settle<kMatrix>(), settle<kTensor>(), settle<kList>()}};
+      return {rule_scalars<Rule>, loop, phases.data(), phase_count, Keeps::count, Rule::extents};
   }
 
   static constexpr std::array<PhaseCode, phase_count> phases = all_phases(std::make_index_sequence<phase_count>());

@@ -19,6 +19,10 @@ struct PhaseCode {
   void (*measure)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const uint64_t* state,
                   int64_t begin, double (*terms)[kTile]);
   PhaseShape shape;
+  // How ranges are settled, by extent, which is done in float64: so many ranges of n elements, whose sums are
+  // sums[range][term].
+  using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
+  Settle settle[kExtents] = {};
 };
 
 // A compiled rule for one compute type (rule_loop.h makes it).
@@ -28,13 +32,10 @@ struct RuleCode {
   void (*loop)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base, void* out,
                const uint64_t* state, int64_t begin) = nullptr;
 
-  // Of a rule whose step depends on sums: its phases, what its states are of, and how ranges are settled, which is done
-  // in float64: so many ranges of n elements, whose sums are sums[range][term].
+  // Of a rule whose step depends on sums: its phases, and what its states are of.
   const PhaseCode* phases = nullptr;
   int64_t phase_count = 0, state_count = 0;
   const Extent* extents = nullptr;
-  using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
-  Settle settle[kExtents] = {};
 };
 
 namespace FASTUPDATE_TARGET {

@@ -122,11 +122,23 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) measure(DeviceSweep swee
   });
 }
 
-template <Extent extent, class Rule>
+template <int phase, Extent extent, class Rule>
 FASTUPDATE_DEVICE void settle_range(const Rule& rule, const Tensor& t, int64_t range, double n, const double* sums) {
   double* state[kMaxStates];
   for (int k = 0; k < Rule::keeps::count; ++k) state[k] = array_at<double>(t.slot[k]) + range;
-  rule.settle(Range<extent>(), n, sums, state);
+  rule.settle(Phase<phase>(), Range<extent>(), n, sums, state);
+}
+
+// Ranges of whole rows.
+template <int phase, Extent extent, class Rule>
+FASTUPDATE_DEVICE void settle_rows(const Rule& rule, const Tensor& t) {
+  constexpr int terms = Rule::phases[phase].terms;
+  const int64_t rows = rows_of(t, extent);
+  double sum[kMaxTerms];
+  for (int64_t range = thread_index(); range < range_count(t, extent); range += thread_count()) {
+    for (int k = 0; k < terms; ++k) sum[k] = fold_parts(parts_of(t, terms) + range * rows * terms + k, rows, terms);
+    settle_range<phase, extent>(rule, t, range, double(rows * t.columns), sum);
+  }
 }
 
 // Everything of one tensor that a phase has summed, but the list.
@@ -139,23 +151,20 @@ FASTUPDATE_DEVICE void settle_tensor(const Rule& rule, const Tensor& t) {
   double sum[kMaxTerms];
   if constexpr (shape.sums(kRow))
     for (int64_t row = thread_index(); row < parts; row += thread_count())
-      settle_range<kRow>(rule, t, row, double(t.columns), sums + row * terms);
+      settle_range<phase, kRow>(rule, t, row, double(t.columns), sums + row * terms);
   if constexpr (shape.sums(kColumn))
     for (int64_t c = thread_index(); c < range_count(t, kColumn); c += thread_count()) {
       const double* x = columns_of(t, terms) + c / t.columns * chunks_of_matrix(t) * terms * t.columns + c % t.columns;
       for (int k = 0; k < terms; ++k) sum[k] = fold_parts(x + k * t.columns, chunks_of_matrix(t), terms * t.columns);
-      settle_range<kColumn>(rule, t, c, double(t.rows), sum);
+      settle_range<phase, kColumn>(rule, t, c, double(t.rows), sum);
     }
-  if constexpr (shape.sums(kMatrix))
-    for (int64_t matrix = thread_index(); matrix < matrix_count(t); matrix += thread_count()) {
-      for (int k = 0; k < terms; ++k) sum[k] = fold_parts(sums + matrix * t.rows * terms + k, t.rows, terms);
-      settle_range<kMatrix>(rule, t, matrix, double(matrix_size(t)), sum);
-    }
+  if constexpr (shape.sums(kMatrix)) settle_rows<phase, kMatrix>(rule, t);
+  if constexpr (shape.sums(kUnit)) settle_rows<phase, kUnit>(rule, t);
   barrier();
   for (int k = 0; k < terms; ++k) fold(sums + k, parts, terms, Add());
   if (thread_index() != 0) return;
   for (int k = 0; k < terms; ++k) sum[k] = totals_of(t)[k] = load_coherent(sums + k);
-  if constexpr (shape.sums(kTensor)) settle_range<kTensor>(rule, t, 0, double(t.n), sum);
+  if constexpr (shape.sums(kTensor)) settle_range<phase, kTensor>(rule, t, 0, double(t.n), sum);
 }
 
 template <class Rule>
@@ -191,7 +200,7 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_list(DeviceSweep 
   double elements = 0;
   for (int64_t i = 0; i < sweep.count; ++i) elements += double(sweep.tensors[i].n);
   const Tensor& first = sweep.tensors[0];
-  settle_range<kList>(settling_rule<Rule>(sweep, first), first, 0, elements, sum);
+  settle_range<phase, kList>(settling_rule<Rule>(sweep, first), first, 0, elements, sum);
 }
 
 template <template <class, unsigned> class R, unsigned flags, int phase>

@@ -39,12 +39,16 @@ class CodeOfRule {
     const auto code = addresses[0].cast<std::vector<std::vector<uint64_t>>>();
     const auto shapes = addresses[1].cast<std::vector<std::vector<unsigned>>>();
     for (const int extent : addresses[2].cast<std::vector<int>>()) extents_.push_back(Extent(extent));
-    const auto settles = addresses[3].cast<std::vector<uint64_t>>();
+    const auto settles = addresses[3].cast<std::vector<std::vector<uint64_t>>>();
     for (const int dtype : {kFloat32, kFloat64}) {
       const std::vector<uint64_t>& own = code.at(size_t(dtype));
       if (own.empty()) continue;
-      for (size_t k = 0; k < shapes.size(); ++k)
-        phases_[dtype].push_back({function<decltype(PhaseCode::measure)>(own.at(2 + k)), shape_of(shapes[k])});
+      for (size_t k = 0; k < shapes.size(); ++k) {
+        PhaseCode phase = {function<decltype(PhaseCode::measure)>(own.at(2 + k)), shape_of(shapes[k])};
+        for (size_t extent = 0; extent < settles.at(k).size(); ++extent)
+          phase.settle[extent] = function<PhaseCode::Settle>(settles[k][extent]);
+        phases_[dtype].push_back(phase);
+      }
       of[dtype].scalars = function<decltype(RuleCode::scalars)>(own.at(0));
       of[dtype].loop = function<decltype(RuleCode::loop)>(own.at(1));
       if (shapes.empty()) continue;
@@ -52,8 +56,6 @@ class CodeOfRule {
       of[dtype].phase_count = int64_t(shapes.size());
       of[dtype].state_count = int64_t(extents_.size());
       of[dtype].extents = extents_.data();
-      for (size_t extent = 0; extent < settles.size(); ++extent)
-        of[dtype].settle[extent] = function<RuleCode::Settle>(settles[extent]);
     }
   }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -38,6 +38,19 @@ def rebuild(tree: Any, make: Callable[[Path], Any], path: Path = ()) -> Any:
         items = [rebuild(value, make, (*path, k)) for k, value in enumerate(tree)]
         return tuple(items) if isinstance(tree, tuple) else items
     return make(path)
+
+
+def nested(leaves: Iterable[tuple[Path, Any]]) -> Any:
+    """Some leaves at their paths, in mappings within mappings; a leaf at the empty path is all there is."""
+    found: dict[str | int, Any] = {}
+    for path, leaf in leaves:
+        if not path:
+            return leaf
+        inner = found
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = leaf
+    return found
 
 
 def follow(tree: Any, path: Path) -> Any:

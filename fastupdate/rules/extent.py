@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Extent = Literal["element", "row", "column", "matrix", "tensor", "list"]  # the last two axes are those of a matrix
+# The last two axes are those of a matrix; a unit is a slice along the first axis, or a vector.
+Extent = Literal["element", "row", "column", "matrix", "unit", "tensor", "list"]
 EXTENTS: tuple[Extent, ...] = get_args(Extent)
 Shape = tuple[int, ...]
 
@@ -23,6 +24,7 @@ def shape_of(extent: Extent, shape: Shape) -> Shape:
         "row": (*matrices, rows),
         "column": (*matrices, columns),
         "matrix": matrices,
+        "unit": shape[:1] if len(shape) > 1 else (),
         "tensor": (),
         "list": (),
     }

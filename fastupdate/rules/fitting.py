@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from fastupdate.rules.extent import EXTENTS
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 OTHERS = {"prepare", "update", "check", "decoupled_decay", "matrix"}
 Signatures = dict[str, tuple[str, ...]]  # the functions of a rule, and the arguments that each takes
+
+
+def settle_name(extent: str, measure: str, sums: Mapping[str, Any]) -> str:
+    """What settles the sums of one function over an extent: where several sum over it, the first has the plain name."""
+    first = min(total.of for total in sums.values() if extent in total.extents)
+    return f"settle_{extent}" + ("" if measure == first else measure.removeprefix("measure"))
 
 
 class Checker:
@@ -31,13 +38,11 @@ class Checker:
         for key, total in parts.sums.items():
             if total.of not in every:
                 self.fail(key, "`of` to name a function that measures", repr(total.of))
-        for extent in EXTENTS[1:]:
-            summed = [key for key, total in parts.sums.items() if extent in total.extents]
-            if len({parts.sums[key].of for key in summed}) > 1:
-                self.fail(summed[1], f"sums per {extent} of one function", "of two")
+        for extent, measure in product(EXTENTS[1:], measures):
+            summed = [key for key, total in parts.sums.items() if extent in total.extents and total.of == measure]
             if summed:
                 settled = (key for key, state in parts.states.items() if state.per == extent)
-                every[f"settle_{extent}"] = ("flags", "s", "n", *summed, *settled)
+                every[settle_name(extent, measure, parts.sums)] = ("flags", "s", "n", *summed, *settled)
         return every
 
     def check_names(self, formula: type, known: set[str]) -> None:

@@ -13,7 +13,11 @@ class Muon:
         o = the nearest orthogonal matrix to μm + (1 − μ)∇L (to m, without nesterov), by five Newton–Schulz iterations
         w ← w − αλw − α·√max(1, rows/columns)·o
 
-    or α·0.2·√max(rows, columns) with match_rms_adamw, so that steps are as long as AdamW's.
+    or α·√max(1, columns/rows) with rows_are_inputs, for weights that inputs are multiplied by from the left, as optax;
+    or α·0.2·√max(rows, columns) with match_rms_adamw, so that steps are as long as AdamW's, as Keras.
+
+    Keras and optax sum m otherwise, which is orthogonal in the same directions: but optax' nesterov corrects m for its
+    start, so that the first steps mix it with ∇L in other shares.
 
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon; Liu et al., arXiv:2502.16982, for the
     second scale. The matrix products are those of the array library, in the parameter's type (torch: bfloat16), and
@@ -27,6 +31,7 @@ class Muon:
 
     nesterov = Flag("look ahead along the momentum")
     match_rms_adamw = Flag("scale steps as AdamW's")
+    rows_are_inputs = Flag("scale steps by columns over rows")
 
     m = State("mean gradient", role="momentum")
     o = State("the direction", lasts=False)
@@ -49,7 +54,8 @@ class Muon:
         for _ in range(ITERATIONS):
             square = x @ x.T
             x = a * x + (b * square + c * (square @ square)) @ x
-        scale = 0.2 * max(rows, columns) ** 0.5 if flags.match_rms_adamw else max(1.0, rows / columns) ** 0.5
+        ratio = columns / rows if flags.rows_are_inputs else rows / columns
+        scale = 0.2 * max(rows, columns) ** 0.5 if flags.match_rms_adamw else max(1.0, ratio) ** 0.5
         return scale * (x.T if rows > columns else x)
 
     @staticmethod

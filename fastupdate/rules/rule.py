@@ -25,11 +25,13 @@ Where a step depends on sums, functions come before `update` (`fastupdate/rules/
         def measure(flags, s, g, p, *states):    # for one element: its terms of the sums, then the new states
         def settle_tensor(flags, s, n, *sums, *states):
                                                  # for one tensor, in float64: its states, by the sums over n elements;
-                                                 # likewise settle_row, _column, _matrix (the last two axes) and _list
+                                                 # likewise settle_row, _column, _matrix (the last two axes), _unit
+                                                 # (the first axis) and _list
         def matrix(flags, o):                    # array in, array out: what the state `o` of a matrix becomes before
                                                  # `update`, in NumPy's words alone (fastupdate/rules/muon.py)
 
-A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`). A state that is not of an element is a number to
+A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`); what is then summed over an extent for the second
+time, `settle_row_2` settles (`fastupdate/rules/came.py`). A state that is not of an element is a number to
 the functions of elements.
 
 A further function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
@@ -55,7 +57,7 @@ from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent
-from fastupdate.rules.fitting import check_parts
+from fastupdate.rules.fitting import check_parts, settle_name
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Phase:
     @property
     def by_rows(self) -> bool:
         """Whether it goes through a tensor row by row; else block by block."""
-        return any(extent in ("row", "column", "matrix") for extent in self.settles)
+        return any(extent in ("row", "column", "matrix", "unit") for extent in self.settles)
 
 
 class Parts(NamedTuple):
@@ -246,4 +248,5 @@ def _phase(formula: type, measure: str, sums: Mapping[str, Sum]) -> Phase:
     """A phase, as its function and what is summed tell of it."""
     own = {key: total.extents for key, total in sums.items() if total.of == measure}
     extents = [extent for extent in EXTENTS if any(extent in per for per in own.values())]
-    return Phase(getattr(formula, measure), own, {extent: getattr(formula, f"settle_{extent}") for extent in extents})
+    settles = {extent: getattr(formula, settle_name(extent, measure, sums)) for extent in extents}
+    return Phase(getattr(formula, measure), own, settles)

@@ -94,21 +94,28 @@ def clip_factor(limit: float, norm: float) -> float:
     return 1.0 if factor > 1.0 else factor
 
 
-def condition(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None) -> Outcome:
-    """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records."""
+def condition(
+    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: tuple[float, int] | None = None
+) -> Outcome:
+    """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records.
+
+    together: Σ scale²·Σg² and how many are not finite, where other gradients are decided upon with the plan's
+    """
     s = plan.settings
-    outcome = _judge(plan, scale, outliers, loss) if s.needs_sums else Outcome()
+    outcome = _judge(plan, scale, outliers, loss, together) if s.needs_sums else Outcome()
     if s.clip_unit_norm is not None and not outcome.reason:
         _clip_units(plan, s.clip_unit_norm, scale)
     return outcome
 
 
-def _judge(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None) -> Outcome:
+def _judge(
+    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: tuple[float, int] | None
+) -> Outcome:
     """By all gradients: whether the step is skipped, or else how much they are clipped."""
     s = plan.settings
     plan.measure()
     tensors, totals = plan.tensors, plan.totals
-    squares, nonfinite = plan.engine.overall(totals)
+    squares, nonfinite = together or plan.engine.overall(totals)
     norm = scale * math.sqrt(squares)
     if s.nonfinite == "raise":
         raise_nonfinite(plan)

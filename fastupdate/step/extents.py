@@ -32,7 +32,7 @@ def check_matrices(rule: Rule, items: list[Item]) -> None:
     """ValueError for a parameter that is no matrix, where a rule multiplies matrices."""
     for item in items if rule.matrix is not None else ():
         if item.array.ndim != 2:
-            expected = f"a matrix (an array of two axes; give the others to another optimizer than {rule.name})"
+            expected = "a matrix (an array of two axes; the others need a rule of theirs, as others=fu.AdamW.with_(…))"
             item.place.fail(ValueError, expected, f"shape {item.array.shape}")
 
 

@@ -134,8 +134,10 @@ class Plan:
         if self.settings.shadow is not None:
             self.tensors["shadow_dtype"] = memory.STORAGE[self.settings.shadow].code
         self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
+        counts = np.array([item.units for item in self.items], np.int64)
+        self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
         if self.settings.clip_unit_norm is not None:
-            self._make_units()
+            self._make_units(counts)
         if self.rule.phases and self.items:
             self._make_room_for_sums()
 
@@ -156,15 +158,13 @@ class Plan:
     def _has_momentum(self) -> bool:
         return bool(self.items) and self.rule.momentum in self.items[0].states
 
-    def _make_units(self) -> None:
-        counts = np.array([item.units for item in self.items], np.int64)
+    def _make_units(self, counts: NDArray[np.int64]) -> None:
         first = np.cumsum(counts) - counts
         self.unit_norms = np.zeros((int(counts.sum()), 2))
         self.unit_scale = np.ones(int(counts.sum()))
         self.unit_tensor = np.repeat(np.arange(len(counts)), counts)
         self.tensors["unit_norms"] = memory.address(self.unit_norms) + 16 * first
         self.tensors["unit_scale"] = memory.address(self.unit_scale) + 8 * first
-        self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
 
     def point_to_accumulators(self) -> None:
         """Notes where the accumulators are."""

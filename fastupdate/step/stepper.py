@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import setitem
@@ -24,14 +24,15 @@ from fastupdate.engines.protocol import Engine, Judge
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step import extents, gradients, held, slots
-from fastupdate.step.decide import Skips, condition, raise_nonfinite
+from fastupdate.step.decide import Skips, raise_nonfinite
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
-from fastupdate.step.report import Report, Statistics
+from fastupdate.step.report import Report
 from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
 from fastupdate.step.transaction import at_once, in_turn
+from fastupdate.step.whole import WholeStep, take
 
 
 class BusyError(RuntimeError):
@@ -78,7 +79,7 @@ class Stepper:
         self.lock = threading.Lock()  # of calls
         self.caller, self.lent = 0, False  # who took it last; whether ema_weights has it
         forks.heed(self)
-        self._sign = -1.0 if self.settings.maximize else 1.0
+        self.sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
         self.skips = Skips(self.settings)
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
@@ -167,7 +168,7 @@ class Stepper:
         with self.exclusive(records.MOST_UNDECIDED):
             self.derive()
             if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
-                quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self._sign)
+                quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self.sign)
                 taken = quick()
                 if taken:
                     self._quick = quick if self.plan.indivisible else None
@@ -175,9 +176,9 @@ class Stepper:
             try:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
-                self._let_go()
+                self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
         if not self.plan.queued:
             self._held = []
@@ -217,44 +218,13 @@ class Stepper:
         return [g for g in found if g is not None]
 
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
-        loss = None if loss is None else self.skips.measured(loss)
-        accumulated = bool(self.clock[MICRO_BATCHES])
-        if accumulated and grads is not None:
-            self.place("grads").fail(ValueError, "None, for micro-batches were accumulated", "gradients")
-        off = records.ZERO_GRADS if accumulated else 0
-        reduce = None if accumulated else reduce
-        written = self._adopt(
-            [item.slots[ACCUMULATOR] for item in self.plan.items] if accumulated else grads, reduce, accumulated
-        )
-        scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
-        unclipped = scale * self.plan.tensors["scale"] if reduce else scale  # a new array: clipping changes it
+        step = WholeStep(self, grads, loss_scale, reduce, loss)
         if self.plan.judges:
-            return self._judged_step(scale, off, unclipped, written)
-        lr = self.engine.lr
-        try:
-            outcome = condition(self.plan, scale, self.skips.outliers, loss)
-        except FloatingPointError:
-            self._drop_gradients(written, off)
-            raise
-        if outcome.reason:
-            self._drop_gradients(written, off, self.skips.taking(outcome))
-            self.skips.check_taken(outcome, self.plan)
-            return Report(self.step_count, lr, outcome.grad_norm, 1.0, outcome.nonfinite, outcome.reason)
-        autograd.about_to_write([*self.plan.written, *written])
-        move = self._about_to_move(scale * outcome.factor * self._sign, off)
-        in_turn([move, *(self.skips.taking(outcome) if self.settings.needs_sums else ())])
-        watched = self._monitored(unclipped)
-        return Report(self.step_count, lr, outcome.grad_norm, outcome.factor, outcome.nonfinite, None, watched)
+            return self.judged(step)
+        outcome, (watched,) = take([step])
+        return step.report(outcome, watched)
 
-    def _about_to_move(self, scale: float, off: int) -> Assignment:
-        """The call that moves all tensors and counts the step, after all that comes before."""
-        if self.rule.matrix is None:
-            return (self.engine.update, scale, off)
-        self.engine.measure(scale, off)
-        extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
-        return (self.engine.finish,)
-
-    def _adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
+    def adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
         at_hand = grads is None and reduce is None and not accumulated and self.bound.tree is None
@@ -273,17 +243,7 @@ class Stepper:
             raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
-    def _drop_gradients(self, written: list[Any], off: int, counting: Sequence[Assignment] = ()) -> None:
-        """NaN in accumulated or accumulating gradients would come back in every later step."""
-        clearing: list[Assignment] = []
-        if self.settings.zero_grads and not off:
-            autograd.about_to_write(written)
-            clearing.append((self.engine.clear_gradients,))
-        in_turn([*clearing, (setitem, self.clock, MICRO_BATCHES, 0), *counting])
-
-    def _judged_step(
-        self, scale: float, off: int, unclipped: NDArray[np.float64] | float, written: list[Any]
-    ) -> Report:
+    def judged(self, step: WholeStep) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
         self.skips.check()
         engine = cast(Judge, self.engine)
@@ -293,17 +253,17 @@ class Stepper:
             try:
                 raise_nonfinite(self.plan)
             except FloatingPointError:
-                self._drop_gradients(written, off)
+                in_turn(step.dropping())
                 raise
         lrs = engine.derive_possible(len(self.undecided))
-        autograd.about_to_write([*self.plan.written, *written])
+        autograd.about_to_write([*self.plan.written, *step.written])
         if self.rule.matrix is None:
-            outcome = engine.judged_update(scale, self._sign, off, self.plan.settings)
+            outcome = engine.judged_update(step.scale, self.sign, step.off, self.plan.settings)
         else:
-            outcome = engine.judge(scale, self._sign, off, self.plan.settings)
+            outcome = engine.judge(step.scale, self.sign, step.off, self.plan.settings)
             extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
             engine.finish()
-        report: Any = self._device_report(outcome, lrs, unclipped)
+        report: Any = self._device_report(outcome, lrs, step.unclipped)
         if self.settings.nonfinite == "skip" and report.fetched:
             self.undecided.append(report)
         return report  # type: ignore[no-any-return]
@@ -311,7 +271,7 @@ class Stepper:
     def _device_report(self, outcome: Any, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Report:
         from fastupdate.engines import cuda
 
-        watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self._sign * self.rule.momentum_sign)
+        watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self.sign * self.rule.momentum_sign)
         steps = int(self.clock[STEPS])
         return cuda.DeviceReport(steps, lrs, self.undecided[:], outcome, self.engine, self.settings, watched)
 
@@ -337,18 +297,11 @@ class Stepper:
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
             autograd.about_to_write(self.plan.written)
-            outcome = engine.prepare_replay(scale, self._sign, self.plan.settings)
+            outcome = engine.prepare_replay(scale, self.sign, self.plan.settings)
             report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
             if self.settings.nonfinite == "skip":
                 self.undecided.append(report)
             return report
-
-    def _monitored(self, scales: NDArray[np.float64] | float) -> Statistics | None:
-        """What was watched in this step; `scales` turn raw gradients into true ones, one or tensor by tensor."""
-        if not self.settings.monitor:
-            return None
-        plan, sign = self.plan, self._sign * self.rule.momentum_sign
-        return plan.recent_sums.statistics(plan.engine, plan.names, plan.sizes, scales, sign)
 
     # -- what surrounds steps -----------------------------------------------------------------------------------------
 
@@ -369,38 +322,50 @@ class Stepper:
 
     def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
         """See `Optimizer.accumulate`."""
-        weight = self.micro_batches.check(weight, self.plan.dtype)
         with self.exclusive():
-            self.derive()  # a tensor that thaws now takes part from the first micro-batch on
             try:
-                written = self._adopt(grads, reduce, False)
-                fresh = [item for item in self.plan.items if ACCUMULATOR not in item.slots]
-                slots.allocate(fresh, [slots.ACCUMULATORS])
-                self.plan.point_to_accumulators()
-                self._quick = None
-                self.micro_batches.expect(weight)
-                if weight != 1:
-                    self.plan.tensors["scale"] *= weight
-                autograd.about_to_write(written)
-                self.engine.accumulate()
+                in_turn([self.adding(self.micro_batch(grads, reduce, weight), weight)])
             finally:
-                self._let_go()
+                self.let_go()
+
+    def micro_batch(self, grads: Any, reduce: Reduce | None, weight: float) -> list[Any]:
+        """Takes in a micro-batch after every check; returns the gradients of torch's that are to be zeroed."""
+        self.micro_batches.check(weight, self.plan.dtype)
+        self.derive()  # a tensor that thaws now takes part from the first micro-batch on
+        return self.adopt(grads, reduce, False)
+
+    def adding(self, written: list[Any], weight: float) -> Assignment:
+        """The call that adds the micro-batch that was taken in."""
+        fresh = [item for item in self.plan.items if ACCUMULATOR not in item.slots]
+        slots.allocate(fresh, [slots.ACCUMULATORS])
+        self.plan.point_to_accumulators()
+        self._quick = None
+        weight = self.micro_batches.check(weight, self.plan.dtype)
+        self.micro_batches.expect(weight)
+        if weight != 1:
+            self.plan.tensors["scale"] *= weight
+        autograd.about_to_write(written)
+        return (self.engine.accumulate,)
 
     def measure(self) -> Records:
         """The sums of the gradients that torch's parameters hold, by which a step is decided; nothing moves."""
         with self.exclusive():
             try:
-                self._adopt(None, None, False)
+                self.adopt(None, None, False)
                 self.plan.measure()
                 return self.plan.totals.copy()
             finally:
-                self._let_go()
+                self.let_go()
 
     def start_at(self, step: int) -> None:
         """See `Optimizer.start_at`."""
         with self.exclusive():
-            self.micro_batches.check_none("step")
-            at_once([(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)])
+            at_once(self.starting_at(step))
+
+    def starting_at(self, step: int) -> list[Assignment]:
+        """The assignments of a step count; ValueError while there are micro-batches."""
+        self.micro_batches.check_none("step")
+        return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)]
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from fastupdate.engines.python.kernels import DOUBLE, exact, view
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import EXTENTS, Rule
 
-ROW, COLUMN, MATRIX, TENSOR, LIST = range(1, len(EXTENTS))
+ROW, COLUMN, MATRIX, UNIT, TENSOR, LIST = range(1, len(EXTENTS))
 
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
@@ -69,7 +69,9 @@ def range_of(t, extent, i):
         return i // t.columns
     if extent == COLUMN:
         return i // (t.rows * t.columns) * t.columns + i % t.columns
-    return i // (t.rows * t.columns) if extent == MATRIX else 0
+    if extent == MATRIX:
+        return i // (t.rows * t.columns)
+    return i // t.unit_length if extent == UNIT else 0
 
 
 @exact

@@ -167,11 +167,10 @@ def code(rule: Rule, mask: int, dtype: Any) -> tuple[Any, ...]:
 
 
 @cache
-def settles(rule: Rule, mask: int) -> tuple[Any, ...]:
-    """C functions by extent; None where nothing is summed."""
+def settles(rule: Rule, mask: int) -> list[list[Any]]:
+    """C functions by phase and extent; None where nothing is summed."""
     own = Own(rule, mask, np.dtype(np.float64))
-    found = {extent: own.settle(phase, extent) for phase in rule.phases for extent in phase.settles}
-    return tuple(found.get(extent) for extent in EXTENTS)
+    return [[own.settle(phase, e) if e in phase.settles else None for e in EXTENTS] for phase in rule.phases]
 
 
 class Addresses(NamedTuple):
@@ -180,13 +179,13 @@ class Addresses(NamedTuple):
     code      for each compute type [scalars, loop, measure of each phase]; empty for those that do not occur
     phases    for each phase, over which extents each of its sums is, as bits
     extents   of the states
-    settles   by extent; 0: none
+    settles   by phase and extent; 0: none
     """
 
     code: list[list[int]]
     phases: list[list[int]]
     extents: list[int]
-    settles: list[int]
+    settles: list[list[int]]
 
 
 def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> Addresses:
@@ -198,5 +197,5 @@ def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> Addre
         [[f.address for f in functions] for functions in found],
         [[sum(1 << EXTENTS.index(e) for e in extents) for extents in phase.sums.values()] for phase in rule.phases],
         [EXTENTS.index(rule.extents[name]) for name in rule.states],
-        [f.address if f else 0 for f in settles(rule, mask)] if rule.phases else [],
+        [[f.address if f else 0 for f in functions] for functions in settles(rule, mask)] if rule.phases else [],
     )

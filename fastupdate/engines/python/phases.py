@@ -9,7 +9,7 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.engines import records
-from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, Formula
+from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT, Formula
 from fastupdate.engines.python.kernels import (
     BLOCK,
     DOUBLE,
@@ -121,7 +121,17 @@ def fold_parts(x, count, pitch):
 
 
 @exact
-def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix, of_tensor):
+def settle_rows(of_range, t, scalars, ranges, rows, parts, sums):
+    """Ranges of so many whole rows."""
+    count = len(sums)
+    for i in range(ranges):
+        for k in range(count):
+            sums[k] = fold_parts(parts[i * rows * count + k :], rows, count)
+        of_range(t, scalars, float(rows * t.columns), sums, i)
+
+
+@exact
+def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix, of_unit, of_tensor):
     """Settles all that a phase has summed but the list; shape: bit e is set if anything is summed over extent e."""
     sums = np.zeros(count)
     for i in range(len(tensors)):
@@ -145,10 +155,9 @@ def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix
                     sums[k] = fold_parts(chunks[at:], per, count * t.columns)
                 of_column(t, row, float(t.rows), sums, c)
         if shape >> MATRIX & 1:
-            for m in range(matrices):
-                for k in range(count):
-                    sums[k] = fold_parts(work[count * (1 + m * t.rows) + k :], t.rows, count)
-                of_matrix(t, row, float(t.rows * t.columns), sums, m)
+            settle_rows(of_matrix, t, row, matrices, t.rows, work[count:], sums)
+        if shape >> UNIT & 1:
+            settle_rows(of_unit, t, row, t.n // t.unit_length, t.unit_length // t.columns, work[count:], sums)
         for k in range(count):
             work[k] = fold_parts(work[count + k :], parts, count)
         if shape >> TENSOR & 1:

@@ -66,10 +66,11 @@ class Settle(Phase):
     """The states of a range, by what its elements have added up to."""
 
     called = "settle"
+    phase: int  # of what it settles
 
     @property
     def extent(self) -> str:
-        return self.node.name.partition("_")[2]
+        return self.node.name.split("_")[1]
 
     def wanted(self) -> list[str]:
         return self.struct.states_of(self.extent)
@@ -79,7 +80,7 @@ class Settle(Phase):
             return f"*state[{[*self.struct.states].index(name)}]"
         if name == "n":
             return name
-        return f"sum[{self.struct.summed_in(self.struct.measure_of(self.extent)).index(name)}]"
+        return f"sum[{self.struct.summed_in(self.struct.measures[self.phase]).index(name)}]"
 
     def arguments(self) -> list[str]:
         return ["T n", "const double* sum", "double* const* state"]

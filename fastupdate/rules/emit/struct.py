@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from functools import cached_property
 from typing import Any, TypeVar
 
 from .expression import TAKEN, Expression
@@ -27,7 +26,7 @@ class Struct:
         self.helpers: dict[str, Function | None] = {}
         self.prepare = self.function("prepare", Function, {"h": [*self.hypers]})
         self.phases = [self.function(measure, Measure) for measure in self.measures]
-        self.settles = [self.function(f"settle_{extent}", Settle) for extent in self.extents]
+        self.settles = [self.settle(k, extent) for k in range(len(self.phases)) for extent in self.extents_in(k)]
         self.update = self.function("update", Update)
 
     @property
@@ -40,10 +39,18 @@ class Struct:
         """The functions that come before `update`, in their order."""
         return sorted(name for name in self.members if name.partition("_")[0] == "measure")
 
-    @cached_property
-    def extents(self) -> list[str]:
-        """What anything is summed over, in the order in which it is first met."""
-        return list(dict.fromkeys(extent for total in self.sums.values() for extent in extents_of(total)))
+    def extents_in(self, phase: int) -> list[str]:
+        """What a phase sums over, in the order in which it is first met."""
+        sums = self.summed_in(self.measures[phase])
+        return list(dict.fromkeys(extent for name in sums for extent in extents_of(self.sums[name])))
+
+    def settle(self, phase: int, extent: str) -> Settle:
+        """What settles the sums of a phase over an extent: where several sum over it, the first has the plain name."""
+        first = all(extent not in self.extents_in(k) for k in range(phase))
+        number = "" if first else self.measures[phase].removeprefix("measure")
+        function = self.function(f"settle_{extent}{number}", Settle)
+        function.phase = phase
+        return function
 
     def summed_in(self, measure: str) -> list[str]:
         """The sums to which a function adds."""
@@ -52,10 +59,6 @@ class Struct:
     def states_of(self, extent: str) -> list[str]:
         """The states of which there is one for each range of this extent."""
         return [name for name, state in self.states.items() if state.get("per", "element") == extent]
-
-    def measure_of(self, extent: str) -> str:
-        """The function that adds to what is summed over an extent; there is one."""
-        return next(m for m in self.measures for name in self.summed_in(m) if extent in extents_of(self.sums[name]))
 
     @staticmethod
     def declared(members: Members, kind: str) -> Declared:
@@ -93,7 +96,10 @@ class Struct:
         flags = "".join(f"  static constexpr bool {flag} = mask & {1 << k};\n" for k, flag in enumerate(self.flags))
         helpers = "".join(f"{helper.text(name)}\n" for name, helper in self.helpers.items() if helper)
         phases = [f"\n{function.text(f'Phase<{k}>')}" for k, function in enumerate(self.phases)]
-        phases += [f"\n{function.text(f'Range<{constant(function.extent)}>')}" for function in self.settles]
+        phases += [
+            f"\n{function.text(f'Phase<{function.phase}>, Range<{constant(function.extent)}>')}"
+            for function in self.settles
+        ]
         return f"""// Emitted from fastupdate/rules/{self.name}.py: change that file, not this one.
 {comment}
 #pragma once
