@@ -107,7 +107,7 @@ ROWS = [
     Row("generated calls, 10⁴ for each rule", [[*PYTEST, "tests/test_properties.py"]], PASSED,
         {"FASTUPDATE_TEST_EXAMPLES": "2500", "FASTUPDATE_TEST_BACKENDS": "native"}),
     Row("each allocation of 17 calls fails once", allocations, r"(\d+) failed"),
-    Row("an exception at every bytecode", [[*PYTEST, "tests/test_interrupts.py"]], PASSED,
+    Row("an exception at every bytecode", [[*PYTEST, "tests/test_interrupts.py", "tests/test_interrupts_around.py"]], PASSED,
         {"FASTUPDATE_TEST_BYTECODES": "all"}),
     Row("damaged checkpoints", [[*PYTHON, "tests/damages.py", "20000"]], r"(\d+ damaged checkpoints: .*)"),
     Row("signals, forks and exits", [[*PYTEST, "tests/test_process.py", "-k", "17 or 18 or exit"]], PASSED),
