@@ -93,6 +93,32 @@ class Adamax(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class AdamMini(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        whole: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdamP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        delta: _Scheduled = 0.1,
+        wd_ratio: _Scheduled = 0.1,
+        nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -170,6 +196,69 @@ class ASGD(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class CAME(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0002,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        beta3: _Scheduled = 0.9999,
+        eps1: _Scheduled = 1e-30,
+        eps2: _Scheduled = 1e-16,
+        d: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DAdaptAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        d0: _Scheduled = 1e-06,
+        use_bias_correction: bool = False,
+        decouple: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DAdaptSGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        momentum: _Scheduled = 0.9,
+        weight_decay: _Scheduled = 0.0,
+        d0: _Scheduled = 1e-06,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DoG(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        relative: _Scheduled = 1e-06,
+        distance: _Scheduled = 0.0,
+        first_rate: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-08,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DoWG(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        distance_squared: _Scheduled = 0.0001,
+        eps: _Scheduled = 0.0001,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class FTRL(Optimizer):
     def __init__(
         self,
@@ -216,6 +305,21 @@ class LaProp(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Lars(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        momentum: _Scheduled = 0.9,
+        weight_decay: _Scheduled = 0.0,
+        trust: _Scheduled = 0.001,
+        eps: _Scheduled = 1e-08,
+        nesterov: bool = False,
+        trust_clip: bool = False,
+        always_adapt: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Lion(Optimizer):
     def __init__(
         self,
@@ -234,6 +338,19 @@ class MADGRAD(Optimizer):
         momentum: _Scheduled = 0.9,
         eps: _Scheduled = 1e-06,
         weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Mars(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.003,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.99),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        gamma: _Scheduled = 0.025,
+        optimize_1d: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -257,6 +374,9 @@ class Muon(Optimizer):
         momentum: _Scheduled = 0.95,
         nesterov: bool = False,
         match_rms_adamw: bool = False,
+        rows_are_inputs: bool = False,
+        *,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -269,6 +389,19 @@ class NAdam(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         momentum_decay: _Scheduled = 0.004,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class NovoGrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.95, 0.98),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        amsgrad: bool = False,
+        grad_averaging: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -357,6 +490,21 @@ class SGD(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class SGDP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.1,
+        momentum: _Scheduled = 0.9,
+        dampening: _Scheduled = 0.0,
+        weight_decay: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-08,
+        delta: _Scheduled = 0.1,
+        wd_ratio: _Scheduled = 0.1,
+        nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class SGDW(Optimizer):
     def __init__(
         self,
@@ -388,6 +536,17 @@ class SimplifiedAdEMAMix(Optimizer):
         alpha: _Scheduled = 0.0,
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class StableAdamW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.99),
+        eps: _Scheduled = 1e-06,
+        weight_decay: _Scheduled = 0.01,
         **options: Unpack[Options],
     ) -> None: ...
 

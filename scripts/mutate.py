@@ -43,7 +43,8 @@ CALLS = "tests/test_properties.py"
 MUTANTS = [
     Mutant(
         "dropped tail", "csrc/cpu/rule_loop.h",
-        "for (int64_t i = 0; i < n; ++i) {", "for (int64_t i = 0; i < n / 8 * 8; ++i) {", SIZES,
+        "for (int64_t i = 0; i < n; ++i) {\n    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};",
+        "for (int64_t i = 0; i < n / 8 * 8; ++i) {\n    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};", SIZES,
     ),
     Mutant(
         "no-op kernel", "csrc/cpu/rule_loop.h",
@@ -56,11 +57,13 @@ MUTANTS = [
     ),
     Mutant(
         "wrong state slot", "csrc/cpu/rule_loop.h",
-        "address<T>(state[k], begin)", "address<T>(state[0], begin)", SIZES,
+        "base, out, states, Keeps::at[k] ? address<T>(state[k], begin)",
+        "base, out, states, Keeps::at[k] ? address<T>(state[0], begin)", SIZES,
     ),
     Mutant(
         "states from the start of the tensor", "csrc/cpu/rule_loop.h",
-        "address<T>(state[k], begin)", "address<T>(state[k], 0)", OPTIONS,
+        "base, out, states, Keeps::at[k] ? address<T>(state[k], begin)",
+        "base, out, states, Keeps::at[k] ? address<T>(state[k], 0)", OPTIONS,
     ),
     Mutant(
         "coupled instead of decoupled decay", "fastupdate/rules/adamw.py",

@@ -10,6 +10,7 @@ cxx=${CXX:-g++}
 site=$PWD/build/sanitize/site
 flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 
+mkdir -p build
 cmake -S . -B build/sanitize/cmake -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_CXX_FLAGS="$flags" \
   -DFASTUPDATE_CUDA=OFF -DPython_EXECUTABLE="$(command -v "$python")" \
   -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >build/sanitize.log

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, random_arrays, same_bits
-from interrupts import InterruptError, interrupted
+from interrupts import InterruptError, interrupted_after
 from peers import Module
 from reference import Reference, narrowed
 
@@ -441,7 +441,7 @@ class History:
         before = copy.deepcopy(self.lives)
         call = [lambda: self.opt.step(self.handed(grads)), lambda: self.opt.bind(self.handed(grads))]
         which = int(self.rng.integers(2))
-        where = interrupted(call[which], int(self.rng.integers(600)))
+        where = interrupted_after(call[which], int(self.rng.integers(600)))
         self.events.append(f"  at {where}")
         if which == 0:
             self.expect(grads)

@@ -8,12 +8,13 @@ FASTUPDATE_TEST_BYTECODES=all tries every place; without it, a few in each funct
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 TESTS = os.path.dirname(__file__)
 
@@ -22,8 +23,19 @@ class InterruptError(BaseException):
     """What the handler raises: no KeyboardInterrupt, and no Exception."""
 
 
-def trace(call: Callable[[], Any], visit: Callable[[CodeType, int], None]) -> None:
-    """call(), with visit(code, offset) before each bytecode of what it calls outside the tests."""
+class Spot(NamedTuple):
+    """A bytecode of a call: the `run`-th time (from 0) that the one at `offset` of this code is about to run."""
+
+    code: CodeType
+    offset: int
+    run: int
+
+
+def trace(call: Callable[[], Any], visit: Callable[[CodeType, int], None], only: CodeType | None = None) -> None:
+    """call(), with visit(code, offset) before each bytecode of what it calls outside the tests, or of `only`.
+
+    The collector rests: it would run finalizers of what earlier tests have left, now here and now there.
+    """
 
     def inside(frame: FrameType, event: str, _: Any) -> Any:
         if event == "opcode":
@@ -31,17 +43,20 @@ def trace(call: Callable[[], Any], visit: Callable[[CodeType, int], None]) -> No
         return inside
 
     def enter(frame: FrameType, _event: str, _: Any) -> Any:
-        if frame.f_code.co_filename.startswith(TESTS):
+        if frame.f_code != only if only else frame.f_code.co_filename.startswith(TESTS):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return inside
 
-    previous = sys.gettrace()
+    previous, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(enter)
     try:
         call()
     finally:
         sys.settrace(previous)
+        if collects:
+            gc.enable()
 
 
 @cache
@@ -57,43 +72,70 @@ def leaving(code: CodeType) -> frozenset[int]:
     return frozenset(found)
 
 
-def places(call: Callable[[], Any], of_each: int) -> list[int]:
-    """When to interrupt, as numbers of bytecodes: each bytecode the first time it runs, the last, and halfway between.
+def places(call: Callable[[], Any], of_each: int) -> list[Spot]:
+    """Where to interrupt: at each bytecode the first time it runs, the last, and halfway between.
 
     of_each  how many of them are tried in each function
     """
-    times: dict[CodeType, dict[int, list[int]]] = {}
+    runs: dict[CodeType, dict[int, list[int]]] = {}  # when each bytecode ran, as numbers of all that ran
     counted = 0
 
     def visit(code: CodeType, offset: int) -> None:
         nonlocal counted
         if offset not in leaving(code):
-            times.setdefault(code, {}).setdefault(offset, []).append(counted)
+            runs.setdefault(code, {}).setdefault(offset, []).append(counted)
         counted += 1
 
     trace(call, visit)
-    found: set[int] = set()
-    for runs in times.values():
-        every = sorted({at for each in runs.values() for at in (each[0], each[len(each) // 2], each[-1])})
-        n = len(every) if os.environ.get("FASTUPDATE_TEST_BYTECODES") == "all" else min(of_each, len(every))
-        found.update(every[(2 * k + 1) * len(every) // (2 * n)] for k in range(n))
-    return sorted(found)
+    found: dict[int, Spot] = {}
+    for code, offsets in runs.items():
+        every = {
+            times[run]: Spot(code, offset, run)
+            for offset, times in offsets.items()
+            for run in (0, len(times) // 2, len(times) - 1)
+        }
+        when = sorted(every)
+        n = len(when) if os.environ.get("FASTUPDATE_TEST_BYTECODES") == "all" else min(of_each, len(when))
+        found |= {at: every[at] for at in (when[(2 * k + 1) * len(when) // (2 * n)] for k in range(n))}
+    return [spot for _, spot in sorted(found.items())]
 
 
-def interrupted(call: Callable[[], Any], at: int) -> str | None:
-    """call() with an InterruptError before its bytecode number `at`: where that was, None if it came to nothing."""
-    remaining, where = at, None
+def interrupted(call: Callable[[], Any], spot: Spot) -> str | None:
+    """call() with an InterruptError at this bytecode: where that was, None if it came to nothing."""
+    runs = 0
+
+    def due(_: CodeType, offset: int) -> bool:
+        nonlocal runs
+        runs += offset == spot.offset
+        return runs > spot.run
+
+    return _interrupted(call, due, spot.code)
+
+
+def interrupted_after(call: Callable[[], Any], count: int) -> str | None:
+    """call() with an InterruptError after so many bytecodes: where that was, None if it came to nothing."""
+    remaining = count
+
+    def due(code: CodeType, offset: int) -> bool:
+        nonlocal remaining
+        remaining -= 1
+        return remaining < 0 and offset not in leaving(code)
+
+    return _interrupted(call, due, None)
+
+
+def _interrupted(call: Callable[[], Any], due: Callable[[CodeType, int], bool], only: CodeType | None) -> str | None:
+    where = None
 
     def visit(code: CodeType, offset: int) -> None:
-        nonlocal remaining, where
-        remaining -= 1
-        if remaining < 0 and where is None and offset not in leaving(code):
+        nonlocal where
+        if where is None and due(code, offset):
             line = next(line for begin, end, line in code.co_lines() if begin <= offset < end)
             where = f"{os.path.relpath(code.co_filename)}:{line} in {code.co_qualname}, byte {offset}"
             raise InterruptError
 
     try:
-        trace(call, visit)
+        trace(call, visit, only)
     except InterruptError:
         return where
     return None
@@ -118,9 +160,9 @@ def outcomes(
         again(untouched)
     further = [look(before), look(after)]
     whole = make()
-    for at in places(lambda: call(whole), of_each):
+    for spot in places(lambda: call(whole), of_each):
         subject = make()
-        where = interrupted(lambda subject=subject: call(subject), at)
+        where = interrupted(lambda subject=subject: call(subject), spot)
         if where is None:
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import subprocess
 import sys
@@ -232,9 +233,9 @@ def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(tmp_path: Path) 
         each.save(path)
         whole.append(path.read_bytes())
     wrong = []
-    for at in places(lambda: other.save(path), 1):
+    for spot in places(lambda: other.save(path), 1):
         path.write_bytes(whole[0])
-        where = interrupted(lambda: other.save(path), at)
+        where = interrupted(lambda: other.save(path), spot)
         if path.read_bytes() not in whole or os.listdir(tmp_path) != ["run"]:
             wrong.append(f"{os.listdir(tmp_path)}: {where}")
         other.save(path)
@@ -382,10 +383,23 @@ def test_autograd_is_told_when_lent_weights_are_given_back() -> None:
 
     wrong = []
     whole = made()
-    for at in places(lambda: lend_and_note(*whole), 8):
+    for spot in places(lambda: lend_and_note(*whole), 8):
         opt, p = made()
-        where = interrupted(lambda opt=opt, p=p: lend_and_note(opt, p), at)
+        where = interrupted(lambda opt=opt, p=p: lend_and_note(opt, p), spot)
         assert p.tolist() == [0.5] * 3
         if within and p._version == within[0]:
             wrong.append(where)
     assert not wrong
+
+
+def test_finalizers_of_what_others_left_do_not_run_within_a_traced_call() -> None:
+    collects: list[bool] = []
+
+    def call() -> None:
+        collects.append(gc.isenabled())
+        copy.copy([])
+
+    for spot in places(call, 3):
+        assert interrupted(call, spot)
+    assert collects == [False] * len(collects)
+    assert gc.isenabled()

@@ -349,3 +349,16 @@ def test_a_limit_that_would_erase_the_gradient_is_refused(backend: str, option: 
             opt.step(g)
         assert fingerprint(opt) == before
         opt.step([np.array([[np.inf, 0]], dtype)])  # IEEE's, as ever
+
+
+@by_backend
+@pytest.mark.parametrize("option", ["clip_norm", "clip_tensor_norm"])
+def test_finite_gradients_whose_squares_overflow_are_not_clipped_to_nothing(backend: str, option: str) -> None:
+    opt = fu.SGD([np.ones(3), np.ones(2)], lr=1.0, backend=backend, **{option: 1.0})
+    opt.step([np.ones(3), np.ones(2)])
+    before = fingerprint(opt)
+    with pytest.raises(ValueError, match=rf"\[sgd\] {option}: expected gradients of a norm below 1e154"):
+        opt.step([np.ones(3), np.full(2, -1e200)])
+    assert fingerprint(opt) == before
+    opt.step([np.ones(3), np.full(2, np.inf)])  # IEEE's, as ever
+    assert np.isnan(opt.stepper.items[1].array).all()

@@ -89,9 +89,7 @@ void clear_array(uint64_t array, uint64_t layout, int64_t begin, N n) {
                      [](int, uint64_t at) { __builtin_memset(reinterpret_cast<void*>(at), 0, sizeof(X)); });
     return;
   }
-  X* out = reinterpret_cast<X*>(array) + begin;
-#pragma omp simd
-  for (int i = 0; i < n; ++i) out[i] = 0;
+  __builtin_memset(reinterpret_cast<X*>(array) + begin, 0, size_t(n) * sizeof(X));  // samples may be misaligned
 }
 
 template <class T>

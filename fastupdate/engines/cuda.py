@@ -13,13 +13,14 @@ from fastupdate import _cuda
 from fastupdate.arrays import device
 from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines import records
 from fastupdate.engines.records import Given, Records, Tables
 from fastupdate.rules.rule import Rule
 from fastupdate.step.decide import NONFINITE
 from fastupdate.step.options import Settings
 from fastupdate.step.report import Report, tensor_statistics
+from fastupdate.step.transaction import in_turn
 
 NAME = "cuda"
 
@@ -57,10 +58,12 @@ class Plan:
         return stream
 
     def _release(self, stream: int) -> None:
-        """Their memory may be used again once we have read it."""
-        for framework in self._foreign:
-            if (theirs := framework.stream(self._device)) != stream:
-                _cuda.follow(theirs, stream, self._device)
+        in_turn(self._releasing(stream))
+
+    def _releasing(self, stream: int) -> list[Assignment]:
+        """The calls by which others may use their memory again once we have read it."""
+        streams = [framework.stream(self._device) for framework in self._foreign]
+        return [(_cuda.follow, theirs, stream, self._device) for theirs in streams if theirs != stream]
 
     def watch(self, params: list[Array], others: list[Array], containers: list[Contents]) -> None:
         self._native.watch(params, others, containers)
@@ -110,24 +113,25 @@ class Plan:
         self._native.update(scale, off, stream)
         self._release(stream)
 
-    def judged_update(self, scale: float, sign: float, off: int, settings: Settings) -> Any:
-        """A step whose gradients the device judges first; returns what it will have found."""
+    def judged_update(self, scale: float, sign: float, off: int, settings: Settings) -> list[Assignment]:
+        """The calls of a step whose gradients the device judges first; the first returns what it will have found."""
         stream = self._stream()
-        outcome = self._native.judged_update(scale, sign, off, wishes(settings), stream)
-        self._release(stream)
-        return outcome
+        return [(self._native.judged_update, scale, sign, off, wishes(settings), stream), *self._releasing(stream)]
 
     def judge(self, scale: float, sign: float, off: int, settings: Settings) -> Any:
-        """The same without the last part, which is `finish`."""
+        """The first part of such a step, before `finishing`; returns what it will have found."""
         return self._native.judge(scale, sign, off, wishes(settings), self._stream())
 
     def measure(self, scale: float, off: int) -> None:
         self._native.measure(scale, off, self._stream())
 
     def finish(self) -> None:
+        in_turn(self.finishing())
+
+    def finishing(self) -> list[Assignment]:
+        """The calls that move the tensors and count the step."""
         stream = self._stream()
-        self._native.finish(stream)
-        self._release(stream)
+        return [(self._native.finish, stream), *self._releasing(stream)]
 
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
@@ -135,10 +139,10 @@ class Plan:
     def advance(self) -> None:
         raise NotImplementedError("a device counts a step when it moves the tensors: see finish")
 
-    def prepare_replay(self, scale: float, sign: float, settings: Settings) -> Any:
-        """Uploads what a captured step reads; returns what it will have found."""
+    def prepare_replay(self, scale: float, sign: float, settings: Settings) -> Assignment:
+        """The call that uploads what a captured step reads, and returns what it will have found."""
         stream = self._framework.stream(self._device)
-        return self._native.prepare_replay(scale, sign, wishes(settings), stream)
+        return (self._native.prepare_replay, scale, sign, wishes(settings), stream)
 
     def fetch_replayed(self) -> None:
         """Queues the way back of what the launch of a captured step has found."""
@@ -180,31 +184,42 @@ def wishes(settings: Settings) -> Any:
 
 
 class DeviceReport(Report):
-    """A report whose figures are fetched when they are first looked at; that waits for the device."""
+    """A report whose figures are fetched when they are first looked at; that waits for the device.
+
+    outcome  what the device will have found; set by the call that takes the step
+    """
+
+    outcome: Any = None
 
     def __init__(
         self,
         taken: int,
         lrs: list[float],
         before: list[DeviceReport],
-        outcome: Any,
         engine: Any,
         settings: Settings,
         watched: Watched,
     ) -> None:
         self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
-        self._outcome, self._settings, self._watched = outcome, settings, watched
-        self._engine: Any = None if outcome.fetched else engine  # which has captured the step
+        self._settings, self._watched = settings, watched
+        self._engine: Any = engine
+
+    def after(self, steps: int) -> DeviceReport:
+        """This one, once so many steps are counted; it asks the engine again only if that has captured the step."""
+        self._taken = steps
+        if self.fetched:
+            self._engine = None
+        return self
 
     @property
     def fetched(self) -> bool:
         """Whether the figures are on their way: not so for a step that was captured."""
-        return bool(self._outcome.fetched)
+        return bool(self.outcome.fetched)
 
     @property
     def ready(self) -> bool:
         """Whether the figures can be looked at without waiting."""
-        return bool(self._outcome.ready)
+        return bool(self.outcome.ready)
 
     @cached_property
     def _skips_before(self) -> int:
@@ -219,9 +234,9 @@ class DeviceReport(Report):
 
     @cached_property
     def _decision(self) -> tuple[float, float, int, bool]:
-        if not self._outcome.fetched:
+        if not self.outcome.fetched:
             self._engine.fetch_replayed()
-        decision: tuple[float, float, int, bool] = self._outcome.decision()
+        decision: tuple[float, float, int, bool] = self.outcome.decision()
         return decision
 
     @property
@@ -256,7 +271,7 @@ class DeviceReport(Report):
     def tensors(self) -> Any:
         if not self._settings.monitor or self.skipped:
             return None
-        return self._watched.statistics(self._outcome)
+        return self._watched.statistics(self.outcome)
 
 
 class Watched:

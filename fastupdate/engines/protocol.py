@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from fastupdate.arrays.containers import Contents
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines.records import Given, Records
 
 
@@ -70,12 +70,14 @@ class Judge(Engine, Protocol):
     """An engine that decides on its device whether a step is skipped, and how much gradients are clipped.
 
     derive_possible  what the step is if none of the undecided steps before it was skipped, if one was …: learning rates
-    judged_update    a step whose gradients the device judges first; what it will have found
-    judge            the same without the last part, which is `finish`
-    prepare_replay   uploads what a captured step reads; what it will have found
+    judged_update    the calls of a step whose gradients the device judges first; the first returns what it will find
+    judge            the first part of such a step; what it will have found
+    finishing        the calls of the last part, which is `finish`
+    prepare_replay   the call that uploads what a captured step reads, and returns what it will have found
     """
 
     def derive_possible(self, undecided: int) -> list[float]: ...
-    def judged_update(self, scale: float, sign: float, off: int, settings: Any) -> Any: ...
+    def judged_update(self, scale: float, sign: float, off: int, settings: Any) -> list[Assignment]: ...
     def judge(self, scale: float, sign: float, off: int, settings: Any) -> Any: ...
-    def prepare_replay(self, scale: float, sign: float, settings: Any) -> Any: ...
+    def finishing(self) -> list[Assignment]: ...
+    def prepare_replay(self, scale: float, sign: float, settings: Any) -> Assignment: ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
@@ -92,8 +93,14 @@ class Memory:
     _drives: list[float] = field(default_factory=list)
     _recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=ENOUGH))
 
-    def add(self, record: Record) -> None:
-        """Takes in a record with finite gradients."""
+    def after(self, record: Record) -> Memory:
+        """Another one, that has taken in a record with finite gradients too."""
+        names = ("_losses", "_norms", "_drives", "_recent_losses")
+        new = replace(self, **{name: copy.copy(getattr(self, name)) for name in names})
+        new._take(record)
+        return new
+
+    def _take(self, record: Record) -> None:
         if self.dead_at_first is None:
             self.dead_at_first = frozenset(record.tensors["name"][record.tensors["zero_fraction"] == 1])
         self._records += 1

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from fastupdate.arrays.memory import Assignment
 from fastupdate.monitoring.record import FIGURES, NAMES, Record
 
 NEEDED = "pip install fastupdate[tensorboard]"
@@ -24,20 +25,28 @@ class Files:
         writer = None if tensorboard is False else _event_writer(must=tensorboard is True)
         directory.mkdir(parents=True, exist_ok=True)
         self._lines: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._events = None if writer is None else writer(str(directory), flush_secs=10)
+        try:
+            self._events = None if writer is None else writer(str(directory), flush_secs=10)
+        except BaseException:
+            self._lines.close()
+            raise
 
-    def write(self, record: Record) -> None:
-        self._lines.write(json_line(record) + "\n")
+    def writing(self, record: Record) -> Assignment:
+        """Adds an event; the call that adds the line is left to be made together with others."""
+        line = json_line(record) + "\n"
         if self._events is not None:
             from tensorboardX.proto.summary_pb2 import Summary
 
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()]
             self._events.add_summary(Summary(value=values), record.step)
+        return (self._lines.write, line)
 
     def close(self) -> None:
-        self._lines.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self._lines.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
 
 
 def _event_writer(must: bool) -> Any:

@@ -12,12 +12,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fastupdate.arrays.memory import Assignment
 from fastupdate.monitoring import diagnosis
 from fastupdate.monitoring.evidence import WINDOW, Evidence, Memory
 from fastupdate.monitoring.files import Files
 from fastupdate.monitoring.layers import dead_units
 from fastupdate.monitoring.record import HISTORY, NAMES, SPREAD, TENSORS, Look, Record, look_at, make_record
 from fastupdate.step.report import Report
+from fastupdate.step.transaction import in_turn
 
 MOST = 100  # steps that a spread goes back at most, so that it costs neither memory nor time where `every` is large
 
@@ -64,19 +66,19 @@ class Monitor:
         if not due and self.every - report.step % self.every >= MOST:
             return
         look = look_at(report, loss)
-        self._since.append(look)
         if due or not math.isfinite(look.grad_norm):
-            self._record(make_record(self._since))
-            self._since.clear()
+            self._record(make_record([*self._since, look]))
+        else:
+            self._since.append(look)
 
     def _record(self, record: Record) -> None:
-        self._ring.append(record)
-        self._last.append(record)
+        """Whole or not at all, files included, whatever a signal handler raises; TensorBoard may see an event twice."""
+        new: list[Assignment] = [(self._ring.append, record), (self._last.append, record), (self._since.clear,)]
         if record.finite and not record.skipped:
-            self._usable.append(record)
-            self._memory.add(record)
+            new += [(self._usable.append, record), (setattr, self, "_memory", self._memory.after(record))]
         if self._files is not None:
-            self._files.write(record)
+            new.insert(0, self._files.writing(record))
+        in_turn(new)
 
     @property
     def history(self) -> NDArray[np.void]:

@@ -126,6 +126,7 @@ def _judge(
         return Outcome(1.0, norm, nonfinite, verdict.reason, verdict)
     if s.clip_tensor_norm is not None:
         norms = np.sqrt(totals["gg"]) * tensors["scale"] * scale
+        held.check_squares(s.rule, "clip_tensor_norm", norms, totals["nonfinite"])
         factors = s.clip_tensor_norm / (norms + CLIP_EPS)
         factors = np.where(factors > 1.0, 1.0, factors)
         scales, limit = tensors["scale"] * scale, s.clip_tensor_norm
@@ -133,6 +134,7 @@ def _judge(
         tensors["scale"] *= factors
     if s.clip_norm is None:
         return Outcome(1.0, norm, nonfinite, None, verdict)
+    held.check_squares(s.rule, "clip_norm", norm, nonfinite)
     factor = clip_factor(s.clip_norm, norm)
     held.check_clip(s.rule, "clip_norm", s.clip_norm, norm, factor, tensors["scale"] * scale, plan.narrow)
     return Outcome(factor, norm, nonfinite, None, verdict)

@@ -72,3 +72,12 @@ def check_clip(rule: str, name: str, limit: float, norms: Any, factors: Any, sca
         norm = np.broadcast_to(norms, lost.shape)[lost][0]
         words = f"a limit that float32 can scale gradients of norm {norm:.3g} down to"
         Place(rule, name).fail(ValueError, words, f"{limit:g}")
+
+
+def check_squares(rule: str, name: str, norms: Any, nonfinite: Any) -> None:
+    """ValueError if gradients are finite but their squares have no sum in float64, so that a limit would erase them.
+
+    nonfinite  how many elements are not finite, for each norm
+    """
+    if (np.isinf(norms) & (np.asarray(nonfinite) == 0)).any():
+        Place(rule, name).fail(ValueError, "gradients of a norm below 1e154, for it is to be limited", "larger ones")

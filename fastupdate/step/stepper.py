@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from operator import setitem
+from operator import attrgetter, setitem
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,7 @@ from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
 from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
-from fastupdate.step.transaction import at_once, in_turn
+from fastupdate.step.transaction import at_once, in_turn, storing
 from fastupdate.step.whole import WholeStep, take
 
 
@@ -255,25 +255,30 @@ class Stepper:
             except FloatingPointError:
                 in_turn(step.dropping())
                 raise
-        lrs = engine.derive_possible(len(self.undecided))
+        report = self._device_report(engine.derive_possible(len(self.undecided)), step.unclipped)
         autograd.about_to_write([*self.plan.written, *step.written])
         if self.rule.matrix is None:
-            outcome = engine.judged_update(step.scale, self.sign, step.off, self.plan.settings)
+            judged, *after = engine.judged_update(step.scale, self.sign, step.off, self.plan.settings)
+            in_turn([storing(report, "outcome", judged), *self._noting(report), *after])
         else:
-            outcome = engine.judge(step.scale, self.sign, step.off, self.plan.settings)
+            report.outcome = engine.judge(step.scale, self.sign, step.off, self.plan.settings)
             extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
-            engine.finish()
-        report: Any = self._device_report(outcome, lrs, step.unclipped)
-        if self.settings.nonfinite == "skip" and report.fetched:
-            self.undecided.append(report)
-        return report  # type: ignore[no-any-return]
+            in_turn([*engine.finishing(), *self._noting(report)])
+        return report.after(int(self.clock[STEPS]))  # type: ignore[no-any-return]
 
-    def _device_report(self, outcome: Any, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Report:
+    def _device_report(self, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Any:
+        """The report of the step after this one, before it is taken."""
         from fastupdate.engines import cuda
 
         watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self.sign * self.rule.momentum_sign)
-        steps = int(self.clock[STEPS])
-        return cuda.DeviceReport(steps, lrs, self.undecided[:], outcome, self.engine, self.settings, watched)
+        steps = int(self.clock[STEPS]) + 1
+        return cuda.DeviceReport(steps, lrs, self.undecided[:], self.engine, self.settings, watched)
+
+    def _noting(self, report: Any) -> list[Assignment]:
+        """Notes that a step may have been skipped, unless it was only captured."""
+        if self.settings.nonfinite != "skip":
+            return []
+        return [(self.undecided.extend, filter(attrgetter("outcome.fetched"), [report]))]
 
     def settle(self, undecided: int = 0) -> None:
         """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
@@ -296,12 +301,12 @@ class Stepper:
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
             lrs = engine.derive_possible(len(self.undecided))
+            report = self._device_report(lrs, scale * self.plan.tensors["scale"])
             autograd.about_to_write(self.plan.written)
-            outcome = engine.prepare_replay(scale, self.sign, self.plan.settings)
-            report = self._device_report(outcome, lrs, scale * self.plan.tensors["scale"])
-            if self.settings.nonfinite == "skip":
-                self.undecided.append(report)
-            return report
+            replayed = storing(report, "outcome", engine.prepare_replay(scale, self.sign, self.plan.settings))
+            noting = [(self.undecided.append, report)] if self.settings.nonfinite == "skip" else []
+            in_turn([replayed, *noting])
+            return report.after(int(self.clock[STEPS]))  # type: ignore[no-any-return]
 
     # -- what surrounds steps -----------------------------------------------------------------------------------------
 

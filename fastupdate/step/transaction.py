@@ -16,6 +16,8 @@ from typing import Any
 
 from fastupdate.arrays.memory import Assignment
 
+TRIES = 20  # to give a schedule its old state back; one whose `load_state_dict` is broken fails as often
+
 Stateful = tuple[Any, Mapping[str, Any]]  # a schedule of the user's, and the state that it is to load
 
 
@@ -43,6 +45,11 @@ def in_turn(calls: Iterable[Assignment]) -> None:
     deque(starmap(call, calls), maxlen=0)
 
 
+def storing(owner: Any, name: str, made: Assignment) -> Assignment:
+    """The assignment of what a call returns to an attribute."""
+    return (deque(maxlen=0).extend, map(setattr, [owner], [name], starmap(made[0], [made[1:]])))
+
+
 def _make(assignments: Sequence[Assignment]) -> None:
     try:
         deque(starmap(call, assignments), maxlen=0)
@@ -52,7 +59,7 @@ def _make(assignments: Sequence[Assignment]) -> None:
 
 def _put_back(old: list[Stateful]) -> None:
     for schedule, state in old:
-        for _ in range(3):  # an interrupt may come here too; the error that brought us here is the one that is raised
+        for _ in range(TRIES):  # interrupts may come here too; the error that brought us here is the one that is raised
             try:
                 schedule.load_state_dict(state)
                 break

@@ -113,6 +113,42 @@ class Adamax(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class AdamMini(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        whole: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdamP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        delta: _Number = 0.1,
+        wd_ratio: _Number = 0.1,
+        nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -220,6 +256,94 @@ class ASGD(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class CAME(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0002,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        beta3: _Number = 0.9999,
+        eps1: _Number = 1e-30,
+        eps2: _Number = 1e-16,
+        d: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DAdaptAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        d0: _Number = 1e-06,
+        use_bias_correction: bool = False,
+        decouple: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DAdaptSGD(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        momentum: _Number = 0.9,
+        weight_decay: _Number = 0.0,
+        d0: _Number = 1e-06,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DoG(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        relative: _Number = 1e-06,
+        distance: _Number = 0.0,
+        first_rate: _Number = 0.0,
+        eps: _Number = 1e-08,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class DoWG(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        distance_squared: _Number = 0.0001,
+        eps: _Number = 0.0001,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class FTRL(Optimizer):
     def __init__(
         self,
@@ -286,6 +410,26 @@ class LaProp(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class Lars(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        momentum: _Number = 0.9,
+        weight_decay: _Number = 0.0,
+        trust: _Number = 0.001,
+        eps: _Number = 1e-08,
+        nesterov: bool = False,
+        trust_clip: bool = False,
+        always_adapt: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Lion(Optimizer):
     def __init__(
         self,
@@ -309,6 +453,24 @@ class MADGRAD(Optimizer):
         momentum: _Number = 0.9,
         eps: _Number = 1e-06,
         weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Mars(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.003,
+        betas: tuple[_Number, _Number] = (0.9, 0.99),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        gamma: _Number = 0.025,
+        optimize_1d: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -342,6 +504,7 @@ class Muon(Optimizer):
         momentum: _Number = 0.95,
         nesterov: bool = False,
         match_rms_adamw: bool = False,
+        rows_are_inputs: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -359,6 +522,24 @@ class NAdam(Optimizer):
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
         momentum_decay: _Number = 0.004,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class NovoGrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.95, 0.98),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        amsgrad: bool = False,
+        grad_averaging: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -487,6 +668,26 @@ class SGD(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class SGDP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.1,
+        momentum: _Number = 0.9,
+        dampening: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        eps: _Number = 1e-08,
+        delta: _Number = 0.1,
+        wd_ratio: _Number = 0.1,
+        nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class SGDW(Optimizer):
     def __init__(
         self,
@@ -528,6 +729,22 @@ class SimplifiedAdEMAMix(Optimizer):
         alpha: _Number = 0.0,
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class StableAdamW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.99),
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.01,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
