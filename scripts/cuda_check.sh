@@ -9,5 +9,5 @@ python -c 'import sys; from fastupdate.engines import choose; sys.exit(choose.cu
 for tool in memcheck racecheck; do
   echo "== $tool"
   "$sanitizer" --tool "$tool" --error-exitcode 1 --target-processes all \
-    python -m pytest -q -m gpu tests/gpu -k "not 32_bits and not fork and not wait" "$@"
+    python -m pytest -n0 -q -m gpu tests/gpu -k "not 32_bits and not fork and not wait" "$@"
 done

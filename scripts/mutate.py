@@ -271,7 +271,7 @@ class Copy:
 
     def failure(self, tests: str) -> str | None:
         """The first test that fails; None if all pass."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split(" ")]
+        command = [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *tests.split(" ")]
         try:
             done = self.run(command, check=False)
         except subprocess.TimeoutExpired:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "nightly"
 PYTHON = [sys.executable]
-PYTEST = [*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+PYTEST = [*PYTHON, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider"]
 LIMIT = 3600  # seconds for one command
 
 Command = list[str]
@@ -74,6 +74,7 @@ def oldest() -> list[Command]:
             python,
             "-m",
             "pytest",
+            "-n0",
             "-q",
             "-p",
             "no:cacheprovider",

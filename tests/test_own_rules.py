@@ -133,16 +133,14 @@ def test_the_page(tmp_path, capsys):
 
 
 def test_contributing_it(tmp_path):
-    """A rule is one file and one line: a copy of the tree with Lion in it builds, tests, documents and types it."""
+    """A rule is one file: a copy of the tree with the rule of the page in it builds, tests and documents it."""
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     for folder in ("cmake", "csrc", "docs", "fastupdate", "scripts", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    moved = BLOCKS[0].replace("import fastupdate as fu\n", "").replace("@fu.rule\n", "")
-    (tmp_path / "fastupdate/rules/lion.py").write_text(moved, encoding="utf-8")
-    with (tmp_path / "fastupdate/__init__.py").open("a") as exports:
-        exports.write("from fastupdate.optimizers import Lion as Lion\n")
+    moved = BLOCKS[0].replace("import fastupdate as fu\n", "").replace("@fu.rule\n", "").replace("Lion", "Lioness")
+    (tmp_path / "fastupdate/rules/lioness.py").write_text(moved, encoding="utf-8")
     shutil.copy(ROOT / "scripts/first_on_path.py", tmp_path / "sitecustomize.py")
 
     def run(*command):
@@ -155,27 +153,27 @@ def test_contributing_it(tmp_path):
         return done.stdout
 
     run("cmake", "-S", "tests/cross", "-B", "tree", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}")
-    run("cmake", "--build", "tree", "--target", "CMakeFiles/cpu_v2.dir/generated/lion.cpp.o")
-    assert "FASTUPDATE_ENTRY(lion)" in (tmp_path / "tree/generated/rules.inc").read_text()
-    lion = tmp_path / "fastupdate/rules/lion.py"
-    lion.write_text(moved.replace("-s.lr * (sign", "-s.lr * (2.0 * sign"))
-    run("cmake", "--build", "tree", "--target", "CMakeFiles/cpu_v2.dir/generated/lion.cpp.o")
-    assert "T(2.0) * sign(c)" in (tmp_path / "tree/generated/rules/lion.h").read_text()
+    run("cmake", "--build", "tree", "--target", "CMakeFiles/cpu_v2.dir/generated/lioness.cpp.o")
+    assert "FASTUPDATE_ENTRY(lioness)" in (tmp_path / "tree/generated/rules.inc").read_text()
+    file = tmp_path / "fastupdate/rules/lioness.py"
+    file.write_text(moved.replace("-s.lr * (sign", "-s.lr * (2.0 * sign"))
+    run("cmake", "--build", "tree", "--target", "CMakeFiles/cpu_v2.dir/generated/lioness.cpp.o")
+    assert "T(2.0) * sign(c)" in (tmp_path / "tree/generated/rules/lioness.h").read_text()
 
     look = """
         import fastupdate as fu, numpy as np, cases
         p = np.ones(3)
-        fu.Lion([p], lr=0.25, backend="numba").step([np.array([1.0, -1.0, 0.0])])
-        print(fu.functional.lion.__name__, p, [str(c) for c in cases.CASES if c.rule == "lion"])
+        fu.Lioness([p], lr=0.25, backend="numba").step([np.array([1.0, -1.0, 0.0])])
+        print(fu.functional.lioness.__name__, p, [str(c) for c in cases.EVERY_CASE if c.rule == "lioness"])
     """
-    assert run(sys.executable, "-c", textwrap.dedent(look)) == "lion [0.5 1.5 1. ] ['lion-plain']\n"
-    for script, file, text in (
-        ("rules_page.py", "docs/rules.md", "## Lion\n"),
-        ("stub.py", "fastupdate/optimizers.pyi", "class Lion(Optimizer):\n"),
+    assert run(sys.executable, "-c", textwrap.dedent(look)) == "lioness [0.5 1.5 1. ] ['lioness-plain']\n"
+    for script, page, text in (
+        ("rules_page.py", "docs/rules.md", "## Lioness\n"),
+        ("stub.py", "fastupdate/optimizers.pyi", "class Lioness(Optimizer):\n"),
     ):
         run(sys.executable, f"scripts/{script}")
-        assert text in (tmp_path / file).read_text(encoding="utf-8")
-    assert "struct lion {" in run(sys.executable, "-m", "fastupdate", "rule", "lion", "--cpp")
+        assert text in (tmp_path / page).read_text(encoding="utf-8")
+    assert "struct lioness {" in run(sys.executable, "-m", "fastupdate", "rule", "lioness", "--cpp")
 
 
 # -- what is wrong with a class ---------------------------------------------------------------------------------------
