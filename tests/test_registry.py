@@ -18,6 +18,7 @@ from reference import Reference
 import fastupdate as fu
 from fastupdate import rules, stages
 from fastupdate.engines import choose, records
+from fastupdate.step.hypers import ALIASES
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
@@ -186,13 +187,13 @@ def test_a_class_as_if_written_out(name):
     arguments = inspect.signature(cls).parameters
     first, *_, last = arguments
     assert (first, last) == ("params", "options")
-    hypers = {part for key in arguments for part in ({"betas": ("beta1", "beta2")}.get(key, (key,)))}
+    hypers = {part for key in arguments for part in ALIASES.get(key, (key,))}
     further = {"others"} if cls.rule.matrix else set()
     assert hypers - {"params", "options"} - further == {*cls.rule.hypers, *cls.rule.flags} - set(cls.rule.flag_hypers)
     assert all(p.default is not p.empty for key, p in arguments.items() if key not in ("params", "options"))
     assert pickle.loads(pickle.dumps(cls)) is cls
     assert inspect.getdoc(cls).startswith(inspect.getdoc(cls.rule.formula))
-    described = {"beta1": "betas[0]", "beta2": "betas[1]"}
+    described = {part: f"{alias}[{k}]" for alias, parts in ALIASES.items() for k, part in enumerate(parts)}
     assert all(f"\n{described.get(hyper, hyper)} " in cls.__doc__ for hyper in cls.rule.hypers)
     for bad in ({}, {"params": [np.zeros(1)], "lrr": 1.0}):
         with pytest.raises(TypeError, match=rf"{cls.__name__}\(\) missing .*'params'|\[{name}\] lrr: no such option"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import fastupdate as fu
 torch: Any = Module("torch")
 
 # Rules whose states are torch's too.
-TORCHS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "radam", "rmsprop", "rprop", "sgd")
+TORCHS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop", "rprop", "sgd")
 # Rules that move tensors of any shape, each by itself; the others have tests of their own.
 CASES_HERE = [
     case
@@ -24,12 +25,24 @@ CASES_HERE = [
     and (rule := fu.rules.get(case.rule).rule).matrix is None
     and "list" not in rule.extents.values()
 ]
-OURS_ALONE = {"eps_inside", "decay"}  # arguments that torch has not
+OURS_ALONE = {"eps_inside", "eps_outside", "decay"}  # arguments that torch has not
 by_case = pytest.mark.parametrize("case", CASES_HERE, ids=str)
 by_rule = pytest.mark.parametrize(
     "case", list({case.rule: case for case in CASES_HERE if not OURS_ALONE & case.kwargs.keys()}.values()), ids=str
 )
 BESIDE_TORCH = [case for case in CASES_HERE if case.rule in TORCHS and not OURS_ALONE & case.kwargs.keys()]
+
+
+@contextmanager
+def default_dtype(dtype: Any) -> Iterator[None]:
+    """Lets torch keep its numbers of a parameter (NAdam's product, ASGD's η and μ) in this type: its default one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, np.dtype(dtype).name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
 
 SHAPES = [(5,), (3, 4), (), (0, 7), (2, 3, 4, 5), (1,), (1030,), (1, 6, 1, 2)]
 

@@ -1,6 +1,6 @@
 """Adamax."""
 
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, State, scalars
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, scalars
 from fastupdate.rules.scalar import absolute, maximum
 
 
@@ -11,16 +11,18 @@ class Adamax:
         m ← β₁m + (1 − β₁)g             m̂ = m/(1 − β₁ᵗ)
         u ← max(β₂u, |g| + ε)
         w ← w − α·m̂/u
+        eps_outside:   u ← max(β₂u, |g|), w ← w − α·m̂/(u + ε), as Keras
 
-    Source: Kingma & Ba (ICLR 2015), algorithm 2, which has no ε; torch has it where it stands here, Keras divides by
-    u + ε.
+    Source: Kingma & Ba (ICLR 2015), algorithm 2, which has no ε.
     """
 
     lr = Hyper(2e-3, NON_NEGATIVE, "learning rate α")
     beta1 = Hyper(0.9, BELOW_ONE, "how much of the mean gradient stays from step to step")
     beta2 = Hyper(0.999, BELOW_ONE, "how much of the largest gradient stays")
-    eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to |g|")
+    eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to |g|, or to u with eps_outside")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
+
+    eps_outside = Flag("add ε to u when it divides")
 
     m = State("mean gradient", role="momentum")
     u = State("largest gradient, which fades")
@@ -39,5 +41,5 @@ class Adamax:
     def update(flags, s, g, p, m, u):
         g = g + s.weight_decay * p
         m = m + s.one_minus_beta1 * (g - m)
-        u = maximum(s.beta2 * u, absolute(g) + s.eps)
-        return -s.lr * (m / u), m, u
+        u = maximum(s.beta2 * u, absolute(g) if flags.eps_outside else absolute(g) + s.eps)
+        return -s.lr * (m / (u + s.eps if flags.eps_outside else u)), m, u

@@ -1,7 +1,7 @@
 """ASGD."""
 
 from fastupdate.rules.rule import NON_NEGATIVE, Hyper, State, scalars
-from fastupdate.rules.scalar import maximum
+from fastupdate.rules.scalar import maximum, where
 
 
 class ASGD:
@@ -38,5 +38,5 @@ class ASGD:
     def update(flags, s, g, p, ax):
         g = g + s.weight_decay * p
         change = -(s.decay * p + s.eta * g)
-        ax = ax + s.mu * (p + change - ax)
+        ax = where(s.mu < 1.0, ax + s.mu * (p + change - ax), p + change)
         return change, ax

@@ -15,7 +15,8 @@ class NAdam:
         w ← w − α·(μₜ₊₁/(1 − Πᵢ₌₁ᵗ⁺¹ μᵢ)·m + (1 − μₜ)/(1 − Πᵢ₌₁ᵗ μᵢ)·g)/(√v̂ + ε)
 
     Source: Dozat (ICLR 2016 workshop). ψ is momentum_decay: 0.004 as in torch; 1 as in Keras. The product is of today's
-    β₁ and ψ, which makes a difference to torch where these are scheduled. optax' `nadam` is another rule, without μ.
+    β₁ and ψ, which makes a difference to torch where these are scheduled. optax' `nadam` has no warm-up of μ:
+    `momentum_decay=1e6` takes μ to β₁ at once. timm's NAdamW is the rule `NAdamW`.
     `decoupled_weight_decay=True` of torch is the option `decay="decoupled"`.
     """
 

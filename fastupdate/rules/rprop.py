@@ -12,7 +12,8 @@ class Rprop:
         w ← w − η·sign(g)
 
     Source: Riedmiller & Braun (1993), in torch's form: a step that has gone too far is not taken back. α is what η
-    starts from, and nothing else. For whole batches: noise flips signs.
+    starts from, and nothing else. For whole batches: noise flips signs. optax 0.2.8 takes each step one step later: by
+    gradients of 1 from w = 1 it goes to 1, 0.99, 0.978, where torch goes to 0.99, 0.978, 0.9636.
     """
 
     lr = Hyper(1e-2, POSITIVE, "the first step size α")

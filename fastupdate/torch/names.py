@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fastupdate.rules.rule import Rule
+from fastupdate.rules.scalar import warming_product
 
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
@@ -14,8 +16,10 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "adam": _ADAM,
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adamw": _ADAM,
+    "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "muon": {"m": "momentum_buffer"},
+    "nadam": _ADAM,
     "radam": _ADAM,
     "rprop": {},  # under the same names
     "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},
@@ -24,6 +28,27 @@ STATES: Mapping[str, Mapping[str, str]] = {
 UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
 
 STEP = "step"
+
+
+def _mu_product(group: Mapping[str, Any], t: float) -> float:
+    return warming_product(float(group["betas"][0]), 0.96 ** float(group["momentum_decay"]), t)
+
+
+def _eta(group: Mapping[str, Any], t: float) -> float:
+    lr, lambd, alpha = (float(group[name]) for name in ("lr", "lambd", "alpha"))
+    return float(lr / (1 + lambd * lr * t) ** alpha)
+
+
+def _mu(group: Mapping[str, Any], t: float) -> float:
+    return 1 / max(1.0, t - float(group["t0"]))
+
+
+# Numbers that torch keeps with each parameter, and that follow from a group and the steps taken: they are added to what
+# is saved and left out of what is loaded.
+NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]] = {
+    "asgd": {"eta": _eta, "mu": _mu},
+    "nadam": {"mu_product": _mu_product},
+}
 
 
 def state_names(rule: Rule) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
+from fastupdate.torch.names import NUMBERS, STEP
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.numbers import checked
 from fastupdate.torch.run import Run, choose
@@ -136,7 +137,15 @@ class Optimizer(torch.optim.Optimizer):
         found: dict[str, Any] = super().state_dict()
         if "state" in found:
             found["state"] = {key: plain(value) for key, value in found["state"].items()}
+            self._add_numbers(found["state"], found["param_groups"])
         return found
+
+    def _add_numbers(self, entries: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
+        """Writes the numbers that torch keeps with each parameter."""
+        for name, number in NUMBERS.get(self.rule.name, {}).items():
+            for group in groups:
+                for entry in (entries[key] for key in group["params"] if STEP in entries.get(key, ())):
+                    entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's; but tensors are copied, and keep their dtypes."""
@@ -147,6 +156,13 @@ class Optimizer(torch.optim.Optimizer):
             hook.remove()
             self._loading = None
 
+    def _copied(self, state_dict: Mapping[str, Any]) -> dict[Any, Any]:
+        """The state that was saved by the parameters here, in tensors of its own."""
+        saved = [key for group in state_dict["param_groups"] for key in group["params"]]
+        params = dict(zip(saved, [p for group in self.param_groups for p in group["params"]], strict=True))
+        left_out = NUMBERS.get(self.rule.name, {})
+        return {params.get(key, key): _copy(value, left_out) for key, value in state_dict["state"].items()}
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "options": self.options}
 
@@ -156,7 +172,7 @@ class Optimizer(torch.optim.Optimizer):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
         loaded = vars(self).get("_loading")
-        self.state = States(self.state) if loaded is None else States(_copied(loaded, self.param_groups), shown=False)
+        self.state = States(self.state) if loaded is None else States(self._copied(loaded), shown=False)
         self._forget()
 
 
@@ -165,14 +181,9 @@ def _remember(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> N
     vars(optimizer)["_loading"] = state_dict
 
 
-def _copied(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[Any, Any]:
-    """The state that was saved by the parameters here, in tensors of its own."""
-    saved = [key for group in state_dict["param_groups"] for key in group["params"]]
-    params = dict(zip(saved, [p for group in groups for p in group["params"]], strict=True))
-    return {params.get(key, key): _copy(value) for key, value in state_dict["state"].items()}
-
-
-def _copy(value: Any) -> Any:
+def _copy(value: Any, left_out: Container[str] = ()) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone().cpu()
-    return {key: _copy(part) for key, part in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items() if key not in left_out}
+    return value

@@ -1,7 +1,7 @@
 """Beside torch's Adagrad, and optax' with ε under the root."""
 
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Keras, Optax, Torch
 
 ROWS = {
     "plain": Golden(
@@ -12,5 +12,9 @@ ROWS = {
         {"lr": 0.05, "weight_decay": 0.03, "initial_accumulator_value": 0.1, "eps": 1e-3, "eps_inside": True},
         Optax(lambda o: o.chain(o.add_decayed_weights(0.03), o.adagrad(0.05, 0.1, 1e-3))),
         dtypes=("float32",),
+    ),
+    "keras": Golden(
+        {"lr": 2**-6, "initial_accumulator_value": 0.1, "eps": 1e-3, "eps_inside": True},
+        Keras("Adagrad", learning_rate=2**-6, initial_accumulator_value=0.1, epsilon=1e-3),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -75,7 +76,9 @@ class Keras:
 
     def step(self, grads: Arrays) -> Arrays:
         torch = peer("torch")
-        self.optimizer.apply([torch.from_numpy(g.copy()) for g in grads], self.weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Keras' own arrays in NumPy 2
+            self.optimizer.apply([torch.from_numpy(g.copy()) for g in grads], self.weights)
         return [p.value.detach().numpy() for p in self.weights]
 
 

@@ -1,7 +1,7 @@
 """Beside torch's RAdam: rectified from the sixth step on."""
 
 from golden import Golden
-from golden.peers import Torch
+from golden.peers import Optax, Torch
 
 ROWS = {
     "plain": Golden(
@@ -10,5 +10,8 @@ ROWS = {
     ),
     "decoupled": Golden(
         {**given, "decay": "decoupled"}, Torch("torch.optim", "RAdam", **given, decoupled_weight_decay=True)
+    ),
+    "optax": Golden(
+        {**given, "eps": 1e-8, "weight_decay": 0.0}, Optax(lambda o: o.radam(0.01, 0.85, 0.97)), dtypes=("float32",)
     ),
 }
