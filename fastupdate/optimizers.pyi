@@ -90,6 +90,7 @@ class Adamax(Optimizer):
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
+        eps_outside: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -389,6 +390,17 @@ class NAdam(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         momentum_decay: _Scheduled = 0.004,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class NAdamW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.01,
         **options: Unpack[Options],
     ) -> None: ...
 

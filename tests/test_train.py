@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from cases import RULES
+from cases import ELEMENTWISE, RULES
 
 import fastupdate as fu
 from fastupdate.cli import main
@@ -157,14 +157,14 @@ def test_every_rule_by_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--rule", "all", "--epochs", "1", "--batch-size", "128"]
     assert main(["train", *arguments]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line]
-    assert shown == RULES
+    assert shown == ELEMENTWISE
 
 
 @pytest.mark.parametrize(
     "given", [["Adam"], ["--rule", "SGD", "--rule", "sgd", "ADAM"], ["--rule", "ALL"]], ids=" ".join
 )
 def test_rules_in_any_case_each_once(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    expected = {"Adam": ["adam"], "ADAM": ["sgd", "adam"], "ALL": RULES}[given[-1]]
+    expected = {"Adam": ["adam"], "ADAM": ["sgd", "adam"], "ALL": ELEMENTWISE}[given[-1]]
     given = given if given[0] == "--rule" else ["--rule", *given]
     assert main(["train", *given, "--epochs", "1", "--batch-size", "512"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line] == expected
@@ -344,7 +344,7 @@ def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rule", "adamm"], "--rule: no rule 'adamm', did you mean adam? there are adafactor, adam, "),
+        (["--rule", "adamm"], "--rule: no rule 'adamm', did you mean adam? there are adabelief, adadelta, "),
         (["--rule", "lamb"], "--rule: lamb depends on sums, which the demo's twin in NumPy does not know"),
         (["--rule", "Momentun"], "--rule: no rule 'Momentun', did you mean momentum? there are "),
         (["--rule", "sgd", "--rule", "zz"], "--rule: no rule 'zz'; there are "),

@@ -105,6 +105,7 @@ class Adamax(Optimizer):
         betas: tuple[_Number, _Number] = (0.9, 0.999),
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
+        eps_outside: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -522,6 +523,22 @@ class NAdam(Optimizer):
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
         momentum_decay: _Number = 0.004,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class NAdamW(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.01,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
