@@ -8,7 +8,9 @@ AdamW              beside torch's fused, foreach and compiled steps (compiling i
 clip, 50 groups    the norm of all gradients clipped, 50 groups under a LambdaLR: by options here, by torch's
                    clip_grad_norm_(foreach=True) and fused step there; the scheduler is torch's in both
 average            a moving average of the weights: ema_decay here, AveragedModel's multi_avg_fn and fused step there
-SGD, RMSprop       with momentum, beside torch's fused SGD; torch's fastest RMSprop is foreach
+SGD                with momentum, beside torch's fused SGD
+RMSprop, NAdam, RAdam, Adamax
+                   which torch has not fused: its fastest is foreach
 
 What was expected before anything was measured stands in WORKS, as `goal`: from the bytes that large tensors move (a
 step 28 per parameter, a norm 4, a clipped gradient 8, an average 12), and from the calls that small ones cost.
@@ -206,19 +208,31 @@ class FusedSGD(OursSGD):
         return self.torch.optim.SGD(self.params, **SGD, fused=True)
 
 
-class OursRMSprop(Trained):
-    name = "fastupdate"
-    momentum = "square_avg"
+def unfused(rule: str, state: str, **hypers: Any) -> tuple[type[Contestant], type[Contestant]]:
+    """A rule of which torch has no fused form, here and as torch has it for all tensors at once; state: to compare."""
 
-    def make_optimizer(self) -> Any:
-        return fu.torch.RMSprop(self.params, **RMSPROP)
+    class Here(Trained):
+        name = "fastupdate"
+        momentum = state
+
+        def make_optimizer(self) -> Any:
+            return getattr(fu.torch, rule)(self.params, **hypers)
+
+    class There(Here):
+        name = f"torch foreach {rule}"
+
+        def make_optimizer(self) -> Any:
+            return getattr(self.torch.optim, rule)(self.params, **hypers, foreach=True)
+
+    return Here, There
 
 
-class ForeachRMSprop(OursRMSprop):
-    name = "torch foreach RMSprop"
-
-    def make_optimizer(self) -> Any:
-        return self.torch.optim.RMSprop(self.params, **RMSPROP, foreach=True)
+UNFUSED = {
+    "RMSprop": unfused("RMSprop", "square_avg", **RMSPROP),
+    "NAdam": unfused("NAdam", "exp_avg", lr=1e-3),
+    "RAdam": unfused("RAdam", "exp_avg", lr=1e-3),
+    "Adamax": unfused("Adamax", "exp_avg", lr=1e-3),
+}
 
 
 class Work(NamedTuple):
@@ -244,7 +258,7 @@ WORKS = (
     Work("clip, 50 groups", "resnet50", OursClipped, FusedClipped, 1.4),
     Work("average", "resnet50", OursAveraged, FusedAveraged, 1.8),
     Work("SGD", "resnet50", OursSGD, FusedSGD, 1.15),
-    Work("RMSprop", "resnet50", OursRMSprop, ForeachRMSprop, 3),
+    *(Work(rule, "resnet50", *pair, 3) for rule, pair in UNFUSED.items()),
     Work("AdamW", "resnet50-last", Ours, Fused, 1.15),
     Work("AdamW", "resnet50-last", Ours, Foreach, 3),
     Work("AdamW", "gpt2", Ours, Fused, 1.03),
@@ -254,7 +268,7 @@ WORKS = (
     Work("AdamW", "1kx64", Ours, Fused, 12),
     Work("clip, 50 groups", "1kx64", OursClipped, FusedClipped, 20),
     Work("average", "1kx64", OursAveraged, FusedAveraged, 12),
-    Work("RMSprop", "1kx64", OursRMSprop, ForeachRMSprop, 30),
+    *(Work(rule, "1kx64", *pair, 30) for rule, pair in UNFUSED.items()),
 )
 
 

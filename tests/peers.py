@@ -22,7 +22,6 @@ OTHERS = {
     "thinc",
     "prodigyopt",
     "pytorch_optimizer",
-    "schedulefree",
     "lion_pytorch",
     "optimi",
     "timm",

@@ -19,7 +19,7 @@ Arrays = list[np.ndarray]
 class Torch:
     """An optimizer over torch tensors.
 
-    of      "torch.optim", "pytorch_optimizer", "schedulefree", … or "timm.<file>"
+    of      "torch.optim", "pytorch_optimizer", "optimi", … or "timm.<file>"
     before  what to do with the optimizer when it is made: `opt.train()`, say
     """
 
