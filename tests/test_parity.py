@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import (
+    CASES,
     ENGINES,
     EVERY_CASE,
     FIRST_CASES,
@@ -96,7 +97,7 @@ def baseline(case: Case, dtype: Any, options: str) -> dict[str, Any]:
 @by_combination
 def test_same_bits(case, dtype, options, engine):
     expected = baseline(case, dtype, options)
-    for threads in THREADS:
+    for threads in THREADS if case in CASES else [3]:  # which threads do what, no rule decides
         actual = outcome(case, dtype, OPTIONS[options], engine, threads)
         for kind in expected:
             assert_same_bits(actual[kind], expected[kind], f"{kind}, {threads} threads")
