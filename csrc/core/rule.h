@@ -4,6 +4,7 @@
 //   FASTUPDATE_HYPERS(…)   hyperparameters, float64, in the order in which Python passes them
 //   FASTUPDATE_FLAGS(…)    options that change which states exist or which equations run; flag k is bit k
 //   FASTUPDATE_STATES(…)   arrays shaped like the parameter, zero at the start
+//   is_long                an element takes more registers than most
 //   using keeps            which of these states exist under the flags at hand
 //   rule(hyper, t)         the scalars `s` of step t = 1, 2, …: computed once a step, on the host, in float64, and
 //                          rounded once to T

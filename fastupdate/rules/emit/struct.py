@@ -113,7 +113,8 @@ struct {self.name} {{
   FASTUPDATE_HYPERS({", ".join(self.hypers)});
   FASTUPDATE_FLAGS({", ".join(self.flags)});
   FASTUPDATE_STATES({", ".join(self.states)});
-{flags}  using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
+{flags}  static constexpr bool is_long = {str("cube_root(" in self.update.body).lower()};
+  using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
 {self.shape()}
   struct {{
     T {", ".join(self.scalars)};
