@@ -17,6 +17,16 @@ def radial(s, along_step, weight_squares):
     return along_step / (length * length)
 
 
+def projection(s, n, near_units, near, along, by_unit, axes):
+    """q, and what of the weights is taken out of the step: as a whole, or unit by unit."""
+    no = 0.0 * n
+    matrix = where(axes > 1.0, 1.0 + no, no)
+    by_unit = where(near_units > 0.0, no, matrix)
+    as_whole = where(near < s.delta, matrix - by_unit, no)
+    along = as_whole * along
+    return where(by_unit + as_whole > 0.0, s.wd_ratio, 1.0), along, by_unit
+
+
 def direction(flags, s, g, m, v):
     """The step before projection, but for the correction of m."""
     ahead = s.beta1 * m + s.one_minus_beta1 * g if flags.nesterov else m
@@ -100,12 +110,8 @@ class AdamP:
 
     @staticmethod
     def settle_tensor_2(flags, s, n, near_units, near, along, by_unit, ratio, axes):
-        no = 0.0 * n
-        matrix = where(axes > 1.0, 1.0 + no, no)
-        by_unit = where(near_units > 0.0, no, matrix)
-        as_whole = where(near < s.delta, matrix - by_unit, no)
-        ratio = where(by_unit + as_whole > 0.0, s.wd_ratio, 1.0)
-        return near, as_whole * along, by_unit, ratio, axes
+        ratio, along, by_unit = projection(s, n, near_units, near, along, by_unit, axes)
+        return near, along, by_unit, ratio, axes
 
     @staticmethod
     def update(flags, s, g, p, m, v, unit_near, unit_along, near, along, by_unit, ratio, axes):

@@ -1,6 +1,6 @@
 """SGDP."""
 
-from fastupdate.rules.adamp import nearness, radial
+from fastupdate.rules.adamp import nearness, projection, radial
 from fastupdate.rules.rule import BELOW_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import where
 
@@ -79,12 +79,8 @@ class SGDP:
 
     @staticmethod
     def settle_tensor_2(flags, s, n, near_units, near, along, by_unit, ratio, axes):
-        no = 0.0 * n
-        matrix = where(axes > 1.0, 1.0 + no, no)
-        by_unit = where(near_units > 0.0, no, matrix)
-        as_whole = where(near < s.delta, matrix - by_unit, no)
-        ratio = where(by_unit + as_whole > 0.0, s.wd_ratio, 1.0)
-        return near, as_whole * along, by_unit, ratio, axes
+        ratio, along, by_unit = projection(s, n, near_units, near, along, by_unit, axes)
+        return near, along, by_unit, ratio, axes
 
     @staticmethod
     def update(flags, s, g, p, b, unit_near, unit_along, near, along, by_unit, ratio, axes):
