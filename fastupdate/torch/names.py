@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastupdate import rules
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
 
@@ -34,19 +35,20 @@ def _mu_product(group: Mapping[str, Any], t: float) -> float:
     return warming_product(float(group["betas"][0]), 0.96 ** float(group["momentum_decay"]), t)
 
 
-def _eta(group: Mapping[str, Any], t: float) -> float:
-    lr, lambd, alpha = (float(group[name]) for name in ("lr", "lambd", "alpha"))
-    return float(lr / (1 + lambd * lr * t) ** alpha)
+def _of_next_step(name: str) -> Callable[[Mapping[str, Any], float], float]:
+    """One of the numbers with which ASGD takes the step after these."""
 
+    def number(group: Mapping[str, Any], t: float) -> float:
+        asgd = rules.every()["asgd"]
+        return float(getattr(asgd.prepare({key: float(group[key]) for key in asgd.hypers}, int(t) + 1), name))
 
-def _mu(group: Mapping[str, Any], t: float) -> float:
-    return 1 / max(1.0, t - float(group["t0"]))
+    return number
 
 
 # Numbers that torch keeps with each parameter, and that follow from a group and the steps taken: they are added to what
 # is saved and left out of what is loaded.
 NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]] = {
-    "asgd": {"eta": _eta, "mu": _mu},
+    "asgd": {name: _of_next_step(name) for name in ("eta", "mu")},
     "nadam": {"mu_product": _mu_product},
 }
 
