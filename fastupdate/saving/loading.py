@@ -202,7 +202,7 @@ class _Loading:
         found: Arrays = {}
         known = set(self.renamed.values())
         for item in self.items:
-            keys = [(slot.kind, item.name) for slot in slots.copies(self.stepper.settings) if slot.start == "p"]
+            keys = [(slot.kind, item.name) for slot in slots.followers(self.stepper.settings)]
             lacking = [key for key in keys if key in targets and key not in sources]
             if lacking and item.name in known:
                 weights = sources.get(("param", item.name), item.array)

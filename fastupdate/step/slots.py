@@ -56,6 +56,11 @@ def copies(settings: Settings) -> list[Slot]:
     return found if settings.shadow is None else [*found, Slot("shadow", "p", settings.shadow)]
 
 
+def followers(settings: Settings) -> list[Slot]:
+    """Those of them that follow the weights."""
+    return [slot for slot in copies(settings) if slot.start == "p"]
+
+
 def provide(
     items: list[Item],
     rule: Rule,
@@ -141,7 +146,7 @@ def thawing(
 def following(weights: Array, settings: Settings) -> dict[str, Array]:
     """What the slots of a tensor that follow its weights are when these are its weights, by kind."""
     values = device.on_host(weights)
-    return {slot.kind: slot.of_weights(values) for slot in copies(settings) if slot.start == "p"}
+    return {slot.kind: slot.of_weights(values) for slot in followers(settings)}
 
 
 def lie_down(items: list[Item]) -> None:
