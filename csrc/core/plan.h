@@ -81,10 +81,10 @@ FASTUPDATE_HD int64_t item_size(uint8_t dtype) {
 }
 FASTUPDATE_HD int64_t item_size(const Tensor& t) { return t.dtype == kFloat32 ? 4 : 8; }
 
-// The type that one of its slots is stored in.
 // Whether a slot holds what a step moves in its own type.
 FASTUPDATE_HD constexpr bool is_moved(int slot) { return slot != kAccumulator && slot != kShadow; }
 
+// The type that one of its slots is stored in.
 FASTUPDATE_HD uint8_t slot_dtype(const Tensor& t, int slot) { return slot == kShadow ? t.shadow_dtype : t.dtype; }
 
 FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }

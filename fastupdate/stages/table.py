@@ -117,7 +117,7 @@ class Decay:
 
 
 class Cautious:
-    """Nothing moves against its gradient: Liang et al. (arXiv:2411.16085), algorithm 1 without the mean of its mask."""
+    """Nothing moves along its gradient: Liang et al. (arXiv:2411.16085), algorithm 1 without the mean of its mask."""
 
     at = "change"
     cautious = Flag("leave out what would move along the gradient instead of against it")
