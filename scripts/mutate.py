@@ -223,7 +223,7 @@ MUTANTS = [
 
 
 class Copy:
-    """A copy of the sources with a build of its own: two instruction sets, less optimisation, for speed."""
+    """A copy of the sources with a build of its own: few rules, two instruction sets, less optimisation, for speed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -233,12 +233,19 @@ class Copy:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
             else:
                 shutil.copy(source, root / name)
+        self.keep_few_rules()
         self.replace("cmake/kernels.cmake", "set(isa_levels v2 v3 v4)", "set(isa_levels v2 v3)")
         self.replace("cmake/kernels.cmake", "PRIVATE -O3", "PRIVATE -O2")
         shutil.copy(root / "scripts/first_on_path.py", root / "sitecustomize.py")
         pybind11 = self.run([sys.executable, "-m", "pybind11", "--cmakedir"]).stdout.strip()
         self.run(["cmake", "-S", ".", "-B", "tree", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
                   f"-Dpybind11_DIR={pybind11}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DFASTUPDATE_CUDA=OFF"])  # fmt: skip
+
+    def keep_few_rules(self) -> None:
+        """Those that the frame is tested with (tests/cases.py)."""
+        ask = "import cases; print(*set(cases.RULE_NAMES) - {*cases.RULES, *cases.PHASED})"
+        for name in self.run([sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests'); {ask}"]).stdout.split():
+            (self.root / f"fastupdate/rules/{name}.py").unlink()
 
     def run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -141,7 +142,11 @@ CASES = [case for case in EVERY_CASE if case.rule in RULES]
 FIRST_CASES = [cases_of(name)[-1] for name in RULES]  # one of each rule, the one with most flags
 DTYPES = [np.float32, np.float64]
 
-by_every_case = pytest.mark.parametrize("case", EVERY_CASE, ids=str)
+
+def in_sample(case: Case) -> bool:
+    return case.rule in HYPERS or case.rule in PHASED_HYPERS
+
+
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_rule = pytest.mark.parametrize("case", FIRST_CASES, ids=str)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -192,6 +197,23 @@ BACKENDS = [_param(name, name) for name in WANTED]
 ENGINES = [
     _param(Engine(name, isa), name) for name in WANTED for isa in (isas() or [None] if name == "native" else [None])
 ]
+BEST = [engine for engine in ENGINES if engine.values[0].isa in (None, *isas()[-1:])]
+
+
+def every_run(rows: Iterable[tuple[Case, str, Any]]) -> pytest.MarkDecorator:
+    """Cases, options and engines × types, as arguments of a test.
+
+    Numba compiles each loop for seconds. Rules beside the sample have theirs in float32 alone, where a number of
+    another type would show; in float64 the sample stands for them.
+    """
+    runs = [
+        pytest.param(case, options, dtype, *e.values, id=f"{case}-{options}-{e.id}-{np.dtype(dtype)}", marks=e.marks)
+        for case, options, e in rows
+        for dtype in (DTYPES if in_sample(case) or e.values[0].backend != "numba" else DTYPES[:1])
+    ]
+    return pytest.mark.parametrize(("case", "options", "dtype", "engine"), runs)
+
+
 by_backend = pytest.mark.parametrize("backend", BACKENDS)
 by_engine = pytest.mark.parametrize("engine", ENGINES)
 

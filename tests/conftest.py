@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from types import ModuleType
 
+import environment  # noqa: F401 (before the others load what it sets)
+
+# isort: split
 import device_arrays
 import peers
 import pytest
@@ -19,6 +23,12 @@ PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minu
 settings.register_profile("default", deadline=None, database=None, phases=PHASES, suppress_health_check=SLOW)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: no collection of garbage needs to look at it, and some tests collect often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

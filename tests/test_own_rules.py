@@ -15,7 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, MIXED_OPTIONS, arrays_of, assert_same_bits, by_case, by_dtype, isas, random_arrays
+from cases import (
+    CASES,
+    MIXED_OPTIONS,
+    PHASED,
+    RULE_NAMES,
+    RULES,
+    arrays_of,
+    assert_same_bits,
+    by_case,
+    by_dtype,
+    isas,
+    random_arrays,
+)
 
 import fastupdate as fu
 from fastupdate.engines import choose
@@ -133,12 +145,14 @@ def test_the_page(tmp_path, capsys):
 
 
 def test_contributing_it(tmp_path):
-    """A rule is one file: a copy of the tree with the rule of the page in it builds, tests and documents it."""
+    """A rule is one file: a copy of the tree, of few rules, with the page's in it builds, tests and documents it."""
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
+    others = [f"{name}.py" for name in RULE_NAMES if name not in (*RULES, *PHASED)]
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", *others)
     for folder in ("cmake", "csrc", "docs", "fastupdate", "scripts", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     moved = BLOCKS[0].replace("import fastupdate as fu\n", "").replace("@fu.rule\n", "").replace("Lion", "Lioness")
     (tmp_path / "fastupdate/rules/lioness.py").write_text(moved, encoding="utf-8")
     shutil.copy(ROOT / "scripts/first_on_path.py", tmp_path / "sitecustomize.py")

@@ -22,6 +22,7 @@ from cases import (
     by_dtype,
     by_engine,
     by_rule,
+    every_run,
     random_arrays,
 )
 from reference import Reference
@@ -92,9 +93,7 @@ def baseline(case: Case, dtype: Any, options: str) -> dict[str, Any]:
     return outcome(case, dtype, OPTIONS[options], ENGINES[0].values[0], 1)
 
 
-@by_engine
-@by_dtype
-@by_combination
+@every_run((*row, engine) for row in COMBINED for engine in ENGINES)
 def test_same_bits(case, dtype, options, engine):
     expected = baseline(case, dtype, options)
     for threads in THREADS if case in CASES else [3]:  # which threads do what, no rule decides

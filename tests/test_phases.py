@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import (
+    BEST,
     ENGINES,
     EVERY_PHASED_CASE,
     PHASED,
@@ -19,6 +20,7 @@ from cases import (
     assert_same_bits,
     by_dtype,
     cases_of,
+    every_run,
     exactly,
     isas,
 )
@@ -51,12 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 # The sample under all options, every other rule under none; on older instruction sets the sample alone, under none.
 EVERY = [(c, o) for c in EVERY_PHASED_CASE for o in OPTIONS if c in CASES or o == "plain"]
-BEST = [parameter for parameter in ENGINES if parameter.values[0].isa in (None, *isas()[-1:])]
-RUNS = [
-    pytest.param(c, o, *engine.values, id=f"{c}-{o}-{engine.id}", marks=engine.marks)
-    for c, o in EVERY
-    for engine in (ENGINES if c in CASES and o == "plain" else BEST)
-]
+RUNS = [(c, o, engine) for c, o in EVERY for engine in (ENGINES if c in CASES and o == "plain" else BEST)]
 by_every_combination = pytest.mark.parametrize(("case", "options"), EVERY, ids=[f"{c}-{o}" for c, o in EVERY])
 by_first = pytest.mark.parametrize("case", FIRST, ids=str)
 by_options = pytest.mark.parametrize("options", OPTIONS)
@@ -78,7 +75,6 @@ def gradients(params: list[np.ndarray], targets: list[np.ndarray]) -> list[np.nd
     return [np.asarray(p - t, p.dtype) for p, t in zip(params, targets, strict=True)]
 
 
-@cache
 def run(case: Case, dtype: Any, options: str, backend: str, threads: int) -> dict[str, Any]:
     """What some steps leave behind, and what the last one reports."""
     start, targets = problem(case, dtype)
@@ -96,19 +92,21 @@ def run(case: Case, dtype: Any, options: str, backend: str, threads: int) -> dic
     )
 
 
+@lru_cache(2)  # both types
+def baseline(case: Case, dtype: Any, options: str) -> dict[str, Any]:
+    return run(case, dtype, options, "native" if isas() else "numba", 1)
+
+
 def kept_apart(left: dict[str, Any]) -> dict[str, Any]:
     return {kind: [np.array(device.on_host(a)) for a in arrays] for kind, arrays in left.items()}
 
 
-@by_dtype
-@pytest.mark.parametrize(("case", "options", "engine"), RUNS)
+@every_run(RUNS)
 def test_every_engine_and_any_number_of_threads_leave_the_same_bytes(
     case: Case, dtype: Any, options: str, engine: Any
 ) -> None:
-    run.cache_clear()
-    expected = run(case, dtype, options, "native" if isas() else "numba", 1)
+    expected = baseline(case, dtype, options)
     for threads in (1, 2, 3, 7) if engine.isa and case in CASES else (3,):
-        run.cache_clear()
         actual = run(case, dtype, options, engine.select(), threads)
         for kind, arrays in expected.items():
             assert_same_bits(actual[kind], arrays, f"{kind}, {threads} threads")
