@@ -22,6 +22,7 @@ from cases import (
     cases_of,
     every_run,
     exactly,
+    in_sample,
     isas,
 )
 from device_arrays import FakeArray
@@ -395,8 +396,11 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("case", ALL, ids=str)
-@pytest.mark.parametrize("backend", ["native", "numba"])
+@pytest.mark.parametrize(
+    ("case", "backend"),
+    [(case, backend) for case in ALL for backend in ("native", "numba") if backend == "native" or in_sample(case)],
+    ids=str,
+)
 @by_options
 def test_tensors_moved_one_by_one_in_backward_order_end_as_in_a_whole_step(
     case: Case, backend: str, options: str
