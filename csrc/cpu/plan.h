@@ -121,16 +121,7 @@ class Plan {
   }
 
   // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
-  std::pair<double, int64_t> overall(const Sums* total) const {
-    host::Pairwise<double> squares;
-    int64_t nonfinite = 0;
-    for (int64_t i = 0; i < count_; ++i) {
-      const double scale = tensors_[i].scale;
-      squares.add(total[i].gg * (scale * scale));
-      nonfinite += total[i].nonfinite;
-    }
-    return {squares.total(), nonfinite};
-  }
+  std::pair<double, int64_t> overall(const Sums* total) const { return host::overall(tensors_, total, count_); }
 
  private:
   // The list has the scalars of its first tensor's group.

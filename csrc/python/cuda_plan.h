@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "core/sums.h"
 #include "python/adopt.h"
 #include "python/containers.h"
 #include "python/cuda_outcome.h"
@@ -188,7 +189,7 @@ class Plan {
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error(
-          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
+          "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be captured");
     const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }
@@ -225,6 +226,23 @@ class Plan {
     buffer->mark(stream);
     buffer->wait();
     std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
+  }
+
+  // Of all tensors, by their sums: Σ scale²·Σg², and how many gradients are not finite.
+  std::pair<double, int64_t> overall(py::array totals) {
+    Sums* sums = records<Sums>(totals, "totals");
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    return FASTUPDATE_TARGET::overall(&row(0), sums, count_);
+  }
+
+  // Clips units by their norms in the step that follows; their factors stay on the device.
+  void clip_units(double limit, double scale, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    Wishes wishes;
+    wishes.clip_unit_norm = limit;
+    const DeviceSweep sweep = prepared(command(scale, 1, kEveryStage, wishes), stream);
+    if (blocks_) cuda::engine.unit_norms(sweep, {blocks_, stream, false, false});
   }
 
   // Shows each reference to what is the user's (collectable).

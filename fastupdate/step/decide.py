@@ -1,19 +1,20 @@
 """What happens between reading the gradients and moving anything: clipping by norm, the policies on NaN and infinity
 and on outliers.
 
-CPU backends share this; a GPU engine decides on the device.
+CPU backends share this, and so do steps on a GPU that `outliers` judge; a GPU engine decides on the device otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from fastupdate.arrays.memory import Assignment
 from fastupdate.arrays.numbers import figure
 from fastupdate.arrays.place import Place
+from fastupdate.engines.protocol import Judge
 from fastupdate.step import held
 from fastupdate.step.options import Settings
 from fastupdate.step.outliers import Outliers, Verdict
@@ -152,6 +153,9 @@ def raise_nonfinite(plan: Plan, expected: str = "finite values") -> None:
 
 def _clip_units(plan: Plan, ratio: float, scale: float) -> None:
     """Adaptive gradient clipping: ‖g‖ ≤ ratio · max(‖w‖, 1e-3), unit by unit (Brock et al. 2021, equation 3)."""
+    if plan.engine.judges:
+        cast(Judge, plan.engine).clip_units(ratio, scale)
+        return
     plan.engine.unit_norms()
     scales = scale * plan.tensors["scale"][plan.unit_tensor]
     grad = plan.unit_norms[:, 0] * scales

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -34,7 +33,7 @@ class Plan:
 
     unfrozen, items   what may move, and what has a gradient to move by
     written           torch tensors that a step writes
-    judges            the device looks at the gradients itself
+    judges            the device looks at the gradients itself, and nobody waits for it
     partial           some tensors rest
     simple            a step can be taken by one call of the engine
     queued            gradients are read after the call
@@ -85,10 +84,7 @@ class Plan:
         )
         self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
-        self.judges = special and self.engine.judges
-        if self.judges and settings.outliers is not None:
-            expected = "None on a device that judges gradients by itself, as the backend 'cuda' does"
-            Place(rule.name, "outliers").fail(ValueError, expected, repr(settings.outliers))
+        self.judges = special and self.engine.judges and settings.outliers is None  # which the host judges
         self.partial = len(self.items) < len(self.unfrozen)
         self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
