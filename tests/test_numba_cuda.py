@@ -221,6 +221,27 @@ for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a:
 """
 
 
+LARGE = """
+import numpy as np, fastupdate as fu, simulated_cuda
+simulated_cuda.install()
+for option in ("clip_norm", "clip_tensor_norm", "clip_unit_norm"):
+    for dtype, size in ((np.float32, 3e38), (np.float64, 2e200)):
+        for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a: a, None)):
+            p = place(np.zeros((2, 3), dtype))
+            fu.SGD([p], lr=1.0, backend=backend, **{option: 1e-5}).step([place(np.full((2, 3), size, dtype))])
+            print(getattr(p, "values", p).any(), getattr(p, "values", p).tobytes())
+"""
+
+
+@pytest.mark.peer
+def test_large_gradients_in_the_simulator():
+    peer("numba_cuda")
+    lines = in_simulator(["-W", "ignore", "-c", LARGE]).splitlines()
+    assert len(lines) == 12
+    assert lines[::2] == lines[1::2]
+    assert all(line.startswith("True ") for line in lines)
+
+
 @pytest.mark.peer
 def test_outliers_in_the_simulator():
     peer("numba_cuda")

@@ -100,9 +100,10 @@ class Plan {
     clock_[kMicroBatches] = 0;
   }
 
-  void gradient_sums() { run(target_.engine.gradient_sums, sums_team_); }
+  // Of gradients, and of weights too, times a scale.
+  void gradient_sums(double scale) { sweep_.scale = scale, run(target_.engine.gradient_sums, sums_team_); }
+  void unit_norms(double scale) { sweep_.scale = scale, run(target_.engine.unit_norms, units_team_); }
   void clear_gradients() { run(target_.engine.clear_gradients, clear_team_); }
-  void unit_norms() { run(target_.engine.unit_norms, units_team_); }
 
   // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
   void accumulate() {

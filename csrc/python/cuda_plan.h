@@ -183,14 +183,17 @@ class Plan {
     replayed_.reset();
   }
 
-  // For whoever waits for the sums, to raise.
-  void gradient_sums(Stream stream) {
+  // For whoever waits for the sums, to raise. `large`: of gradients in units of kLarge.
+  void gradient_sums(bool large, Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error(
-          "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be captured");
-    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
+          "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be "
+          "captured");
+    Command c = command(1, 1, kEveryStage, {});
+    c.large = large;
+    const DeviceSweep sweep = prepared(c, stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }
 

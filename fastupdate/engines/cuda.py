@@ -148,10 +148,10 @@ class Plan:
         """Queues the way back of what the launch of a captured step has found."""
         self._native.fetch_replayed(self._framework.stream(self._device))
 
-    def gradient_sums(self) -> None:
-        self._native.gradient_sums(self._stream())
+    def gradient_sums(self, scale: float) -> None:
+        self._native.gradient_sums(scale != 1, self._stream())
 
-    def unit_norms(self) -> None:
+    def unit_norms(self, scale: float) -> None:
         raise NotImplementedError("the device clips units by itself: see clip_units")
 
     def clip_units(self, limit: float, scale: float) -> None:

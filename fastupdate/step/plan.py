@@ -233,11 +233,18 @@ class Plan:
         """The narrowest type that the step computes in."""
         return held.FLOAT32 if self.narrow.any() else held.FLOAT64
 
-    def measure(self) -> None:
-        """Sums the gradients that the records point at, unless that has been done."""
-        if not self.measured:
-            self.engine.gradient_sums()
-            self.engine.fold(self.totals)
+    def measure(self, unit: float = 1.0) -> Records:
+        """The sums of each tensor's gradients, which are in units of `unit`; those of 1 are known for `totals`."""
+        totals = self.totals if unit == 1.0 else np.zeros_like(self.totals)
+        if not (self.measured and totals is self.totals):
+            self.engine.gradient_sums(1 / unit)
+            self.engine.fold(totals)
+        return totals
+
+    def measure_units(self, unit: float = 1.0) -> Array:
+        """The norms of gradient and weight of each unit that is clipped, in units of `unit`."""
+        self.engine.unit_norms(1 / unit)
+        return self.unit_norms
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""

@@ -248,8 +248,7 @@ class Stepper:
         self.skips.check()
         engine = cast(Judge, self.engine)
         if self.settings.nonfinite == "raise":
-            engine.gradient_sums()
-            engine.fold(self.plan.totals)
+            self.plan.measure()
             try:
                 raise_nonfinite(self.plan)
             except FloatingPointError:
@@ -357,8 +356,7 @@ class Stepper:
         with self.exclusive():
             try:
                 self.adopt(None, None, False)
-                self.plan.measure()
-                return self.plan.totals.copy()
+                return self.plan.measure().copy()
             finally:
                 self.let_go()
 

@@ -258,11 +258,11 @@ class NumbaPlan(RecordPlan):
         """What runs the stages of the step, compiled when the first of them is asked for."""
         return stage_loops(dtype) if self._step[2] & kernels.STAGES else no_stages(dtype)
 
-    def gradient_sums(self) -> None:
-        self._run_each(kernels.gradient_sums, self._sums)
+    def gradient_sums(self, scale: float) -> None:
+        self._run_each(kernels.gradient_sums, self._sums, scale)
 
-    def unit_norms(self) -> None:
-        self._run_each(kernels.unit_norms)
+    def unit_norms(self, scale: float) -> None:
+        self._run_each(kernels.unit_norms, scale)
 
     def accumulate(self) -> None:
         first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
