@@ -169,8 +169,8 @@ class Partition:
 
         def add() -> None:
             steppers, parted = self._steppers, self._parted(grads)
-            written = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
-            in_turn([s.adding(tensors, weight) for s, tensors in zip(steppers, written, strict=True)])
+            batches = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
+            in_turn([s.adding(*batch) for s, batch in zip(steppers, batches, strict=True)])
 
         self._exclusively(add)
 

@@ -47,8 +47,7 @@ class Plan {
     const int64_t taken = clock_[kSteps];
     if (taken >= recipe_.next_thaw || !look_up(given, taken)) return false;
     if (!has_states_for(recipe_, given) || !holds_numbers(recipe_, given)) return false;
-    stages_ = derive_stages(recipe_, given, taken);
-    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, given.row(groups_[k].given), groups_[k]);
+    stages_ = fastupdate::derive(recipe_, given, taken, groups_, group_count_);
     lr_ = scaled_lr(recipe_, given.row(0));
     return true;
   }

@@ -66,8 +66,7 @@ class Plan {
     if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
     if (!look_up(**given_, taken)) return false;
     if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
-    derive_row(groups());
-    stages_ = {derive_stages(recipe_, **given_, taken)};
+    stages_ = {derive_row(groups(), taken)};
     possible_.assign(groups(), groups() + group_count_);
     return true;
   }
@@ -85,8 +84,7 @@ class Plan {
       Group* row = &possible_[size_t(skipped * group_count_)];
       std::copy(groups(), groups() + group_count_, row);
       for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
-      derive_row(row);
-      stages_[size_t(skipped)] = derive_stages(recipe_, **given_, taken - skipped);
+      stages_[size_t(skipped)] = derive_row(row, taken - skipped);
       lrs[size_t(skipped)] = lr_;
     }
     return lrs;
@@ -263,9 +261,10 @@ class Plan {
  private:
   static constexpr uint32_t kEveryStage = ~uint32_t(0);
 
-  void derive_row(Group* row) {
-    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, (**given_).row(row[k].given), row[k]);
+  // Works out the groups of a step, `taken` steps having been taken; returns its stages.
+  uint32_t derive_row(Group* row, int64_t taken) {
     lr_ = scaled_lr(recipe_, (**given_).row(0));
+    return fastupdate::derive(recipe_, **given_, taken, row, group_count_);
   }
 
   void run(double scale, uint32_t off, Stream stream) {

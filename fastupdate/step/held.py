@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,11 @@ class Limits(NamedTuple):
     largest: float
     smallest: float
     vanishing: float
+
+
+def narrowest(dtypes: Iterable[Any]) -> DType:
+    """The one of these types that holds the least numbers."""
+    return FLOAT32 if FLOAT32 in set(dtypes) else FLOAT64
 
 
 @cache

@@ -33,6 +33,7 @@ class Plan:
 
     unfrozen, items   what may move, and what has a gradient to move by
     written           torch tensors that a step writes
+    dtype             the narrowest type that a step computes in, whichever tensors have a gradient
     judges            the device looks at the gradients itself, and nobody waits for it
     partial           some tensors rest
     simple            a step can be taken by one call of the engine
@@ -57,7 +58,7 @@ class Plan:
         still = [item for item in items if item.frozen or item.resting]
         self.held = [pair for pair in written(still) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
-        self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
+        self.dtype = held.narrowest(item.array.dtype for item in self.unfrozen)
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
         self.groups = np.zeros(len(rows), records.GROUP)
@@ -227,11 +228,6 @@ class Plan:
             return True
         self._apart = moves
         return False
-
-    @property
-    def dtype(self) -> held.DType:
-        """The narrowest type that the step computes in."""
-        return held.FLOAT32 if self.narrow.any() else held.FLOAT64
 
     def measure(self, unit: float = 1.0) -> Records:
         """The sums of each tensor's gradients, which are in units of `unit`; those of 1 are known for `totals`."""

@@ -105,8 +105,7 @@ class RecordPlan:
         possible = derive.has_states_for, derive.holds_numbers
         if not derive.look_up(given, taken) or not all(test(self._recipe, given) for test in possible):
             return False
-        self.stages = derive.stages(self._recipe, given, taken)
-        derive.fill(self._recipe, given, self._groups)
+        self.stages = derive.fill(self._recipe, given, taken, self._groups)
         self.lr = float(derive.scaled_lr(self._recipe, given.values[:1])[0])
         return True
 
