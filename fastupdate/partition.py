@@ -49,8 +49,8 @@ class Partition:
     options  as every optimizer takes them (docs/options.md), for all rules, but for `state`
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
-    raises, none has moved. Where gradients are on a GPU, nothing can be decided by all of them: no clip_norm,
-    nonfinite, outliers and monitor.
+    raises, none has moved. Where gradients are on a GPU, nothing can be decided by all of them (no clip_norm, nonfinite
+    and monitor), unless `outliers` lets the host decide.
 
     parts    the optimizers of the rules, to look at; what they do is done here
     report   of the last step: lr is that of the first rule's first group
@@ -91,7 +91,7 @@ class Partition:
         overlap.check_overlaps([item.array for item in items], [item.place for item in items])
         settings = self._steppers[0].settings
         if self._judges and (settings.needs_sums or settings.monitor):
-            expected = "no clip_norm, nonfinite, outliers and monitor for parameters on a GPU (docs/partition.md)"
+            expected = "no clip_norm, nonfinite and monitor for parameters on a GPU (docs/partition.md)"
             _place("options").fail(ValueError, expected, "one")
 
     @property
@@ -169,8 +169,8 @@ class Partition:
 
         def add() -> None:
             steppers, parted = self._steppers, self._parted(grads)
-            written = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
-            in_turn([s.adding(tensors, weight) for s, tensors in zip(steppers, written, strict=True)])
+            batches = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
+            in_turn([s.adding(*batch) for s, batch in zip(steppers, batches, strict=True)])
 
         self._exclusively(add)
 

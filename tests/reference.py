@@ -97,7 +97,7 @@ class Reference:
         return [tensor.p for tensor in self.tensors]
 
     def step(self, grads: list[np.ndarray], loss_scale: float = 1.0, reduce: str | None = None) -> bool:
-        """Whether the step was taken. ArithmeticError, and nothing has changed: float32 would lose how it clips."""
+        """Whether the step was taken."""
         scale = 1.0 / loss_scale
         with np.errstate(all="ignore"):
             for tensor, g in zip(self.tensors, grads, strict=True):
@@ -127,10 +127,6 @@ class Reference:
         for tensor in self.tensors if self.s.clip_unit_norm is not None else []:
             tensor.unit_factor = self._unit_factors(tensor, scale)
         for tensor in self.tensors:
-            clipped = self.clip_factor * tensor.clip_factor * tensor.unit_factor
-            lost = (clipped > 0) & (clipped < 1) & (clipped * (scale * tensor.scale) < 2.0**-138)
-            if tensor.p.dtype == np.float32 and lost.any():
-                raise ArithmeticError
             tensor.scale *= tensor.clip_factor
         return True
 
@@ -162,8 +158,10 @@ class Reference:
     def _update(self, tensor: Tensor, total: float) -> None:
         v, kind = self.values, tensor.p.dtype.type
         p, lr = tensor.p, v["lr"] * v["lr_scale"]
-        factor = ((total * tensor.scale) * tensor.unit_factor).astype(tensor.p.dtype)
-        g = (tensor.raw * factor).reshape(p.shape)
+        factor = (total * tensor.scale) * tensor.unit_factor
+        split = (np.abs(factor) < 2.0**-126) & (p.dtype == np.float32)  # two factors, where float32 has not all digits
+        first, second = np.where(split, 2.0**-126, factor), np.where(split, factor * 2.0**126, 1.0)
+        g = (tensor.raw * first.astype(p.dtype) * second.astype(p.dtype)).reshape(p.shape)
         limit = kind(v["clip_value"])
         g = np.where(g > limit, limit, np.where(g < -limit, -limit, g))
         if self.s.optimism is not None:

@@ -50,6 +50,17 @@ def test_frozen_tensors_are_not_in_the_plan() -> None:
     assert len(opt.stepper.plan.tensors) == 2
 
 
+@by_backend
+def test_stages_of_frozen_groups_are_not_run(backend: str) -> None:
+    """What only they ask for is none of the step's; the others go by its loops, or a whole range at once."""
+    opt = fu.Adam(tensors(0), groups=[{"params": "head.*", "l1": 1e-3}], backend=backend)
+    steps(opt, 1)
+    assert opt.stepper.engine.stages
+    opt.freeze("head.*")
+    steps(opt, 2)
+    assert not opt.stepper.engine.stages
+
+
 @pytest.mark.parametrize("option", [{"clip_norm": 1.0}, {"nonfinite": "raise"}, {"clip_unit_norm": 0.1}], ids=str)
 def test_gradients_of_frozen_tensors_do_not_count(option: dict[str, Any]) -> None:
     params, alone = tensors(0), only("head.w", tensors(0))

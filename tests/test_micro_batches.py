@@ -19,6 +19,7 @@ from cases import (
 from reference import Reference
 
 import fastupdate as fu
+from fastupdate.step.gradients import MicroBatches
 
 SIZES = [1, 7, 33, 1024, 2500]
 
@@ -148,6 +149,16 @@ def test_bad_weights(backend, weight, error, message):
     with pytest.raises(error, match=rf"\[adam\] weight: {message}"):
         opt.accumulate([np.ones(3, np.float32)], weight=weight)
     assert fingerprint(opt) == before
+
+
+@by_backend
+def test_a_weight_is_read_once(backend, monkeypatch):
+    read, check = [], MicroBatches.check
+    monkeypatch.setattr(MicroBatches, "check", lambda *args: read.append(args) or check(*args))
+    opt = fu.Adam([np.ones(3, np.float32)], backend=backend)
+    opt.accumulate([np.ones(3, np.float32)], weight=np.float16(0.5))
+    assert len(read) == 1
+    assert opt.stepper.micro_batches.weight == 0.5
 
 
 @by_backend

@@ -209,6 +209,47 @@ def test_refusals_in_the_simulator():
     ]
 
 
+OUTLIERS = """
+import numpy as np, fastupdate as fu, simulated_cuda
+simulated_cuda.install()
+for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a: a, None)):
+    p = place(np.full((2, 3), 0.5, np.float32))
+    opt = fu.AdamW([p], outliers=(4, 10), clip_unit_norm=0.1, backend=backend)
+    scales = [1.0, 1.2, 0.9, 1.1, 0.8, 1.0, 1.1, 0.9, 1.2, 1.0, 50.0, 1.0]
+    reports = [opt.step([place(np.full((2, 3), 0.1 * x, np.float32))]) for x in scales]
+    print([k for k, report in enumerate(reports) if report.skipped], opt.step_count, getattr(p, "values", p).tobytes())
+"""
+
+
+LARGE = """
+import numpy as np, fastupdate as fu, simulated_cuda
+simulated_cuda.install()
+for option in ("clip_norm", "clip_tensor_norm", "clip_unit_norm"):
+    for dtype, size in ((np.float32, 3e38), (np.float64, 2e200)):
+        for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a: a, None)):
+            p = place(np.zeros((2, 3), dtype))
+            fu.SGD([p], lr=1.0, backend=backend, **{option: 1e-5}).step([place(np.full((2, 3), size, dtype))])
+            print(getattr(p, "values", p).any(), getattr(p, "values", p).tobytes())
+"""
+
+
+@pytest.mark.peer
+def test_large_gradients_in_the_simulator():
+    peer("numba_cuda")
+    lines = in_simulator(["-W", "ignore", "-c", LARGE]).splitlines()
+    assert len(lines) == 12
+    assert lines[::2] == lines[1::2]
+    assert all(line.startswith("True ") for line in lines)
+
+
+@pytest.mark.peer
+def test_outliers_in_the_simulator():
+    peer("numba_cuda")
+    there, host = in_simulator(["-W", "ignore", "-c", OUTLIERS]).splitlines()
+    assert there.startswith("[10] 11 ")
+    assert there == host
+
+
 # -- what a device would run ------------------------------------------------------------------------------------------
 
 

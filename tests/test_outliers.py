@@ -23,6 +23,7 @@ from cases import (
 from reference import sum_of_squares
 
 import fastupdate as fu
+from fastupdate.arrays import device
 from fastupdate.arrays.place import Place
 from fastupdate.step.outliers import Outliers, Verdict
 
@@ -203,10 +204,10 @@ def test_both_policies_count_as_skipped_steps(backend: str) -> None:
 
 
 def test_a_step_that_fails_is_no_part_of_the_past() -> None:
-    opt = fu.Adam([np.ones(3, np.float32)], outliers=(K, WINDOW), clip_norm=1e-30)
+    opt = fu.Adam([np.ones(3)], outliers=(K, WINDOW), clip_norm=1e-30)
     before = opt.stepper.skips.outliers.state_dict()
-    with pytest.raises(ValueError, match="clip_norm: expected a limit that float32 can scale"):
-        opt.step([np.full(3, 1e15, np.float32)], loss=1.0)
+    with pytest.raises(ValueError, match="clip_norm: expected a limit that float64 can scale"):
+        opt.step([np.full(3, 1e300)], loss=1.0)
     assert opt.stepper.skips.outliers.state_dict() == before
 
 
@@ -299,10 +300,55 @@ def test_what_is_refused(call: Any, error: type[Exception], message: str) -> Non
         call()
 
 
+# -- devices ----------------------------------------------------------------------------------------------------------
+
+ON_A_DEVICE: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "clip_norm": {"clip_norm": 0.5, "monitor": True},
+    "clip_tensor_norm": {"clip_tensor_norm": 0.5, "nonfinite": "skip", "max_skips": 3},
+    "clip_unit_norm": {"clip_unit_norm": 0.05, "maximize": True, "zero_grads": True},
+    "raise": {"nonfinite": "raise", "lookahead": (2, 0.5)},
+}
+
+
 @pytest.mark.usefixtures("shim")
-def test_a_device_that_judges_by_itself_refuses() -> None:
-    arrays = [device_arrays.FakeArray(np.ones(3, np.float32))]
-    with pytest.raises(
-        ValueError, match=r"\[adam\] outliers: expected None on a device that judges gradients by itself"
-    ):
-        fu.Adam(arrays, outliers=(K, WINDOW))
+@pytest.mark.parametrize("options", ON_A_DEVICE.values(), ids=ON_A_DEVICE)
+@by_rule
+def test_a_device_lets_the_host_decide(case: Case, options: dict[str, Any]) -> None:
+    """With the bytes and the reports of the host, and whatever else is decided by the gradients."""
+    made = [device_arrays.FakeArray(a) for a in random_arrays(1, SIZES, np.float32)]
+    there = case.make(made, outliers=(K, WINDOW), **options)
+    host = case.make(random_arrays(1, SIZES, np.float32), outliers=(K, WINDOW), **options)
+    grads, losses = figures()
+    if "max_skips" in options:
+        grads[33][1][3] = np.nan
+    for k, (step, loss) in enumerate(zip(grads, losses, strict=True)):
+        if k % 7 == 3:
+            for opt, wrap in ((host, np.array), (there, device_arrays.FakeArray)):
+                opt.accumulate([wrap(0.25 * g) for g in step])
+                opt.accumulate([wrap(1.75 * g) for g in step])
+            reports = [opt.step(loss=loss) for opt in (host, there)]
+        else:
+            buffers = [device_arrays.FakeArray(g) for g in step]
+            reports = [host.step([np.array(g) for g in step], loss=loss), there.step(buffers, loss=loss)]
+            assert any(b.get().any() for b in buffers) != options.get("zero_grads", False)
+        assert repr(reports[1]) == repr(reports[0])
+        assert reports[0].skipped or k not in WILD["grad_norm"]
+    assert there.step_count == host.step_count < STEPS
+    for kind, arrays in arrays_of(host).items():
+        there_too = [np.array(device.on_host(a)) for a in arrays_of(there)[kind]]
+        assert_same_bits(there_too, arrays, kind) if kind != "accumulator" else None
+    assert there.stepper.skips.outliers.state_dict() == host.stepper.skips.outliers.state_dict()
+
+
+@pytest.mark.usefixtures("shim")
+def test_a_step_that_the_host_decides_cannot_be_captured(shim: Any) -> None:
+    there = fu.Adam([device_arrays.FakeArray(np.ones(3, np.float32))], outliers=(K, WINDOW))
+    gradients = [device_arrays.FakeArray(np.ones(3, np.float32))]
+    shim.begin_capture(device_arrays.STREAM)
+    try:
+        with pytest.raises(RuntimeError, match="looks for outliers waits for the device: it cannot be captured"):
+            there.step(gradients)
+    finally:
+        shim.end_capture(device_arrays.STREAM)
+    assert there.step_count == 0

@@ -392,6 +392,20 @@ def test_on_a_gpu_rules_step_together_unless_all_gradients_were_to_decide(shim):
             partition({k: FakeArray(v) for k, v in flat(tree(1)).items()}, **options)
 
 
+def test_on_a_gpu_outliers_are_left_out_by_all_rules(shim):
+    options = {"outliers": (4, 10), "clip_norm": 3.0}
+    params, expected = {k: FakeArray(v) for k, v in flat(tree(1)).items()}, flat(tree(1))
+    opts = partition(params, **options), partition(expected, **options)
+    for k in range(13):
+        grads = {name: (1 + 0.02 * k) * (100 if k == 11 else 1) * g for name, g in flat(tree(10)).items()}
+        reports = opts[0].step({name: FakeArray(g) for name, g in grads.items()}), opts[1].step(grads)
+        assert repr(reports[0]) == repr(reports[1])
+        assert reports[0].skipped == (k == 11)
+    for part, other in zip(*(opt.parts for opt in opts), strict=True):
+        for kind, arrays in arrays_of(other).items():
+            assert_same_bits([np.array(device.on_host(a)) for a in arrays_of(part)[kind]], arrays, kind)
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 SHARED = np.ones((4, 4), np.float32)

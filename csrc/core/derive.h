@@ -106,21 +106,25 @@ inline StageNumbers idle_stages() {
   return prepared_stages(h);
 }
 
-// The stages that a step needs: those that any row asks for, and those that keep an array.
-inline uint32_t derive_stages(const Recipe& recipe, const Given& given, int64_t taken) {
-  const StageNumbers idle = idle_stages();
-  uint32_t stages = recipe.always;
-  for (int64_t k = 0; k < given.rows; ++k) stages |= working_stages(stage_numbers(recipe, given.row(k)), idle);
-  const bool synchronises = recipe.lookahead_every && (taken + 1) % recipe.lookahead_every == 0;
-  return stages & ~(synchronises ? 0 : kAtTimes);
-}
-
 // What the tensors of a group share in a step.
 inline void derive(const Recipe& recipe, const double* row, Group& group) {
   for (int k = 0; k < recipe.hypers; ++k) group.hyper[k] = row[k];
   group.hyper[recipe.lr] = scaled_lr(recipe, row);
   if (recipe.outside) group.hyper[recipe.weight_decay] = 0;
   group.numbers = stage_numbers(recipe, row);
+}
+
+// The same for every group; returns the stages that the step needs, `taken` steps having been taken: those that any
+// group asks for, and those that keep an array.
+inline uint32_t derive(const Recipe& recipe, const Given& given, int64_t taken, Group* groups, int64_t count) {
+  const StageNumbers idle = idle_stages();
+  uint32_t stages = recipe.always;
+  for (Group* group = groups; group < groups + count; ++group) {
+    derive(recipe, given.row(group->given), *group);
+    stages |= working_stages(group->numbers, idle);
+  }
+  const bool synchronises = recipe.lookahead_every && (taken + 1) % recipe.lookahead_every == 0;
+  return stages & ~(synchronises ? 0 : kAtTimes);
 }
 
 }  // namespace fastupdate

@@ -50,6 +50,21 @@ FASTUPDATE_HD T positive_part(T x) {
   return maximum(x, x - x);
 }
 
+// What gradients are multiplied by. A factor so small that float32 does not have all its digits is two: then g·first is
+// exact, unless what comes of it is 0.
+template <class T>
+struct Factor {
+  T first, second;
+
+  FASTUPDATE_HD explicit Factor(double factor) : first(T(factor)), second(1) {
+    constexpr double smallest = 0x1p-126;
+    if (sizeof(T) == sizeof(float) && absolute(factor) < smallest) first = T(smallest), second = T(factor / smallest);
+  }
+
+  FASTUPDATE_HD bool is_single() const { return second == 1; }
+  FASTUPDATE_HD T operator()(T g) const { return g * first * second; }
+};
+
 // −1, 0 or 1; NaN gives 0.
 template <class T>
 FASTUPDATE_HD T sign(T x) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "core/plan.h"
 #include "core/storage.h"
@@ -146,6 +147,18 @@ inline Sums fold_blocks(const Sums* blocks, int64_t count) {
   total.gg = sum.gg, total.pp = sum.pp, total.uu = sum.uu;
   total.gm = sum.gm, total.mm = sum.mm, total.gu = sum.gu;
   return total;
+}
+
+// Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
+inline std::pair<double, int64_t> overall(const Tensor* tensors, const Sums* total, int64_t count) {
+  Pairwise<double> squares;
+  int64_t nonfinite = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double scale = tensors[i].scale;
+    squares.add(total[i].gg * (scale * scale));
+    nonfinite += total[i].nonfinite;
+  }
+  return {squares.total(), nonfinite};
 }
 
 template <class T, class N>

@@ -20,7 +20,7 @@ struct Sweep {
   const Group* groups;
   const RuleCode* code[2];       // by dtype
   const unsigned char* scalars;  // [group][dtype][kScalarBytes]
-  double scale;
+  double scale;                  // of gradients
   uint32_t stages;
   bool first;  // accumulate: overwrite
   int phase;   // measure, settle: which one
@@ -93,11 +93,20 @@ void update_decoded(const Span& span, int64_t begin, int64_t end) {
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const Span span = span_of(sweep, t);
-  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale || span.code.extents)
+  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale || span.code.extents ||
+      !Factor<T>(span.scale).is_single())
     return update_tiles<T>(span, begin, end);
   if (!is_direct(t)) return update_decoded<T>(span, begin, end);
   T* p = address<T>(t.p, begin);
   span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.slot, begin);
+}
+
+// scale·x, where that is another number.
+template <class T, class N>
+const T* scaled(N n, double scale, const T* x, T* out) {
+  if (scale == 1) return x;
+  scale_tile(n, scale, x, out);
+  return out;
 }
 
 template <class T>
@@ -108,7 +117,7 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
       if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
-      sum_gradient(n, logical_gradient_tile(t, i, n, scratch), lanes);
+      sum_gradient(n, scaled(n, sweep.scale, logical_gradient_tile(t, i, n, scratch), scratch.conditioned), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
@@ -153,7 +162,7 @@ void settle_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.
 template <class T>
-void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
+void unit_norms_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   if (!t.unit_norms) return;
   Scratch<T> scratch;
   const int64_t length = t.unit_length, last = (end + length - 1) / length;
@@ -166,9 +175,11 @@ void unit_norms_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) 
         const uint64_t layout = t.order ? t.order : t.p_layout;
         if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
         if (!layout) prefetch_ahead(t.p, sizeof(T), i, end);
-        sum_squares(n, logical_gradient_tile(t, i, n, scratch), gradient);
+        const T* g = logical_gradient_tile(t, i, n, scratch);
+        sum_squares(n, scaled(n, sweep.scale, g, scratch.conditioned), gradient);
         if (layout) read_array(t.p, layout, i, n, scratch.p);
-        sum_squares(n, layout ? scratch.p : address<T>(t.p, i), weight);
+        const T* p = layout ? scratch.p : address<T>(t.p, i);
+        sum_squares(n, scaled(n, sweep.scale, p, scratch.conditioned), weight);
       });
       gg.add(fold_lanes(gradient));
       pp.add(fold_lanes(weight));

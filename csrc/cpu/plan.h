@@ -47,8 +47,7 @@ class Plan {
     const int64_t taken = clock_[kSteps];
     if (taken >= recipe_.next_thaw || !look_up(given, taken)) return false;
     if (!has_states_for(recipe_, given) || !holds_numbers(recipe_, given)) return false;
-    stages_ = derive_stages(recipe_, given, taken);
-    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, given.row(groups_[k].given), groups_[k]);
+    stages_ = fastupdate::derive(recipe_, given, taken, groups_, group_count_);
     lr_ = scaled_lr(recipe_, given.row(0));
     return true;
   }
@@ -100,9 +99,10 @@ class Plan {
     clock_[kMicroBatches] = 0;
   }
 
-  void gradient_sums() { run(target_.engine.gradient_sums, sums_team_); }
+  // Of gradients, and of weights too, times a scale.
+  void gradient_sums(double scale) { sweep_.scale = scale, run(target_.engine.gradient_sums, sums_team_); }
+  void unit_norms(double scale) { sweep_.scale = scale, run(target_.engine.unit_norms, units_team_); }
   void clear_gradients() { run(target_.engine.clear_gradients, clear_team_); }
-  void unit_norms() { run(target_.engine.unit_norms, units_team_); }
 
   // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
   void accumulate() {
@@ -121,16 +121,7 @@ class Plan {
   }
 
   // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
-  std::pair<double, int64_t> overall(const Sums* total) const {
-    host::Pairwise<double> squares;
-    int64_t nonfinite = 0;
-    for (int64_t i = 0; i < count_; ++i) {
-      const double scale = tensors_[i].scale;
-      squares.add(total[i].gg * (scale * scale));
-      nonfinite += total[i].nonfinite;
-    }
-    return {squares.total(), nonfinite};
-  }
+  std::pair<double, int64_t> overall(const Sums* total) const { return host::overall(tensors_, total, count_); }
 
  private:
   // The list has the scalars of its first tensor's group.

@@ -98,20 +98,25 @@ inline const double* unit_factor(const Tensor& t, int64_t begin, int n) {
   return begin + n <= (unit + 1) * t.unit_length ? address<double>(t.unit_scale, unit) : nullptr;
 }
 
+template <class T, class N>
+void scale_tile(N n, double scale, const T* g, T* out) {
+  const Factor<T> factor(scale);
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = g[i] * factor.first;
+  if (factor.is_single()) return;
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = out[i] * factor.second;
+}
+
 // scale·g, times the factor of each element's unit.
 template <class T>
 void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
   for (int i = 0; i < n;) {
-    int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
-    T factor = T(scale * address<double>(t.unit_scale)[unit]);
-    for (int stop = end < n ? int(end) : n; i < stop; ++i) out[i] = g[i] * factor;
+    const int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
+    const int stop = end < n ? int(end) : n;
+    scale_tile(stop - i, scale * address<double>(t.unit_scale)[unit], g + i, out + i);
+    i = stop;
   }
-}
-
-template <class T, class N>
-void scale_tile(N n, double scale, const T* g, T* out) {
-#pragma omp simd
-  for (int i = 0; i < n; ++i) out[i] = g[i] * T(scale);
 }
 
 // Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
@@ -204,7 +209,7 @@ const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, co
   const double* factor = unit_factor(t, begin, n);
   const bool several_units = t.unit_scale && !factor;
   scale = factor ? span.scale * *factor : span.scale;
-  if (!several_units && !(span.stages & (kGradientStages | kChangeStages))) return raw;
+  if (!several_units && !(span.stages & (kGradientStages | kChangeStages)) && Factor<T>(scale).is_single()) return raw;
   if (several_units)
     scale_units(t, scale, begin, n, raw, out);
   else

@@ -44,7 +44,7 @@ template <bool keep, class T, class Access>
 FASTUPDATE_DEVICE void condition(const Tensor& t, const Group& group, uint32_t stages, double scale, Access access,
                                  Pack<T, Access::width>& p, Pack<T, Access::width>& g) {
   for (int j = 0; j < Access::width; ++j)
-    g.at[j] = g.at[j] * T(t.unit_scale ? scale * unit_factor(t, access.i + j) : scale);
+    g.at[j] = Factor<T>(t.unit_scale ? scale * unit_factor(t, access.i + j) : scale)(g.at[j]);
   run_stages<kGradient, keep>(t, group, stages, access, g, p, g);
   run_stages<kBefore, keep>(t, group, stages, access, g, p, p);
 }

@@ -28,14 +28,21 @@ FASTUPDATE_DEVICE void fold_tensor(const DeviceSweep& sweep, int64_t index, int6
 
 // ---- reading the gradients: norms, and what follows from them -------------------------------------------------------
 
-template <class T>
+// A number in units of kLarge, or as it is.
+template <bool large, class T>
+FASTUPDATE_DEVICE double in_units(T x) {
+  return large ? double(x) / kLarge : double(x);
+}
+
+template <bool large, class T>
 FASTUPDATE_DEVICE void sum_gradient_block(const Tensor& t, int64_t block, double* gg, int64_t* nonfinite) {
   const int64_t begin = block * kBlock;
   const int n = elements_from(begin, t.n);
   int64_t count = 0;
   const auto square = [&](T x) {
     count += !is_finite(x);
-    return double(x) * double(x);
+    const double g = in_units<large>(x);
+    return g * g;
   };
   const T* direct = array_at<const T>(t.g) + begin;
   const bool plain = is_direct(t);
@@ -46,15 +53,16 @@ FASTUPDATE_DEVICE void sum_gradient_block(const Tensor& t, int64_t block, double
 }
 
 // Sums a segment, one block to a warp at a time, into the record of its first block.
+template <bool large>
 FASTUPDATE_DEVICE void sum_segment(const DeviceSweep& sweep, const Tensor& t, int64_t first) {
   double* gg = reinterpret_cast<double*>(shared_memory());
   int64_t* nonfinite = reinterpret_cast<int64_t*>(gg + kMaxSegment);
   const int64_t rest = block_count(t) - first, n = rest < sweep.segment ? rest : sweep.segment;
   for (int64_t k = thread_index() / kLanes; k < n; k += kWarps)
     if (t.dtype == kFloat32)
-      sum_gradient_block<float>(t, first + k, &gg[k], &nonfinite[k]);
+      sum_gradient_block<large, float>(t, first + k, &gg[k], &nonfinite[k]);
     else
-      sum_gradient_block<double>(t, first + k, &gg[k], &nonfinite[k]);
+      sum_gradient_block<large, double>(t, first + k, &gg[k], &nonfinite[k]);
   barrier();
   for (int64_t stride = 1; stride < n; stride *= 2) {
     const int64_t k = thread_index() * 2 * stride;
@@ -85,10 +93,35 @@ FASTUPDATE_DEVICE bool completes(uint32_t* counter, uint32_t part, int64_t whole
   return last;
 }
 
-// min(1, limit / (norm + 1e-6)); NaN stays NaN.
-FASTUPDATE_DEVICE double clip_factor(double limit, double norm) {
-  const double factor = limit / (norm + 1e-6);
+// min(1, limit / (norm + 1e-6)), the norm being in units; NaN stays NaN.
+FASTUPDATE_DEVICE double clip_factor(double limit, double norm, double unit) {
+  const double factor = limit / unit / (norm + 1e-6 / unit);
   return factor > 1 ? 1 : factor;
+}
+
+// What clipping its own norm multiplies a tensor by; scale: of the norm.
+FASTUPDATE_DEVICE double tensor_factor(const Command& command, double gg, double scale, double unit) {
+  if (command.clip_tensor_norm == 0) return 1;
+  return clip_factor(command.clip_tensor_norm, square_root(gg) * scale * command.scale, unit);
+}
+
+// Sums again, in units of kLarge, gradients that are finite and whose squares are not: one thread block does it all,
+// for it is rare.
+FASTUPDATE_DEVICE void sum_large(const DeviceSweep& sweep) {
+  for (int64_t i = 0; i < sweep.count; ++i) {
+    const Tensor& t = sweep.tensors[i];
+    Sums* sums = sweep.sums + t.first_block;
+    for (int64_t first = 0; first < block_count(t); first += sweep.segment) sum_segment<true>(sweep, t, first);
+    fold(&sums->gg, (block_count(t) + sweep.segment - 1) / sweep.segment, sweep.segment * kPitch, Add());
+    if (thread_index() == 0) {
+      const double gg = t.n ? load_coherent(&sums->gg) : 0;
+      sweep.weights[i] = gg * (t.scale * t.scale);
+      if (!is_finite(load_coherent(&sweep.totals[i].gg)))
+        sweep.factors[i] = tensor_factor(sweep.step->command, gg, t.scale, kLarge);
+    }
+    barrier();
+  }
+  fold(sweep.weights, sweep.count, 1, Add());
 }
 
 // fastupdate/step/decide.py, on the device.
@@ -100,21 +133,24 @@ FASTUPDATE_DEVICE void decide(const DeviceSweep& sweep) {
     const double gg = load_coherent(&sweep.totals[i].gg), scale = sweep.tensors[i].scale;
     count += load_coherent(&sweep.totals[i].nonfinite);
     sweep.weights[i] = gg * (scale * scale);
-    sweep.factors[i] = command.clip_tensor_norm == 0
-                           ? 1
-                           : clip_factor(command.clip_tensor_norm, square_root(gg) * scale * command.scale);
+    sweep.factors[i] = tensor_factor(command, gg, scale, 1);
   }
   count = fold_lanes(count, Add());
   if (thread_index() % kLanes == 0) counts[thread_index() / kLanes] = count;
   barrier();
   fold(sweep.weights, sweep.count, 1, Add());
+  count = 0;
+  for (int k = 0; k < kWarps; ++k) count += counts[k];
+  const double unit = count || is_finite(load_coherent(&sweep.weights[0])) || command.large ? 1 : kLarge;
+  barrier();
+  if (unit != 1) sum_large(sweep);
   if (thread_index() != 0) return;
-  for (int k = 1; k < kWarps; ++k) count += counts[k];
   Decision& decision = sweep.step->decision;
-  decision.norm = command.scale * square_root(load_coherent(&sweep.weights[0]));
+  const double norm = command.scale * square_root(load_coherent(&sweep.weights[0]));
+  decision.norm = norm * unit;
   decision.nonfinite = count;
   decision.skip = command.skip_nonfinite && count;
-  decision.factor = decision.skip || command.clip_norm == 0 ? 1 : clip_factor(command.clip_norm, decision.norm);
+  decision.factor = decision.skip || command.clip_norm == 0 ? 1 : clip_factor(command.clip_norm, norm, unit);
   decision.scale = command.scale * decision.factor * command.sign;
   if (!command.skip_nonfinite) return;
   sweep.skipped[command.serial % kMaxRows] = decision.skip;
@@ -130,7 +166,8 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) gradient_sums(DeviceSwee
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     uint32_t summed = 0;
     int64_t first = (begin + sweep.segment - 1) / sweep.segment * sweep.segment;
-    for (; first < end; first += sweep.segment, ++summed) sum_segment(sweep, t, first);
+    for (; first < end; first += sweep.segment, ++summed)
+      sweep.step->command.large ? sum_segment<true>(sweep, t, first) : sum_segment<false>(sweep, t, first);
     if (!summed || !completes(&sweep.done[index], summed, (block_count(t) + sweep.segment - 1) / sweep.segment)) return;
     fold_tensor(sweep, index, sweep.segment, false);
     if (completes(&sweep.done[sweep.count], 1, sweep.filled)) decide(sweep);
@@ -138,9 +175,13 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) gradient_sums(DeviceSwee
   if (sweep.filled == 0) decide(sweep);
 }
 
+struct UnitNorms {
+  double gradient, weight;
+};
+
 // ‖g‖ and ‖w‖ of one unit, which sums in blocks of its own; the results are thread 0's.
-template <class T>
-FASTUPDATE_DEVICE void unit_norms(const Tensor& t, int64_t unit, double& gradient, double& weight) {
+template <bool large, class T>
+FASTUPDATE_DEVICE UnitNorms norms_of_unit(const Tensor& t, int64_t unit) {
   double* partial = reinterpret_cast<double*>(shared_memory());
   const int64_t stop = (unit + 1) * t.unit_length;
   const int warp = thread_index() / kLanes;
@@ -149,11 +190,11 @@ FASTUPDATE_DEVICE void unit_norms(const Tensor& t, int64_t unit, double& gradien
     const int64_t begin = round + warp * kBlock;
     const int n = elements_from(begin, stop);
     const double g2 = warp_sum(n, [&](int i) {
-      const double g = gradient_element<T>(t, begin + i);
+      const double g = in_units<large>(gradient_element<T>(t, begin + i));
       return g * g;
     });
     const double p2 = warp_sum(n, [&](int i) {
-      const double p = weight_element<T>(t, begin + i);
+      const double p = in_units<large>(weight_element<T>(t, begin + i));
       return p * p;
     });
     if (thread_index() % kLanes == 0) partial[warp] = g2, partial[kWarps + warp] = p2;
@@ -162,8 +203,27 @@ FASTUPDATE_DEVICE void unit_norms(const Tensor& t, int64_t unit, double& gradien
       for (int k = 0; k < kWarps && round + k * kBlock < stop; ++k) gg.add(partial[k]), pp.add(partial[kWarps + k]);
     barrier();
   }
-  gradient = square_root(gg.total());
-  weight = square_root(pp.total());
+  return {square_root(gg.total()), square_root(pp.total())};
+}
+
+// What a unit's gradient is multiplied by; thread 0's.
+template <class T>
+FASTUPDATE_DEVICE double clipped_unit(const Command& command, const Tensor& t, int64_t k) {
+  int* far = reinterpret_cast<int*>(shared_memory());
+  UnitNorms norms = norms_of_unit<false, T>(t, k);
+  barrier();
+  if (thread_index() == 0) *far = !is_finite(norms.gradient) || !is_finite(norms.weight);
+  barrier();
+  const double unit = *far ? kLarge : 1;
+  barrier();
+  if (unit != 1) {  // float64 may not hold the squares
+    const UnitNorms large = norms_of_unit<true, T>(t, k);
+    norms.gradient = is_finite(norms.gradient) ? norms.gradient / kLarge : large.gradient;
+    norms.weight = is_finite(norms.weight) ? norms.weight / kLarge : large.weight;
+  }
+  const double limit = command.clip_unit_norm * maximum(norms.weight, 1e-3 / unit);
+  const double factor = limit / (norms.gradient * (command.scale * t.scale));
+  return factor > 1 ? 1 : factor;
 }
 
 // Adaptive gradient clipping: ‖g‖ ≤ ratio · max(‖w‖, 1e-3), unit by unit. Units that start in a range are its own.
@@ -172,14 +232,9 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) unit_norms(DeviceSweep s
   walk(sweep, [&](int64_t, const Tensor& t, int64_t begin, int64_t end) {
     const int64_t stop = end * kBlock < t.n ? end * kBlock : t.n;
     for (int64_t unit = (begin * kBlock + t.unit_length - 1) / t.unit_length; unit * t.unit_length < stop; ++unit) {
-      double gradient, weight;
-      t.dtype == kFloat32 ? unit_norms<float>(t, unit, gradient, weight)
-                          : unit_norms<double>(t, unit, gradient, weight);
-      if (thread_index() == 0) {
-        const double limit = command.clip_unit_norm * maximum(weight, 1e-3);
-        const double factor = limit / (gradient * (command.scale * t.scale));
-        array_at<double>(t.unit_scale)[unit] = factor > 1 ? 1 : factor;
-      }
+      const double factor =
+          t.dtype == kFloat32 ? clipped_unit<float>(command, t, unit) : clipped_unit<double>(command, t, unit);
+      if (thread_index() == 0) array_at<double>(t.unit_scale)[unit] = factor;
     }
   });
 }

@@ -10,14 +10,15 @@ namespace fastupdate::FASTUPDATE_TARGET {
 
 // Some elements of a plain step: scaling and the rule.
 template <class T, class Rule, class Access, size_t... k>
-FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Access access, std::index_sequence<k...>) {
+FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Factor<T> factor, Access access,
+                                      std::index_sequence<k...>) {
   using Keeps = typename Rule::keeps;
   const Tensor& t = job.t;
   const auto g = access.template load<T>(t.g);
   auto p = access.template load_weight<T>(t);
   Pack<T, Access::width> s[sizeof...(k) + 1] = {};
   ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.slot[k])) : void()), ...);
-  for (int j = 0; j < Access::width; ++j) p.at[j] = p.at[j] + job.rule(g.at[j] * T(job.scale), p.at[j], s[k].at[j]...);
+  for (int j = 0; j < Access::width; ++j) p.at[j] = p.at[j] + job.rule(factor(g.at[j]), p.at[j], s[k].at[j]...);
   access.store_weight(t, p);
   ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
 }
@@ -79,11 +80,12 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, sizeof(T) == 4 ? (Rule::is_
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     const Job<Rule> job = job_of<Rule, T>(sweep, index, t);
+    const Factor<T> factor(job.scale);
     const int head = head_of<T>(t.p);
     const bool vectors = takes_vectors<T>(t, head);
     for (int64_t block = begin; block < end; ++block)
       visit_block<Single>(t.n, block, vectors, head, [&](auto access) {
-        update_plainly<T>(job, access, std::make_index_sequence<Rule::keeps::count>());
+        update_plainly<T>(job, factor, access, std::make_index_sequence<Rule::keeps::count>());
       });
   });
 }

@@ -10,13 +10,16 @@ namespace fastupdate {
 // host uploads a row of groups and scalars for each number of them.
 constexpr int kMaxRows = 8;
 
+// A unit of gradients of which float64 holds the squares, whatever they are.
+constexpr double kLarge = 0x1p600;
+
 // Uploaded before every step. Limits are 0 where they were not asked for.
 struct Command {
   double scale, sign;  // of the raw gradients: 1 / (loss scale · micro-batches); −1 to maximise
   double clip_norm, clip_tensor_norm, clip_unit_norm;
-  int64_t serial, undecided;              // of steps that may be skipped; how many before it the host knows nothing of
-  uint32_t stages[kMaxRows];              // by row
-  uint8_t skip_nonfinite, first, pad[6];  // first: the accumulators are overwritten
+  int64_t serial, undecided;  // of steps that may be skipped; how many before it the host knows nothing of
+  uint32_t stages[kMaxRows];  // by row
+  uint8_t skip_nonfinite, first, large, pad[5];  // first: the accumulators are overwritten; large: the unit of sums
 };
 
 // What the gradients were found to be, and what follows. The upload holds what is so if nothing is asked of them.

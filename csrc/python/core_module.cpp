@@ -148,11 +148,11 @@ class PlanOfArrays {
   uint32_t stages() const { return plan_.stages(); }
   double lr() const { return plan_.lr(); }
 
-  void gradient_sums() {
-    released([&] { plan_.gradient_sums(); });
+  void gradient_sums(double scale) {
+    released([&] { plan_.gradient_sums(scale); });
   }
-  void unit_norms() {
-    released([&] { plan_.unit_norms(); });
+  void unit_norms(double scale) {
+    released([&] { plan_.unit_norms(scale); });
   }
   void accumulate() {
     released([&] { plan_.accumulate(); });

@@ -116,7 +116,9 @@ void bind_cuda(py::module_& m) {
       .def("gradient_sums", &Plan::gradient_sums)
       .def("accumulate", &Plan::accumulate)
       .def("clear_gradients", &Plan::clear_gradients)
-      .def("fold", &Plan::fold);
+      .def("fold", &Plan::fold)
+      .def("overall", &Plan::overall)
+      .def("clip_units", &Plan::clip_units);
 }
 
 }  // namespace fastupdate

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "core/sums.h"
 #include "python/adopt.h"
 #include "python/containers.h"
 #include "python/cuda_outcome.h"
@@ -65,8 +66,7 @@ class Plan {
     if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
     if (!look_up(**given_, taken)) return false;
     if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
-    derive_row(groups());
-    stages_ = {derive_stages(recipe_, **given_, taken)};
+    stages_ = {derive_row(groups(), taken)};
     possible_.assign(groups(), groups() + group_count_);
     return true;
   }
@@ -84,8 +84,7 @@ class Plan {
       Group* row = &possible_[size_t(skipped * group_count_)];
       std::copy(groups(), groups() + group_count_, row);
       for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
-      derive_row(row);
-      stages_[size_t(skipped)] = derive_stages(recipe_, **given_, taken - skipped);
+      stages_[size_t(skipped)] = derive_row(row, taken - skipped);
       lrs[size_t(skipped)] = lr_;
     }
     return lrs;
@@ -182,14 +181,17 @@ class Plan {
     replayed_.reset();
   }
 
-  // For whoever waits for the sums, to raise.
-  void gradient_sums(Stream stream) {
+  // For whoever waits for the sums, to raise. `large`: of gradients in units of kLarge.
+  void gradient_sums(bool large, Stream stream) {
     touched_ = true;
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error(
-          "a step that raises for non-finite gradients waits for the device: it cannot be captured");
-    const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
+          "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be "
+          "captured");
+    Command c = command(1, 1, kEveryStage, {});
+    c.large = large;
+    const DeviceSweep sweep = prepared(c, stream);
     cuda::engine.gradient_sums(sweep, {blocks_, stream, false, false});
   }
 
@@ -227,6 +229,23 @@ class Plan {
     std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
   }
 
+  // Of all tensors, by their sums: Σ scale²·Σg², and how many gradients are not finite.
+  std::pair<double, int64_t> overall(py::array totals) {
+    Sums* sums = records<Sums>(totals, "totals");
+    if (totals.size() != count_) throw std::invalid_argument("totals: one record for each tensor");
+    return FASTUPDATE_TARGET::overall(&row(0), sums, count_);
+  }
+
+  // Clips units by their norms in the step that follows; their factors stay on the device.
+  void clip_units(double limit, double scale, Stream stream) {
+    touched_ = true;
+    device::Scope scope(device_);
+    Wishes wishes;
+    wishes.clip_unit_norm = limit;
+    const DeviceSweep sweep = prepared(command(scale, 1, kEveryStage, wishes), stream);
+    if (blocks_) cuda::engine.unit_norms(sweep, {blocks_, stream, false, false});
+  }
+
   // Shows each reference to what is the user's (collectable).
   template <class See>
   void visit(See see) const {
@@ -242,9 +261,10 @@ class Plan {
  private:
   static constexpr uint32_t kEveryStage = ~uint32_t(0);
 
-  void derive_row(Group* row) {
-    for (int64_t k = 0; k < group_count_; ++k) fastupdate::derive(recipe_, (**given_).row(row[k].given), row[k]);
+  // Works out the groups of a step, `taken` steps having been taken; returns its stages.
+  uint32_t derive_row(Group* row, int64_t taken) {
     lr_ = scaled_lr(recipe_, (**given_).row(0));
+    return fastupdate::derive(recipe_, **given_, taken, row, group_count_);
   }
 
   void run(double scale, uint32_t off, Stream stream) {

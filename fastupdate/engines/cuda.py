@@ -148,11 +148,14 @@ class Plan:
         """Queues the way back of what the launch of a captured step has found."""
         self._native.fetch_replayed(self._framework.stream(self._device))
 
-    def gradient_sums(self) -> None:
-        self._native.gradient_sums(self._stream())
+    def gradient_sums(self, scale: float) -> None:
+        self._native.gradient_sums(scale != 1, self._stream())
 
-    def unit_norms(self) -> None:
-        raise NotImplementedError("the device judges units within judge")
+    def unit_norms(self, scale: float) -> None:
+        raise NotImplementedError("the device clips units by itself: see clip_units")
+
+    def clip_units(self, limit: float, scale: float) -> None:
+        self._native.clip_units(limit, scale, self._stream())
 
     def accumulate(self) -> None:
         stream = self._stream()
@@ -168,7 +171,8 @@ class Plan:
         self._native.fold(totals, self._framework.stream(self._device))
 
     def overall(self, totals: Records) -> tuple[float, int]:
-        raise NotImplementedError("the device judges all tensors together within judge")
+        overall: tuple[float, int] = self._native.overall(totals)
+        return overall
 
 
 def wishes(settings: Settings) -> Any:

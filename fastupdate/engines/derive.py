@@ -48,14 +48,6 @@ def holds_numbers(recipe: Records, given: Given) -> bool:
     return large <= largest and not ((eps > 0) & (eps <= recipe["vanishing"])).any()
 
 
-def stages(recipe: Records, given: Given, taken: int) -> int:
-    """The stages that a step needs: those that any row asks for, and those that keep an array."""
-    every = int(recipe["lookahead_every"])
-    synchronises = every > 0 and (taken + 1) % every == 0
-    needed = working(_numbers(recipe, given.values)) | int(recipe["always"])
-    return needed & ~(0 if synchronises else AT_TIMES)
-
-
 def _numbers(recipe: Records, rows: np.ndarray) -> dict[str, Any]:
     """What the stages of rows of what is given work with."""
     n = int(recipe["hypers"])
@@ -67,12 +59,17 @@ def _numbers(recipe: Records, rows: np.ndarray) -> dict[str, Any]:
     )
 
 
-def fill(recipe: Records, given: Given, groups: Records) -> None:
-    """Writes what the tensors of each group share in a step."""
+def fill(recipe: Records, given: Given, taken: int, groups: Records) -> int:
+    """Writes what the tensors of each group share in a step; returns the stages that the step needs: those that any
+    group asks for, and those that keep an array."""
     rows, n = given.values[groups["given"]], int(recipe["hypers"])
     groups["hyper"][:, :n] = rows[:, :n]
     groups["hyper"][:, recipe["lr"]] = scaled_lr(recipe, rows)
     if recipe["outside"]:
         groups["hyper"][:, recipe["weight_decay"]] = 0.0
-    for name, values in _numbers(recipe, rows).items():
+    shared = _numbers(recipe, rows)
+    for name, values in shared.items():
         groups[name] = values
+    every = int(recipe["lookahead_every"])
+    synchronises = every > 0 and (taken + 1) % every == 0
+    return (working(shared) | int(recipe["always"])) & ~(0 if synchronises else AT_TIMES)

@@ -1,25 +1,28 @@
 """What happens between reading the gradients and moving anything: clipping by norm, the policies on NaN and infinity
 and on outliers.
 
-CPU backends share this; a GPU engine decides on the device.
+CPU backends share this, and so do steps on a GPU that `outliers` judge; a GPU engine decides on the device otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from fastupdate.arrays.memory import Assignment
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import figure
 from fastupdate.arrays.place import Place
+from fastupdate.engines.protocol import Judge
 from fastupdate.step import held
 from fastupdate.step.options import Settings
 from fastupdate.step.outliers import Outliers, Verdict
 from fastupdate.step.plan import Plan
 
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
+LARGE = 2.0**600  # a unit of gradients of which float64 holds the squares, whatever they are
 UNIT_FLOOR = 1e-3  # smaller weight norms count as this (Brock et al. 2021, section 4.1)
 NONFINITE = "gradients that are not finite"  # why a step was skipped
 
@@ -88,56 +91,81 @@ class Skips:
             Place(self._rule, "grads").fail(FloatingPointError, self._words("finite values"), "others")
 
 
-def clip_factor(limit: float, norm: float) -> float:
-    """min(1, limit / (norm + 1e-6)); NaN stays NaN."""
-    factor = limit / (norm + CLIP_EPS)
-    return 1.0 if factor > 1.0 else factor
+class Together(NamedTuple):
+    """What all gradients come to: Σ scale²·Σg², g being in units of `unit`, and how many are not finite."""
+
+    squares: float
+    nonfinite: int
+    unit: float
+
+    @property
+    def norm(self) -> float:
+        return math.sqrt(self.squares)
+
+
+def sum_up(plans: Sequence[Plan]) -> Together:
+    """What the gradients of these plans come to; in large units where float64 cannot hold their squares."""
+    for unit in (1.0, LARGE):
+        sums = [plan.engine.overall(plan.measure(unit)) for plan in plans]
+        squares, nonfinite = sum(each for each, _ in sums), sum(count for _, count in sums)
+        if nonfinite or squares < math.inf:
+            break
+    return Together(squares, nonfinite, unit)
 
 
 def condition(
-    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: tuple[float, int] | None = None
+    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: Together | None
 ) -> Outcome:
-    """Reads the gradients where an option asks for it; sets per-tensor and per-unit factors in the records.
+    """Decides by all gradients if they were read; sets per-tensor and per-unit factors in the records.
 
-    together: Σ scale²·Σg² and how many are not finite, where other gradients are decided upon with the plan's
+    together: what the gradients that are decided upon come to, those of other plans among them
     """
     s = plan.settings
-    outcome = _judge(plan, scale, outliers, loss, together) if s.needs_sums else Outcome()
+    outcome = _judge(plan, scale, outliers, loss, together) if together else Outcome()
     if s.clip_unit_norm is not None and not outcome.reason:
         _clip_units(plan, s.clip_unit_norm, scale)
     return outcome
 
 
-def _judge(
-    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: tuple[float, int] | None
-) -> Outcome:
+def _judge(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: Together) -> Outcome:
     """By all gradients: whether the step is skipped, or else how much they are clipped."""
     s = plan.settings
-    plan.measure()
-    tensors, totals = plan.tensors, plan.totals
-    squares, nonfinite = together or plan.engine.overall(totals)
-    norm = scale * math.sqrt(squares)
+    nonfinite, unit = together.nonfinite, together.unit
+    norm = scale * together.norm
+    grad_norm = norm * unit
     if s.nonfinite == "raise":
         raise_nonfinite(plan)
     if nonfinite and s.nonfinite == "skip":
-        return Outcome(1.0, norm, nonfinite, NONFINITE)
-    verdict = outliers.judge(norm, loss) if outliers else None
+        return Outcome(1.0, grad_norm, nonfinite, NONFINITE)
+    verdict = outliers.judge(grad_norm, loss) if outliers else None
     if verdict and verdict.reason:
-        return Outcome(1.0, norm, nonfinite, verdict.reason, verdict)
+        return Outcome(1.0, grad_norm, nonfinite, verdict.reason, verdict)
+    factor, scales = 1.0, plan.tensors["scale"] * scale
     if s.clip_tensor_norm is not None:
-        norms = np.sqrt(totals["gg"]) * tensors["scale"] * scale
-        held.check_squares(s.rule, "clip_tensor_norm", norms, totals["nonfinite"])
-        factors = s.clip_tensor_norm / (norms + CLIP_EPS)
-        factors = np.where(factors > 1.0, 1.0, factors)
-        scales, limit = tensors["scale"] * scale, s.clip_tensor_norm
-        held.check_clip(s.rule, "clip_tensor_norm", limit, norms, factors, scales, plan.narrow)
-        tensors["scale"] *= factors
-    if s.clip_norm is None:
-        return Outcome(1.0, norm, nonfinite, None, verdict)
-    held.check_squares(s.rule, "clip_norm", norm, nonfinite)
-    factor = clip_factor(s.clip_norm, norm)
-    held.check_clip(s.rule, "clip_norm", s.clip_norm, norm, factor, tensors["scale"] * scale, plan.narrow)
-    return Outcome(factor, norm, nonfinite, None, verdict)
+        norms, units = _in_units(np.sqrt(plan.totals["gg"]), lambda: np.sqrt(plan.measure(LARGE)["gg"]))
+        factors = _factors(s.clip_tensor_norm / units, norms * plan.tensors["scale"] * scale + CLIP_EPS / units)
+        held.check_clip(s.rule, "clip_tensor_norm", s.clip_tensor_norm, norms, factors * scales)
+        plan.tensors["scale"] *= factors
+    if s.clip_norm is not None:
+        factor = s.clip_norm / unit / (norm + CLIP_EPS / unit)
+        factor = 1.0 if factor > 1.0 else factor
+        held.check_clip(s.rule, "clip_norm", s.clip_norm, norm, factor * scales)
+    return Outcome(factor, grad_norm, nonfinite, None, verdict)
+
+
+def _factors(limits: Any, norms: Any) -> Any:
+    """min(1, limit / norm); NaN stays NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factors = np.divide(limits, norms)
+    return np.where(factors > 1.0, 1.0, factors)
+
+
+def _in_units(norms: Array, measure: Callable[[], Array]) -> tuple[Array, Array]:
+    """Norms in units that float64 holds them in, and the units: those that are infinite are measured in large ones."""
+    far = np.isinf(norms)
+    if far.any():  # those of infinite elements stay so, though float32 has made NaN of ∞ · 0
+        norms = np.where(far, np.nan_to_num(measure(), nan=np.inf, posinf=np.inf), norms)
+    return norms, np.where(far, LARGE, 1.0)
 
 
 def raise_nonfinite(plan: Plan, expected: str = "finite values") -> None:
@@ -152,13 +180,13 @@ def raise_nonfinite(plan: Plan, expected: str = "finite values") -> None:
 
 def _clip_units(plan: Plan, ratio: float, scale: float) -> None:
     """Adaptive gradient clipping: ‖g‖ ≤ ratio · max(‖w‖, 1e-3), unit by unit (Brock et al. 2021, equation 3)."""
-    plan.engine.unit_norms()
+    if plan.engine.judges:
+        cast(Judge, plan.engine).clip_units(ratio, scale)
+        return
+    norms, units = _in_units(plan.measure_units().copy(), lambda: plan.measure_units(LARGE))
+    unit = units.max(axis=1)
+    grad, weight = (norms * (units / unit[:, None])).T
     scales = scale * plan.tensors["scale"][plan.unit_tensor]
-    grad = plan.unit_norms[:, 0] * scales
-    limit = ratio * np.maximum(plan.unit_norms[:, 1], UNIT_FLOOR)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factors = limit / grad
-    factors = np.where(factors > 1.0, 1.0, factors)
-    narrow = plan.narrow[plan.unit_tensor]
-    held.check_clip(plan.settings.rule, "clip_unit_norm", ratio, grad, factors, scales, narrow)
+    factors = _factors(ratio * np.maximum(weight, UNIT_FLOOR / unit), grad * scales)
+    held.check_clip(plan.settings.rule, "clip_unit_norm", ratio, grad, factors * scales)
     plan.unit_scale[:] = factors

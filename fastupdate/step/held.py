@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ from fastupdate.arrays.place import Place
 
 DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-COARSE = 2.0**-138  # float32 holds smaller numbers with less than 12 bits
+COARSE = 2.0**-1062  # float64 holds smaller numbers with less than 12 bits
 
 
 class Limits(NamedTuple):
@@ -22,6 +22,11 @@ class Limits(NamedTuple):
     largest: float
     smallest: float
     vanishing: float
+
+
+def narrowest(dtypes: Iterable[Any]) -> DType:
+    """The one of these types that holds the least numbers."""
+    return FLOAT32 if FLOAT32 in set(dtypes) else FLOAT64
 
 
 @cache
@@ -62,22 +67,10 @@ def gradient_scale(rule: str, loss_scale: float, weight: float, dtype: DType) ->
     return scale
 
 
-def check_clip(rule: str, name: str, limit: float, norms: Any, factors: Any, scales: Any, narrow: Any) -> None:
-    """ValueError if float32 cannot hold what gradients of these norms are multiplied by to bring them down.
+def check_clip(rule: str, name: str, limit: float, norms: Any, factors: Any) -> None:
+    """ValueError if float64 cannot hold what gradients are multiplied by to bring them down.
 
-    factors, scales  of clipping, and of all else; numbers, or arrays like norms and `narrow` (computes in float32)
+    norms, factors  numbers or arrays alike; norms in any units in which those of finite gradients are finite
     """
-    lost = narrow & (factors > 0) & (factors < 1) & (factors * scales < COARSE)
-    if lost.any():
-        norm = np.broadcast_to(norms, lost.shape)[lost][0]
-        words = f"a limit that float32 can scale gradients of norm {norm:.3g} down to"
-        Place(rule, name).fail(ValueError, words, f"{limit:g}")
-
-
-def check_squares(rule: str, name: str, norms: Any, nonfinite: Any) -> None:
-    """ValueError if gradients are finite but their squares have no sum in float64, so that a limit would erase them.
-
-    nonfinite  how many elements are not finite, for each norm
-    """
-    if (np.isinf(norms) & (np.asarray(nonfinite) == 0)).any():
-        Place(rule, name).fail(ValueError, "gradients of a norm below 1e154, for it is to be limited", "larger ones")
+    if ((np.abs(factors) < COARSE) & np.isfinite(norms)).any():
+        Place(rule, name).fail(ValueError, "a limit that float64 can scale such large gradients down to", f"{limit:g}")

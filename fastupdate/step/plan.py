@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -34,7 +33,8 @@ class Plan:
 
     unfrozen, items   what may move, and what has a gradient to move by
     written           torch tensors that a step writes
-    judges            the device looks at the gradients itself
+    dtype             the narrowest type that a step computes in, whichever tensors have a gradient
+    judges            the device looks at the gradients itself, and nobody waits for it
     partial           some tensors rest
     simple            a step can be taken by one call of the engine
     queued            gradients are read after the call
@@ -58,7 +58,7 @@ class Plan:
         still = [item for item in items if item.frozen or item.resting]
         self.held = [pair for pair in written(still) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
-        self.narrow = np.array([item.array.dtype == np.float32 for item in self.items], bool)  # computes in float32
+        self.dtype = held.narrowest(item.array.dtype for item in self.unfrozen)
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
         self.groups = np.zeros(len(rows), records.GROUP)
@@ -85,10 +85,7 @@ class Plan:
         )
         self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
-        self.judges = special and self.engine.judges
-        if self.judges and settings.outliers is not None:
-            expected = "None on a device that judges gradients by itself, as the backend 'cuda' does"
-            Place(rule.name, "outliers").fail(ValueError, expected, repr(settings.outliers))
+        self.judges = special and self.engine.judges and settings.outliers is None  # which the host judges
         self.partial = len(self.items) < len(self.unfrozen)
         self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
@@ -232,16 +229,18 @@ class Plan:
         self._apart = moves
         return False
 
-    @property
-    def dtype(self) -> held.DType:
-        """The narrowest type that the step computes in."""
-        return held.FLOAT32 if self.narrow.any() else held.FLOAT64
+    def measure(self, unit: float = 1.0) -> Records:
+        """The sums of each tensor's gradients, which are in units of `unit`; those of 1 are known for `totals`."""
+        totals = self.totals if unit == 1.0 else np.zeros_like(self.totals)
+        if not (self.measured and totals is self.totals):
+            self.engine.gradient_sums(1 / unit)
+            self.engine.fold(totals)
+        return totals
 
-    def measure(self) -> None:
-        """Sums the gradients that the records point at, unless that has been done."""
-        if not self.measured:
-            self.engine.gradient_sums()
-            self.engine.fold(self.totals)
+    def measure_units(self, unit: float = 1.0) -> Array:
+        """The norms of gradient and weight of each unit that is clipped, in units of `unit`."""
+        self.engine.unit_norms(1 / unit)
+        return self.unit_norms
 
     def keep_times(self) -> None:
         """Writes the step counts back to the items, for the next assembly."""

@@ -248,8 +248,7 @@ class Stepper:
         self.skips.check()
         engine = cast(Judge, self.engine)
         if self.settings.nonfinite == "raise":
-            engine.gradient_sums()
-            engine.fold(self.plan.totals)
+            self.plan.measure()
             try:
                 raise_nonfinite(self.plan)
             except FloatingPointError:
@@ -329,15 +328,16 @@ class Stepper:
         """See `Optimizer.accumulate`."""
         with self.exclusive():
             try:
-                in_turn([self.adding(self.micro_batch(grads, reduce, weight), weight)])
+                in_turn([self.adding(*self.micro_batch(grads, reduce, weight))])
             finally:
                 self.let_go()
 
-    def micro_batch(self, grads: Any, reduce: Reduce | None, weight: float) -> list[Any]:
-        """Takes in a micro-batch after every check; returns the gradients of torch's that are to be zeroed."""
-        self.micro_batches.check(weight, self.plan.dtype)
+    def micro_batch(self, grads: Any, reduce: Reduce | None, weight: Any) -> tuple[list[Any], float]:
+        """Takes in a micro-batch after every check; returns the gradients of torch's that are to be zeroed, and the
+        weight as a number."""
         self.derive()  # a tensor that thaws now takes part from the first micro-batch on
-        return self.adopt(grads, reduce, False)
+        number = self.micro_batches.check(weight, self.plan.dtype)
+        return self.adopt(grads, reduce, False), number
 
     def adding(self, written: list[Any], weight: float) -> Assignment:
         """The call that adds the micro-batch that was taken in."""
@@ -345,7 +345,6 @@ class Stepper:
         slots.allocate(fresh, [slots.ACCUMULATORS])
         self.plan.point_to_accumulators()
         self._quick = None
-        weight = self.micro_batches.check(weight, self.plan.dtype)
         self.micro_batches.expect(weight)
         if weight != 1:
             self.plan.tensors["scale"] *= weight
@@ -357,8 +356,7 @@ class Stepper:
         with self.exclusive():
             try:
                 self.adopt(None, None, False)
-                self.plan.measure()
-                return self.plan.totals.copy()
+                return self.plan.measure().copy()
             finally:
                 self.let_go()
 

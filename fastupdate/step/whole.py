@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import setitem
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fastupdate.arrays import autograd
 from fastupdate.arrays.memory import Assignment
 from fastupdate.engines import records
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import extents
-from fastupdate.step.decide import Outcome, condition
+from fastupdate.step.decide import Outcome, Together, condition, sum_up
 from fastupdate.step.gradients import Reduce
+from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
 from fastupdate.step.tensors import ACCUMULATOR
 from fastupdate.step.transaction import in_turn
 
 if TYPE_CHECKING:
     from fastupdate.step.stepper import Stepper
-
-
-class Together(NamedTuple):
-    """What the gradients of several steppers come to: Σ scale²·Σg², and how many are not finite."""
-
-    squares: float
-    nonfinite: int
 
 
 class WholeStep:
@@ -53,18 +47,11 @@ class WholeStep:
         self._lr = stepper.engine.lr
 
     @property
-    def needs_sums(self) -> bool:
-        """Whether the gradients are read once before anything moves."""
-        return self._stepper.settings.needs_sums
+    def plan(self) -> Plan:
+        return self._stepper.plan
 
-    def sums(self) -> Together:
-        """What the gradients of this stepper come to."""
-        plan = self._stepper.plan
-        plan.measure()
-        return Together(*plan.engine.overall(plan.totals))
-
-    def decide(self, together: Together | None = None) -> Outcome:
-        """Whether the step is to be taken, and by how much its gradients are clipped: by these, or by all together."""
+    def decide(self, together: Together | None) -> Outcome:
+        """Whether the step is to be taken, and by how much its gradients are clipped, by what all come to."""
         return condition(self._stepper.plan, self.scale, self._stepper.skips.outliers, self._loss, together)
 
     def dropping(self, counting: Sequence[Assignment] = ()) -> list[Assignment]:
@@ -111,9 +98,8 @@ class WholeStep:
 
 def take(steps: Sequence[WholeStep]) -> tuple[Outcome, list[Statistics | None]]:
     """Takes the steps of several steppers as one, by the norm of all gradients: wholly or not at all."""
-    first = steps[0]
     try:
-        together = _added(steps) if len(steps) > 1 and first.needs_sums else None
+        together = sum_up([step.plan for step in steps]) if steps[0].plan.settings.needs_sums else None
         outcomes = [step.decide(together) for step in steps]
     except FloatingPointError:
         in_turn([call for step in steps for call in step.dropping()])
@@ -124,8 +110,3 @@ def take(steps: Sequence[WholeStep]) -> tuple[Outcome, list[Statistics | None]]:
     for step, outcome in pairs:
         step.check(outcome)
     return outcomes[0], [None if skipped else step.watched() for step in steps]
-
-
-def _added(steps: Sequence[WholeStep]) -> Together:
-    sums = [step.sums() for step in steps]
-    return Together(sum(each.squares for each in sums), sum(each.nonfinite for each in sums))

@@ -150,16 +150,16 @@ class NumbaCudaPlan(RecordPlan):
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
 
-    def gradient_sums(self) -> None:
+    def gradient_sums(self, scale: float) -> None:
         sums = np.zeros((self._blocks, kernels.COLUMNS))
         for dtype, kernel in self._compiled("gradient_sums"):
-            self._launch(kernel, dtype, self._blocks, sums, out=sums)
+            self._launch(kernel, dtype, self._blocks, sums, scale, out=sums)
         self._keep_sums(sums)
 
-    def unit_norms(self) -> None:
+    def unit_norms(self, scale: float) -> None:
         norms = self._units("unit_norms", 2)
         for dtype, kernel in self._compiled("unit_norms"):
-            self._launch(kernel, dtype, len(norms), norms, out=norms)
+            self._launch(kernel, dtype, len(norms), norms, scale, out=norms)
 
     def accumulate(self) -> None:
         first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)

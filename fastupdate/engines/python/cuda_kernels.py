@@ -113,6 +113,14 @@ def gradient(t, layouts, i, zero):
 
 
 @device
+def scaled(t, g, factor):
+    """factor·g, where float32 may not have all digits of the factor (csrc/core/scalar.h, Factor)."""
+    if item_size(t) == 4 and abs(factor) < kernels.SMALLEST:
+        return g * cast(kernels.SMALLEST, g) * cast(factor / kernels.SMALLEST, g)
+    return g * cast(factor, g)
+
+
+@device
 def clear_gradient(t, layouts, i, zero):
     size = gradient_size(t)
     at = locate(t.g, layouts, t.g_layout, i, size)
@@ -227,8 +235,8 @@ def end_of_block(t, block):
     return min((block - t.first_block + 1) * BLOCK, t.n)
 
 
-def gradient_sums(tensors, layouts, sums, kind, zero):
-    """Σg² and the counts of each block."""
+def gradient_sums(tensors, layouts, sums, scale, kind, zero):
+    """Σ(scale·g)² and the counts of each block."""
     lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
     block, lane = cuda.blockIdx.x, cuda.threadIdx.x
     t = tensors[first_tensor(tensors, block)]
@@ -236,7 +244,7 @@ def gradient_sums(tensors, layouts, sums, kind, zero):
         return
     clear_lanes(lanes, lane)
     for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
-        sum_gradient(lanes, lane, gradient(t, layouts, i, zero))
+        sum_gradient(lanes, lane, scaled(t, gradient(t, layouts, i, zero), scale))
     fold_block(lanes, lane, sums, block)
 
 
@@ -277,8 +285,8 @@ def tensor_of_unit(tensors, unit):
     return low
 
 
-def unit_norms(tensors, layouts, norms, kind, zero):
-    """Norms of gradient and weight of one unit for each CUDA block; a unit sums in blocks of its own."""
+def unit_norms(tensors, layouts, norms, scale, kind, zero):
+    """Norms of scale·g and scale·w of one unit for each CUDA block; a unit sums in blocks of its own."""
     lanes = cuda.shared.array((COLUMNS, LANES), np.float64)
     level = cuda.local.array(64, np.float64)
     unit, lane = cuda.blockIdx.x, cuda.threadIdx.x
@@ -291,6 +299,7 @@ def unit_norms(tensors, layouts, norms, kind, zero):
         clear_lanes(lanes, lane)
         for i in range(block + lane, min(block + BLOCK, end), LANES):
             g, p = gradient(t, layouts, i, zero), load(locate(t.p, layouts, t.p_layout, i, item_size(t)), zero)
+            g, p = scaled(t, g, scale), scaled(t, p, scale)
             add_product(lanes, GG, lane, g, g)
             add_product(lanes, PP, lane, p, p)
         cuda.syncthreads()
@@ -318,7 +327,7 @@ def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
             sum_gradient(lanes, lane, raw)
             if t.momentum >= 0:
                 sum_momentum(lanes, lane, raw, load(t.slot[t.momentum] + i * size, zero))
-        g = raw * cast(factor, zero)
+        g = scaled(t, raw, factor)
         g = run_gradient(t, group, stages, i * size, g, p, g)
         p = run_before(t, group, stages, i * size, g, p, p)
         delta = apply(t, scalars, i * size, g, p)
@@ -359,10 +368,10 @@ def signature(name: str, dtype: Any) -> Any:
     """The argument types of a kernel for tensors of one dtype."""
     x = from_dtype(dtype)
     between = {
-        "gradient_sums": (_TABLE,),
+        "gradient_sums": (_TABLE, types.float64),
         "accumulate": (types.boolean, types.boolean),
         "clear_gradients": (),
-        "unit_norms": (_TABLE,),
+        "unit_norms": (_TABLE, types.float64),
         "update": (_GROUPS, x[:, ::1], _DOUBLES, types.float64, types.int64, _TABLE),
     }
     return types.void(_RECORDS, _WORDS, *between[name], types.int64, x)

@@ -105,8 +105,7 @@ class RecordPlan:
         possible = derive.has_states_for, derive.holds_numbers
         if not derive.look_up(given, taken) or not all(test(self._recipe, given) for test in possible):
             return False
-        self.stages = derive.stages(self._recipe, given, taken)
-        derive.fill(self._recipe, given, self._groups)
+        self.stages = derive.fill(self._recipe, given, taken, self._groups)
         self.lr = float(derive.scaled_lr(self._recipe, given.values[:1])[0])
         return True
 
@@ -258,11 +257,11 @@ class NumbaPlan(RecordPlan):
         """What runs the stages of the step, compiled when the first of them is asked for."""
         return stage_loops(dtype) if self._step[2] & kernels.STAGES else no_stages(dtype)
 
-    def gradient_sums(self) -> None:
-        self._run_each(kernels.gradient_sums, self._sums)
+    def gradient_sums(self, scale: float) -> None:
+        self._run_each(kernels.gradient_sums, self._sums, scale)
 
-    def unit_norms(self) -> None:
-        self._run_each(kernels.unit_norms)
+    def unit_norms(self, scale: float) -> None:
+        self._run_each(kernels.unit_norms, scale)
 
     def accumulate(self) -> None:
         first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)

@@ -22,6 +22,7 @@ ACCUMULATOR, SHADOW = records.ACCUMULATOR, records.SHADOW
 ZERO_GRADS, MONITOR, STAGES = records.ZERO_GRADS, records.MONITOR, records.ZERO_GRADS - 1
 GRADIENT, BEFORE, CHANGE, AFTER, COPY = range(len(PLACES))
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
+SMALLEST = 2.0**-126  # float32 that has all its digits
 HALF, DOUBLE = np.empty(0, np.uint16), np.empty(0, np.float64)
 exact = njit(nogil=True, error_model="numpy")
 compiled = njit(nogil=True, error_model="numpy", cache=True)
@@ -128,17 +129,23 @@ def gradient_tile(t, begin, out):
                 out[k] = out[k] + sample[k]
 
 
+@inlined
+def factors_of(factor, like):
+    """What gradients are multiplied by, one after the other (csrc/core/scalar.h, Factor)."""
+    if like.itemsize == 4 and abs(factor) < SMALLEST:
+        return cast(SMALLEST, like), cast(factor / SMALLEST, like)
+    return cast(factor, like), cast(1.0, like)
+
+
 @compiled
 def scale_tile(g, scale, unit_scale, unit_length, begin, out):
     """out ← scale·g, times the factor of each element's unit where units are clipped."""
-    if not unit_scale:
-        factor = cast(scale, out)
-        for i in range(len(g)):
-            out[i] = g[i] * factor
-        return
-    factors = view(unit_scale, (begin + len(g)) // unit_length + 1, np.empty(0, np.float64))
+    first, second = factors_of(scale, out)
+    factors = view(unit_scale, (begin + len(g)) // unit_length + 1 if unit_scale else 0, DOUBLE)
     for i in range(len(g)):
-        out[i] = g[i] * cast(scale * factors[(begin + i) // unit_length], out)
+        if unit_scale:
+            first, second = factors_of(scale * factors[(begin + i) // unit_length], out)
+        out[i] = g[i] * first * second
 
 
 @inlined
@@ -290,8 +297,8 @@ def fold_column(column):
 
 
 @compiled
-def unit_norms_span(t, first, last, like):
-    """Norms of gradient and weight of units first … last − 1; a unit sums in blocks of its own."""
+def unit_norms_span(t, first, last, scale, like):
+    """Norms of gradient and weight, both times scale, of units first … last − 1; a unit sums in blocks of its own."""
     g, p = np.empty(BLOCK, like.dtype), np.empty(BLOCK, like.dtype)
     out = view(t.unit_norms, 2 * last, np.empty(0, np.float64))
     for unit in range(first, last):
@@ -301,6 +308,8 @@ def unit_norms_span(t, first, last, like):
             n = min(BLOCK, end - i)
             gradient_tile(t, i, g[:n])
             read_tile(t.p, t.p_layout, i, p[:n])
+            scale_tile(g[:n], scale, 0, 1, 0, g[:n])
+            scale_tile(p[:n], scale, 0, 1, 0, p[:n])
             push(gg, count, sum_of_products(g[:n], g[:n]))
             push(pp, count, sum_of_products(p[:n], p[:n]))
             count += 1
@@ -415,6 +424,7 @@ def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, lik
 def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
     plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
+    plain = plain and factors_of(scale, like)[1] == 1
     if plain:
         g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
         apply(t, scalars, cast(scale, like), begin, g, p, p)
@@ -440,7 +450,7 @@ def update(tensors, apply, differ, run, groups, scalars, scale, stages, sums, li
 
 
 @compiled
-def gradient_sums(tensors, sums, like, first, last):
+def gradient_sums(tensors, sums, scale, like, first, last):
     tile = np.empty(BLOCK, like.dtype)
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:
@@ -450,6 +460,7 @@ def gradient_sums(tensors, sums, like, first, last):
             for at in range(begin, end, BLOCK):
                 g = tile[: min(BLOCK, end - at)]
                 gradient_tile(t, at, g)
+                scale_tile(g, scale, 0, 1, 0, g)
                 sum_gradient(g, sums[t.first_block + at // BLOCK])
         i += 1
 
@@ -483,14 +494,14 @@ def clear_gradients(tensors, like, first, last):
 
 
 @compiled
-def unit_norms(tensors, like, first, last):
+def unit_norms(tensors, scale, like, first, last):
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:
         t = tensors[i]
         if of_type(t, like):
             begin, end = span(t, first, last)
             length = t.unit_length
-            unit_norms_span(t, (begin + length - 1) // length, (end + length - 1) // length, like)
+            unit_norms_span(t, (begin + length - 1) // length, (end + length - 1) // length, scale, like)
         i += 1
 
 
