@@ -164,8 +164,8 @@ class Reference:
         p, lr = tensor.p, v["lr"] * v["lr_scale"]
         factor = ((total * tensor.scale) * tensor.unit_factor).astype(tensor.p.dtype)
         g = (tensor.raw * factor).reshape(p.shape)
-        limit = kind(v["clip_value"])
-        g = np.where(g > limit, limit, np.where(g < -limit, -limit, g))
+        low, high = (kind(np.clip(v[name], -v["clip_value"], v["clip_value"])) for name in ("clip_low", "clip_high"))
+        g = np.where(g > high, high, np.where(g < low, low, g))
         if self.s.optimism is not None:
             first = np.isnan(tensor.previous)
             g, tensor.previous = np.where(first, g, g + kind(v["optimism"]) * (g - tensor.previous)), g

@@ -384,7 +384,7 @@ OPTIONS: dict[str, list[Any]] = {
     "clip_norm": [0, -1.0, np.nan, np.inf, True, "1"],
     "clip_tensor_norm": [0, -1.0, np.nan, np.inf],
     "clip_unit_norm": [0, -1.0, np.nan, np.inf],
-    "clip_value": [-1.0, np.nan, "1"],
+    "clip_value": [-1.0, np.nan, "1", (1.0,), (1.0, 2.0, 3.0), (2.0, 1.0)],
     "l1": [-1.0, np.nan, np.inf],
     "ema_decay": [-0.1, 1.01, np.nan],
     "nonfinite": ["ignore", True],

@@ -37,6 +37,7 @@ EACH: dict[str, dict[str, Any]] = {
     "clip_tensor_norm": {"clip_tensor_norm": 2.0},
     "clip_unit_norm": {"clip_unit_norm": 0.02},
     "clip_value": {"clip_value": 0.7},
+    "clip_value-pair": {"clip_value": (-0.3, 1.2)},
     "coupled": {"decay": "coupled"},
     "decoupled": {"decay": "decoupled"},
     "independent": {"decay": "independent"},
@@ -158,6 +159,71 @@ def test_clip_value(backend, dtype):
     assert_same_bits(
         moved_by(scaled, backend, clip_value=0.7, loss_scale=8.0), [p.grad.numpy() for p in theirs], "clipped"
     )
+
+
+PAIRS = [(-0.3, 1.2), (0.1, 0.5), (-2.0, -0.5), (-np.inf, 0.2), (-0.1, np.inf), (0.4, 0.4), (0.05, 1e300)]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@by_dtype
+@by_backend
+def test_clip_value_between_two_is_numpys(backend, dtype, pair):
+    """As `np.clip`, after scaling; NaN stays NaN."""
+    grads = random_arrays(3, SIZES, dtype)
+    grads[1][3] = np.nan
+    with np.errstate(over="ignore"):
+        expected = [np.clip(g, dtype(pair[0]), dtype(pair[1])) for g in grads]
+    scaled = [g * dtype(8) for g in grads]
+    assert_same_bits(moved_by(scaled, backend, clip_value=pair, loss_scale=8.0), expected, "clipped")
+
+
+@by_backend
+def test_clip_value_may_be_scheduled_set_and_grouped(backend):
+    """Each limit by itself, a number in place of both, and other limits for some tensors."""
+    g, (p, q) = np.array([-9.0, -1.0, 1.0, 9.0]), np.zeros((2, 4))
+    limits = (lambda t: -1.0 - t, fu.schedules.linear(3.0, 2, 5.0))
+    group = {"params": ["1"], "clip_value": (-np.inf, 0.5)}
+    opt = fu.SGD([p, q], lr=1.0, clip_value=limits, groups=[group], backend=backend)
+    for low, high in ((-1.0, 3.0), (-2.0, 4.0)):
+        p[:] = q[:] = 0.0
+        opt.step([g, g])
+        assert_same_bits([-p, -q], [np.clip(g, low, high), np.clip(g, -np.inf, 0.5)], "scheduled")
+    state = opt.state_dict()
+    again = fu.SGD([p, q], lr=1.0, clip_value=limits, groups=[group], backend=backend)
+    again.load_state_dict(state)
+    assert dict(again.groups[1]) == dict(opt.groups[1])
+    for value, (low, high) in ((2.0, (-2.0, 2.0)), ((-5.0, 0.25), (-5.0, 0.25))):
+        opt.clip_value = value
+        p[:] = q[:] = 0.0
+        opt.step([g, g])
+        assert_same_bits([-p, -q], [np.clip(g, low, high)] * 2, str(value))
+
+
+@pytest.mark.parametrize(
+    "pair", [(0.5, -0.5), (lambda t: 0.5, 0.25), (0.5, lambda t: 0.25)], ids=["numbers", "low", "high"]
+)
+@by_backend
+def test_clip_value_whose_limits_cross(backend, pair):
+    with pytest.raises(
+        ValueError, match=r"\[adam\] clip_value: expected \(low, high\) with low ≤ high, received \(0.5, "
+    ):
+        fu.Adam(random_arrays(1, SIZES, np.float32), clip_value=pair, backend=backend)
+    opt = fu.Adam(random_arrays(1, SIZES, np.float32), backend=backend)
+    grads = random_arrays(2, SIZES, np.float32)
+    opt.step(grads)
+    opt.clip_value = pair
+    before = fingerprint(opt, *grads)
+    with pytest.raises(ValueError, match=r"clip_value: expected \(low, high\) with low ≤ high"):
+        opt.step(grads)
+    assert fingerprint(opt, *grads) == before
+
+
+@pytest.mark.parametrize("pair", [(1e39, np.inf), (-np.inf, -1e39)], ids=str)
+@by_backend
+def test_clip_value_beyond_the_type(backend, pair):
+    """All gradients would become infinite."""
+    with pytest.raises(ValueError, match="clip_value: expected limits that float32 can hold"):
+        fu.Adam(random_arrays(1, SIZES, np.float32), clip_value=pair, backend=backend)
 
 
 @pytest.mark.peer

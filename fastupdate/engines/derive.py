@@ -43,6 +43,10 @@ def holds_numbers(recipe: Records, given: Given) -> bool:
     own = given.values[:, [k for k in range(n) if k != recipe["lr"]]]
     eps = given.values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
     decay = given.values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
+    size, low, high = (given.values[:, n + SHARED.index(name)] for name in ("clip_value", "clip_low", "clip_high"))
+    low, high = np.maximum(low, -size), np.minimum(high, size)
+    if ((low > high) | (low > largest) | (high < -largest)).any():
+        return False
     with np.errstate(over="ignore"):
         large = max(part.max(initial=0.0) for part in (lr, l1, own, lr * l1, lr * decay))
     return large <= largest and not ((eps > 0) & (eps <= recipe["vanishing"])).any()

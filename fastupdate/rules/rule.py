@@ -50,6 +50,8 @@ from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
+from fastupdate.arrays.numbers import CEILING as CEILING
+from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE

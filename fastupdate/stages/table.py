@@ -32,14 +32,14 @@ if every option has its default; one with an array works in every step, if any o
 
 import math
 
-from fastupdate.rules.rule import FRACTION, LIMIT, NON_NEGATIVE, Flag, Hyper, State, scalars
-from fastupdate.rules.scalar import sign, where
+from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, Flag, Hyper, State, scalars
+from fastupdate.rules.scalar import maximum, sign, where
 
 
-def clipped(x, limit):
-    """x, at most as large as the limit; NaN stays NaN."""
-    x = where(x > limit, limit, x)
-    return where(x < -limit, -limit, x)
+def clipped(x, low, high):
+    """x, or the limit beyond which it lies; NaN stays NaN."""
+    x = where(x > high, high, x)
+    return where(x < low, low, x)
 
 
 def approach(mean, value, weight):
@@ -48,18 +48,20 @@ def approach(mean, value, weight):
 
 
 class ClipValue:
-    """|g| ≤ limit."""
+    """low ≤ g ≤ high, and |g| ≤ clip_value."""
 
     at = "gradient"
     clip_value = Hyper(math.inf, LIMIT, "largest magnitude of an element of a gradient")
+    clip_low = Hyper(-math.inf, FLOOR, "smallest value of an element of a gradient")
+    clip_high = Hyper(math.inf, CEILING, "largest value of an element of a gradient")
 
     @staticmethod
     def prepare(h):
-        return scalars(limit=h.clip_value)
+        return scalars(low=maximum(h.clip_low, -h.clip_value), high=-maximum(-h.clip_high, -h.clip_value))
 
     @staticmethod
     def element(s, g):
-        return clipped(g, s.limit)
+        return clipped(g, s.low, s.high)
 
 
 class Optimism:
@@ -142,7 +144,7 @@ class Shrink:
 
     @staticmethod
     def element(s, p):
-        return p - clipped(p, s.threshold)
+        return p - clipped(p, -s.threshold, s.threshold)
 
 
 class Lookahead:

@@ -38,7 +38,8 @@ class Options(TypedDict, total=False):
     clip_tensor_norm
                     largest norm of each tensor's gradient, likewise
     clip_unit_norm  largest norm of each row of a gradient, in norms of its weights, likewise
-    clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or a schedule
+    clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or (low, high), its smallest and its
+                    largest value; each of them may be a schedule
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
     missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone

@@ -70,7 +70,8 @@ struct {self.name} {{
 def default_of(declared: ast.AST) -> str:
     """The default of an option, in C++."""
     default = declared.args[0]  # type: ignore[attr-defined]
-    return "__builtin_inf()" if ast.unparse(default) == "math.inf" else repr(ast.literal_eval(default))
+    text = ast.unparse(default)
+    return text.replace("math.inf", "__builtin_inf()") if "inf" in text else repr(ast.literal_eval(default))
 
 
 def array_name(state: str) -> str:
@@ -155,6 +156,7 @@ struct StageNumbers {{
 
 inline StageNumbers prepared_stages(const StageInputs& h) {{
   using T = double;
+  using namespace FASTUPDATE_TARGET;
   StageNumbers s;
 {prepare}  return s;
 }}
