@@ -179,12 +179,16 @@ class Reference:
         if l1 or l2:
             sign = (p > 0).astype(kind) - (p < 0).astype(kind)
             g = g + (kind(l2) * p + kind(l1) * sign)
-        if mode in ("decoupled", "independent"):
-            p = p * kind(1.0 - (lr * decay if mode == "decoupled" else decay))
+        shrinks = {"decoupled": lr * decay, "independent": decay, "corrected": lr * (lr / v["max_lr"]) * decay}
+        if mode in shrinks:
+            p = p * kind(1.0 - shrinks[mode])
         delta = self._rule(tensor, hyper, g, p)
         if self.s.cautious:
             against = ((delta > 0) & (g < 0)) | ((delta < 0) & (g > 0))
             delta = np.where(against, delta, delta * kind(0))
+        if mode == "cautious":
+            away = ((delta > 0) & (p > 0)) | ((delta < 0) & (p < 0))
+            delta = np.where(away, delta, delta - kind(lr * decay) * p)
         p = p + delta
         tensor.p = self._after(tensor, p, kind, lr)
 

@@ -391,6 +391,7 @@ OPTIONS: dict[str, list[Any]] = {
     "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
     "l1_mode": ["lasso"],
     "decay": ["L2"],
+    "max_lr": [0.1],  # only with decay="corrected"
     "shadow": ["float32", np.float16],
     "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],
     "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],

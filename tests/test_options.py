@@ -41,6 +41,9 @@ EACH: dict[str, dict[str, Any]] = {
     "coupled": {"decay": "coupled"},
     "decoupled": {"decay": "decoupled"},
     "independent": {"decay": "independent"},
+    "cautious-decay": {"decay": "cautious"},
+    "cautious-both": {"decay": "cautious", "cautious": True, "monitor": True},
+    "corrected": {"decay": "corrected", "max_lr": 0.4},
     "l1-subgradient": {"l1": 0.05},
     "l1-proximal": {"l1": 0.05, "l1_mode": "proximal"},
     "ema_decay": {"ema_decay": 0.9},
@@ -305,6 +308,31 @@ def test_decay_of_another_kind(backend, dtype, rule, decay, theirs):
         opt.step(g)
         drift.compare(p, q.numpy())
     assert drift.worst <= PEER
+
+
+@by_backend
+@by_rule
+def test_cautious_decay_leaves_alone_what_moves_away_from_zero(case, backend):
+    """Without a change every weight decays; NaN stays NaN."""
+    kwargs = {**case.kwargs, "lr": 0.5, "weight_decay": 0.25}
+    weights, g = np.array([1.0, 1.0, -1.0, -1.0, np.nan]), np.array([1.0, -1.0, 1.0, -1.0, 1.0])
+    plain, masked = weights.copy(), weights.copy()
+    fu.rules.get(case.rule)([plain], **{**kwargs, "weight_decay": 0.0}, backend=backend).step([g])
+    fu.rules.get(case.rule)([masked], **kwargs, decay="cautious", backend=backend).step([g])
+    change, toward = plain - weights, np.array([True, False, False, True, True])
+    assert_same_bits(masked, weights + np.where(toward, change - 0.125 * weights, change), case.rule)
+
+
+CORRECTED = [({"decay": "corrected"}, "expected the largest learning rate, received None"),
+             ({"max_lr": 0.1}, "expected None, unless decay='corrected', received 0.1"),
+             ({"decay": "corrected", "max_lr": 0.0}, "expected a number > 0, received 0.0"),
+             ({"decay": "corrected", "max_lr": np.nan}, "expected a number > 0, received nan")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "words"), CORRECTED, ids=[str(options) for options, _ in CORRECTED])
+def test_corrected_decay_is_told_the_largest_rate(options, words):
+    with pytest.raises(ValueError, match=rf"\[adam\] max_lr: {words}"):
+        fu.Adam([np.ones(3)], **options)
 
 
 @by_backend

@@ -56,6 +56,7 @@ from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
+from fastupdate.arrays.numbers import SIZE as SIZE
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent

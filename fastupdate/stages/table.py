@@ -32,7 +32,7 @@ if every option has its default; one with an array works in every step, if any o
 
 import math
 
-from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, Flag, Hyper, State, scalars
+from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, SIZE, Flag, Hyper, State, scalars
 from fastupdate.rules.scalar import maximum, sign, where
 
 
@@ -91,11 +91,11 @@ class Penalty:
     at = "gradient"
     l1 = Hyper(0.0, NON_NEGATIVE, "λ of a penalty on |w|")
     proximal = Flag("shrink weights by the penalty after the step")
-    coupled = Flag("weight decay joins the gradient")
+    coupled_decay = Flag("weight decay joins the gradient")
 
     @staticmethod
     def prepare(h):
-        return scalars(l2=h.coupled * h.weight_decay, lasso=(1 - h.proximal) * h.l1)
+        return scalars(l2=h.coupled_decay * h.weight_decay, lasso=(1 - h.proximal) * h.l1)
 
     @staticmethod
     def element(s, g, p):
@@ -103,15 +103,18 @@ class Penalty:
 
 
 class Decay:
-    """Weight decay outside the rule: p ← (1 − lr·λ)·p, or (1 − λ)·p."""
+    """Weight decay outside the rule: p ← (1 − x)·p, x being lr·λ, λ, or lr²·λ/max_lr (Defazio, arXiv:2506.02285)."""
 
     at = "before"
-    decoupled = Flag("weights shrink by lr·λ")
-    independent = Flag("weights shrink by λ")
+    max_lr = Hyper(math.inf, SIZE, "the largest learning rate, of corrected decay")
+    decoupled_decay = Flag("weights shrink by lr·λ")
+    independent_decay = Flag("weights shrink by λ")
+    corrected_decay = Flag("weights shrink by lr²·λ/max_lr")
 
     @staticmethod
     def prepare(h):
-        return scalars(decay=1 - (h.decoupled * (h.lr * h.weight_decay) + h.independent * h.weight_decay))
+        plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
+        return scalars(decay=1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.max_lr) * h.weight_decay)))
 
     @staticmethod
     def element(s, p):
@@ -131,6 +134,21 @@ class Cautious:
     @staticmethod
     def element(s, g, change):
         return where(sign(change) * sign(g) < 0.0, change, change * 0.0)  # NaN stays NaN
+
+
+class CautiousDecay:
+    """p ← (1 − lr·λ)·p where the step does not enlarge |p|: Chen et al. (arXiv:2510.12402), algorithm 1."""
+
+    at = "change"
+    cautious_decay = Flag("weights shrink by lr·λ where they do not move away from zero")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(cautious_decay=h.cautious_decay * (h.lr * h.weight_decay))
+
+    @staticmethod
+    def element(s, p, change):
+        return where(sign(change) * sign(p) > 0.0, change, change - s.cautious_decay * p)
 
 
 class Shrink:

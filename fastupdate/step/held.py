@@ -39,7 +39,7 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     """
     largest, _, vanishing = limits(dtype)
     lr = values["lr"] * values["lr_scale"]
-    met = {**values, "lr": lr, "lr_scale": 0.0, "clip_value": 0.0, "clip_low": 0.0, "clip_high": 0.0}
+    met = {**values, "lr": lr, "lr_scale": 0.0, "clip_value": 0.0, "clip_low": 0.0, "clip_high": 0.0, "max_lr": 0.0}
     low, high = max(values["clip_low"], -values["clip_value"]), min(values["clip_high"], values["clip_value"])
     if low > high:
         Place(rule, "clip_value").fail(ValueError, "(low, high) with low ≤ high", f"({low:g}, {high:g})")
@@ -48,7 +48,7 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     for name, value in met.items():
         if value > largest:
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", f"{value:g}")
-        if name in ("l1", "weight_decay") and lr * value > largest:
+        if name in ("l1", "weight_decay") and max(lr, lr * (lr / values["max_lr"])) * value > largest:
             received = f"{value:g} with a learning rate of {lr:g}"
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", received)
         if name.startswith("eps") and 0 < value <= vanishing:

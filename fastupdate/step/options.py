@@ -18,7 +18,7 @@ from fastupdate.stages import Stage
 from fastupdate.step.outliers import FEWEST
 
 L1Mode = Literal["subgradient", "proximal"]
-DecayMode = Literal["coupled", "decoupled", "independent"]
+DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected"]
 NonFinite = Literal["propagate", "skip", "raise"]
 Missing = Literal["raise", "skip"]
 Shadow = Literal["float16", "bfloat16"]
@@ -33,7 +33,9 @@ class Options(TypedDict, total=False):
     l1              λ of a penalty on |w|: a number ≥ 0, or a schedule
     l1_mode         "subgradient" adds λ·sign(w) to the gradient; "proximal" shrinks weights after the step, to exact 0
     decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
-                    λ; None: as the rule defines it
+                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/max_lr; None: as the
+                    rule defines it
+    max_lr          the largest learning rate, for decay="corrected": a number > 0, or a schedule
     clip_norm       largest norm of all gradients together: a number > 0, or a schedule
     clip_tensor_norm
                     largest norm of each tensor's gradient, likewise
@@ -64,6 +66,7 @@ class Options(TypedDict, total=False):
     l1: Any
     l1_mode: L1Mode
     decay: DecayMode | None
+    max_lr: Any
     clip_norm: Any
     clip_tensor_norm: Any
     clip_unit_norm: Any
@@ -97,6 +100,7 @@ class Settings:
     l1: Any = 0.0
     l1_mode: L1Mode = "subgradient"
     decay: DecayMode | None = None
+    max_lr: Any = None
     clip_norm: Any = None
     clip_tensor_norm: Any = None
     clip_unit_norm: Any = None
@@ -128,6 +132,9 @@ class Settings:
             if self.nonfinite != "skip" and self.outliers is None:
                 expected = "None, unless nonfinite='skip' or outliers"
                 Place(self.rule, "max_skips").fail(ValueError, expected, repr(self.max_skips))
+        if (self.decay == "corrected") != (self.max_lr is not None):
+            expected = "the largest learning rate" if self.max_lr is None else "None, unless decay='corrected'"
+            Place(self.rule, "max_lr").fail(ValueError, expected, repr(self.max_lr))
         clips = [name for name in CLIPS if getattr(self, name) is not None]
         if len(clips) > 1:
             raise ValueError(
@@ -192,7 +199,8 @@ class Settings:
     def has_flag(self, flag: str, rule: Rule) -> bool:
         """Whether an option of the stages is on (fastupdate/stages/table.py)."""
         decay = self.decay_mode(rule) if self.has_extra_decay(rule) else None
-        derived = {"proximal": self.l1_mode == "proximal"} | {mode: mode == decay for mode in get_args(DecayMode)}
+        derived = {f"{mode}_decay": mode == decay for mode in get_args(DecayMode)}
+        derived["proximal"] = self.l1_mode == "proximal"
         return derived[flag] if flag in derived else bool(getattr(self, flag))
 
     def asks_for(self, stage: Stage) -> bool:

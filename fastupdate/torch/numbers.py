@@ -63,8 +63,8 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
             place.fail(TypeError, f"{len(parts)} numbers", repr(value))
         return tuple(checked_one(rule, part, number) for part, number in zip(parts, pair, strict=True))
     if name == CLIP and isinstance(value, (tuple, list)):
-        parts = clip_limits(place, value)
-        return tuple(checked_one(rule, part, parts[part]) for part in CLIP_LIMITS)
+        limits = clip_limits(place, value)
+        return tuple(checked_one(rule, part, limits[part]) for part in CLIP_LIMITS)
     if callable(value):
         place.fail(TypeError, "a number, set by a scheduler of torch's", repr(value))
     if isinstance(value, torch.Tensor) and value.numel() == 1:
