@@ -37,6 +37,13 @@ def ordered_sum(terms: np.ndarray) -> float:
     return fold(lanes[:, 0])
 
 
+def centre(g: np.ndarray) -> np.ndarray:
+    """The mean of each slice along the first axis: rows of the last axis sum in order, and fold pairwise."""
+    rows = g.astype(np.float64).reshape(len(g), -1, g.shape[-1])
+    sums = [fold([ordered_sum(row) for row in part]) for part in rows]
+    return np.array(sums).reshape((-1,) + (1,) * (g.ndim - 1)) / (g.size / len(g))
+
+
 def sum_of_squares(x: np.ndarray) -> float:
     return ordered_sum(np.square(x.astype(np.float64)))
 
@@ -166,9 +173,14 @@ class Reference:
         g = (tensor.raw * factor).reshape(p.shape)
         low, high = (kind(np.clip(v[name], -v["clip_value"], v["clip_value"])) for name in ("clip_low", "clip_high"))
         g = np.where(g > high, high, np.where(g < low, low, g))
+        if self.s.centralize and g.ndim > 1 and g.size:
+            g = g - centre(g).astype(g.dtype)
         if self.s.optimism is not None:
             first = np.isnan(tensor.previous)
             g, tensor.previous = np.where(first, g, g + kind(v["optimism"]) * (g - tensor.previous)), g
+        if self.s.optimism_norm is not None:
+            squares = ordered_sum((g * g).astype(np.float64))
+            g = g * kind(1.0 / max(1.0, np.sqrt(squares) / v["optimism_norm"]))
         hyper = {name: v[name] for name in self.rule.hypers} | {"lr": lr}
         mode = self.s.decay_mode(self.rule) if self.s.has_extra_decay(self.rule) else None
         decay = hyper["weight_decay"] if mode else 0.0
@@ -186,6 +198,9 @@ class Reference:
         if self.s.cautious:
             against = ((delta > 0) & (g < 0)) | ((delta < 0) & (g > 0))
             delta = np.where(against, delta, delta * kind(0))
+            n, taken = delta.size, np.count_nonzero(against)
+            by = {"count": n / (taken + 1), "mean": 1.0 / max(taken / max(n, 1), 1e-3)}
+            delta = delta * kind(by.get(self.s.cautious, 1.0))
         if mode == "cautious":
             away = ((delta > 0) & (p > 0)) | ((delta < 0) & (p < 0))
             delta = np.where(away, delta, delta - kind(lr * decay) * p)

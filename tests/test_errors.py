@@ -392,6 +392,9 @@ OPTIONS: dict[str, list[Any]] = {
     "l1_mode": ["lasso"],
     "decay": ["L2"],
     "max_lr": [0.1],  # only with decay="corrected"
+    "cautious": ["median", None, 2],
+    "centralize": ["rows", None],
+    "optimism_norm": [0.0, -1.0, np.nan, "1"],
     "shadow": ["float32", np.float16],
     "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],
     "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],

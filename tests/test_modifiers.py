@@ -13,7 +13,7 @@ from tolerances import PEER, Drift
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
-STEPS, SIZES = 12, [200, 7]
+STEPS, SHAPES = 12, [(200,), (30, 7), (3, 40, 5)]
 ADAM = {"betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
 LION = {"betas": (0.85, 0.97), "weight_decay": 0.03}
 
@@ -56,6 +56,36 @@ ROWS = {
 }
 
 
+MEANS = {
+    "cautious-mean-timm-adamw": Modified(
+        "adamw", {**ADAM, "cautious": "mean"}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, caution=True)
+    ),
+    "cautious-mean-timm-nadamw": Modified(
+        "nadamw", {**ADAM, "cautious": "mean"}, Torch("timm.nadamw", "NAdamW", **ADAM, lr=0.05, caution=True)
+    ),
+    "cautious-mean-timm-lion": Modified(
+        "lion", {**LION, "cautious": "mean"}, Torch("timm.lion", "Lion", **LION, lr=0.05, caution=True)
+    ),
+    "cautious-count-lion": Modified(
+        "lion", {**LION, "cautious": "count"}, Torch("pytorch_optimizer", "Lion", **LION, lr=0.05, cautious=True)
+    ),
+    "centralize-lion": Modified(
+        "lion", {**LION, "centralize": True}, Torch("pytorch_optimizer", "Lion", **LION, lr=0.05, use_gc=True)
+    ),
+    "mars-timm": Modified(
+        "adamw",
+        {**ADAM, "optimism": 0.025 * 0.85 / 0.15, "optimism_norm": 1.0},
+        Torch("timm.mars", "Mars", **ADAM, lr=0.05, gamma=0.025, optimize_1d=True),
+    ),
+}
+ROWS |= MEANS
+
+
+def shaped(seed: int, dtype: Any) -> list[np.ndarray]:
+    arrays = moderate_arrays(seed, [int(np.prod(shape)) for shape in SHAPES], dtype)
+    return [a.reshape(shape) for a, shape in zip(arrays, SHAPES, strict=True)]
+
+
 @pytest.mark.parametrize("name", ROWS)
 @by_dtype
 @by_backend
@@ -64,13 +94,13 @@ def test_beside_the_package(backend, dtype, name):
     row = ROWS[name]
     if dtype == np.float64 and row.narrow:
         pytest.skip(row.narrow)
-    params = moderate_arrays(1, SIZES, dtype)
+    params = shaped(1, dtype)
     row.theirs.start(params)
     drifts = [Drift(p) for p in params]
     opt = fu.rules.get(row.rule)(params, lr=lambda t: 0.05 * 0.9**t, backend=backend, **row.options)
     for k in range(STEPS):
         row.theirs.optimizer.param_groups[0]["lr"] = 0.05 * 0.9**k
-        grads = moderate_arrays(2 + k, SIZES, dtype)
+        grads = shaped(2 + k, dtype)
         opt.step(grads)
         for drift, p, q in zip(drifts, params, row.theirs.step(grads), strict=True):
             drift.compare(p, q)

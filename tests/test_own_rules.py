@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, MIXED_OPTIONS, arrays_of, assert_same_bits, by_case, by_dtype, isas, random_arrays
+from cases import CASES, MIXED_OPTIONS, SUM_OPTIONS, arrays_of, assert_same_bits, by_case, by_dtype, isas, random_arrays
 
 import fastupdate as fu
 from fastupdate.engines import choose
@@ -64,6 +64,7 @@ OPTIONS = {
     "plain": {},
     "norms": {"clip_norm": 30.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
     "groups": {"groups": [{"params": "[0-3]", "lr": lambda step: 0.01 / (step + 1)}, {"params": "4", "lr_scale": 0.5}]},
 }
 

@@ -15,6 +15,7 @@ from cases import (
     MIXED_OPTIONS,
     PARALLEL,
     SIZES,
+    SUM_OPTIONS,
     Case,
     Engine,
     arrays_of,
@@ -38,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 30.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
     "masked": {"optimism": 0.3, "cautious": True, "clip_value": (-5.0, 3.0), "decay": "cautious", "monitor": True},
 }  # fmt: skip
 # Every case by itself, and one of each rule under the options.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MIXED_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
+from cases import MIXED_OPTIONS, SUM_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
 from peers import peer
 from tolerances import PEER, Drift
 from torch_cases import (
@@ -47,6 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "skip": {"nonfinite": "skip", "shadow": "float16"},
     "monitor": {"monitor": True, "zero_grads": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
 }
 
 

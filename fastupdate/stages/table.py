@@ -18,11 +18,22 @@ A stage is a class that reads like a rule (fastupdate/rules/rule.py):
         def element(s, p):                      # one element; it takes what it needs of g, p, change and its array
             …                                   # what it changes, then its array
 
+Where it needs what elements add up to, functions come before `element`, as in a rule:
+
+        mean = State("…", per="unit", lasts=False)   # one number for each tensor, or each slice along the first axis
+        total = Sum("Σ g", per="unit")               # over the same
+
+        def measure(s, …):                      # what an element adds to it, of what `element` takes, its number aside
+        def settle(s, n, total, mean):          # in float64: the number, by the sum over n elements
+
+Each such stage reads once more what it measures: the gradient, or before the change also weights and states.
+
     at = "gradient"   returns g, before the rule
     at = "before"     returns p, before the rule
     at = "change"     returns the change of p that the rule gave
     at = "after"      returns p, which has been changed
     at = "copy"       returns its array alone
+    least_axes = 2    it leaves tensors of fewer axes alone
     at_times = True   it works in the steps that synchronise (every k-th one of `lookahead=(k, a)`), in no others
 
 `h` has all these options by name (flags are 0 or 1) and what the step itself knows: `lr`, `lookahead`, which is a, and
@@ -32,8 +43,8 @@ if every option has its default; one with an array works in every step, if any o
 
 import math
 
-from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, SIZE, Flag, Hyper, State, scalars
-from fastupdate.rules.scalar import maximum, sign, where
+from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, SIZE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.scalar import maximum, positive_part, sign, sqrt, where
 
 
 def clipped(x, low, high):
@@ -64,10 +75,36 @@ class ClipValue:
         return clipped(g, s.low, s.high)
 
 
+class Centralize:
+    """g ← g − its mean over all axes but the first: Yong et al. (ECCV 2020), as `optax.centralize`; vectors stay."""
+
+    at = "gradient"
+    least_axes = 2
+    centralize = Flag("subtract the mean of each slice of a gradient along the first axis")
+    mean = State("mean of a slice of the gradient", per="unit", lasts=False)
+    total = Sum("Σ g", per="unit")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(centralize=h.centralize)
+
+    @staticmethod
+    def measure(s, g):
+        return g
+
+    @staticmethod
+    def settle(s, n, total, mean):
+        return total / n
+
+    @staticmethod
+    def element(s, g, mean):
+        return g - mean
+
+
 class Optimism:
     """g ← g + β·(g − the g of the step before): Daskalakis et al. (ICLR 2018), as `optax.optimistic_gradient_descent`.
 
-    With γ·β₁/(1 − β₁) for β it is the correction of MARS (Yuan et al., arXiv:2411.10438), which clips what it gives.
+    With γ·β₁/(1 − β₁) for β, and 1 for `optimism_norm`, it is the correction of MARS (Yuan et al., arXiv:2411.10438).
     """
 
     at = "gradient"
@@ -83,6 +120,31 @@ class Optimism:
         extrapolated = where(previous == previous, g + s.optimism * (g - previous), g)
         previous = g
         return extrapolated, previous
+
+
+class OptimismNorm:
+    """g ← g/max(1, ‖g‖/limit), the norm being of the tensor: how MARS clips what it has corrected."""
+
+    at = "gradient"
+    optimism_norm = Hyper(math.inf, SIZE, "largest norm of a tensor's extrapolated gradient")
+    shrunk = State("what an extrapolated gradient is multiplied by", per="tensor", lasts=False)
+    squares = Sum("‖g‖²", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(optimism_norm=h.optimism_norm)
+
+    @staticmethod
+    def measure(s, g):
+        return g * g
+
+    @staticmethod
+    def settle(s, n, squares, shrunk):
+        return 1.0 / maximum(1.0, sqrt(squares) / s.optimism_norm)
+
+    @staticmethod
+    def element(s, g, shrunk):
+        return g * shrunk
 
 
 class Penalty:
@@ -134,6 +196,35 @@ class Cautious:
     @staticmethod
     def element(s, g, change):
         return where(sign(change) * sign(g) < 0.0, change, change * 0.0)  # NaN stays NaN
+
+
+class CautiousScale:
+    """What a cautious step takes, made longer by what it leaves out: Liang et al., algorithm 1.
+
+    By n/(k + 1), k of n elements being taken, as there; or by 1/max(k/n, 1e-3), as timm has it.
+    """
+
+    at = "change"
+    cautious_count = Flag("make what is taken longer by n/(k + 1)")
+    cautious_mean = Flag("make what is taken longer by 1/max(k/n, 1e-3)")
+    longer = State("what the step of a tensor is multiplied by", per="tensor", lasts=False)
+    taken = Sum("k, how many elements move", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(cautious_count=h.cautious_count)
+
+    @staticmethod
+    def measure(s, g, change):
+        return positive_part(-(sign(change) * sign(g)))
+
+    @staticmethod
+    def settle(s, n, taken, longer):
+        return where(s.cautious_count > 0.0, n / (taken + 1.0), 1.0 / maximum(taken / n, 1e-3))
+
+    @staticmethod
+    def element(s, change, longer):
+        return change * longer
 
 
 class CautiousDecay:

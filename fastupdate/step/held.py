@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastupdate.arrays.place import Place
+from fastupdate.stages import HYPERS
 
 DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -39,7 +40,8 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     """
     largest, _, vanishing = limits(dtype)
     lr = values["lr"] * values["lr_scale"]
-    met = {**values, "lr": lr, "lr_scale": 0.0, "clip_value": 0.0, "clip_low": 0.0, "clip_high": 0.0, "max_lr": 0.0}
+    boundless = {name: 0.0 for name, hyper in HYPERS.items() if hyper.interval.infinite}
+    met = {**values, "lr": lr, "lr_scale": 0.0, **boundless}
     low, high = max(values["clip_low"], -values["clip_value"]), min(values["clip_high"], values["clip_value"])
     if low > high:
         Place(rule, "clip_value").fail(ValueError, "(low, high) with low ≤ high", f"({low:g}, {high:g})")
