@@ -26,7 +26,7 @@ __all__ = [*rules.names()]  # noqa: PLE0604
 
 REMEMBERS = [  # options that have no place in a single call
     "shadow", "state", "max_skips", "outliers",
-    *(option for stage in ARRAYS.values() for option in stage.options),
+    *(option for stage in ARRAYS.values() if stage.state.lasts for option in stage.options),
 ]  # fmt: skip
 
 Function = Callable[..., Report]

@@ -35,6 +35,14 @@ MIXED_OPTIONS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+# Those whose stages need sums of their own, which a GPU's engine has for rules alone.
+SUM_OPTIONS: dict[str, dict[str, Any]] = {
+    "sums": {
+        "centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "decay": "cautious",
+        "clip_value": (-5.0, 3.0), "monitor": True,
+    },
+}  # fmt: skip
+
 # Every case decays weights: a default of zero would hide mistakes in the decay.
 HYPERS: dict[str, dict[str, dict[str, Any]]] = {
     "sgd": {

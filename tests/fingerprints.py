@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import CASES, DTYPES, ENGINES, EVERY_CASE, FIRST_CASES, MIXED_OPTIONS, Case, Engine
+from cases import CASES, DTYPES, ENGINES, EVERY_CASE, FIRST_CASES, MIXED_OPTIONS, SUM_OPTIONS, Case, Engine
 
 import fastupdate as fu
 
@@ -121,13 +121,17 @@ OF_EVERY_CASE = {
 OF_EVERY_RULE = {
     "norms": History(NORMS),
     "norms-loose": History({"clip_norm": 1e9, "nonfinite": "raise"}),
-    **{name: History(options) for name, options in MIXED_OPTIONS.items()},
+    **{name: History(options) for name, options in (MIXED_OPTIONS | SUM_OPTIONS).items()},
     "clip_tensor_norm": History({"clip_tensor_norm": 2.0}),
     "clip_unit_norm": History({"clip_unit_norm": 0.02}),
     "clip_value": History({"clip_value": 0.7}),
     "coupled": History({"decay": "coupled"}),
     "decoupled": History({"decay": "decoupled"}),
     "independent": History({"decay": "independent"}),
+    "cautious-decay": History({"decay": "cautious"}),
+    "corrected": History({"decay": "corrected", "max_lr": 0.4}),
+    "cautious-count": History({"cautious": "count"}),
+    "clip_value-pair": History({"clip_value": (-0.3, 1.2)}),
     "l1": History({"l1": 0.05}),
     "l1-proximal": History({"l1": 0.05, "l1_mode": "proximal"}),
     "ema": History({"ema_decay": 0.9}),
@@ -156,13 +160,15 @@ OF_EVERY_RULE = {
     **{
         f"{layout}-{name}": History(options, layout=layout, equals=name)
         for layout in ("fortran", "strided", "misaligned")
-        for name, options in MIXED_OPTIONS.items()
+        for name, options in (MIXED_OPTIONS | SUM_OPTIONS).items()
     },
     "fortran-mean": History(feed="mean", layout="fortran", equals="mean"),
     "misaligned-accumulate": History(feed="accumulate", layout="misaligned", equals="accumulate"),
     "bound": History(feed="bound", equals="plain"),
     "bound-stages": History(MIXED_OPTIONS["stages"], feed="bound", equals="stages"),
     "functional-norms": History(NORMS, feed="functional", equals="norms"),
+    "resumed-sums": History(SUM_OPTIONS["sums"], feed="resumed", equals="sums"),
+    "functional-cautious": History({"cautious": "count"}, feed="functional", equals="cautious-count"),
     "resumed-stages": History(MIXED_OPTIONS["stages"], feed="resumed", equals="stages"),
 }
 HISTORIES = {**OF_EVERY_CASE, **OF_EVERY_RULE}

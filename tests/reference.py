@@ -37,6 +37,13 @@ def ordered_sum(terms: np.ndarray) -> float:
     return fold(lanes[:, 0])
 
 
+def centre(g: np.ndarray) -> np.ndarray:
+    """The mean of each slice along the first axis: rows of the last axis sum in order, and fold pairwise."""
+    rows = g.astype(np.float64).reshape(len(g), -1, g.shape[-1])
+    sums = [fold([ordered_sum(row) for row in part]) for part in rows]
+    return np.array(sums).reshape((-1,) + (1,) * (g.ndim - 1)) / (g.size / len(g))
+
+
 def sum_of_squares(x: np.ndarray) -> float:
     return ordered_sum(np.square(x.astype(np.float64)))
 
@@ -162,11 +169,16 @@ class Reference:
         split = (np.abs(factor) < 2.0**-126) & (p.dtype == np.float32)  # two factors, where float32 has not all digits
         first, second = np.where(split, 2.0**-126, factor), np.where(split, factor * 2.0**126, 1.0)
         g = (tensor.raw * first.astype(p.dtype) * second.astype(p.dtype)).reshape(p.shape)
-        limit = kind(v["clip_value"])
-        g = np.where(g > limit, limit, np.where(g < -limit, -limit, g))
+        low, high = (kind(np.clip(v[name], -v["clip_value"], v["clip_value"])) for name in ("clip_low", "clip_high"))
+        g = np.where(g > high, high, np.where(g < low, low, g))
+        if self.s.centralize and g.ndim > 1 and g.size:
+            g = g - centre(g).astype(g.dtype)
         if self.s.optimism is not None:
             first = np.isnan(tensor.previous)
             g, tensor.previous = np.where(first, g, g + kind(v["optimism"]) * (g - tensor.previous)), g
+        if self.s.optimism_norm is not None:
+            squares = ordered_sum((g * g).astype(np.float64))
+            g = g * kind(1.0 / max(1.0, np.sqrt(squares) / v["optimism_norm"]))
         hyper = {name: v[name] for name in self.rule.hypers} | {"lr": lr}
         mode = self.s.decay_mode(self.rule) if self.s.has_extra_decay(self.rule) else None
         decay = hyper["weight_decay"] if mode else 0.0
@@ -177,12 +189,19 @@ class Reference:
         if l1 or l2:
             sign = (p > 0).astype(kind) - (p < 0).astype(kind)
             g = g + (kind(l2) * p + kind(l1) * sign)
-        if mode in ("decoupled", "independent"):
-            p = p * kind(1.0 - (lr * decay if mode == "decoupled" else decay))
+        shrinks = {"decoupled": lr * decay, "independent": decay, "corrected": lr * (lr / v["max_lr"]) * decay}
+        if mode in shrinks:
+            p = p * kind(1.0 - shrinks[mode])
         delta = self._rule(tensor, hyper, g, p)
         if self.s.cautious:
             against = ((delta > 0) & (g < 0)) | ((delta < 0) & (g > 0))
             delta = np.where(against, delta, delta * kind(0))
+            n, taken = delta.size, np.count_nonzero(against)
+            by = {"count": n / (taken + 1), "mean": 1.0 / max(taken / max(n, 1), 1e-3)}
+            delta = delta * kind(by.get(self.s.cautious, 1.0))
+        if mode == "cautious":
+            away = ((delta > 0) & (p > 0)) | ((delta < 0) & (p < 0))
+            delta = np.where(away, delta, delta - kind(lr * decay) * p)
         p = p + delta
         tensor.p = self._after(tensor, p, kind, lr)
 

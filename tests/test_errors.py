@@ -384,13 +384,17 @@ OPTIONS: dict[str, list[Any]] = {
     "clip_norm": [0, -1.0, np.nan, np.inf, True, "1"],
     "clip_tensor_norm": [0, -1.0, np.nan, np.inf],
     "clip_unit_norm": [0, -1.0, np.nan, np.inf],
-    "clip_value": [-1.0, np.nan, "1"],
+    "clip_value": [-1.0, np.nan, "1", (1.0,), (1.0, 2.0, 3.0), (2.0, 1.0)],
     "l1": [-1.0, np.nan, np.inf],
     "ema_decay": [-0.1, 1.01, np.nan],
     "nonfinite": ["ignore", True],
     "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
     "l1_mode": ["lasso"],
     "decay": ["L2"],
+    "max_lr": [0.1],  # only with decay="corrected"
+    "cautious": ["median", None, 2],
+    "centralize": ["rows", None],
+    "optimism_norm": [0.0, -1.0, np.nan, "1"],
     "shadow": ["float32", np.float16],
     "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],
     "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],

@@ -37,9 +37,13 @@ EACH: dict[str, dict[str, Any]] = {
     "clip_tensor_norm": {"clip_tensor_norm": 2.0},
     "clip_unit_norm": {"clip_unit_norm": 0.02},
     "clip_value": {"clip_value": 0.7},
+    "clip_value-pair": {"clip_value": (-0.3, 1.2)},
     "coupled": {"decay": "coupled"},
     "decoupled": {"decay": "decoupled"},
     "independent": {"decay": "independent"},
+    "cautious-decay": {"decay": "cautious"},
+    "cautious-both": {"decay": "cautious", "cautious": True, "monitor": True},
+    "corrected": {"decay": "corrected", "max_lr": 0.4},
     "l1-subgradient": {"l1": 0.05},
     "l1-proximal": {"l1": 0.05, "l1_mode": "proximal"},
     "ema_decay": {"ema_decay": 0.9},
@@ -49,6 +53,10 @@ EACH: dict[str, dict[str, Any]] = {
     "optimism": {"optimism": 0.3, "clip_value": 2.0, "l1": 0.05},
     "cautious": {"cautious": True},
     "cautious-more": {"cautious": True, "decay": "independent", "monitor": True, "maximize": True},
+    "cautious-mean": {"cautious": "mean", "decay": "cautious"},
+    "cautious-count": {"cautious": "count", "monitor": True, "l1": 0.05, "clip_value": 2.0},
+    "mars": {"optimism": 0.3, "optimism_norm": 1.0, "l1": 0.05},
+    "centralize": {"centralize": True, "optimism": 0.3, "optimism_norm": 30.0, "cautious": "mean", "monitor": True},
     "zero_grads": {"zero_grads": True},
     "maximize": {"maximize": True},
     "monitor": {"monitor": True},
@@ -160,6 +168,71 @@ def test_clip_value(backend, dtype):
     )
 
 
+PAIRS = [(-0.3, 1.2), (0.1, 0.5), (-2.0, -0.5), (-np.inf, 0.2), (-0.1, np.inf), (0.4, 0.4), (0.05, 1e300)]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@by_dtype
+@by_backend
+def test_clip_value_between_two_is_numpys(backend, dtype, pair):
+    """As `np.clip`, after scaling; NaN stays NaN."""
+    grads = random_arrays(3, SIZES, dtype)
+    grads[1][3] = np.nan
+    with np.errstate(over="ignore"):
+        expected = [np.clip(g, dtype(pair[0]), dtype(pair[1])) for g in grads]
+    scaled = [g * dtype(8) for g in grads]
+    assert_same_bits(moved_by(scaled, backend, clip_value=pair, loss_scale=8.0), expected, "clipped")
+
+
+@by_backend
+def test_clip_value_may_be_scheduled_set_and_grouped(backend):
+    """Each limit by itself, a number in place of both, and other limits for some tensors."""
+    g, (p, q) = np.array([-9.0, -1.0, 1.0, 9.0]), np.zeros((2, 4))
+    limits = (lambda t: -1.0 - t, fu.schedules.linear(3.0, 2, 5.0))
+    group = {"params": ["1"], "clip_value": (-np.inf, 0.5)}
+    opt = fu.SGD([p, q], lr=1.0, clip_value=limits, groups=[group], backend=backend)
+    for low, high in ((-1.0, 3.0), (-2.0, 4.0)):
+        p[:] = q[:] = 0.0
+        opt.step([g, g])
+        assert_same_bits([-p, -q], [np.clip(g, low, high), np.clip(g, -np.inf, 0.5)], "scheduled")
+    state = opt.state_dict()
+    again = fu.SGD([p, q], lr=1.0, clip_value=limits, groups=[group], backend=backend)
+    again.load_state_dict(state)
+    assert dict(again.groups[1]) == dict(opt.groups[1])
+    for value, (low, high) in ((2.0, (-2.0, 2.0)), ((-5.0, 0.25), (-5.0, 0.25))):
+        opt.clip_value = value
+        p[:] = q[:] = 0.0
+        opt.step([g, g])
+        assert_same_bits([-p, -q], [np.clip(g, low, high)] * 2, str(value))
+
+
+@pytest.mark.parametrize(
+    "pair", [(0.5, -0.5), (lambda t: 0.5, 0.25), (0.5, lambda t: 0.25)], ids=["numbers", "low", "high"]
+)
+@by_backend
+def test_clip_value_whose_limits_cross(backend, pair):
+    with pytest.raises(
+        ValueError, match=r"\[adam\] clip_value: expected \(low, high\) with low ≤ high, received \(0.5, "
+    ):
+        fu.Adam(random_arrays(1, SIZES, np.float32), clip_value=pair, backend=backend)
+    opt = fu.Adam(random_arrays(1, SIZES, np.float32), backend=backend)
+    grads = random_arrays(2, SIZES, np.float32)
+    opt.step(grads)
+    opt.clip_value = pair
+    before = fingerprint(opt, *grads)
+    with pytest.raises(ValueError, match=r"clip_value: expected \(low, high\) with low ≤ high"):
+        opt.step(grads)
+    assert fingerprint(opt, *grads) == before
+
+
+@pytest.mark.parametrize("pair", [(1e39, np.inf), (-np.inf, -1e39)], ids=str)
+@by_backend
+def test_clip_value_beyond_the_type(backend, pair):
+    """All gradients would become infinite."""
+    with pytest.raises(ValueError, match="clip_value: expected limits that float32 can hold"):
+        fu.Adam(random_arrays(1, SIZES, np.float32), clip_value=pair, backend=backend)
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("shape", [(30, 7), (3, 3, 4, 9), (50,), ()], ids=str)
 @by_backend
@@ -239,6 +312,31 @@ def test_decay_of_another_kind(backend, dtype, rule, decay, theirs):
         opt.step(g)
         drift.compare(p, q.numpy())
     assert drift.worst <= PEER
+
+
+@by_backend
+@by_rule
+def test_cautious_decay_leaves_alone_what_moves_away_from_zero(case, backend):
+    """Without a change every weight decays; NaN stays NaN."""
+    kwargs = {**case.kwargs, "lr": 0.5, "weight_decay": 0.25}
+    weights, g = np.array([1.0, 1.0, -1.0, -1.0, np.nan]), np.array([1.0, -1.0, 1.0, -1.0, 1.0])
+    plain, masked = weights.copy(), weights.copy()
+    fu.rules.get(case.rule)([plain], **{**kwargs, "weight_decay": 0.0}, backend=backend).step([g])
+    fu.rules.get(case.rule)([masked], **kwargs, decay="cautious", backend=backend).step([g])
+    change, toward = plain - weights, np.array([True, False, False, True, True])
+    assert_same_bits(masked, weights + np.where(toward, change - 0.125 * weights, change), case.rule)
+
+
+CORRECTED = [({"decay": "corrected"}, "expected the largest learning rate, received None"),
+             ({"max_lr": 0.1}, "expected None, unless decay='corrected', received 0.1"),
+             ({"decay": "corrected", "max_lr": 0.0}, "expected a number > 0, received 0.0"),
+             ({"decay": "corrected", "max_lr": np.nan}, "expected a number > 0, received nan")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "words"), CORRECTED, ids=[str(options) for options, _ in CORRECTED])
+def test_corrected_decay_is_told_the_largest_rate(options, words):
+    with pytest.raises(ValueError, match=rf"\[adam\] max_lr: {words}"):
+        fu.Adam([np.ones(3)], **options)
 
 
 @by_backend

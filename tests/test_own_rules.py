@@ -21,6 +21,7 @@ from cases import (
     PHASED,
     RULE_NAMES,
     RULES,
+    SUM_OPTIONS,
     arrays_of,
     assert_same_bits,
     by_case,
@@ -76,6 +77,7 @@ OPTIONS = {
     "plain": {},
     "norms": {"clip_norm": 30.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
     "groups": {"groups": [{"params": "[0-3]", "lr": lambda step: 0.01 / (step + 1)}, {"params": "4", "lr_scale": 0.5}]},
 }
 

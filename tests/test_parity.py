@@ -15,6 +15,7 @@ from cases import (
     MIXED_OPTIONS,
     PARALLEL,
     SIZES,
+    SUM_OPTIONS,
     Case,
     Engine,
     arrays_of,
@@ -39,7 +40,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 30.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
-    "masked": {"optimism": 0.3, "cautious": True, "clip_value": 5.0, "l1": 1e-3, "monitor": True},
+    **SUM_OPTIONS,
+    "masked": {"optimism": 0.3, "cautious": True, "clip_value": (-5.0, 3.0), "decay": "cautious", "monitor": True},
 }  # fmt: skip
 # Every case by itself, and one of each rule under the options.
 COMBINED = [(case, "plain") for case in EVERY_CASE] + [(c, o) for c in FIRST_CASES for o in list(OPTIONS)[1:]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MIXED_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
+from cases import MIXED_OPTIONS, SUM_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
 from peers import peer
 from tolerances import PEER, Drift
 from torch_cases import (
@@ -38,12 +38,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "clip_norm": {"clip_norm": 0.5},
     "clip_value": {"clip_value": 0.3},
+    "clip_value-pair": {"clip_value": (-0.1, 0.3)},
     "lasso": {"l1": 1e-3, "l1_mode": "proximal"},
+    "corrected": {"decay": "corrected", "max_lr": 0.1},
+    "cautious-decay": {"decay": "cautious"},
     "masked": {"optimism": 0.3, "cautious": True},
     "averages": {"ema_decay": 0.9, "lookahead": (2, 0.5), "shadow": "bfloat16"},
     "skip": {"nonfinite": "skip", "shadow": "float16"},
     "monitor": {"monitor": True, "zero_grads": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
 }
 
 

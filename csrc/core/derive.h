@@ -76,12 +76,18 @@ inline bool has_states_for(const Recipe& recipe, const Given& given) {
 }
 
 // Whether the type that the step computes in holds all numbers: none becomes infinite, and no ε becomes 0. Python names
-// what it does not hold (fastupdate/step/held.py). A clip value beyond the type is no limit, which is right.
+// what it does not hold (fastupdate/step/held.py). A limit of clipping beyond the type is none, which is right, unless
+// all gradients lie beyond it.
 inline bool holds_numbers(const Recipe& recipe, const Given& given) {
   for (int64_t k = 0; k < given.rows; ++k) {
-    const double *row = given.row(k), lr = scaled_lr(recipe, row), l1 = shared(recipe, row).l1;
-    if (lr > recipe.largest || l1 > recipe.largest || lr * l1 > recipe.largest) return false;
-    if (recipe.weight_decay >= 0 && lr * row[recipe.weight_decay] > recipe.largest) return false;
+    const double *row = given.row(k), lr = scaled_lr(recipe, row);
+    const Shared& s = shared(recipe, row);
+    const double low = s.clip_low > -s.clip_value ? s.clip_low : -s.clip_value;
+    const double high = s.clip_high < s.clip_value ? s.clip_high : s.clip_value;
+    if (low > high || low > recipe.largest || high < -recipe.largest) return false;
+    const double corrected = lr * (lr / s.max_lr), longest = corrected > lr ? corrected : lr;
+    if (lr > recipe.largest || s.l1 > recipe.largest || longest * s.l1 > recipe.largest) return false;
+    if (recipe.weight_decay >= 0 && longest * row[recipe.weight_decay] > recipe.largest) return false;
     for (int c = 0; c < recipe.hypers; ++c) {
       if (c != recipe.lr && row[c] > recipe.largest) return false;
       if ((recipe.eps >> c & 1) && row[c] > 0 && row[c] <= recipe.vanishing) return false;

@@ -5,11 +5,10 @@
 // range.
 #pragma once
 
+#include "core/extent.h"
 #include "core/plan.h"
 
 namespace fastupdate {
-
-enum Extent : uint8_t { kElement, kRow, kColumn, kMatrix, kUnit, kTensor, kList, kExtents };
 
 constexpr int kMaxTerms = 4;       // sums of one phase
 constexpr int64_t kRowChunk = 32;  // rows whose columns are added up together

@@ -22,9 +22,10 @@ struct Sweep {
   const unsigned char* scalars;  // [group][dtype][kScalarBytes]
   double scale;                  // of gradients
   uint32_t stages;
-  bool first;  // accumulate: overwrite
-  int phase;   // measure, settle: which one
-  Sums* sums;  // one per block
+  bool first;              // accumulate: overwrite
+  int phase;               // measure, settle: which one of the rule's
+  Sums* sums;              // one per block
+  uint32_t measuring = 0;  // measure, settle: of which stage, instead
 };
 
 // The entry points of one instruction set. Each works on the blocks first … last − 1.
@@ -149,15 +150,20 @@ void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t 
 template <class T>
 void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const Span span = span_of(sweep, t);
-  const PhaseCode& phase = span.code.phases[sweep.phase];
-  (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, phase, begin, end);
+  const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
+  if (!phase.stage || t.slot[phase.slot])
+    (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, phase, begin, end);
 }
 
 // A tensor is settled as a whole, by whoever has its beginning.
 template <class T>
 void settle_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const RuleCode& code = *sweep.code[kFloat64];
-  if (begin == 0 && end) settle_tensor(t, code.phases[sweep.phase], scalars_of(sweep, t, kFloat64));
+  if (begin != 0 || !end) return;
+  const PhaseCode& phase = phase_of<double>(*sweep.code[kFloat64], sweep.phase, sweep.measuring);
+  if (!phase.stage)
+    settle_tensor(t, phase, scalars_of(sweep, t, kFloat64));
+  else if (t.slot[phase.slot])
+    settle_tensor(t, phase, &sweep.groups[t.group].numbers);
 }
 
 // Norms of gradient and weight of every unit that starts in the span; a unit sums in blocks of its own.

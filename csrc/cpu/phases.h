@@ -47,11 +47,14 @@ class StretchSum {
   int64_t at_ = 0;
 };
 
-// One tile of a phase: the gradient and the weight that the rule will get, and what it measures of them.
+// One tile of a phase: the gradient and the weight that the rule will get, and what it measures of them. A stage
+// measures what those before it leave it; for one that works on the change, the rule moves copies of its states.
 template <class T>
-void measure_tile(const Span& span, const PhaseCode& phase, int64_t begin, int n, Scratch<T>& scratch,
+void measure_tile(const Span& step, const PhaseCode& phase, int64_t begin, int n, Scratch<T>& scratch,
                   double (*terms)[kTile]) {
-  const Tensor& t = span.t;
+  const Tensor& t = step.t;
+  const uint32_t stages = phase.stage ? step.stages & (phase.stage - 1) : step.stages;
+  const Span span = {t, step.group, step.code, step.scalars, step.scale, stages, step.sums};
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
   if (t.p_layout || (span.stages & kBeforeStages)) {
@@ -61,6 +64,21 @@ void measure_tile(const Span& span, const PhaseCode& phase, int64_t begin, int n
   double scale;
   const T* g = conditioned_tile<false>(span, begin, n, raw, p, scratch.conditioned, scale);
   run_stages<kBefore, false>(t, span.group, span.stages, begin, n, g, p, scratch.p);
+  if (phase.stage) {
+    const T* change = g;
+    if (g == raw) {
+      scale_tile(n, scale, raw, scratch.conditioned);
+      g = change = scratch.conditioned, scale = 1;
+    }
+    if (phase.stage & kChangeStages) {
+      for (T& x : scratch.nothing) x = -T(0);
+      span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta,
+                     copied_states(span, begin, n, scratch), begin);
+      run_stages<kChange, false>(t, span.group, span.stages, begin, n, g, p, scratch.delta);
+      change = scratch.delta;
+    }
+    return phase.measure_stage(span.group.numbers, n, g, p, change, terms[0]);
+  }
   phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
 }
 
@@ -128,19 +146,60 @@ void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64
   for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, phase, low, scratch, sums);
 }
 
+// What a stage of the table measures, as a phase.
+template <template <class> class Stage, class T>
+struct StagePhase {
+  static void measure(const StageNumbers& numbers, int64_t n, const void* g, const void* p, const void* change,
+                      double* terms) {
+    const Stage<T> stage(numbers);
+    for (int64_t i = 0; i < n; ++i)
+      terms[i] = double(
+          stage.measured(static_cast<const T*>(g)[i], static_cast<const T*>(p)[i], static_cast<const T*>(change)[i]));
+  }
+
+  static void settle(const void* numbers, int64_t ranges, double n, const double* sums, const uint64_t* state) {
+    const Stage<double> stage(*static_cast<const StageNumbers*>(numbers));
+    double* own = address<double>(state[slot]);
+    for (int64_t i = 0; i < ranges; ++i) own[i] = stage.settled(n, sums[i], own[i]);
+  }
+
+  static constexpr PhaseCode make() {
+    PhaseCode code = {nullptr, {1, {uint8_t(1 << Stage<T>::extent)}}};
+    code.settle[Stage<T>::extent] = settle;
+    code.stage = Stage<T>::bit;
+    code.slot = slot;
+    code.measure_stage = measure;
+    return code;
+  }
+
+  static constexpr int slot = kFirstArray + Stage<T>::array;
+  static constexpr PhaseCode code = make();
+};
+
+// The phase of a step that is being taken: of a stage, or one of the rule's.
+template <class T>
+const PhaseCode& phase_of(const RuleCode& rule, int64_t phase, uint32_t measuring) {
+#define ROW(Stage)                  \
+  if constexpr (Stage<T>::measures) \
+    if (measuring == Stage<T>::bit) return StagePhase<Stage, T>::code;
+  FASTUPDATE_STAGES(ROW)
+#undef ROW
+  return rule.phases[phase];
+}
+
 // Settles the columns of a tensor: those of one matrix after those of another, a few at a time.
 inline void settle_columns(const Tensor& t, const PhaseCode& phase, const void* scalars) {
   const int terms = phase.shape.terms;
   double sums[kTile][kMaxTerms];
   const int64_t chunks = chunks_of_matrix(t), pitch = terms * t.columns;
-  uint64_t state[kMaxStates];
+  uint64_t state[kSlots];
   for (int64_t matrix = 0; matrix < matrix_count(t); ++matrix)
     for (int64_t first = 0; first < t.columns; first += kTile) {
       const int64_t n = first + kTile < t.columns ? kTile : t.columns - first;
       const double* x = columns_of(t, terms) + matrix * chunks * pitch + first;
       for (int64_t c = 0; c < n; ++c)
         for (int k = 0; k < terms; ++k) (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch);
-      for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
+      for (int k = 0; k < kSlots; ++k) state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
       phase.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
     }
 }
@@ -150,10 +209,10 @@ inline void settle_rows(const Tensor& t, const PhaseCode& phase, Extent extent, 
   const int terms = phase.shape.terms;
   const int64_t rows = rows_of(t, extent);
   double total[kMaxTerms];
-  uint64_t state[kMaxStates];
+  uint64_t state[kSlots];
   for (int64_t range = 0; range < range_count(t, extent); ++range) {
     for (int k = 0; k < terms; ++k) total[k] = fold_parts(parts_of(t, terms) + range * rows * terms + k, rows, terms);
-    for (int k = 0; k < kMaxStates; ++k) state[k] = t.slot[k] + uint64_t(range) * sizeof(double);
+    for (int k = 0; k < kSlots; ++k) state[k] = t.slot[k] + uint64_t(range) * sizeof(double);
     phase.settle[extent](scalars, 1, double(rows * t.columns), total, state);
   }
 }

@@ -71,6 +71,7 @@ class Plan {
                                     &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
     sweep_.scale = scale;
     sweep_.stages = stages_ & ~off;
+    measure_stages(kGradientStages);
     const RuleCode& code = *sweep_.code[kFloat64];
     for (sweep_.phase = 0; sweep_.phase < code.phase_count; ++sweep_.phase) {
       run(target_.engine.measure, measure_team_);
@@ -82,6 +83,7 @@ class Plan {
 
   // Moves all tensors, and counts the step.
   void finish() {
+    measure_stages(~kGradientStages);
     run(target_.engine.update, update_team_);
     advance();
   }
@@ -89,6 +91,8 @@ class Plan {
   // Moves the tensors first … last − 1.
   void move(int64_t first, int64_t last) {
     const auto block = [&](int64_t i) { return i < count_ ? tensors_[i].first_block : blocks_; };
+    const auto run = [&](Engine::Entry entry, Team&) { entry(sweep_, block(first), block(last)); };
+    measure_stages(~kGradientStages, run);
     target_.engine.update(sweep_, block(first), block(last));
   }
 
@@ -124,6 +128,20 @@ class Plan {
   std::pair<double, int64_t> overall(const Sums* total) const { return host::overall(tensors_, total, count_); }
 
  private:
+  // The sums that stages of these places need: each measures what those before it have made.
+  template <class Run>
+  void measure_stages(uint32_t places, Run run) {
+    for (uint32_t rest = sweep_.stages & kMeasuring & places; rest; rest &= rest - 1) {
+      sweep_.measuring = rest & -rest;
+      run(target_.engine.measure, measure_team_);
+      run(target_.engine.settle, settle_team_);
+    }
+    sweep_.measuring = 0;
+  }
+  void measure_stages(uint32_t places) {
+    measure_stages(places, [&](Engine::Entry entry, Team& team) { run(entry, team); });
+  }
+
   // The list has the scalars of its first tensor's group.
   void settle_list(const PhaseCode& phase) {
     if (!count_) return;

@@ -13,7 +13,7 @@ namespace fastupdate {
 
 constexpr int64_t kTile = 128;  // elements that are worked on together, in L1
 
-// One phase of a compiled rule.
+// One phase of a compiled rule, or what a stage measures.
 struct PhaseCode {
   // Moves the states of elements; terms[k][i] is what element i adds to the k-th sum.
   void (*measure)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const uint64_t* state,
@@ -23,6 +23,13 @@ struct PhaseCode {
   // sums[range][term].
   using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
   Settle settle[kExtents] = {};
+
+  // Of a stage: its bit, its array, and what n elements add to its sum; its settle has the numbers of the group for
+  // scalars. Of a rule: none.
+  uint32_t stage = 0;
+  int slot = 0;
+  void (*measure_stage)(const StageNumbers& numbers, int64_t n, const void* g, const void* p, const void* change,
+                        double* terms) = nullptr;
 };
 
 // A compiled rule for one compute type (rule_loop.h makes it).
@@ -119,12 +126,34 @@ void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g
   }
 }
 
-// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
+// A state of another extent than an element, spread over the elements of a tile.
+template <class T>
+void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
+  const double* values = address<double>(state);
+  const int64_t length = extent == kTensor ? t.n : extent == kUnit ? t.unit_length : t.columns;
+  for (int i = 0; i < n;) {  // from one end of a range, or of a row, to the next
+    const int64_t at = begin + i, rest = length - at % length;
+    const int stop = rest < n - i ? i + int(rest) : n;
+    const double* first = values + range_of(t, extent, at);
+    for (const int start = i; i < stop; ++i) out[i] = T(extent == kColumn ? first[i - start] : *first);
+  }
+}
+
+// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array. One whose
+// array is not of elements leaves tensors alone that have none.
 template <class Stage, bool keep, class T, class N>
 FASTUPDATE_HD void run_stage(const Tensor& t, const Group& group, int64_t begin, N n, const T* g, const T* p, T* x) {
-  constexpr bool has_array = Stage::array >= 0;
+  constexpr bool has_array = Stage::array >= 0 && Stage::extent == kElement;
   const Stage stage(group.numbers);
-  T* const array = has_array ? address<T>(t.slot[kFirstArray + Stage::array], begin) : x;
+  T spread[Stage::extent == kElement ? 1 : kTile];
+  if constexpr (Stage::extent != kElement) {
+    const uint64_t numbers = t.slot[kFirstArray + Stage::array];
+    if (!numbers) return;
+    spread_state(t, Stage::extent, numbers, begin, n, spread);
+  }
+  T* const array = has_array                   ? address<T>(t.slot[kFirstArray + Stage::array], begin)
+                   : Stage::extent == kElement ? x
+                                               : spread;
 #pragma omp simd
   for (int i = 0; i < n; ++i) {
     T own = array[i];
@@ -219,18 +248,6 @@ const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, co
   return out;
 }
 
-// A state of another extent than an element, spread over the elements of a tile.
-template <class T>
-void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
-  const double* values = address<double>(state);
-  for (int i = 0; i < n;) {  // from one end of a row to the next
-    const int64_t at = begin + i, rest = t.columns - at % t.columns;
-    const int stop = rest < n - i ? i + int(rest) : n;
-    const double* first = values + range_of(t, extent, at);
-    for (const int start = i; i < stop; ++i) out[i] = T(extent == kColumn ? first[i - start] : *first);
-  }
-}
-
 // The states of a tile, as the loops of a rule take them.
 template <class T>
 const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& scratch) {
@@ -240,6 +257,20 @@ const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& sc
     scratch.state[k] = span.t.slot[k];
     if (code.extents[k] == kElement || !span.t.slot[k]) continue;
     spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);
+    scratch.state[k] = uint64_t(scratch.spread[k]) - uint64_t(begin) * sizeof(T);
+  }
+  return scratch.state;
+}
+
+// The same, but copies of those that the loops would move.
+template <class T>
+const uint64_t* copied_states(const Span& span, int64_t begin, int n, Scratch<T>& scratch) {
+  const RuleCode& code = span.code;
+  const uint64_t* there = states_of(span, begin, n, scratch);
+  for (int k = 0; k < (code.extents ? code.state_count : kMaxStates); ++k) {
+    scratch.state[k] = there[k];
+    if (!there[k] || (code.extents && code.extents[k] != kElement)) continue;
+    __builtin_memcpy(scratch.spread[k], address<T>(there[k], begin), size_t(n) * sizeof(T));
     scratch.state[k] = uint64_t(scratch.spread[k]) - uint64_t(begin) * sizeof(T);
   }
   return scratch.state;

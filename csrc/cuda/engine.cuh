@@ -12,13 +12,20 @@ FASTUPDATE_DEVICE_CALL double unit_factor(const Tensor& t, int64_t i) {
   return array_at<const double>(t.unit_scale)[i / t.unit_length];
 }
 
-// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
+// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array. One whose
+// array is not of elements leaves tensors alone that have none.
 template <class Stage, bool keep, class T, class Access>
 FASTUPDATE_DEVICE void run_stage(const Tensor& t, const Group& group, Access access, const Pack<T, Access::width>& g,
                                  const Pack<T, Access::width>& p, Pack<T, Access::width>& x) {
-  constexpr bool has_array = Stage::array >= 0;
+  constexpr bool has_array = Stage::array >= 0 && Stage::extent == kElement;
   const Stage stage(group.numbers);
   Pack<T, Access::width> own = {};
+  if constexpr (Stage::extent != kElement) {
+    const uint64_t numbers = t.slot[kFirstArray + Stage::array];
+    if (!numbers) return;
+    for (int j = 0; j < Access::width; ++j)
+      own.at[j] = T(array_at<const double>(numbers)[range_of(t, Stage::extent, access.i + j)]);
+  }
   if constexpr (has_array) own = access.template load<T>(t.slot[kFirstArray + Stage::array]);
   for (int j = 0; j < Access::width; ++j) {
     const T result = stage(g.at[j], p.at[j], x.at[j], own.at[j]);

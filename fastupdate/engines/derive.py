@@ -38,13 +38,19 @@ def has_states_for(recipe: Records, given: Given) -> bool:
 
 def holds_numbers(recipe: Records, given: Given) -> bool:
     """Whether the type that the step computes in turns no number into infinity and no ε into 0."""
-    n, largest = int(recipe["hypers"]), float(recipe["largest"])
-    lr, l1 = scaled_lr(recipe, given.values), given.values[:, n + SHARED.index("l1")]
-    own = given.values[:, [k for k in range(n) if k != recipe["lr"]]]
-    eps = given.values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
-    decay = given.values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
+    n, largest, values = int(recipe["hypers"]), float(recipe["largest"]), given.values
+    shared = {name: values[:, n + k] for k, name in enumerate(SHARED)}
+    lr, l1 = scaled_lr(recipe, values), shared["l1"]
+    own = values[:, [k for k in range(n) if k != recipe["lr"]]]
+    eps = values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
+    decay = values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
+    low = np.maximum(shared["clip_low"], -shared["clip_value"])
+    high = np.minimum(shared["clip_high"], shared["clip_value"])
+    if ((low > high) | (low > largest) | (high < -largest)).any():
+        return False
     with np.errstate(over="ignore"):
-        large = max(part.max(initial=0.0) for part in (lr, l1, own, lr * l1, lr * decay))
+        longest = np.maximum(lr, lr * (lr / shared["max_lr"]))
+        large = max(part.max(initial=0.0) for part in (lr, l1, own, longest * l1, longest * decay))
     return large <= largest and not ((eps > 0) & (eps <= recipe["vanishing"])).any()
 
 

@@ -50,10 +50,13 @@ from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
+from fastupdate.arrays.numbers import CEILING as CEILING
+from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
+from fastupdate.arrays.numbers import SIZE as SIZE
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent

@@ -23,9 +23,14 @@ class Stage:
     prepare   its numbers, once a step and group
     numbers   their names
     element   one element
-    array     the name of the array that it has, if any
+    array     the name of the array that it has, if any; or of its numbers, of ranges of elements
+    state     what that is of, what it starts from, and whether it lasts
+    measure   what an element adds to the sum of its range; None: nothing
+    settle    the number of a range, by its sum
     options   what asks for it; of a stage with an array that no group sets, the option of its name
     at_times  it works in the steps that synchronise alone
+    least_axes
+              it leaves tensors of fewer axes alone
     """
 
     name: str
@@ -35,9 +40,17 @@ class Stage:
     numbers: tuple[str, ...]
     element: Callable[..., Any]
     array: str | None
-    start: float | str
+    state: State
+    measure: Any
+    settle: Any
+    least_axes: int
     options: tuple[str, ...]
     at_times: bool
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it is measured row by row; else block by block."""
+        return self.state.per == "unit"
 
 
 class Inputs:
@@ -66,7 +79,10 @@ def _stage(k: int, formula: Any) -> Stage:
         numbers=formula.prepare(Inputs())._fields,
         element=formula.element,
         array=array,
-        start=state.start,
+        state=state,
+        measure=getattr(formula, "measure", None),
+        settle=getattr(formula, "settle", None),
+        least_axes=getattr(formula, "least_axes", 0),
         options=tuple(declared(formula, Hyper) | declared(formula, Flag)) or (formula.__name__.lower(),),
         at_times=getattr(formula, "at_times", False),
     )
@@ -76,6 +92,7 @@ STAGES: tuple[Stage, ...] = tuple(_stage(k, formula) for k, formula in enumerate
 ARRAYS: dict[str, Stage] = {stage.array: stage for stage in STAGES if stage.array}
 NUMBERS: tuple[str, ...] = tuple(number for stage in STAGES for number in stage.numbers)
 FIRST_OTHER = 1 << len(STAGES)  # the bits from here on are asked for beside the stages
+MEASURING: tuple[Stage, ...] = tuple(stage for stage in STAGES if stage.measure)
 AT_TIMES = sum(stage.bit for stage in STAGES if stage.at_times)
 
 

@@ -18,11 +18,22 @@ A stage is a class that reads like a rule (fastupdate/rules/rule.py):
         def element(s, p):                      # one element; it takes what it needs of g, p, change and its array
             …                                   # what it changes, then its array
 
+Where it needs what elements add up to, functions come before `element`, as in a rule:
+
+        mean = State("…", per="unit", lasts=False)   # one number for each tensor, or each slice along the first axis
+        total = Sum("Σ g", per="unit")               # over the same
+
+        def measure(s, …):                      # what an element adds to it, of what `element` takes, its number aside
+        def settle(s, n, total, mean):          # in float64: the number, by the sum over n elements
+
+Each such stage reads once more what it measures: the gradient, or before the change also weights and states.
+
     at = "gradient"   returns g, before the rule
     at = "before"     returns p, before the rule
     at = "change"     returns the change of p that the rule gave
     at = "after"      returns p, which has been changed
     at = "copy"       returns its array alone
+    least_axes = 2    it leaves tensors of fewer axes alone
     at_times = True   it works in the steps that synchronise (every k-th one of `lookahead=(k, a)`), in no others
 
 `h` has all these options by name (flags are 0 or 1) and what the step itself knows: `lr`, `lookahead`, which is a, and
@@ -32,14 +43,14 @@ if every option has its default; one with an array works in every step, if any o
 
 import math
 
-from fastupdate.rules.rule import FRACTION, LIMIT, NON_NEGATIVE, Flag, Hyper, State, scalars
-from fastupdate.rules.scalar import sign, where
+from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, SIZE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.scalar import maximum, positive_part, sign, sqrt, where
 
 
-def clipped(x, limit):
-    """x, at most as large as the limit; NaN stays NaN."""
-    x = where(x > limit, limit, x)
-    return where(x < -limit, -limit, x)
+def clipped(x, low, high):
+    """x, or the limit beyond which it lies; NaN stays NaN."""
+    x = where(x > high, high, x)
+    return where(x < low, low, x)
 
 
 def approach(mean, value, weight):
@@ -48,24 +59,52 @@ def approach(mean, value, weight):
 
 
 class ClipValue:
-    """|g| ≤ limit."""
+    """low ≤ g ≤ high, and |g| ≤ clip_value."""
 
     at = "gradient"
     clip_value = Hyper(math.inf, LIMIT, "largest magnitude of an element of a gradient")
+    clip_low = Hyper(-math.inf, FLOOR, "smallest value of an element of a gradient")
+    clip_high = Hyper(math.inf, CEILING, "largest value of an element of a gradient")
 
     @staticmethod
     def prepare(h):
-        return scalars(limit=h.clip_value)
+        return scalars(low=maximum(h.clip_low, -h.clip_value), high=-maximum(-h.clip_high, -h.clip_value))
 
     @staticmethod
     def element(s, g):
-        return clipped(g, s.limit)
+        return clipped(g, s.low, s.high)
+
+
+class Centralize:
+    """g ← g − its mean over all axes but the first: Yong et al. (ECCV 2020), as `optax.centralize`; vectors stay."""
+
+    at = "gradient"
+    least_axes = 2
+    centralize = Flag("subtract the mean of each slice of a gradient along the first axis")
+    mean = State("mean of a slice of the gradient", per="unit", lasts=False)
+    total = Sum("Σ g", per="unit")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(centralize=h.centralize)
+
+    @staticmethod
+    def measure(s, g):
+        return g
+
+    @staticmethod
+    def settle(s, n, total, mean):
+        return total / n
+
+    @staticmethod
+    def element(s, g, mean):
+        return g - mean
 
 
 class Optimism:
     """g ← g + β·(g − the g of the step before): Daskalakis et al. (ICLR 2018), as `optax.optimistic_gradient_descent`.
 
-    With γ·β₁/(1 − β₁) for β it is the correction of MARS (Yuan et al., arXiv:2411.10438), which clips what it gives.
+    With γ·β₁/(1 − β₁) for β, and 1 for `optimism_norm`, it is the correction of MARS (Yuan et al., arXiv:2411.10438).
     """
 
     at = "gradient"
@@ -83,17 +122,42 @@ class Optimism:
         return extrapolated, previous
 
 
+class OptimismNorm:
+    """g ← g/max(1, ‖g‖/limit), the norm being of the tensor: how MARS clips what it has corrected."""
+
+    at = "gradient"
+    optimism_norm = Hyper(math.inf, SIZE, "largest norm of a tensor's extrapolated gradient")
+    shrunk = State("what an extrapolated gradient is multiplied by", per="tensor", lasts=False)
+    squares = Sum("‖g‖²", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(optimism_norm=h.optimism_norm)
+
+    @staticmethod
+    def measure(s, g):
+        return g * g
+
+    @staticmethod
+    def settle(s, n, squares, shrunk):
+        return 1.0 / maximum(1.0, sqrt(squares) / s.optimism_norm)
+
+    @staticmethod
+    def element(s, g, shrunk):
+        return g * shrunk
+
+
 class Penalty:
     """The gradient of ½·l2·p² + l1·|p|."""
 
     at = "gradient"
     l1 = Hyper(0.0, NON_NEGATIVE, "λ of a penalty on |w|")
     proximal = Flag("shrink weights by the penalty after the step")
-    coupled = Flag("weight decay joins the gradient")
+    coupled_decay = Flag("weight decay joins the gradient")
 
     @staticmethod
     def prepare(h):
-        return scalars(l2=h.coupled * h.weight_decay, lasso=(1 - h.proximal) * h.l1)
+        return scalars(l2=h.coupled_decay * h.weight_decay, lasso=(1 - h.proximal) * h.l1)
 
     @staticmethod
     def element(s, g, p):
@@ -101,15 +165,18 @@ class Penalty:
 
 
 class Decay:
-    """Weight decay outside the rule: p ← (1 − lr·λ)·p, or (1 − λ)·p."""
+    """Weight decay outside the rule: p ← (1 − x)·p, x being lr·λ, λ, or lr²·λ/max_lr (Defazio, arXiv:2506.02285)."""
 
     at = "before"
-    decoupled = Flag("weights shrink by lr·λ")
-    independent = Flag("weights shrink by λ")
+    max_lr = Hyper(math.inf, SIZE, "the largest learning rate, of corrected decay")
+    decoupled_decay = Flag("weights shrink by lr·λ")
+    independent_decay = Flag("weights shrink by λ")
+    corrected_decay = Flag("weights shrink by lr²·λ/max_lr")
 
     @staticmethod
     def prepare(h):
-        return scalars(decay=1 - (h.decoupled * (h.lr * h.weight_decay) + h.independent * h.weight_decay))
+        plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
+        return scalars(decay=1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.max_lr) * h.weight_decay)))
 
     @staticmethod
     def element(s, p):
@@ -131,6 +198,50 @@ class Cautious:
         return where(sign(change) * sign(g) < 0.0, change, change * 0.0)  # NaN stays NaN
 
 
+class CautiousScale:
+    """What a cautious step takes, made longer by what it leaves out: Liang et al., algorithm 1.
+
+    By n/(k + 1), k of n elements being taken, as there; or by 1/max(k/n, 1e-3), as timm has it.
+    """
+
+    at = "change"
+    cautious_count = Flag("make what is taken longer by n/(k + 1)")
+    cautious_mean = Flag("make what is taken longer by 1/max(k/n, 1e-3)")
+    longer = State("what the step of a tensor is multiplied by", per="tensor", lasts=False)
+    taken = Sum("k, how many elements move", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(cautious_count=h.cautious_count)
+
+    @staticmethod
+    def measure(s, g, change):
+        return positive_part(-(sign(change) * sign(g)))
+
+    @staticmethod
+    def settle(s, n, taken, longer):
+        return where(s.cautious_count > 0.0, n / (taken + 1.0), 1.0 / maximum(taken / n, 1e-3))
+
+    @staticmethod
+    def element(s, change, longer):
+        return change * longer
+
+
+class CautiousDecay:
+    """p ← (1 − lr·λ)·p where the step does not enlarge |p|: Chen et al. (arXiv:2510.12402), algorithm 1."""
+
+    at = "change"
+    cautious_decay = Flag("weights shrink by lr·λ where they do not move away from zero")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(cautious_decay=h.cautious_decay * (h.lr * h.weight_decay))
+
+    @staticmethod
+    def element(s, p, change):
+        return where(sign(change) * sign(p) > 0.0, change, change - s.cautious_decay * p)
+
+
 class Shrink:
     """The proximal step of l1·|p|, soft thresholding: what is within the threshold becomes exactly zero."""
 
@@ -142,7 +253,7 @@ class Shrink:
 
     @staticmethod
     def element(s, p):
-        return p - clipped(p, s.threshold)
+        return p - clipped(p, -s.threshold, s.threshold)
 
 
 class Lookahead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -10,14 +10,15 @@ from fastupdate.arrays import device
 from fastupdate.engines import records
 from fastupdate.rules.extent import Shape, matrix_of
 from fastupdate.rules.rule import Rule
+from fastupdate.stages import Stage
 from fastupdate.step.tensors import Item, state_kind
 
 
-def room_for_sums(rule: Rule, shape: Shape) -> int:
-    """How many float64 a tensor's sums need, in the phase that needs most."""
+def room_for_sums(rule: Rule, stages: Iterable[Stage], shape: Shape) -> int:
+    """How many float64 a tensor's sums need, in the phase of the rule, or for the stage, that needs most."""
     rows, columns = matrix_of(shape)
     matrices = prod(shape[:-2])
-    most = 0
+    most = max((1 + (matrices * rows if s.by_rows else -(-prod(shape) // records.BLOCK)) for s in stages), default=0)
     for phase in rule.phases:
         parts = -(-prod(shape) // records.BLOCK)
         if phase.by_rows:

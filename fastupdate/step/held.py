@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastupdate.arrays.place import Place
+from fastupdate.stages import HYPERS
 
 DType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -39,16 +40,22 @@ def limits(dtype: DType) -> Limits:
 def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     """ValueError for a hyperparameter that `dtype` would turn into infinity, and for an ε that it would turn into 0.
 
-    values: the numbers of one group in one step. A `clip_value` beyond the type is no limit, which is right. Engines
-    ask the same questions in `holds_numbers`; this one finds the name.
+    values: the numbers of one group in one step. A limit of clipping beyond the type is none, which is right, unless
+    all gradients lie beyond it. Engines ask the same questions in `holds_numbers`; this one finds the name.
     """
     largest, _, vanishing = limits(dtype)
     lr = values["lr"] * values["lr_scale"]
-    met = {**values, "lr": lr, "lr_scale": 0.0, "clip_value": 0.0}
+    boundless = {name: 0.0 for name, hyper in HYPERS.items() if hyper.interval.infinite}
+    met = {**values, "lr": lr, "lr_scale": 0.0, **boundless}
+    low, high = max(values["clip_low"], -values["clip_value"]), min(values["clip_high"], values["clip_value"])
+    if low > high:
+        Place(rule, "clip_value").fail(ValueError, "(low, high) with low ≤ high", f"({low:g}, {high:g})")
+    if low > largest or high < -largest:
+        Place(rule, "clip_value").fail(ValueError, f"limits that {dtype.name} can hold", f"({low:g}, {high:g})")
     for name, value in met.items():
         if value > largest:
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", f"{value:g}")
-        if name in ("l1", "weight_decay") and lr * value > largest:
+        if name in ("l1", "weight_decay") and max(lr, lr * (lr / values["max_lr"])) * value > largest:
             received = f"{value:g} with a learning rate of {lr:g}"
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", received)
         if name.startswith("eps") and 0 < value <= vanishing:

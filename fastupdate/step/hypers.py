@@ -6,6 +6,7 @@ from a place in the rows to a table of values, worked out for many steps at once
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import count
 from operator import setitem
@@ -32,6 +33,7 @@ SHARED: dict[str, tuple[float, Interval]] = {
     "lr_scale": (1.0, NON_NEGATIVE),
     **{name: (hyper.default, hyper.interval) for name, hyper in HYPERS.items()},
 }
+CLIP, CLIP_LIMITS = "clip_value", ("clip_low", "clip_high")  # a pair for the first is one for the others
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
 ALIASES = {
     "betas": ("beta1", "beta2"),
@@ -74,7 +76,7 @@ class Group(MutableMapping[str, Any]):
         return float(self._row[self._columns[key]])
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key in self._columns and key not in self._schedules and not callable(value):
+        if key in self._columns and key != CLIP and key not in self._schedules and not callable(value):
             self._row[self._columns[key]] = self.check(key, value)
         else:
             at_once(self.setting(key, value))
@@ -85,8 +87,15 @@ class Group(MutableMapping[str, Any]):
             names = ALIASES[key]
             if not isinstance(value, Sequence) or len(value) != len(names):
                 raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
-            parts = (self.setting(name, part) for name, part in zip(names, value, strict=True))
-            return [assignment for part in parts for assignment in part]
+            return self._setting_all(dict(zip(names, value, strict=True)))
+        if key == CLIP:
+            return self._setting_all(clip_limits(Place(self._rule.name, key), value))
+        return self._setting(key, value)
+
+    def _setting_all(self, values: Mapping[str, Any]) -> list[Assignment]:
+        return [assignment for key, value in values.items() for assignment in self._setting(key, value)]
+
+    def _setting(self, key: str, value: Any) -> list[Assignment]:
         if key != "params" and key not in self._intervals and key in {*self._rule.flags, *Options.__annotations__}:
             expected = "to be set for all tensors, as an argument of the optimizer (one more optimizer for the others)"
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
@@ -157,12 +166,21 @@ class Group(MutableMapping[str, Any]):
         return self._schedules
 
 
+def clip_limits(place: Place, value: Any) -> dict[str, Any]:
+    """What `clip_value` stands for, which is a number or (low, high); TypeError if it is no pair."""
+    if not isinstance(value, (tuple, list)):
+        return {CLIP: value, "clip_low": -math.inf, "clip_high": math.inf}
+    if len(value) != len(CLIP_LIMITS):
+        place.fail(TypeError, "a number ≥ 0, or two, (low, high)", repr(value))
+    return {CLIP: math.inf, **dict(zip(CLIP_LIMITS, value, strict=True))}
+
+
 def of_groups(
     rule: Rule, sources: Mapping[str, Any], settings: Settings, hypers: Mapping[str, Any]
 ) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
     """The names of each group and its values: those of its own, of the options, of the rule."""
-    options = {name: getattr(settings, name) for name in HYPERS}
-    shared = {name: value for name, (value, _) in SHARED.items()}
+    options = {name: getattr(settings, name) for name in HYPERS if name not in CLIP_LIMITS}
+    shared = {name: value for name, (value, _) in SHARED.items() if name not in CLIP_LIMITS}
     shared |= {name: value for name, value in options.items() if value is not None}
     without = [name for stage in ARRAYS.values() for name in stage.options if options.get(name, 0) is None]
     for names, overrides in sort_into_groups(rule.name, sources, settings.groups):

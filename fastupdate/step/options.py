@@ -14,14 +14,15 @@ from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, Interval, integer,
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
-from fastupdate.stages import Stage
+from fastupdate.stages import FLAGS, MEASURING, Stage
 from fastupdate.step.outliers import FEWEST
 
 L1Mode = Literal["subgradient", "proximal"]
-DecayMode = Literal["coupled", "decoupled", "independent"]
+DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected"]
 NonFinite = Literal["propagate", "skip", "raise"]
 Missing = Literal["raise", "skip"]
 Shadow = Literal["float16", "bfloat16"]
+Cautious = Literal[False, True, "mean", "count"]
 
 
 CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
@@ -33,12 +34,15 @@ class Options(TypedDict, total=False):
     l1              λ of a penalty on |w|: a number ≥ 0, or a schedule
     l1_mode         "subgradient" adds λ·sign(w) to the gradient; "proximal" shrinks weights after the step, to exact 0
     decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
-                    λ; None: as the rule defines it
+                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/max_lr; None: as the
+                    rule defines it
+    max_lr          the largest learning rate, for decay="corrected": a number > 0, or a schedule
     clip_norm       largest norm of all gradients together: a number > 0, or a schedule
     clip_tensor_norm
                     largest norm of each tensor's gradient, likewise
     clip_unit_norm  largest norm of each row of a gradient, in norms of its weights, likewise
-    clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or a schedule
+    clip_value      largest magnitude of an element of a gradient: a number ≥ 0, or (low, high), its smallest and its
+                    largest value; each of them may be a schedule
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
     missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone
@@ -50,8 +54,11 @@ class Options(TypedDict, total=False):
     lookahead       (k, a): every k steps slow ← slow + a·(w − slow) and w ← slow
     optimism        β: the gradient is extrapolated by β times its difference from that of the step before: a number
                     ≥ 0, or a schedule
-    cautious        leaves out of a step what would move along the gradient, instead of against it; weight decay that
-                    is not part of the gradient stays whole
+    optimism_norm   largest norm of a tensor's extrapolated gradient: a number > 0, or a schedule
+    cautious        leaves out of a step what would move along the gradient, instead of against it; "mean" and "count"
+                    make the rest longer, by 1/max(k/n, 1e-3) or n/(k + 1), k of a tensor's n elements being taken;
+                    weight decay that is not part of the gradient stays whole
+    centralize      subtracts from a gradient its mean over all axes but the first, where it has several
     zero_grads      sets gradients to 0 when they have been used
     maximize        climbs instead of descending
     monitor         statistics of each tensor, in report.tensors
@@ -63,6 +70,7 @@ class Options(TypedDict, total=False):
     l1: Any
     l1_mode: L1Mode
     decay: DecayMode | None
+    max_lr: Any
     clip_norm: Any
     clip_tensor_norm: Any
     clip_unit_norm: Any
@@ -75,7 +83,9 @@ class Options(TypedDict, total=False):
     shadow: Shadow | None
     lookahead: tuple[int, float] | None
     optimism: Any
-    cautious: bool
+    optimism_norm: Any
+    cautious: Cautious
+    centralize: bool
     zero_grads: bool
     maximize: bool
     monitor: bool
@@ -96,6 +106,7 @@ class Settings:
     l1: Any = 0.0
     l1_mode: L1Mode = "subgradient"
     decay: DecayMode | None = None
+    max_lr: Any = None
     clip_norm: Any = None
     clip_tensor_norm: Any = None
     clip_unit_norm: Any = None
@@ -108,7 +119,9 @@ class Settings:
     shadow: Shadow | None = None
     lookahead: tuple[int, float] | None = None
     optimism: Any = None
-    cautious: bool = False
+    optimism_norm: Any = None
+    cautious: Cautious = False
+    centralize: bool = False
     zero_grads: bool = False
     maximize: bool = False
     monitor: bool = False
@@ -122,11 +135,16 @@ class Settings:
         self._one_of("nonfinite", get_args(NonFinite))
         self._one_of("missing", get_args(Missing))
         self._one_of("shadow", (None, *NARROW))
+        self._one_of("cautious", get_args(Cautious))
+        self._one_of("centralize", (False, True))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
             if self.nonfinite != "skip" and self.outliers is None:
                 expected = "None, unless nonfinite='skip' or outliers"
                 Place(self.rule, "max_skips").fail(ValueError, expected, repr(self.max_skips))
+        if (self.decay == "corrected") != (self.max_lr is not None):
+            expected = "the largest learning rate" if self.max_lr is None else "None, unless decay='corrected'"
+            Place(self.rule, "max_lr").fail(ValueError, expected, repr(self.max_lr))
         clips = [name for name in CLIPS if getattr(self, name) is not None]
         if len(clips) > 1:
             raise ValueError(
@@ -191,12 +209,26 @@ class Settings:
     def has_flag(self, flag: str, rule: Rule) -> bool:
         """Whether an option of the stages is on (fastupdate/stages/table.py)."""
         decay = self.decay_mode(rule) if self.has_extra_decay(rule) else None
-        derived = {"proximal": self.l1_mode == "proximal"} | {mode: mode == decay for mode in get_args(DecayMode)}
-        return derived[flag] if flag in derived else bool(getattr(self, flag))
+        modes = {f"{mode}_decay": mode == decay for mode in get_args(DecayMode)}
+        return modes[flag] if flag in modes else self._is_on(flag)
+
+    def _is_on(self, flag: str) -> bool:
+        """The same, of what is no mode of weight decay: an option of its name, or a value of another one."""
+        values = {
+            "proximal": self.l1_mode == "proximal",
+            "cautious_count": self.cautious == "count",
+            "cautious_mean": self.cautious == "mean",
+        }
+        return values[flag] if flag in values else bool(getattr(self, flag))
 
     def asks_for(self, stage: Stage) -> bool:
         """Whether a stage that has an array is wanted."""
-        return any(getattr(self, name) is not None for name in stage.options)
+        return any(self._is_on(name) if name in FLAGS else getattr(self, name) is not None for name in stage.options)
+
+    @cached_property
+    def measuring(self) -> list[Stage]:
+        """The stages that are wanted and need what elements add up to."""
+        return [stage for stage in MEASURING if self.asks_for(stage)]
 
 
 def own_decay(rule: Rule) -> DecayMode:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -58,6 +59,7 @@ class Plan:
         still = [item for item in items if item.frozen or item.resting]
         self.held = [pair for pair in written(still) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
+        self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
         self.dtype = held.narrowest(item.array.dtype for item in self.unfrozen)
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -86,10 +88,14 @@ class Plan:
         self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and self.engine.judges and settings.outliers is None  # which the host judges
+        if self.queued:
+            for stage in settings.measuring:
+                name = next((option for option in stage.options if hasattr(settings, option)), "cautious")
+                expected = "arrays in host memory, for an option that needs sums of its own"
+                Place(rule.name, name).fail(ValueError, expected, "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
-        self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
 
     def _recipe(self, items: list[Item]) -> Records:
@@ -135,13 +141,14 @@ class Plan:
         self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
         if self.settings.clip_unit_norm is not None:
             self._make_units(counts)
-        if self.rule.phases and self.items:
+        if (self.rule.phases or self.settings.measuring) and self.items:
             self._make_room_for_sums()
 
     def _make_room_for_sums(self) -> None:
         shapes = [item.array.shape for item in self.items]
         self.tensors["rows"], self.tensors["columns"] = np.array([matrix_of(shape) for shape in shapes]).T
-        sizes = np.array([extents.room_for_sums(self.rule, shape) for shape in shapes], np.int64)
+        stages = self.settings.measuring
+        sizes = np.array([extents.room_for_sums(self.rule, stages, shape) for shape in shapes], np.int64)
         [self._work] = device.zeros_like([self.items[0].array], ["float64"], [None], [(int(sizes.sum()),)])
         self.tensors["work"] = memory.address(self._work) + 8 * (np.cumsum(sizes) - sizes)
 

@@ -27,6 +27,7 @@ class Slot(NamedTuple):
     storage  the type it is stored in; None: that of the tensor
     extent   what there is one number for; an array of the whole list is there once
     lasts    whether anything of it is needed after a step
+    axes     tensors of fewer axes have none
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Slot(NamedTuple):
     storage: str | None = None
     extent: Extent = "element"
     lasts: bool = True
+    axes: int = 0
 
     def of_weights(self, weights: Array) -> Array:
         """What it is when it follows these weights, of host memory."""
@@ -52,7 +54,11 @@ def states(rule: Rule, names: Iterable[str]) -> list[Slot]:
 
 def copies(settings: Settings) -> list[Slot]:
     """The slots that options ask for: the arrays of stages, and the low-precision copy of the weights."""
-    found = [Slot(array, stage.start) for array, stage in ARRAYS.items() if settings.asks_for(stage)]
+    found = [
+        Slot(array, stage.state.start, None, stage.state.per, stage.state.lasts, stage.least_axes)
+        for array, stage in ARRAYS.items()
+        if settings.asks_for(stage)
+    ]
     return found if settings.shadow is None else [*found, Slot("shadow", "p", settings.shadow)]
 
 
@@ -98,7 +104,8 @@ def zeros(item: Item) -> Array:
 def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for slot in slots:
-        for item, array in zip(items, _made(items, slot), strict=True):
+        having = [item for item in items if item.array.ndim >= slot.axes]
+        for item, array in zip(having, _made(having, slot), strict=True):
             (item.slots if slot.lasts else item.passing)[slot.kind] = array
             if slot.start:
                 array[...] = start_of(slot, item, hypers)

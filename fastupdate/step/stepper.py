@@ -88,7 +88,7 @@ class Stepper:
         self.hypers = Hypers(rule, of_groups(rule, sources(self.items), self.settings, hypers), self.clock)
         self.flags = self.hypers.flags(flags)
         sort_into(self.items, self.hypers.groups)
-        self.walks_memory = self.backend.WALKS_MEMORY and not rule.phases
+        self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)
         if lend is None:
             kept = rule.kept(self.flags)
             slots.provide(self.items, rule, kept, self.settings, self.hypers.groups, self.walks_memory)

@@ -39,7 +39,8 @@ class Lent:
         self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
         rule, names = stepper.rule, {state_kind(name): key for name, key in state_names(stepper.rule).items()}
         kept = slots.states(rule, rule.kept(stepper.flags))
-        wanted = [*(slot for slot in kept if slot.lasts), *slots.copies(stepper.settings)]
+        kept += slots.copies(stepper.settings)
+        wanted = [slot for slot in kept if slot.lasts]
         extents.check_matrices(rule, stepper.items)
         slots.allocate(stepper.items, [slot for slot in kept if not slot.lasts])
         if not wanted and not self.counted:

@@ -12,7 +12,7 @@ from fastupdate.arrays.numbers import real
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
-from fastupdate.step.hypers import ALIASES, SHARED
+from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
@@ -62,6 +62,9 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
         if len(pair) != len(parts):
             place.fail(TypeError, f"{len(parts)} numbers", repr(value))
         return tuple(checked_one(rule, part, number) for part, number in zip(parts, pair, strict=True))
+    if name == CLIP and isinstance(value, (tuple, list)):
+        limits = clip_limits(place, value)
+        return tuple(checked_one(rule, part, limits[part]) for part in CLIP_LIMITS)
     if callable(value):
         place.fail(TypeError, "a number, set by a scheduler of torch's", repr(value))
     if isinstance(value, torch.Tensor) and value.numel() == 1:

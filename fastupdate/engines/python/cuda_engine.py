@@ -80,13 +80,13 @@ def stage_chain(place: str, dtype: Any) -> Any:
     """What the stages of a place make of an element."""
     scope: dict[str, Any] = {"load": driver.load, "store": driver.store, "cast": kernels.cast}
     source = "def run(t, group, stages, at, g, p, x):\n"
-    for stage in (stage for stage in STAGES if stage.place == place):
+    for stage in (stage for stage in STAGES if stage.place == place and not stage.measure):
         scope |= formula(stage, dtype, kernels.device, SUBSTITUTES)
         numbers = ", ".join(f"cast(group.{number}, p)" for number in stage.numbers)
         array = f"t.slot[{slot(stage)}] + at" if stage.array else ""
         given = {"g": "g", "p": "p", "own": f"load({array}, p)", CHANGED[place]: "x"}
         source += f"    if stages & {stage.bit}:\n        s = {stage.name}_numbers({numbers})\n"
-        source += f"        {result(stage, 'x', 'kept')} = {stage.name}({arguments(stage, given)})\n"
+        source += f"        {result(stage, 'x', 'kept')} = {stage.name}({arguments(stage, stage.element, given)})\n"
         source += f"        store({array}, kept)\n" if stage.array else ""
     exec(source + "    return x\n", scope)
     return kernels.device(scope["run"])

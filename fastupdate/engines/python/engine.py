@@ -25,6 +25,7 @@ from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Mode, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import EXTENTS, Rule
+from fastupdate.stages import MEASURING
 
 NAME = "numba"
 WALKS_MEMORY = False
@@ -195,18 +196,39 @@ class NumbaPlan(RecordPlan):
         done_whole(self._measure)
 
     def _measure(self) -> None:
+        self._measure_stages(kernels.GRADIENTS)
+        prepared, _, stages = self._step
         for phase in self._phases:
-            self._measure_phase(**phase)
+            self._measure_phase(prepared, stages & ~phases.CHANGES, **phase)
+
+    def _measure_stages(self, places: int) -> None:
+        """The sums that stages of these places need: each measures what those before it have made."""
+        stages = self._step[2]
+        for stage in MEASURING:
+            if stage.bit & stages & places:
+                numbers = np.array([[group[number] for number in stage.numbers] for group in self._groups], np.float64)
+                phase = phases.compiled_stage(stage, self._rule, self._mask, self._dtypes)
+                self._measure_phase(numbers, stages & (stage.bit - 1), **phase)
 
     def _measure_phase(
-        self, count: int, by_rows: bool, columns: bool, shape: int, loops: list[Any], settles: list[Any]
+        self,
+        settling: Array,
+        stages: int,
+        count: int,
+        by_rows: bool,
+        columns: bool,
+        shape: int,
+        loops: list[Any],
+        settles: list[Any],
     ) -> None:
-        prepared, scale, stages = self._step
-        for like, loop in zip(self._likes, loops, strict=True):
+        """settling: what settles a range has for scalars, a row for each group."""
+        prepared, scale, _ = self._step
+        for like, (loop, change) in zip(self._likes, loops, strict=True):
             scalars = prepared.astype(like.dtype)
             self._run(
                 phases.measure,
                 loop,
+                change,
                 self._stage_loops(like.dtype),
                 count,
                 by_rows,
@@ -218,20 +240,22 @@ class NumbaPlan(RecordPlan):
                 like,
             )
         *of_tensors, of_list = settles
-        phases.settle(self._tensors, prepared, count, by_rows, shape, *of_tensors)
+        phases.settle(self._tensors, settling, count, by_rows, shape, *of_tensors)
         if shape >> EXTENTS.index("list") & 1 and len(self._tensors):
-            phases.settle_list(self._tensors, prepared, count, of_list)
+            phases.settle_list(self._tensors, settling, count, of_list)
 
     def finish(self) -> None:
         done_whole(self._finish)
 
     def _finish(self) -> None:
+        self._measure_stages(~kernels.GRADIENTS)
         self._move(self._run)
         self.advance()
 
     def move(self, first: int, last: int) -> None:
         cuts = [*self._tensors["first_block"], self._blocks]
         run = partial(self._run_part, cuts[first], cuts[last])
+        self._measure_stages(~kernels.GRADIENTS)  # of all tensors, for nothing has changed in those that wait
         done_whole(partial(self._move, run))
 
     def _run_part(self, first: int, last: int, entry: Any, *arguments: Any) -> None:

@@ -15,12 +15,13 @@ from numba.extending import intrinsic
 
 from fastupdate.arrays import memory
 from fastupdate.engines import records
-from fastupdate.stages import PLACES
+from fastupdate.stages import PLACES, at
 
 BLOCK, LANES = records.BLOCK, records.LANES
 ACCUMULATOR, SHADOW = records.ACCUMULATOR, records.SHADOW
 ZERO_GRADS, MONITOR, STAGES = records.ZERO_GRADS, records.MONITOR, records.ZERO_GRADS - 1
 GRADIENT, BEFORE, CHANGE, AFTER, COPY = range(len(PLACES))
+GRADIENTS = at("gradient")
 FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
 SMALLEST = 2.0**-126  # float32 that has all its digits
 HALF, DOUBLE = np.empty(0, np.uint16), np.empty(0, np.float64)

@@ -9,9 +9,19 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.engines import records
-from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT, Formula
+from fastupdate.engines.python.formula import (
+    COLUMN,
+    MATRIX,
+    ROW,
+    SUBSTITUTES,
+    TENSOR,
+    UNIT,
+    Formula,
+    compile_formula,
+)
 from fastupdate.engines.python.kernels import (
     BLOCK,
+    CHANGE,
     DOUBLE,
     LANES,
     cast,
@@ -27,8 +37,11 @@ from fastupdate.engines.python.kernels import (
     total,
     view,
 )
+from fastupdate.engines.python.stages import arguments, formula, slot
 from fastupdate.rules.rule import EXTENTS, Extent, Rule
+from fastupdate.stages import Stage, at
 
+CHANGES = at("change")
 ROW_CHUNK = records.ROW_CHUNK
 
 
@@ -42,33 +55,38 @@ def sum_of(x):
 
 
 @exact
-def measure_tile(loop, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
-    raw, p, g = scratch[0, :n], scratch[1, :n], scratch[2, :n]
+def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
+    """change: the change of p that the rule would make, for a stage that measures it; else nothing."""
+    raw, p, g, x = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
     gradient_tile(t, begin, raw)
     read_tile(t.p, t.p_layout, begin, p)
     condition_tile(run, t, group, scale, stages, False, begin, raw, p, g)
-    loop(t, scalars, cast(1.0, p), begin, g, p, terms)
+    x[:] = g
+    change(t, scalars, cast(1.0, p), begin, g, p, x)
+    if stages & CHANGES:
+        run(t, group, stages, CHANGE, False, begin, g, p, x)
+    loop(t, group, scalars, cast(1.0, p), begin, g, p, x, terms)
 
 
 @exact
-def measure_blocks(loop, run, t, group, scalars, scale, stages, begin, end, scratch, terms):
+def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms):
     count = len(terms)
     parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
     for i in range(begin, end, BLOCK):
         n = min(BLOCK, end - i)
-        measure_tile(loop, run, t, group, scalars, scale, stages, i, n, scratch, terms)
+        measure_tile(loop, change, run, t, group, scalars, scale, stages, i, n, scratch, terms)
         for k in range(count):
             parts[i // BLOCK * count + k] = sum_of(terms[k, :n])
 
 
 @exact
-def measure_row(loop, run, t, group, scalars, scale, stages, row, scratch, terms, below, out):
+def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, below, out):
     """One row: its sums go to `out`, and each of its elements is added to the sums of its column."""
     count, width = len(terms), t.columns
     levels = np.zeros((count, 64))
     for number, i in enumerate(range(0, width, BLOCK)):
         n = min(BLOCK, width - i)
-        measure_tile(loop, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
+        measure_tile(loop, change, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
         for k in range(count):
             push(levels[k], number, sum_of(terms[k, :n]))
             if len(below):
@@ -79,7 +97,7 @@ def measure_row(loop, run, t, group, scalars, scale, stages, row, scratch, terms
 
 
 @exact
-def measure_rows(loop, run, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
+def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
     matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
@@ -93,12 +111,14 @@ def measure_rows(loop, run, t, group, scalars, scale, stages, begin, end, scratc
             below[:] = 0.0
             for row in range(first, last):
                 out = rows[row * count : (row + 1) * count]
-                measure_row(loop, run, t, group, scalars, scale, stages, row, scratch, terms, below, out)
+                measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, below, out)
 
 
 @exact
-def measure(tensors, loop, run, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last):
-    scratch, terms = np.empty((3, BLOCK), like.dtype), np.empty((count, BLOCK))
+def measure(
+    tensors, loop, change, run, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last
+):
+    scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
     i = first_tensor(tensors, first)
     while i < len(tensors) and tensors[i].first_block < last:
         t = tensors[i]
@@ -106,9 +126,9 @@ def measure(tensors, loop, run, count, by_rows, with_columns, groups, scalars, s
             begin, end = span(t, first, last)
             group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
             if by_rows:
-                measure_rows(loop, run, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
+                measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
             else:
-                measure_blocks(loop, run, t, group, row, factor, stages, begin, end, scratch, terms)
+                measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms)
         i += 1
 
 
@@ -179,7 +199,7 @@ def settle_list(tensors, scalars, count, of_list):
 
 
 _MEASURE = """
-def loop(t, scalars, scale, begin, g, p, terms):
+def loop(t, group, scalars, scale, begin, g, p, x, terms):
     {states}
     s = Scalars({scalars})
     absent = scale - scale
@@ -202,9 +222,55 @@ def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
     )
     scope = formula.scope | {"measure": formula.compiled(rule.phases[number].measure)}
     exec(source, scope)
-    x, record = from_dtype(dtype), from_dtype(records.TENSOR)
-    signature = void(record, x[::1], x, int64, x[::1], x[::1], from_dtype(np.dtype(np.float64))[:, ::1])
-    return cfunc(signature, error_model="numpy")(scope["loop"])
+    return cfunc(_measuring(dtype), error_model="numpy")(scope["loop"])
+
+
+def _measuring(dtype: Any) -> Any:
+    """The type of what measures a tile."""
+    x, records_ = from_dtype(dtype), (from_dtype(records.TENSOR), from_dtype(records.GROUP))
+    tile, terms = x[::1], from_dtype(np.dtype(np.float64))[:, ::1]
+    return void(*records_, tile, x, int64, tile, tile, tile, terms)
+
+
+def _changing(dtype: Any) -> Any:
+    """The type of what gives the change of a tile."""
+    x = from_dtype(dtype)
+    return void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])
+
+
+_CHANGE = """
+def loop(t, scalars, scale, begin, g, p, out):
+    {states}
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        {results} = update(flags, s, g[i] * scale, p[i], {values})
+"""
+
+
+@cache
+def change_loop(rule: Rule, mask: int, dtype: Any) -> Any:
+    """The change that a rule makes of a tile, its states left as they are, as a C function."""
+    formula = Formula(rule, mask, dtype)
+    source = _CHANGE.format(
+        states=formula.tiles,
+        scalars=formula.scalars,
+        results="".join(f"{result}, " for result in ("out[i]", *("_" for _ in formula.targets))),
+        values=", ".join(formula.values),
+    )
+    scope = formula.scope | {"update": formula.compiled(rule.update)}
+    exec(source, scope)
+    return cfunc(_changing(dtype), error_model="numpy")(scope["loop"])
+
+
+def _no_change(t: Any, scalars: Any, scale: Any, begin: Any, g: Any, p: Any, out: Any) -> None:
+    pass
+
+
+@cache
+def no_change(dtype: Any) -> Any:
+    """The same where nothing measures a change."""
+    return cfunc(_changing(dtype))(_no_change)
 
 
 _SETTLE = """
@@ -238,6 +304,68 @@ def _nothing(t: Any, scalars: Any, n: Any, sums: Any, i: Any) -> None:
     pass
 
 
+_MEASURE_STAGE = """
+def loop(t, group, scalars, scale, begin, g, p, x, terms):
+    s = {name}_numbers({numbers})
+    for i in range(len(p)):
+        terms[0, i] = measure({arguments})
+"""
+
+
+@cache
+def measure_stage(stage: Stage, dtype: Any) -> Any:
+    """What a stage measures of a tile, as a C function."""
+    given = {"g": "g[i]", "p": "p[i]", "change": "x[i]"}
+    source = _MEASURE_STAGE.format(
+        name=stage.name,
+        numbers=", ".join(f"cast(group.{number}, p)" for number in stage.numbers),
+        arguments=arguments(stage, stage.measure, given),
+    )
+    scope = {**formula(stage, dtype, exact, SUBSTITUTES), "cast": cast}
+    scope["measure"] = compile_formula(stage.measure, dtype)
+    exec(source, scope)
+    return cfunc(_measuring(dtype), error_model="numpy")(scope["loop"])
+
+
+_SETTLE_STAGE = """
+def settle(t, scalars, n, sums, i):
+    if t.slot[{slot}]:
+        s = {name}_numbers({numbers})
+        own = view(t.slot[{slot}], i + 1, DOUBLE)
+        own[i] = settle_own(s, n, sums[0], own[i])
+"""
+
+
+@cache
+def settle_stage(stage: Stage, extent: Extent) -> Any:
+    """What settles range i of an extent, as `settle_function`; scalars: the numbers of the stage."""
+    f8 = from_dtype(np.dtype(np.float64))
+    signature = void(from_dtype(records.TENSOR), f8[::1], f8, f8[::1], int64)
+    if extent != stage.state.per:
+        return cfunc(signature)(_nothing)
+    numbers = ", ".join(f"scalars[{k}]" for k in range(len(stage.numbers)))
+    scope = {**formula(stage, np.dtype(np.float64), exact, SUBSTITUTES), "view": view, "DOUBLE": DOUBLE}
+    scope["settle_own"] = compile_formula(stage.settle, np.dtype(np.float64))
+    exec(_SETTLE_STAGE.format(slot=slot(stage), name=stage.name, numbers=numbers), scope)
+    return cfunc(signature, error_model="numpy")(scope["settle"])
+
+
+def compiled_stage(stage: Stage, rule: Rule, mask: int, dtypes: list[Any]) -> dict[str, Any]:
+    """What `NumbaPlan` needs of a stage that measures, as of a phase."""
+    loops = [
+        (measure_stage(stage, dtype), change_loop(rule, mask, dtype) if stage.place == "change" else no_change(dtype))
+        for dtype in dtypes
+    ]
+    return {
+        "count": 1,
+        "by_rows": stage.by_rows,
+        "columns": False,
+        "shape": 1 << EXTENTS.index(stage.state.per),
+        "loops": loops,
+        "settles": [settle_stage(stage, extent) for extent in EXTENTS[1:]],
+    }
+
+
 def compiled_phase(rule: Rule, mask: int, number: int, dtypes: list[Any]) -> dict[str, Any]:
     """What `NumbaPlan.measure` needs of one phase."""
     phase = rule.phases[number]
@@ -246,6 +374,6 @@ def compiled_phase(rule: Rule, mask: int, number: int, dtypes: list[Any]) -> dic
         "by_rows": phase.by_rows,
         "columns": bool(phase.summed("column")),
         "shape": sum(1 << EXTENTS.index(extent) for extent in phase.settles),
-        "loops": [measure_loop(rule, mask, number, dtype) for dtype in dtypes],
+        "loops": [(measure_loop(rule, mask, number, dtype), no_change(dtype)) for dtype in dtypes],
         "settles": [settle_function(rule, mask, number, extent) for extent in EXTENTS[1:]],
     }

@@ -11,14 +11,15 @@ from numba import boolean, cfunc, from_dtype, int64, void
 
 from fastupdate.engines import records
 from fastupdate.engines.python import kernels
-from fastupdate.engines.python.formula import SUBSTITUTES, compile_formula
+from fastupdate.engines.python.formula import SUBSTITUTES, compile_formula, spread
+from fastupdate.rules.extent import EXTENTS
 from fastupdate.stages import PLACES, STAGES, Inputs, Stage
 
 _FUNCTION = """
 def run(t, group, stages, place, keep, begin, g, p, x):
 """
 _STAGE = """
-    if place == {place} and stages & {bit}:
+    if place == {place} and stages & {bit}{has}:
         s = {name}_numbers({numbers})
         own = {array}
         for i in range(len(p)):
@@ -35,19 +36,20 @@ def stage_loops(dtype: Any) -> Any:
 
     x is what they change: g, p, or the change of p.
     """
-    scope: dict[str, Any] = {"state_tile": kernels.state_tile, "cast": kernels.cast}
+    scope: dict[str, Any] = {"state_tile": kernels.state_tile, "cast": kernels.cast, "spread": spread}
     source = _FUNCTION
     for stage in STAGES:
         scope |= formula(stage, dtype, kernels.exact, SUBSTITUTES)
         source += _STAGE.format(
             place=PLACES.index(stage.place),
             bit=stage.bit,
+            has=f" and t.slot[{slot(stage)}]" if stage.array else "",
             name=stage.name,
             numbers=", ".join(f"cast(group.{number}, p)" for number in stage.numbers),
-            array=f"state_tile(t.slot[{slot(stage)}], begin, p)" if stage.array else "p",
+            array=array_of(stage),
             result=result(stage, "x[i]", "after"),
-            arguments=arguments(stage, {"g": "g[i]", "p": "p[i]", "change": "x[i]", "own": "own[i]"}),
-        ) + (_KEPT if stage.array else "")
+            arguments=arguments(stage, stage.element, {"g": "g[i]", "p": "p[i]", "change": "x[i]", "own": "own[i]"}),
+        ) + (_KEPT if has_elements(stage) else "")
     exec(source, scope)
     return cfunc(_signature(dtype), error_model="numpy")(scope["run"])
 
@@ -75,14 +77,26 @@ def formula(stage: Stage, dtype: Any, compiler: Callable[..., Any], substitutes:
     }
 
 
+def has_elements(stage: Stage) -> bool:
+    """Whether its array is shaped like the parameter."""
+    return stage.array is not None and stage.state.per == "element"
+
+
+def array_of(stage: Stage) -> str:
+    """The part of its array that belongs to a tile; or its numbers, spread over the tile."""
+    if stage.array and not has_elements(stage):
+        return f"spread(t, {EXTENTS.index(stage.state.per)}, t.slot[{slot(stage)}], begin, p)"
+    return f"state_tile(t.slot[{slot(stage)}], begin, p)" if stage.array else "p"
+
+
 def slot(stage: Stage) -> int:
     """Where its array is found."""
     return records.MAX_STATES + records.ROLES.index(stage.array or "")
 
 
-def arguments(stage: Stage, given: Mapping[str, str]) -> str:
-    """What a stage's function is called with; given: the places of g, p, change and its own array."""
-    names = [*signature(stage.element).parameters][1:]
+def arguments(stage: Stage, function: Any, given: Mapping[str, str]) -> str:
+    """What a function of a stage is called with; given: the places of g, p, change and its own array."""
+    names = [*signature(function).parameters][1:]
     return ", ".join(["s", *(given["own" if name == stage.array else name] for name in names)])
 
 
@@ -90,4 +104,4 @@ def result(stage: Stage, changed: str, kept: str) -> str:
     """Where the results of a stage's function go."""
     if stage.place == "copy":
         return kept
-    return f"{changed}, {kept}" if stage.array else changed
+    return f"{changed}, {kept}" if has_elements(stage) else changed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .function import Function
 from .source import Source
-from .struct import Declared, Struct
+from .struct import Declared, Struct, constant
 
 TABLE = Path(__file__).parents[2] / "stages" / "table.py"
 GIVEN = ("lr", "weight_decay", "lookahead")  # that the step knows, beside the options of the stages
@@ -22,8 +22,8 @@ class Stage(Struct):
     def __init__(self, source: Source, name: str, options: list[str]) -> None:
         self.source, self.node, self.name = source, source.classes[name], name
         self.members = source.members(name)
-        self.hypers, self.flags, self.states = (
-            self.declared(self.members, kind) for kind in ("Hyper", "Flag", "State")
+        self.hypers, self.flags, self.states, self.sums = (
+            self.declared(self.members, kind) for kind in ("Hyper", "Flag", "State", "Sum")
         )
         self.place = ast.literal_eval(self.members["at"][1])
         self.scalars: list[str] = []
@@ -31,9 +31,19 @@ class Stage(Struct):
         self.prepare = self.function("prepare", Function, {"h": [*GIVEN, *options]})
         self.options, self.flags = self.flags, {}  # no variants: a flag is a number here
         self.element = self.function("element", Function)
-        wanted = [*self.states] if self.place != "copy" else []
+        wanted = self.elements if self.place != "copy" else []
         if self.element.results != wanted or not {*self.element.numbers} <= {*ARGUMENTS, *self.states}:
             raise source.refused(self.element.node, f"expected element(s, … of {', '.join(ARGUMENTS)}, its array)")
+        self.measure, self.settle_own = (self._measuring(name) for name in ("measure", "settle"))
+
+    def _measuring(self, name: str) -> Function | None:
+        """A function of a stage that has a sum."""
+        return self.function(name, Function) if "measure" in self.members else None
+
+    @property
+    def extent(self) -> str:
+        """What its array, or its number, is of."""
+        return next(iter(self.states.values())).get("per", "element") if self.states else "element"
 
     @property
     def bit(self) -> str:
@@ -44,7 +54,7 @@ class Stage(Struct):
         page = (ast.get_docstring(self.node) or "").splitlines()
         helpers = "".join(f"{helper.text(name)}\n" for name, helper in self.helpers.items() if helper)
         own = array_name(next(iter(self.states))) if self.states else "-1"
-        taken = ", ".join("own" if name in self.states else name for name in self.element.numbers)
+        taken = self.passed(self.element)
         given = "".join(f"\n{line}" for line in (f"// {line}".rstrip() for line in page))
         return f"""{given}
 template <class T>
@@ -52,6 +62,8 @@ struct {self.name} {{
   static constexpr uint32_t bit = {self.bit};
   static constexpr Place place = k{self.place.capitalize()};
   static constexpr int array = {own};
+  static constexpr Extent extent = {constant(self.extent)};
+  static constexpr bool measures = {str(self.measure is not None).lower()};
   struct {{
     T {", ".join(self.scalars)};
   }} s;
@@ -63,14 +75,35 @@ struct {self.name} {{
                              [[maybe_unused]] T& own) const {{
     return element({taken});
   }}
-}};
+{self.measuring()}}};
+"""
+
+    def passed(self, function: Function) -> str:
+        """What one of its functions is called with."""
+        called = dict.fromkeys(self.states, "own") | dict.fromkeys(self.sums, "sum")
+        return ", ".join(called.get(name, name) for name in function.numbers)
+
+    def measuring(self) -> str:
+        """What an element adds to the sum of its range, and what becomes of the range's number."""
+        if self.measure is None or self.settle_own is None:
+            return ""
+        return f"""
+{self.measure.text("measure")}
+{self.settle_own.text("settle")}
+  FASTUPDATE_HD T measured([[maybe_unused]] T g, [[maybe_unused]] T p, [[maybe_unused]] T change) const {{
+    return measure({self.passed(self.measure)});
+  }}
+  FASTUPDATE_HD T settled([[maybe_unused]] T n, T sum, [[maybe_unused]] T own) const {{
+    return settle({self.passed(self.settle_own)});
+  }}
 """
 
 
 def default_of(declared: ast.AST) -> str:
     """The default of an option, in C++."""
     default = declared.args[0]  # type: ignore[attr-defined]
-    return "__builtin_inf()" if ast.unparse(default) == "math.inf" else repr(ast.literal_eval(default))
+    text = ast.unparse(default)
+    return text.replace("math.inf", "__builtin_inf()") if "inf" in text else repr(ast.literal_eval(default))
 
 
 def array_name(state: str) -> str:
@@ -105,7 +138,9 @@ class Stages:
             bits = " | ".join(stage.bit for stage in self.stages if stage.place == place)
             rows.append(f"constexpr uint32_t k{place.capitalize()}Stages = {bits};\n")
         at_times = " | ".join(stage.bit for stage in self.stages if "at_times" in stage.members)
-        return "".join([*rows, f"constexpr uint32_t kAtTimes = {at_times};  // in the steps that synchronise alone\n"])
+        measuring = " | ".join(stage.bit for stage in self.stages if stage.measure)
+        rows.append(f"constexpr uint32_t kAtTimes = {at_times};  // in the steps that synchronise alone\n")
+        return "".join([*rows, f"constexpr uint32_t kMeasuring = {measuring};  // by a sum, before anything moves\n"])
 
     def text(self) -> str:
         bits = ", ".join(f"{stage.bit} = {1 << k}" for k, stage in enumerate(self.stages))
@@ -121,6 +156,7 @@ class Stages:
 
 #include <stdint.h>
 
+#include "core/extent.h"
 #include "core/scalar.h"
 
 namespace fastupdate {{
@@ -155,6 +191,7 @@ struct StageNumbers {{
 
 inline StageNumbers prepared_stages(const StageInputs& h) {{
   using T = double;
+  using namespace FASTUPDATE_TARGET;
   StageNumbers s;
 {prepare}  return s;
 }}

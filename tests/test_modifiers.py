@@ -1,0 +1,107 @@
+"""Modifiers, which are options here, beside packages that have them as options of some rules."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from cases import by_backend, by_dtype, moderate_arrays
+from golden.peers import Torch
+from tolerances import PEER, Drift
+
+import fastupdate as fu
+
+pytestmark = pytest.mark.peer
+STEPS, SHAPES = 12, [(200,), (30, 7), (3, 40, 5)]
+ADAM = {"betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
+LION = {"betas": (0.85, 0.97), "weight_decay": 0.03}
+
+
+class Modified(NamedTuple):
+    """A rule with options, and a package's rule with its own; `narrow`: why they are compared in float32 alone."""
+
+    rule: str
+    options: dict[str, Any]
+    theirs: Torch
+    narrow: str | None = None
+
+
+CORRECTED = {"decay": "corrected", "max_lr": 0.05}
+ROWS = {
+    "corrected-timm-adamw": Modified(
+        "adam", {**ADAM, **CORRECTED}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, corrected_weight_decay=True)
+    ),
+    "corrected-timm-lion": Modified(
+        "lion", {**LION, **CORRECTED}, Torch("timm.lion", "Lion", **LION, lr=0.05, corrected_weight_decay=True)
+    ),
+    "corrected-adamc": Modified(
+        "adamw",
+        {**ADAM, "eps": 0.0, **CORRECTED},
+        Torch(
+            "pytorch_optimizer",
+            "AdamC",
+            **ADAM | {"eps": 0.0},
+            lr=0.05,
+            before=lambda opt: opt.param_groups[0].update(normalized=True),
+        ),
+        narrow="the package adds 1e-15 to squares, and its ε before it corrects the root",
+    ),
+    "cautious-decay": Modified(
+        "lion",
+        {**LION, "decay": "cautious"},
+        Torch("lion_pytorch.cautious_lion", "Lion", **LION, lr=0.05, cautious_factor=1.0, cautious_wd=True),
+        narrow="the mask of the package is float32",
+    ),
+}
+
+
+MEANS = {
+    "cautious-mean-timm-adamw": Modified(
+        "adamw", {**ADAM, "cautious": "mean"}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, caution=True)
+    ),
+    "cautious-mean-timm-nadamw": Modified(
+        "nadamw", {**ADAM, "cautious": "mean"}, Torch("timm.nadamw", "NAdamW", **ADAM, lr=0.05, caution=True)
+    ),
+    "cautious-mean-timm-lion": Modified(
+        "lion", {**LION, "cautious": "mean"}, Torch("timm.lion", "Lion", **LION, lr=0.05, caution=True)
+    ),
+    "cautious-count-lion": Modified(
+        "lion", {**LION, "cautious": "count"}, Torch("pytorch_optimizer", "Lion", **LION, lr=0.05, cautious=True)
+    ),
+    "centralize-lion": Modified(
+        "lion", {**LION, "centralize": True}, Torch("pytorch_optimizer", "Lion", **LION, lr=0.05, use_gc=True)
+    ),
+    "mars-timm": Modified(
+        "adamw",
+        {**ADAM, "optimism": 0.025 * 0.85 / 0.15, "optimism_norm": 1.0},
+        Torch("timm.mars", "Mars", **ADAM, lr=0.05, gamma=0.025, optimize_1d=True),
+    ),
+}
+ROWS |= MEANS
+
+
+def shaped(seed: int, dtype: Any) -> list[np.ndarray]:
+    arrays = moderate_arrays(seed, [int(np.prod(shape)) for shape in SHAPES], dtype)
+    return [a.reshape(shape) for a, shape in zip(arrays, SHAPES, strict=True)]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@by_dtype
+@by_backend
+def test_beside_the_package(backend, dtype, name):
+    """Over a learning rate that falls."""
+    row = ROWS[name]
+    if dtype == np.float64 and row.narrow:
+        pytest.skip(row.narrow)
+    params = shaped(1, dtype)
+    row.theirs.start(params)
+    drifts = [Drift(p) for p in params]
+    opt = fu.rules.get(row.rule)(params, lr=lambda t: 0.05 * 0.9**t, backend=backend, **row.options)
+    for k in range(STEPS):
+        row.theirs.optimizer.param_groups[0]["lr"] = 0.05 * 0.9**k
+        grads = shaped(2 + k, dtype)
+        opt.step(grads)
+        for drift, p, q in zip(drifts, params, row.theirs.step(grads), strict=True):
+            drift.compare(p, q)
+    assert max(drift.worst for drift in drifts) <= PEER
