@@ -16,6 +16,7 @@ from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
 from fastupdate.torch.names import STEP, UNCOUNTED, state_names
+from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
 
 
@@ -27,8 +28,8 @@ class Lent:
     counted   whether torch keeps step counts
     """
 
-    def __init__(self, states: States) -> None:
-        self._states = states
+    def __init__(self, states: States, shards: Shards) -> None:
+        self._states, self._shards = states, shards
         self.kept: list[tuple[Entry, str, Any]] = []
         self.made: list[tuple[Entry, str]] = []
         self.owners: list[tuple[Any, Entry]] = []
@@ -46,7 +47,7 @@ class Lent:
         if not wanted and not self.counted:
             return
         for item in stepper.items:
-            param = item.param.source
+            param = self._shards.whole(item.param.source)
             entry = self._states[param]
             self.owners.append((param, entry))
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
@@ -65,17 +66,21 @@ class Lent:
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot, start: Any) -> Array:
         param, tensor = item.param.source.detach(), entry.peek(key)
+        whole = self._shards.whole(item.param.source)
         if tensor is None:
             self.made.append((entry, key))
-            tensor = _new(param, slot)
-            _view(tensor)[...] = start
+            part = _new(param, slot)
+            _view(part)[...] = start
         else:
-            _check(item, key, tensor, _new(param, slot, "meta"))
-        array = _view(tensor)
+            _check_shared(item, key, tensor, whole)
+            part = part_of(tensor)
+            _check(item, key, part, _new(param, slot, "meta"))
+        array = _view(part)
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
-            tensor = _laid_as(param, tensor, item.order if slot.extent == "element" else None)
-            array = _view(tensor)
-        if entry.peek(key) is not tensor:
+            part = _laid_as(param, part, item.order if slot.extent == "element" else None)
+            array = _view(part)
+        if part is not part_of(tensor):
+            tensor = like(whole, part)
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))
         return array
@@ -83,7 +88,7 @@ class Lent:
     def tensors(self) -> list[Any]:
         """All that a step reads and writes of the states, step counts included."""
         counts = [entry.peek(STEP) for _, entry in self.owners] if self.counted else []
-        return [*(tensor for _, _, tensor in self.kept), *counts]
+        return [*(part_of(tensor) for _, _, tensor in self.kept), *counts]
 
     def intact(self) -> bool:
         """Whether the states are still those that are in the entries, and these in the optimizer's state."""
@@ -104,6 +109,15 @@ def _new(param: Any, slot: Slot, device: str = "cpu") -> Any:
     if slot.extent != "element":
         return torch.zeros(shape_of(slot.extent, tuple(param.shape)), dtype=torch.float64, device=device)
     return torch.zeros_like(param, dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
+
+
+def _check_shared(item: Item, key: str, tensor: Any, whole: Any) -> None:
+    place = Place(item.place.rule, tree.shown(f"state[{key!r}]", item.path))
+    if is_dtensor(whole) and not is_shared_as(tensor, whole):
+        expected = f"a DTensor of placements {whole.placements}, as its parameter"
+        place.fail(TypeError, expected, f"one of {tensor.placements}" if is_dtensor(tensor) else type(tensor).__name__)
+    if is_dtensor(tensor) and not is_dtensor(whole):
+        place.fail(TypeError, "a tensor, as its parameter is", f"a DTensor of placements {tensor.placements}")
 
 
 def _check(item: Item, key: str, tensor: Any, expected: Any) -> None:

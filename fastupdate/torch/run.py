@@ -19,7 +19,9 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
+from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.numbers import changes_in_place, checked, keys_of, reader
+from fastupdate.torch.shards import Shards, part_of
 from fastupdate.torch.states import States
 
 if TYPE_CHECKING:
@@ -121,15 +123,18 @@ class Run:
         self._flags = flags_of(rule, self._rows)
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
-        self._lent = Lent(self._states)
+        self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
+        self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
-        self.params = [item.param.source for item in self.stepper.items]
+        self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
+        summed = self._shards.split and self.stepper.settings.needs_sums
+        self._mesh_sums = MeshSums(self.stepper, self.params) if summed else None
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
-        groups = [{"params": moving[k], **self._numbers(k)} for k in self._moving]
+        groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         given = {**options, "groups": groups, "maximize": self._flags["maximize"]}
         return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
@@ -154,6 +159,7 @@ class Run:
             and self._same_groups(optimizer.param_groups)
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
+            and self._shards.intact()
             and self._same_counts()
         )
 
@@ -257,6 +263,9 @@ class Run:
         """
         plan = self.stepper.plan
         try:
+            self._shards.hand_over()
+            if self._mesh_sums is not None:
+                totals = self._mesh_sums.totals()
             if totals is not None:
                 plan.totals[:] = totals
                 plan.measured = True
@@ -267,6 +276,7 @@ class Run:
             raise
         finally:
             plan.measured = False
+            self._shards.take_back()
         if not report.skipped:
             self._lent.made.clear()
             if self._tally is not None:
@@ -276,9 +286,11 @@ class Run:
 
 
 def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
-    """The parameters by name, if they have one each; else by group and place in it."""
+    """The parameters, or what is here of them, by name, if they have one each; else by group and place in it."""
     chosen = {id(p) for params in moving for p in params}
-    found = [(k, i, p) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen]
+    found = [
+        (k, i, part_of(p)) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen
+    ]
     named = {groups[k]["param_names"][i]: p for k, i, p in found if "param_names" in groups[k]}
     if len(named) == len(found):
         return named

@@ -1,0 +1,110 @@
+"""DTensors: tensors of which each rank holds a part (torch.distributed.tensor), as FSDP2 makes them of parameters.
+
+A step moves the parts that are here, which are torch's tensors as any other; states are DTensors like their parameters.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from fastupdate.arrays.place import Place
+from fastupdate.rules.rule import Rule
+from fastupdate.step.options import Settings
+from fastupdate.torch.looking import same_objects
+
+
+def is_dtensor(x: Any) -> bool:
+    """Whether ranks share this tensor; nothing is imported, for without that module there is none."""
+    module: Any = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
+def part_of(tensor: Any) -> Any:
+    """What is here of a tensor: its local part, or all of it."""
+    return tensor._local_tensor if is_dtensor(tensor) else tensor
+
+
+def like(whole: Any, part: Any) -> Any:
+    """The tensor whose part here this is, shared as another one of the same shape is."""
+    if not is_dtensor(whole):
+        return part
+    module: Any = sys.modules["torch.distributed.tensor"]
+    found = module.DTensor.from_local(
+        part, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
+    found._local_tensor = part  # not a view of it
+    return found
+
+
+def is_shared_as(tensor: Any, whole: Any) -> bool:
+    """Whether each rank has of one the part that it has of the other."""
+    return is_dtensor(tensor) and (
+        tensor._spec is whole._spec
+        or (tensor.placements == whole.placements and tensor.device_mesh == whole.device_mesh)
+    )
+
+
+def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
+    """Raises if a step would have to know more of these parameters than what is here of each."""
+    for p in split:
+        if any(placement.is_partial() for placement in p.placements):
+            expected = "parameters that are sharded or replicated"
+            Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
+    if rule.phases or rule.matrix:
+        received = f"DTensors of placements {split[0].placements}"
+        Place(rule.name, "params").fail(TypeError, "whole tensors, by whose sums or matrices this rule steps", received)
+    if settings.clip_unit_norm is not None:
+        place = Place(rule.name, "clip_unit_norm")
+        place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
+    if settings.monitor:
+        Place(rule.name, "monitor").fail(ValueError, "False, where parameters are sharded", "True")
+
+
+class Shards:
+    """The DTensors among some parameters.
+
+    params, parts   they, and what is here of each
+    split           those of which the other ranks have other parts
+    """
+
+    def __init__(self, rule: Rule, options: Mapping[str, Any], params: Iterable[Any]) -> None:
+        self._rule = rule.name
+        self.params = [p for p in params if is_dtensor(p)]
+        self.parts = [p._local_tensor for p in self.params]
+        self._whole = {id(part): p for part, p in zip(self.parts, self.params, strict=True)}
+        self.split = [p for p in self.params if not all(placement.is_replicate() for placement in p.placements)]
+        if self.split:
+            _check_possible(rule, Settings(rule.name, **options), self.split)
+
+    def whole(self, part: Any) -> Any:
+        """The parameter that this is a part of, or is."""
+        return self._whole.get(id(part), part)
+
+    def intact(self) -> bool:
+        """Whether the parts are still those of the parameters."""
+        return bool(same_objects([p._local_tensor for p in self.params], self.parts))
+
+    def hand_over(self) -> None:
+        """Lets each part hold its part of the gradient, where a step looks for it; tells autograd of the step."""
+        for p, part in zip(self.params, self.parts, strict=True):
+            grad = p.grad
+            if grad is not None:
+                if not is_shared_as(grad, p):
+                    expected = f"a DTensor of placements {p.placements}, as its parameter"
+                    received = f"one of {grad.placements}" if is_dtensor(grad) else type(grad).__name__
+                    Place(self._rule, "grads").fail(TypeError, expected, received)
+                grad = grad._local_tensor
+                if grad.dtype != part.dtype:
+                    part.grad_dtype = p.grad_dtype
+            part.grad = grad
+        if self.params:
+            torch.autograd.graph.increment_version(self.params)
+
+    def take_back(self) -> None:
+        """Lets go of the gradients."""
+        for part in self.parts:
+            part.grad = None

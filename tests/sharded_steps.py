@@ -1,0 +1,212 @@
+"""Steps of DTensors beside steps of whole tensors, rule by rule: run by tests/test_sharded.py on several ranks."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, random_arrays
+from ranks import Check, Ranks
+from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch_cases import CASES_HERE, ours
+
+import fastupdate as fu
+
+# Uneven and empty shards among them, and one that is cut within blocks of 1024 elements.
+SHAPES = [(5,), (3, 4), (1,), (7, 3, 5), (0, 7), (9, 700), (1030,), (4096,)]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clip_value": {"clip_value": 0.3, "l1": 1e-3, "l1_mode": "proximal", "zero_grads": True},
+    "averages": {"ema_decay": 0.9, "lookahead": (2, 0.5), "shadow": "bfloat16", "maximize": True},
+    "masked": {"optimism": 0.3, "cautious": True},
+}
+
+
+def tensors(seed: int, dtype: Any) -> list[Any]:
+    arrays = random_arrays(seed, [int(np.prod(shape)) for shape in SHAPES], dtype, spread=1.0)
+    return [torch.from_numpy(a.reshape(s).copy()) for a, s in zip(arrays, SHAPES, strict=True)]
+
+
+def share(tensor: Any, mesh: Any, placements: Any) -> Any:
+    return distribute_tensor(tensor, mesh, placements, src_data_rank=None)
+
+
+def full(tensor: Any) -> Any:
+    """A whole tensor of its own."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()
+
+
+def bits(tensor: Any) -> bytes:
+    return bytes(tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+
+
+def same(found: Any, expected: Any, what: str) -> None:
+    """What is here of a tensor is what would be here of the whole."""
+    part = found
+    if isinstance(found, DTensor):
+        part, expected = found.to_local(), share(expected.detach(), found.device_mesh, found.placements).to_local()
+    assert part.shape == expected.shape, what
+    assert bits(part) == bits(expected), what
+
+
+def same_optimizers(shared: Any, whole: Any, params: list[Any], expected: list[Any]) -> None:
+    """The parameters and states of both, byte for byte; states are shared as their parameters are."""
+    for k, (p, q) in enumerate(zip(params, expected, strict=True)):
+        same(p, q, f"parameter {k}")
+        assert shared.state[p].keys() == whole.state[q].keys()
+        for name, state in shared.state[p].items():
+            same(state, whole.state[q][name], f"{name} of parameter {k}")
+            if isinstance(p, DTensor) and name != "step":
+                assert state.placements == p.placements
+                assert state.device_mesh == p.device_mesh
+                assert (state.shape, state.stride()) == (p.shape, p.stride())
+
+
+def check_rule(case: Any, options: dict[str, Any], dtype: Any, ranks: Ranks) -> None:
+    """Sharded, replicated and plain parameters, one of which gets its first gradient late."""
+    placements = itertools.cycle([[Shard(0)], [Replicate()], None, [Shard(0)]])
+    expected = [torch.nn.Parameter(t) for t in tensors(1, dtype)]
+    kinds = [kind for kind, _ in zip(placements, expected, strict=False)]
+    params = [
+        torch.nn.Parameter(q.detach().clone() if kind is None else share(q.detach().clone(), ranks.mesh, kind))
+        for q, kind in zip(expected, kinds, strict=True)
+    ]
+    shared, whole = ours(case, params, **options), ours(case, expected, **options)
+    for step in range(3):
+        for k, (g, p, q, kind) in enumerate(zip(tensors(10 + step, dtype), params, expected, kinds, strict=True)):
+            if step or k != 1:
+                q.grad = g
+                p.grad = g.clone() if kind is None else share(g.clone(), ranks.mesh, kind)
+        versions = [p._version for p in params]
+        shared.step()
+        whole.step()
+        assert all(p._version > before for p, before in zip(params, versions, strict=True) if p.grad is not None)
+    same_optimizers(shared, whole, params, expected)
+    if options.get("zero_grads"):
+        assert not any(p.grad.to_local().any() for p in params if isinstance(p, DTensor))
+
+
+class Net(torch.nn.Module):
+    """Layers of uneven and empty shards, a frozen one, and one that is not shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(7, 37)
+        self.frozen = torch.nn.Linear(37, 5).requires_grad_(False)
+        self.last = torch.nn.Linear(5, 1)
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Any) -> Any:
+        return self.last(torch.tanh(self.frozen(torch.tanh(self.first(x))))) * self.scale.sum()
+
+
+def make(mesh: Any, **policy: Any) -> Any:
+    """A model that FSDP2 shards; every rank has the same one, and gives it the same data."""
+    torch.manual_seed(3)
+    model = Net()
+    fully_shard(model.first, mesh=mesh, **policy)
+    fully_shard(model, mesh=mesh, ignored_params={model.scale}, **policy)
+    return model
+
+
+def check_fsdp(policy: dict[str, Any], grid: bool, ranks: Ranks) -> None:
+    """A model that FSDP2 shards, with its own gradients; on a grid it is replicated, too."""
+    mesh = ranks.grid if grid else ranks.mesh
+    if mesh is None:
+        return
+    model = make(mesh, **policy)
+    params = list(model.parameters())
+    expected = [torch.nn.Parameter(full(p.detach())) for p in params]
+    options = {"weight_decay": 0.1, "ema_decay": 0.9}
+    shared = fu.torch.AdamW(model.parameters(), lr=0.01, **options)
+    whole = fu.torch.AdamW(expected, lr=0.01, **options)
+    x = torch.randn(4, 7)
+    for _ in range(3):
+        shared.zero_grad()
+        model(x).square().mean().backward()
+        for p, q in zip(params, expected, strict=True):
+            q.grad = None if p.grad is None else full(p.grad)
+        shared.step()
+        whole.step()
+    assert [p.grad is None for p in params].count(True) == 2
+    same_optimizers(shared, whole, [p for p in params if p.requires_grad], [q for q in expected if q.grad is not None])
+
+
+def check_axes(ranks: Ranks) -> None:
+    """Tensors that are cut along two axes, or along one that is not the first."""
+    if ranks.grid is None:
+        return
+    kinds = [[Shard(0), Shard(1)], [Shard(1), Shard(0)], [Shard(0), Shard(0)], [Replicate(), Shard(1)]]
+    expected = [torch.nn.Parameter(torch.randn(7, 9, generator=torch.Generator().manual_seed(k))) for k in range(4)]
+    params = [
+        torch.nn.Parameter(share(q.detach().clone(), ranks.grid, kind)) for q, kind in zip(expected, kinds, strict=True)
+    ]
+    shared, whole = fu.torch.AdamW(params, ema_decay=0.9), fu.torch.AdamW(expected, ema_decay=0.9)
+    for step in range(3):
+        for p, q in zip(params, expected, strict=True):
+            q.grad = q.detach() * (step + 1)
+            p.grad = share(q.grad, ranks.grid, p.placements)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_refusals(ranks: Ranks) -> None:
+    """What does not fit is named, and nothing has moved."""
+    p = torch.nn.Parameter(share(torch.ones(8, 4), ranks.mesh, [Shard(0)]))
+    for cls, options, grad, words in [
+        (fu.torch.AdamW, {}, share(torch.ones(8, 4), ranks.mesh, [Replicate()]), "[adamw] grads: expected a DTensor"),
+        (fu.torch.AdamW, {"monitor": True}, p.detach(), "[adamw] monitor: expected False"),
+        (fu.torch.Lamb, {}, p.detach(), "[lamb] params: expected"),
+    ]:
+        optimizer = cls([p], **options)
+        p.grad = grad
+        with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+            optimizer.step()
+        assert not optimizer.state
+        assert p._local_tensor.grad is None
+        same(p, torch.ones(8, 4), "p")
+
+
+def check_data_parallel(ranks: Ranks) -> None:
+    """DDP: all ranks have the same bits, which are those of its gradients."""
+    torch.manual_seed(3)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(7, 5), process_group=ranks.group)
+    expected = [torch.nn.Parameter(p.detach().clone()) for p in model.parameters()]
+    ddp = fu.torch.AdamW(model.parameters(), lr=0.01, clip_norm=0.1, monitor=True)
+    whole = fu.torch.AdamW(expected, lr=0.01, clip_norm=0.1, monitor=True)
+    x = torch.randn(4, 7) + ranks.mesh.get_local_rank()
+    for _ in range(3):
+        ddp.zero_grad()
+        model(x).square().mean().backward()
+        for p, q in zip(model.parameters(), expected, strict=True):
+            q.grad = p.grad.clone()
+        ddp.step()
+        whole.step()
+    same_optimizers(ddp, whole, list(model.parameters()), expected)
+    for p in model.parameters():
+        gathered = [torch.empty_like(p) for _ in range(ranks.count)]
+        torch.distributed.all_gather(gathered, p.detach().contiguous(), ranks.group)
+        for other in gathered:
+            same(other, p, "the parameter on another rank")
+
+
+def checks() -> Iterator[Check]:
+    """Many rules as they are, and some rules with every option."""
+    yield "two axes", check_axes
+    yield "FSDP2", partial(check_fsdp, {}, False)
+    yield "FSDP2 and replicas", partial(check_fsdp, {}, True)
+    yield "FSDP2, offloaded", partial(check_fsdp, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}, False)
+    yield "refusals", check_refusals
+    yield "DDP", check_data_parallel
+    for case in CASES_HERE:
+        yield f"{case}", partial(check_rule, case, {}, np.float32)
+    for case, (name, options) in itertools.product(CASES, OPTIONS.items()):
+        yield f"{case} {name} in float64", partial(check_rule, case, options, np.float64)

@@ -1,0 +1,137 @@
+"""Steps that depend on sums of all ranks' gradients, beside steps of whole tensors; see sharded_steps.py."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ranks import Check, Ranks
+from sharded_steps import full, make, same_optimizers, share, tensors
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+import fastupdate as fu
+from fastupdate.torch.mesh import MeshSums
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clip_norm": {"clip_norm": 0.7},
+    "clip_tensor_norm": {"clip_tensor_norm": 0.3},
+    "skip": {"nonfinite": "skip", "clip_norm": 0.7},
+    "outliers": {"outliers": (3.0, 20)},
+}
+# More blocks than one, which ranks cut within; and cuts by which a tensor is no range of elements.
+LONG = [(37, 1024), (999, 41), (3, 5000), (20000,), (64, 1024), (10, 6)]
+
+
+def long_tensors(seed: int, dtype: Any) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in LONG]
+
+
+def pair(make_tensors: Any, dtype: Any, ranks: Ranks, kinds: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Parameters that are shared, replicated or plain, and the same ones whole."""
+    expected = [torch.nn.Parameter(t) for t in make_tensors(1, dtype)]
+    params = [
+        torch.nn.Parameter(q.detach().clone() if kind is None else share(q.detach().clone(), ranks.mesh, kind))
+        for q, kind in zip(expected, kinds, strict=False)
+    ]
+    return params, expected
+
+
+def hand_over(gradients: list[Any], params: list[Any], expected: list[Any]) -> None:
+    for g, p, q in zip(gradients, params, expected, strict=True):
+        p.grad_dtype = q.grad_dtype = g.dtype
+        q.grad = g
+        p.grad = share(g.clone(), p.device_mesh, p.placements) if isinstance(p, DTensor) else g.clone()
+
+
+def same_reports(found: Any, expected: Any) -> None:
+    for name in ("step", "grad_norm", "clip_factor", "nonfinite", "skipped"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert a == b or (math.isnan(a) and math.isnan(b)), f"{name}: {a} and {b}"
+
+
+def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: Any, ranks: Ranks) -> None:
+    """Norms, clip factors and decisions are those of whole tensors, to the bit."""
+    kinds = [[Shard(0)], [Shard(0)], [Shard(0)], [Shard(0)], [Replicate()], [Shard(1)], None, [Shard(0)]]
+    params, expected = pair(make_tensors, dtype, ranks, kinds)
+    shared = fu.torch.AdamW(params, weight_decay=0.1, **options)
+    whole = fu.torch.AdamW(expected, weight_decay=0.1, **options)
+    for step in range(4):
+        gradients = [g.to(kind) for g in make_tensors(10 + step, dtype)]
+        if options.get("nonfinite") and step in (0, 2):
+            gradients[3][-1] = math.nan  # the last rank has it
+        hand_over(gradients, params, expected)
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_raise(ranks: Ranks) -> None:
+    """All ranks raise the same error."""
+    params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
+    optimizer = fu.torch.AdamW(params, nonfinite="raise")
+    gradients = long_tensors(2, torch.float32)
+    gradients[1][-1, -1] = math.inf
+    hand_over(gradients, params, expected)
+    with pytest.raises(FloatingPointError, match=re.escape("grads[0][1]: expected finite values, received 1")):
+        optimizer.step()
+    assert not optimizer.state
+
+
+def check_fsdp(ranks: Ranks) -> None:
+    """A model that FSDP2 shards, trained with a scaled loss and clipped."""
+    model = make(ranks.mesh)
+    params = [p for p in model.parameters() if p.requires_grad]
+    expected = [torch.nn.Parameter(full(p.detach())) for p in params]
+    shared, whole = (fu.torch.AdamW(each, clip_norm=0.05, nonfinite="skip") for each in (params, expected))
+    x = torch.randn(4, 7)
+    for _ in range(3):
+        shared.zero_grad()
+        model(x).square().mean().backward()
+        for p, q in zip(params, expected, strict=True):
+            q.grad = full(p.grad)
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+        assert shared.report.clip_factor < 1
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_messages(ranks: Ranks) -> None:
+    """What is told: three numbers of each node and eight bytes of each element of a block that is cut."""
+    aligned = torch.nn.Parameter(share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]))
+    narrow = torch.nn.Parameter(share(torch.ones(12 * ranks.count), ranks.mesh, [Shard(0)]))
+    for p, size in ((aligned, 3), (narrow, 3 if ranks.count == 1 else 12)):
+        optimizer = fu.torch.AdamW([p], clip_norm=1.0)
+        p.grad = p.detach().clone()
+        optimizer.step()
+        sums: MeshSums = optimizer._run._mesh_sums
+        [exchange] = sums.exchanges
+        most = 2 * 64 if p is aligned and ranks.count == 3 else 1  # a third of the blocks is several nodes
+        assert sums.message_bytes == 8 * exchange.length
+        assert 8 * size <= sums.message_bytes <= 8 * size * most
+
+
+def checks() -> Iterator[Check]:
+    """Every option that reads gradients, with types and layouts."""
+    for (name, options), dtype in itertools.product(OPTIONS.items(), (np.float32, np.float64)):
+        yield f"{name} {dtype.__name__}", partial(check_options, tensors, options, dtype, as_torch(dtype))
+    for (name, options), dtype in itertools.product(OPTIONS.items(), (torch.float32, torch.float64)):
+        yield f"{name} of long tensors, {dtype}", partial(check_options, long_tensors, options, dtype, dtype)
+    narrow = partial(check_options, long_tensors, OPTIONS["skip"], torch.float32, torch.bfloat16)
+    yield "gradients in bfloat16", narrow
+    yield "raise", check_raise
+    yield "FSDP2", check_fsdp
+    yield "messages", check_messages
+
+
+def as_torch(dtype: Any) -> Any:
+    return getattr(torch, np.dtype(dtype).name)
