@@ -57,3 +57,25 @@ void stream(const Tensor* tensors, int64_t count, int64_t blocks, int threads, f
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int k = 0; k < threads; ++k) walk(tensors, count, blocks * k / threads, blocks * (k + 1) / threads, c, divide);
 }
+
+/* One pass over whole arrays: all of them are read, those whose bit is set in `writes` are written too. */
+static void pass_part(float* const* arrays, int count, uint32_t writes, int64_t begin, int64_t end, float c) {
+  enum { kPart = 256 };
+  float x[kPart];
+  for (int64_t i = begin; i < end; i += kPart) {
+    const int n = end - i < kPart ? (int)(end - i) : kPart;
+    for (int k = 0; k < n; ++k) x[k] = c * arrays[0][i + k];
+    for (int a = 1; a < count; ++a)
+      for (int k = 0; k < n; ++k) x[k] += c * arrays[a][i + k];
+    for (int a = 0; a < count; ++a)
+      if (writes >> a & 1)
+        for (int k = 0; k < n; ++k) arrays[a][i + k] += x[k];
+  }
+}
+
+void pass_over(float* const* arrays, int count, uint32_t writes, int64_t n, int threads, float c) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int k = 0; k < threads; ++k)
+    pass_part(arrays, count, writes, n * k / threads / kBlock * kBlock,
+              k + 1 == threads ? n : n * (k + 1) / threads / kBlock * kBlock, c);
+}

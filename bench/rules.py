@@ -1,0 +1,248 @@
+"""Every rule: the share of its bytes' stream that it reaches, and a peer's time, `python -m bench.rules`.
+
+Each rule of the registry steps a matrix of 2500 × 4000 float32 in turns with a stream (bench/stream.c) that makes the
+same passes over as many arrays: what a rule's functions read and return says which. It then takes turns with the
+package that tests/golden compares it with, by the arguments of the first row there that this can time: over the same
+matrix, and over 1000 tensors of 64. torch's own rules have no fused form but for SGD, Adagrad, Adam and AdamW, and run
+as their default; optax' run jitted, with donated buffers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import ctypes
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastupdate as fu
+from bench import machine
+from bench.contestants import STREAM_FACTOR, Contestant, library
+from bench.measuring import Protocol, Ratio, take_turns
+from bench.tables import duration, short
+from bench.workloads import WORKLOADS, Workload
+from fastupdate import rules
+from fastupdate.engines import choose
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import golden
+import peers
+from golden.peers import Optax, Torch
+
+MATRIX = Workload("matrix", "a matrix of 2500 × 4000", ((2500, 4000),))
+SMALL = WORKLOADS["1kx64"]
+SQUARE = Workload("square", "a matrix of 500 × 500", ((500, 500),))  # for rules that multiply matrices
+SMALL_MATRICES = Workload("matrices", "1000 matrices of 8 × 8", ((8, 8),) * 1000)  # for rules of matrices
+
+
+class Pass(NamedTuple):
+    """One pass over memory: the arrays that it reads, by name, and those of them that it writes."""
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def passes_of(optimizer: fu.Optimizer) -> list[Pass]:
+    """What a step of the rule cannot do without."""
+    rule, kept = optimizer.rule, optimizer.state
+    states = [name for name in rule.states if name in kept and rule.extents[name] == "element"]
+    found = [_pass(phase.measure, states, len(phase.sums), ()) for phase in rule.phases if phase.measure is not None]
+    return [*found, _pass(rule.update, states, 1, ("p",))]
+
+
+def _pass(function: Callable[..., Any], states: list[str], first: int, always: tuple[str, ...]) -> Pass:
+    """`first`: which of the results is the first state."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    changed = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    returned = next(node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
+    results = returned.elts[first:] if isinstance(returned, ast.Tuple) else []
+    written = {ast.unparse(result) for result in results} & changed
+    names = [name for name in ("p", "g", *states) if name in used or name in always]
+    return Pass(tuple(names), (*always, *(name for name in states if name in written)))
+
+
+class Stepped(Contestant):
+    """A rule of fastupdate, with the arguments of a row of tests/golden."""
+
+    name = "fastupdate"
+
+    def __init__(self, workload: Workload, threads: int, rule: str, arguments: Any) -> None:
+        super().__init__(workload, threads)
+        fu.set_num_threads(threads)
+        self.optimizer = rules.get(rule)(self.params, **arguments)
+        self.optimizer.bind(self.grads)
+        self.step = self.optimizer.step
+
+
+class Passes(Contestant):
+    """The stream of a rule's passes."""
+
+    name = "stream"
+
+    def __init__(self, workload: Workload, threads: int, passes: list[Pass]) -> None:
+        super().__init__(workload, threads)
+        arrays = {"p": self.params[0], "g": self.grads[0]}
+        pointers = [[arrays.setdefault(name, np.zeros_like(self.params[0])) for name in each.reads] for each in passes]
+        self.kept = arrays
+        calls = []
+        for each, found in zip(passes, pointers, strict=True):
+            addresses = (ctypes.c_void_p * len(found))(*(a.ctypes.data for a in found))
+            writes = sum(1 << k for k, name in enumerate(each.reads) if name in each.writes)
+            calls.append((addresses, len(found), ctypes.c_uint32(writes), ctypes.c_int64(workload.elements), threads))
+        pass_over = library().pass_over
+
+        def step() -> None:
+            for call in calls:
+                pass_over(*call, ctypes.c_float(STREAM_FACTOR))
+
+        self.step = step
+
+
+class TorchPeer(Contestant):
+    def __init__(self, workload: Workload, threads: int, peer: Torch) -> None:
+        super().__init__(workload, threads)
+        import torch
+
+        torch.set_num_threads(threads)
+        peer.start(self.params)
+        for p, g in zip(peer.weights, self.grads, strict=True):
+            p.grad = torch.from_numpy(g).clone()
+        self.step = peer.optimizer.step
+
+
+class OptaxPeer(Contestant):
+    def __init__(self, workload: Workload, threads: int, peer: Optax) -> None:
+        super().__init__(workload, threads)
+        import jax
+
+        peer.start(self.params)
+        self.grads = [jax.numpy.array(g) for g in self.grads]
+        self.weights, self.state = peer.weights, peer.state
+
+        def update(weights: Any, state: Any, grads: Any) -> Any:
+            updates, state = peer.optimizer.update(grads, state, weights)
+            return peer.optax.apply_updates(weights, updates), state
+
+        self.update = jax.jit(update, donate_argnums=(0, 1))
+        self.wait: Any = jax.block_until_ready
+
+    def step(self) -> None:
+        self.weights, self.state = self.wait(self.update(self.weights, self.state, self.grads))
+
+
+class Asking:
+    """Who asks for other libraries (tests/peers.py): as a test would that may."""
+
+    def get_closest_marker(self, name: str) -> str:
+        return name
+
+
+peers.running[:] = [Asking()]
+
+
+class Peer(NamedTuple):
+    """Whom a rule is timed beside, and the arguments that make both the same."""
+
+    name: str
+    arguments: Any
+    contestant: Callable[[Workload, int], Contestant] | None
+
+
+def peer_of(rule: str) -> Peer:
+    """The plainest row of tests/golden that can be timed; torch.optim before others."""
+    rows = [row for row in golden.rows(rule).values() if isinstance(row.peer, Torch | Optax)]
+    rows.sort(
+        key=lambda row: (
+            not (isinstance(row.peer, Torch) and row.peer.of == "torch.optim"),
+            sum(value is True for value in row.arguments.values()),
+        )
+    )
+    for row in rows:
+        if isinstance(row.peer, Torch):
+            name = f"{row.peer.of}.{row.peer.name}".replace("torch.optim.", "torch ")
+            return Peer(name, row.arguments, lambda w, n, peer=row.peer: TorchPeer(w, n, peer))
+        return Peer("optax jit", row.arguments, lambda w, n, peer=row.peer: OptaxPeer(w, n, peer))
+    return Peer("", {}, None)
+
+
+def turns(ours: Callable[[], Contestant], theirs: Callable[[], Contestant], protocol: Protocol) -> tuple[float, Ratio]:
+    pair = take_turns(ours(), theirs(), protocol)
+    return float(np.median(pair.reference)), pair.ratio
+
+
+def row(name: str, protocol: Protocol) -> dict[str, Any]:
+    """What is measured of one rule."""
+    peer, n = peer_of(name), protocol.threads
+    like = Stepped(Workload("like", "", ((8, 8),)), n, name, peer.arguments)
+    passes = passes_of(like.optimizer)
+    elementwise = like.optimizer.rule.matrix is None
+    large, small = (MATRIX, SMALL) if elementwise else (SQUARE, SMALL_MATRICES)
+    seconds, stream = turns(lambda: Stepped(large, n, name, peer.arguments), lambda: Passes(large, n, passes), protocol)
+    accesses = sum(len(each.reads) + len(each.writes) for each in passes)
+    found = {"rule": name, "passes": len(passes), "bytes": 4 * accesses, "seconds": seconds, "stream": asdict(stream)}
+    if peer.contestant is not None:
+        make = peer.contestant
+        for key, workload in (("large", large), ("small", small)):
+            _, ratio = turns(
+                lambda w=workload: Stepped(w, n, name, peer.arguments), lambda w=workload: make(w, n), protocol
+            )
+            found[key] = asdict(ratio)
+        found["peer"] = peer.name
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    def of(key: str) -> str:
+        return f"{short(found[key]['value'])}×" if key in found else ""
+
+    cells = (
+        rules.get(found["rule"]).__name__,
+        found["passes"],
+        found["bytes"],
+        duration(found["seconds"]),
+        f"{found['stream']['value']:.0%}",
+        found.get("peer", "none to time"),
+        of("large"),
+        of("small"),
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+HEAD = """| rule | passes | bytes per element | a step | of the stream | beside | 10⁷ elements | 1000 × 64 |
+|---|---|---|---|---|---|---|---|"""
+
+
+def measured(names: list[str], protocol: Protocol) -> Iterator[dict[str, Any]]:
+    for name in names:
+        found = row(name, protocol)
+        print(line(found), flush=True)
+        yield found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser("python -m bench.rules", description=__doc__)
+    p.add_argument("--rules", metavar="A,B", default=",".join(rules.names()), help="which (default: all)")
+    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
+    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
+    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
+    args = p.parse_args(arguments)
+    machine.require_compiled(choose.native_problem())
+    print(HEAD)
+    found = list(measured(args.rules.split(","), Protocol(args.threads, args.quick)))
+    if args.json:
+        about = {"machine": machine.facts(args.threads), "rows": found}
+        args.json.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
