@@ -27,7 +27,7 @@ class Modified(NamedTuple):
     narrow: str | None = None
 
 
-CORRECTED = {"decay": "corrected", "max_lr": 0.05}
+CORRECTED = {"decay": "corrected", "peak_lr": 0.05}
 ROWS = {
     "corrected-timm-adamw": Modified(
         "adam", {**ADAM, **CORRECTED}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, corrected_weight_decay=True)
