@@ -230,6 +230,12 @@ class Settings:
         """The stages that are wanted and need what elements add up to."""
         return [stage for stage in MEASURING if self.asks_for(stage)]
 
+    def check_sums(self, expected: str, received: str) -> None:
+        """ValueError for an option that needs sums of its own, which there are none of."""
+        for stage in self.measuring:
+            name = next((option for option in stage.options if hasattr(self, option)), "cautious")
+            Place(self.rule, name).fail(ValueError, f"{expected}, for an option that needs sums of its own", received)
+
 
 def own_decay(rule: Rule) -> DecayMode:
     """The weight decay that a rule defines."""
