@@ -14,7 +14,7 @@ from fastupdate.step.options import Options
 Recipe = partial[Optimizer] | type[Optimizer]  # what `with_` returns, or a class as it is
 
 # The options that a rule of a partition may have of its own; the others are decided once, for all of them.
-OWN = {"decay", "l1", "l1_mode", "clip_value", "clip_tensor_norm", "clip_unit_norm", "groups", "state"}
+OWN = {"decay", "peak_lr", "l1", "l1_mode", "clip_value", "clip_tensor_norm", "clip_unit_norm", "groups", "state"}
 
 
 def check_recipe(place: Place, recipe: Any) -> None:

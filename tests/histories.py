@@ -29,6 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"clip_value": 1.5, "nonfinite": "skip", "l1": 1e-3, "shadow": "float16"},
     {"clip_unit_norm": 0.25, "ema_decay": 0.5, "decay": "independent"},
     {"optimism": 0.25, "cautious": True, "ema_decay": 0.5},
+    {"optimism": 0.25, "optimism_norm": 2.0, "cautious": "mean", "centralize": True, "decay": "cautious"},
 ]
 SHAPES = [(3, 3), (4, 2), (5,), (), (2, 0), (3, 40), (1030,)]
 NUMBA = "adam-plain"  # compiling takes seconds, so there it is one rule

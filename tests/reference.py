@@ -189,7 +189,7 @@ class Reference:
         if l1 or l2:
             sign = (p > 0).astype(kind) - (p < 0).astype(kind)
             g = g + (kind(l2) * p + kind(l1) * sign)
-        shrinks = {"decoupled": lr * decay, "independent": decay, "corrected": lr * (lr / v["max_lr"]) * decay}
+        shrinks = {"decoupled": lr * decay, "independent": decay, "corrected": lr * (lr / v["peak_lr"]) * decay}
         if mode in shrinks:
             p = p * kind(1.0 - shrinks[mode])
         delta = self._rule(tensor, hyper, g, p)

@@ -165,6 +165,7 @@ def check_refusals(ranks: Ranks) -> None:
         (fu.torch.AdamW, {}, share(torch.ones(8, 4), ranks.mesh, [Replicate()]), "[adamw] grads: expected a DTensor"),
         (fu.torch.AdamW, {"monitor": True}, p.detach(), "[adamw] monitor: expected False"),
         (fu.torch.Lamb, {}, p.detach(), "[lamb] params: expected"),
+        (fu.torch.AdamW, {"cautious": "mean"}, p.detach(), "[adamw] cautious: expected whole tensors, for an option"),
     ]:
         optimizer = cls([p], **options)
         p.grad = grad

@@ -391,7 +391,7 @@ OPTIONS: dict[str, list[Any]] = {
     "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
     "l1_mode": ["lasso"],
     "decay": ["L2"],
-    "max_lr": [0.1],  # only with decay="corrected"
+    "peak_lr": [0.1],  # only with decay="corrected"
     "cautious": ["median", None, 2],
     "centralize": ["rows", None],
     "optimism_norm": [0.0, -1.0, np.nan, "1"],

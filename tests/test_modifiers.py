@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from cases import by_backend, by_dtype, moderate_arrays
+from cases import arrays_of, assert_same_bits, by_backend, by_dtype, cases_of, moderate_arrays
 from golden.peers import Torch
 from tolerances import PEER, Drift
 
 import fastupdate as fu
 
-pytestmark = pytest.mark.peer
 STEPS, SHAPES = 12, [(200,), (30, 7), (3, 40, 5)]
 ADAM = {"betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
 LION = {"betas": (0.85, 0.97), "weight_decay": 0.03}
@@ -27,7 +26,7 @@ class Modified(NamedTuple):
     narrow: str | None = None
 
 
-CORRECTED = {"decay": "corrected", "max_lr": 0.05}
+CORRECTED = {"decay": "corrected", "peak_lr": 0.05}
 ROWS = {
     "corrected-timm-adamw": Modified(
         "adam", {**ADAM, **CORRECTED}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, corrected_weight_decay=True)
@@ -86,6 +85,7 @@ def shaped(seed: int, dtype: Any) -> list[np.ndarray]:
     return [a.reshape(shape) for a, shape in zip(arrays, SHAPES, strict=True)]
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("name", ROWS)
 @by_dtype
 @by_backend
@@ -105,3 +105,37 @@ def test_beside_the_package(backend, dtype, name):
         for drift, p, q in zip(drifts, params, row.theirs.step(grads), strict=True):
             drift.compare(p, q)
     assert max(drift.worst for drift in drifts) <= PEER
+
+
+@pytest.mark.parametrize("rule", fu.rules.names())
+def test_measuring_a_change_leaves_no_trace(rule):
+    """States are those of a plain step, whatever the rule keeps; weights are where the plain step takes them, k of n
+    elements moving, or further by n/(k + 1)."""
+    case = cases_of(rule)[-1]
+    options = {"weight_decay": 0.0} if "weight_decay" in fu.rules.get(rule).rule.hypers else {}
+    shapes = [(30, 7), (5, 40)]
+    start, *grads = (
+        [a.reshape(s) for a, s in zip(moderate_arrays(k, [210, 200], np.float64), shapes, strict=True)]
+        for k in range(4)
+    )
+    opts = []
+    for cautious in (False, "count"):
+        params = [p.copy() for p in start]
+        opts.append(case.make(params, **options))
+        for g in grads[:2]:
+            opts[-1].step(g)
+        if cautious:
+            opts.append(case.make(params, **options, cautious=cautious))
+            opts[-1].load_state_dict(opts[-2].state_dict())
+            del opts[-2]
+    before = [p.copy() for p in opts[0].params]
+    for opt in opts:
+        opt.step(grads[2])
+    plain, cautious = (arrays_of(opt) for opt in opts)
+    for old, p, q, g in zip(before, plain.pop("params"), cautious.pop("params"), grads[2], strict=True):
+        taken = (p - old) * g < 0
+        step = np.where(taken, p - old, 0.0) * (g.size / (np.count_nonzero(taken) + 1))
+        np.testing.assert_allclose(q - old, step, rtol=1e-9, atol=1e-13)
+        assert step.any()
+    for kind, arrays in plain.items():
+        assert_same_bits(cautious[kind], arrays, kind)

@@ -43,7 +43,7 @@ EACH: dict[str, dict[str, Any]] = {
     "independent": {"decay": "independent"},
     "cautious-decay": {"decay": "cautious"},
     "cautious-both": {"decay": "cautious", "cautious": True, "monitor": True},
-    "corrected": {"decay": "corrected", "max_lr": 0.4},
+    "corrected": {"decay": "corrected", "peak_lr": 0.4},
     "l1-subgradient": {"l1": 0.05},
     "l1-proximal": {"l1": 0.05, "l1_mode": "proximal"},
     "ema_decay": {"ema_decay": 0.9},
@@ -328,14 +328,14 @@ def test_cautious_decay_leaves_alone_what_moves_away_from_zero(case, backend):
 
 
 CORRECTED = [({"decay": "corrected"}, "expected the largest learning rate, received None"),
-             ({"max_lr": 0.1}, "expected None, unless decay='corrected', received 0.1"),
-             ({"decay": "corrected", "max_lr": 0.0}, "expected a number > 0, received 0.0"),
-             ({"decay": "corrected", "max_lr": np.nan}, "expected a number > 0, received nan")]  # fmt: skip
+             ({"peak_lr": 0.1}, "expected None, unless decay='corrected', received 0.1"),
+             ({"decay": "corrected", "peak_lr": 0.0}, "expected a number > 0, received 0.0"),
+             ({"decay": "corrected", "peak_lr": np.nan}, "expected a number > 0, received nan")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "words"), CORRECTED, ids=[str(options) for options, _ in CORRECTED])
 def test_corrected_decay_is_told_the_largest_rate(options, words):
-    with pytest.raises(ValueError, match=rf"\[adam\] max_lr: {words}"):
+    with pytest.raises(ValueError, match=rf"\[adam\] peak_lr: {words}"):
         fu.Adam([np.ones(3)], **options)
 
 

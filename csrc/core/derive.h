@@ -85,7 +85,7 @@ inline bool holds_numbers(const Recipe& recipe, const Given& given) {
     const double low = s.clip_low > -s.clip_value ? s.clip_low : -s.clip_value;
     const double high = s.clip_high < s.clip_value ? s.clip_high : s.clip_value;
     if (low > high || low > recipe.largest || high < -recipe.largest) return false;
-    const double corrected = lr * (lr / s.max_lr), longest = corrected > lr ? corrected : lr;
+    const double corrected = lr * (lr / s.peak_lr), longest = corrected > lr ? corrected : lr;
     if (lr > recipe.largest || s.l1 > recipe.largest || longest * s.l1 > recipe.largest) return false;
     if (recipe.weight_decay >= 0 && longest * row[recipe.weight_decay] > recipe.largest) return false;
     for (int c = 0; c < recipe.hypers; ++c) {

@@ -71,7 +71,6 @@ void measure_tile(const Span& step, const PhaseCode& phase, int64_t begin, int n
       g = change = scratch.conditioned, scale = 1;
     }
     if (phase.stage & kChangeStages) {
-      for (T& x : scratch.nothing) x = -T(0);
       span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta,
                      copied_states(span, begin, n, scratch), begin);
       run_stages<kChange, false>(t, span.group, span.stages, begin, n, g, p, scratch.delta);
@@ -86,6 +85,7 @@ template <class T>
 void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
   const int count = phase.shape.terms;
   Scratch<T> scratch;
+  for (T& x : scratch.nothing) x = -T(0);
   double terms[kMaxTerms][kTile];
   double* out = parts_of(span.t, count) + begin / kBlock * count;
   for (int64_t block = begin; block < end; block += kBlock, out += count) {
@@ -133,6 +133,7 @@ void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scra
 template <class T>
 void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
   Scratch<T> scratch;
+  for (T& x : scratch.nothing) x = -T(0);
   StretchSum sums[kMaxTerms];
   const auto start = [&](int64_t chunk) { return chunk_begin(span.t, chunk) * span.t.columns; };
   int64_t low = 0, high = chunk_count(span.t);
@@ -152,9 +153,10 @@ struct StagePhase {
   static void measure(const StageNumbers& numbers, int64_t n, const void* g, const void* p, const void* change,
                       double* terms) {
     const Stage<T> stage(numbers);
-    for (int64_t i = 0; i < n; ++i)
-      terms[i] = double(
-          stage.measured(static_cast<const T*>(g)[i], static_cast<const T*>(p)[i], static_cast<const T*>(change)[i]));
+    const T *gradient = static_cast<const T*>(g), *weight = static_cast<const T*>(p),
+            *x = static_cast<const T*>(change);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) terms[i] = double(stage.measured(gradient[i], weight[i], x[i]));
   }
 
   static void settle(const void* numbers, int64_t ranges, double n, const double* sums, const uint64_t* state) {

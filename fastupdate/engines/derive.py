@@ -49,7 +49,7 @@ def holds_numbers(recipe: Records, given: Given) -> bool:
     if ((low > high) | (low > largest) | (high < -largest)).any():
         return False
     with np.errstate(over="ignore"):
-        longest = np.maximum(lr, lr * (lr / shared["max_lr"]))
+        longest = np.maximum(lr, lr * (lr / shared["peak_lr"]))
         large = max(part.max(initial=0.0) for part in (lr, l1, own, longest * l1, longest * decay))
     return large <= largest and not ((eps > 0) & (eps <= recipe["vanishing"])).any()
 

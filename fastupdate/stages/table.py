@@ -165,18 +165,18 @@ class Penalty:
 
 
 class Decay:
-    """Weight decay outside the rule: p ← (1 − x)·p, x being lr·λ, λ, or lr²·λ/max_lr (Defazio, arXiv:2506.02285)."""
+    """Weight decay outside the rule: p ← (1 − x)·p, x being lr·λ, λ, or lr²·λ/peak_lr (Defazio, arXiv:2506.02285)."""
 
     at = "before"
-    max_lr = Hyper(math.inf, SIZE, "the largest learning rate, of corrected decay")
+    peak_lr = Hyper(math.inf, SIZE, "the largest learning rate, of corrected decay")
     decoupled_decay = Flag("weights shrink by lr·λ")
     independent_decay = Flag("weights shrink by λ")
-    corrected_decay = Flag("weights shrink by lr²·λ/max_lr")
+    corrected_decay = Flag("weights shrink by lr²·λ/peak_lr")
 
     @staticmethod
     def prepare(h):
         plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
-        return scalars(decay=1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.max_lr) * h.weight_decay)))
+        return scalars(decay=1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.peak_lr) * h.weight_decay)))
 
     @staticmethod
     def element(s, p):

@@ -55,7 +55,7 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     for name, value in met.items():
         if value > largest:
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", f"{value:g}")
-        if name in ("l1", "weight_decay") and max(lr, lr * (lr / values["max_lr"])) * value > largest:
+        if name in ("l1", "weight_decay") and max(lr, lr * (lr / values["peak_lr"])) * value > largest:
             received = f"{value:g} with a learning rate of {lr:g}"
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", received)
         if name.startswith("eps") and 0 < value <= vanishing:

@@ -185,7 +185,7 @@ def of_groups(
     without = [name for stage in ARRAYS.values() for name in stage.options if options.get(name, 0) is None]
     for names, overrides in sort_into_groups(rule.name, sources, settings.groups):
         for name in without:
-            if overrides.get(name):
+            if overrides.get(name, HYPERS[name].default) != HYPERS[name].default:
                 Place(rule.name, "groups").fail(ValueError, f"the option {name}, for a group sets it", "none")
         yield names, {**hypers, **shared, **overrides}
 

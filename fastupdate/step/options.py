@@ -34,9 +34,9 @@ class Options(TypedDict, total=False):
     l1              λ of a penalty on |w|: a number ≥ 0, or a schedule
     l1_mode         "subgradient" adds λ·sign(w) to the gradient; "proximal" shrinks weights after the step, to exact 0
     decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
-                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/max_lr; None: as the
+                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/peak_lr; None: as the
                     rule defines it
-    max_lr          the largest learning rate, for decay="corrected": a number > 0, or a schedule
+    peak_lr          the largest learning rate, for decay="corrected": a number > 0, or a schedule
     clip_norm       largest norm of all gradients together: a number > 0, or a schedule
     clip_tensor_norm
                     largest norm of each tensor's gradient, likewise
@@ -70,7 +70,7 @@ class Options(TypedDict, total=False):
     l1: Any
     l1_mode: L1Mode
     decay: DecayMode | None
-    max_lr: Any
+    peak_lr: Any
     clip_norm: Any
     clip_tensor_norm: Any
     clip_unit_norm: Any
@@ -106,7 +106,7 @@ class Settings:
     l1: Any = 0.0
     l1_mode: L1Mode = "subgradient"
     decay: DecayMode | None = None
-    max_lr: Any = None
+    peak_lr: Any = None
     clip_norm: Any = None
     clip_tensor_norm: Any = None
     clip_unit_norm: Any = None
@@ -142,9 +142,9 @@ class Settings:
             if self.nonfinite != "skip" and self.outliers is None:
                 expected = "None, unless nonfinite='skip' or outliers"
                 Place(self.rule, "max_skips").fail(ValueError, expected, repr(self.max_skips))
-        if (self.decay == "corrected") != (self.max_lr is not None):
-            expected = "the largest learning rate" if self.max_lr is None else "None, unless decay='corrected'"
-            Place(self.rule, "max_lr").fail(ValueError, expected, repr(self.max_lr))
+        if (self.decay == "corrected") != (self.peak_lr is not None):
+            expected = "the largest learning rate" if self.peak_lr is None else "None, unless decay='corrected'"
+            Place(self.rule, "peak_lr").fail(ValueError, expected, repr(self.peak_lr))
         clips = [name for name in CLIPS if getattr(self, name) is not None]
         if len(clips) > 1:
             raise ValueError(
@@ -229,6 +229,12 @@ class Settings:
     def measuring(self) -> list[Stage]:
         """The stages that are wanted and need what elements add up to."""
         return [stage for stage in MEASURING if self.asks_for(stage)]
+
+    def check_sums(self, expected: str, received: str) -> None:
+        """ValueError for an option that needs sums of its own, which there are none of."""
+        for stage in self.measuring:
+            name = next((option for option in stage.options if hasattr(self, option)), "cautious")
+            Place(self.rule, name).fail(ValueError, f"{expected}, for an option that needs sums of its own", received)
 
 
 def own_decay(rule: Rule) -> DecayMode:

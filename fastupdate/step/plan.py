@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -89,10 +88,7 @@ class Plan:
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         self.judges = special and self.engine.judges and settings.outliers is None  # which the host judges
         if self.queued:
-            for stage in settings.measuring:
-                name = next((option for option in stage.options if hasattr(settings, option)), "cautious")
-                expected = "arrays in host memory, for an option that needs sums of its own"
-                Place(rule.name, name).fail(ValueError, expected, "others")
+            settings.check_sums("arrays in host memory", "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds

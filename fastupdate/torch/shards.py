@@ -60,6 +60,7 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
     if settings.clip_unit_norm is not None:
         place = Place(rule.name, "clip_unit_norm")
         place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
+    settings.check_sums("whole tensors", f"DTensors of placements {split[0].placements}")
     if settings.monitor:
         Place(rule.name, "monitor").fail(ValueError, "False, where parameters are sharded", "True")
 
