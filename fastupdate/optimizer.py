@@ -27,6 +27,7 @@ from fastupdate.step import describe, slots
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.lending import lending
+from fastupdate.step.modes import turning
 from fastupdate.step.options import check_names
 from fastupdate.step.report import Report
 from fastupdate.step.slots import following
@@ -216,6 +217,19 @@ class Optimizer:
         if self.stepper.settings.ema_decay is None:
             self.stepper.place("ema_decay").fail(ValueError, "a decay, set when the optimizer was made", "None")
         return lending(self.stepper, lambda item: item.slots["ema"])
+
+    def eval(self) -> None:
+        """Makes the parameters those to judge a model by, if the rule trains it at others (the schedule-free ones).
+
+        Until `train` is called, steps raise ValueError. With other rules, and if it has been called, nothing changes.
+        """
+        with self.stepper.exclusive():
+            at_once(turning(self.stepper, evaluating=True))
+
+    def train(self) -> None:
+        """Makes the parameters those to train at, again."""
+        with self.stepper.exclusive():
+            at_once(turning(self.stepper, evaluating=False))
 
     # -- transfer learning --------------------------------------------------------------------------------------------
 

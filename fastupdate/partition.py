@@ -26,6 +26,7 @@ from fastupdate.saving import state as saving
 from fastupdate.saving.loading import Loaded, Rename, loading
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
+from fastupdate.step.modes import turning
 from fastupdate.step.options import Options
 from fastupdate.step.report import Report, Statistics
 from fastupdate.step.stepper import Stepper
@@ -246,6 +247,17 @@ class Partition:
         """Within the context the parameters hold their moving average; afterwards they are as before, bit for bit."""
         with _all([part.ema_weights() for part in self.parts]):
             yield
+
+    def eval(self) -> None:
+        """Makes the parameters those to judge a model by. See `Optimizer.eval`."""
+        self._turn(evaluating=True)
+
+    def train(self) -> None:
+        """Makes the parameters those to train at, again."""
+        self._turn(evaluating=False)
+
+    def _turn(self, evaluating: bool) -> None:
+        self._exclusively(lambda: at_once([a for stepper in self._steppers for a in turning(stepper, evaluating)]))
 
     def freeze(self, pattern: Pattern) -> list[str]:
         """Stops updating the tensors whose dotted names match; returns the names. See `Optimizer.freeze`."""

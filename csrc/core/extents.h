@@ -10,21 +10,33 @@
 
 namespace fastupdate {
 
-constexpr int kMaxTerms = 4;       // sums of one phase
+// How two numbers come together: as their sum, or as the larger of them, which is NaN if either is.
+struct Joined {
+  bool largest;
+
+  FASTUPDATE_HD double operator()(double a, double b) const {
+    if (!largest) return a + b;
+    return b > a || b != b ? b : a;
+  }
+};
+
+constexpr int kMaxTerms = 4;       // sums and maxima of one phase
 constexpr int64_t kRowChunk = 32;  // rows whose columns are added up together
 
-// What a phase sums: so many terms of an element, each over the extents whose bits are set.
+// What a phase does. Unless it only settles numbers that go on from step to step, it measures elements, of which so
+// many terms come together: they add up or, where a bit of `maxima` is set, the largest of them counts, or 0 if that is
+// larger. Then ranges of the extents whose bits are set are settled.
 struct PhaseShape {
+  bool measures;
   int terms;
-  uint8_t per[kMaxTerms];
+  uint8_t settled, maxima;
 
-  FASTUPDATE_HD constexpr bool sums(Extent extent) const {
-    for (int k = 0; k < terms; ++k)
-      if (per[k] >> extent & 1) return true;
-    return false;
-  }
+  FASTUPDATE_HD constexpr bool settles(Extent extent) const { return settled >> extent & 1; }
   // Whether it goes through a tensor row by row; else block by block.
-  FASTUPDATE_HD constexpr bool by_rows() const { return sums(kRow) || sums(kColumn) || sums(kMatrix) || sums(kUnit); }
+  FASTUPDATE_HD constexpr bool by_rows() const {
+    return settles(kRow) || settles(kColumn) || settles(kMatrix) || settles(kUnit);
+  }
+  FASTUPDATE_HD constexpr Joined joined(int term) const { return {bool(maxima >> term & 1)}; }
 };
 
 FASTUPDATE_HD int64_t matrix_size(const Tensor& t) { return t.rows * t.columns; }

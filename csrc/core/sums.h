@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "core/plan.h"
+#include "core/extents.h"
 #include "core/storage.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
@@ -61,10 +61,17 @@ FASTUPDATE_HD double add_product(double sum, float x, float y) {
 }
 FASTUPDATE_HD double add_product(double sum, double x, double y) { return sum + x * y; }
 
-template <int width = kLanes / 2, class T>
-FASTUPDATE_HD T fold_lanes(T* lane) {
-  for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
-  if constexpr (width > 1) return fold_lanes<width / 2>(lane);
+struct Add {
+  template <class V>
+  FASTUPDATE_HD V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+
+template <int width = kLanes / 2, class T, class Op = Add>
+FASTUPDATE_HD T fold_lanes(T* lane, Op op = {}) {
+  for (int j = 0; j < width; ++j) lane[j] = op(lane[j], lane[j + width]);
+  if constexpr (width > 1) return fold_lanes<width / 2>(lane, op);
   return lane[0];
 }
 
@@ -92,14 +99,15 @@ Sums fold(Lanes<T>& lanes) {
 }
 
 // Folds a sequence pairwise: neighbours first, then neighbouring pairs …; the odd one out moves up a level.
-template <class V>
+template <class V, class Op = Add>
 struct Pairwise {
-  V level[48];
+  Op op = {};
   int64_t count = 0;
+  V level[48];
 
   FASTUPDATE_HD void add(V x) {
     int depth = 0;
-    for (int64_t k = count++; k & 1; k >>= 1) x = level[depth++] + x;
+    for (int64_t k = count++; k & 1; k >>= 1) x = op(level[depth++], x);
     level[depth] = x;
   }
 
@@ -108,16 +116,17 @@ struct Pairwise {
     bool any = false;
     for (int depth = 0; count >> depth; ++depth)
       if (count >> depth & 1) {
-        sum = any ? level[depth] + sum : level[depth];
+        sum = any ? op(level[depth], sum) : level[depth];
         any = true;
       }
     return sum;
   }
 };
 
-// Σ of `count` numbers, `pitch` apart, folded pairwise.
-FASTUPDATE_HD double fold_parts(const double* x, int64_t count, int64_t pitch) {
-  Pairwise<double> sum;
+// What `count` numbers, `pitch` apart, come to, folded pairwise.
+FASTUPDATE_HD double fold_parts(const double* x, int64_t count, int64_t pitch, Joined joined) {
+  Pairwise<double, Joined> sum;
+  sum.op = joined;
   for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
   return sum.total();
 }

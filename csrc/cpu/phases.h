@@ -2,7 +2,7 @@
 //
 // A phase that sums over rows, columns or matrices goes through a tensor by chunks of rows; any other by blocks. Sums
 // are float64 and in the order of core/sums.h: within a row, as within a block, in 32 lanes; columns row by row within
-// a chunk; rows, blocks and chunks fold pairwise.
+// a chunk; rows, blocks and chunks fold pairwise. Maxima go the same way, though in any order they would be the same.
 #pragma once
 
 #include "core/sums.h"
@@ -10,23 +10,12 @@
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
-// Adds up stretches of numbers that follow upon each other in pieces of any length; a stretch sums in blocks of its
-// own.
+// Joins stretches of numbers that follow upon each other in pieces of any length; a stretch sums in blocks of its own.
 class StretchSum {
  public:
-  void add(const double* x, int64_t n) {
-    while (n) {
-      const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
-      int64_t i = 0;
-      for (; i < count && (place + i) % kLanes; ++i) lanes_[(place + i) % kLanes] += x[i];
-      for (; i + kLanes <= count; i += kLanes)
-#pragma omp simd
-        for (int j = 0; j < kLanes; ++j) lanes_[j] += x[i + j];
-      for (; i < count; ++i) lanes_[(place + i) % kLanes] += x[i];
-      at_ += count, x += count, n -= count;
-      if (at_ % kBlock == 0) fold();
-    }
-  }
+  void start(Joined joined) { blocks_.op = joined; }
+
+  void add(const double* x, int64_t n) { blocks_.op.largest ? join<true>(x, n) : join<false>(x, n); }
 
   // The sum of the stretch, which ends here.
   double finish() {
@@ -37,13 +26,30 @@ class StretchSum {
   }
 
  private:
+  template <bool largest>
+  void join(const double* x, int64_t n) {
+    const Joined joined = {largest};
+    const auto take = [&](int64_t lane, double value) { lanes_[lane] = joined(lanes_[lane], value); };
+    while (n) {
+      const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
+      int64_t i = 0;
+      for (; i < count && (place + i) % kLanes; ++i) take((place + i) % kLanes, x[i]);
+      for (; i + kLanes <= count; i += kLanes)
+#pragma omp simd
+        for (int j = 0; j < kLanes; ++j) take(j, x[i + j]);
+      for (; i < count; ++i) take((place + i) % kLanes, x[i]);
+      at_ += count, x += count, n -= count;
+      if (at_ % kBlock == 0) fold();
+    }
+  }
+
   void fold() {
-    blocks_.add(fold_lanes(lanes_));
+    blocks_.add(fold_lanes(lanes_, blocks_.op));
     for (double& lane : lanes_) lane = 0;
   }
 
   alignas(64) double lanes_[kLanes] = {};
-  Pairwise<double> blocks_;
+  Pairwise<double, Joined> blocks_;
   int64_t at_ = 0;
 };
 
@@ -81,6 +87,14 @@ void measure_tile(const Span& step, const PhaseCode& phase, int64_t begin, int n
   phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
 }
 
+// Joins each of n numbers with one of the others.
+inline void join(Joined joined, int64_t n, const double* x, double* out) {
+  if (joined.largest)
+    for (int64_t i = 0; i < n; ++i) out[i] = joined(out[i], x[i]);
+  else
+    for (int64_t i = 0; i < n; ++i) out[i] += x[i];
+}
+
 template <class T>
 void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
   const int count = phase.shape.terms;
@@ -90,6 +104,7 @@ void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int
   double* out = parts_of(span.t, count) + begin / kBlock * count;
   for (int64_t block = begin; block < end; block += kBlock, out += count) {
     StretchSum sums[kMaxTerms];
+    for (int k = 0; k < count; ++k) sums[k].start(phase.shape.joined(k));
     const int64_t stop = block + kBlock < end ? block + kBlock : end;
     for (int64_t i = block; i < stop; i += kTile) {
       const int n = int(i + kTile < stop ? kTile : stop - i);
@@ -100,7 +115,7 @@ void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int
   }
 }
 
-// A chunk of rows. Where the sums of its columns go to, the first row is written and the others are added.
+// A chunk of rows, and what the columns come to within it.
 template <class T>
 void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scratch<T>& scratch,
                    StretchSum (&sums)[kMaxTerms]) {
@@ -109,7 +124,7 @@ void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scra
   const int64_t columns = t.columns, first = chunk_begin(t, chunk) * columns, end = chunk_end(t, chunk) * columns;
   double terms[kMaxTerms][kTile];
   double* rows = parts_of(t, count) + first / columns * count;
-  double* const below = phase.shape.sums(kColumn) ? columns_of(t, count) + chunk * count * columns : nullptr;
+  double* const below = phase.shape.settles(kColumn) ? columns_of(t, count) + chunk * count * columns : nullptr;
   if (below)
     for (int64_t c = 0; c < count * columns; ++c) below[c] = 0;
   for (int64_t i = first; i < end; i += kTile) {
@@ -120,8 +135,7 @@ void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scra
       for (int k = 0; k < count; ++k) {
         const double* x = terms[k] + at;
         sums[k].add(x, length);
-        if (below)
-          for (int64_t c = 0; c < length; ++c) below[k * columns + column + c] += x[c];
+        if (below) join(phase.shape.joined(k), length, x, below + k * columns + column);
         if (length == rest) *rows++ = sums[k].finish();
       }
       at += int(length);
@@ -135,6 +149,7 @@ void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64
   Scratch<T> scratch;
   for (T& x : scratch.nothing) x = -T(0);
   StretchSum sums[kMaxTerms];
+  for (int k = 0; k < phase.shape.terms; ++k) sums[k].start(phase.shape.joined(k));
   const auto start = [&](int64_t chunk) { return chunk_begin(span.t, chunk) * span.t.columns; };
   int64_t low = 0, high = chunk_count(span.t);
   while (low < high) {
@@ -166,7 +181,7 @@ struct StagePhase {
   }
 
   static constexpr PhaseCode make() {
-    PhaseCode code = {nullptr, {1, {uint8_t(1 << Stage<T>::extent)}}};
+    PhaseCode code = {nullptr, {true, 1, uint8_t(1 << Stage<T>::extent), 0}};
     code.settle[Stage<T>::extent] = settle;
     code.stage = Stage<T>::bit;
     code.slot = slot;
@@ -200,7 +215,8 @@ inline void settle_columns(const Tensor& t, const PhaseCode& phase, const void* 
       const int64_t n = first + kTile < t.columns ? kTile : t.columns - first;
       const double* x = columns_of(t, terms) + matrix * chunks * pitch + first;
       for (int64_t c = 0; c < n; ++c)
-        for (int k = 0; k < terms; ++k) (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch);
+        for (int k = 0; k < terms; ++k)
+          (&sums[0][0])[c * terms + k] = fold_parts(x + k * t.columns + c, chunks, pitch, phase.shape.joined(k));
       for (int k = 0; k < kSlots; ++k) state[k] = t.slot[k] + uint64_t(matrix * t.columns + first) * sizeof(double);
       phase.settle[kColumn](scalars, n, double(t.rows), &sums[0][0], state);
     }
@@ -213,7 +229,8 @@ inline void settle_rows(const Tensor& t, const PhaseCode& phase, Extent extent, 
   double total[kMaxTerms];
   uint64_t state[kSlots];
   for (int64_t range = 0; range < range_count(t, extent); ++range) {
-    for (int k = 0; k < terms; ++k) total[k] = fold_parts(parts_of(t, terms) + range * rows * terms + k, rows, terms);
+    const double* const parts = parts_of(t, terms) + range * rows * terms;
+    for (int k = 0; k < terms; ++k) total[k] = fold_parts(parts + k, rows, terms, phase.shape.joined(k));
     for (int k = 0; k < kSlots; ++k) state[k] = t.slot[k] + uint64_t(range) * sizeof(double);
     phase.settle[extent](scalars, 1, double(rows * t.columns), total, state);
   }
@@ -225,13 +242,13 @@ inline void settle_tensor(const Tensor& t, const PhaseCode& phase, const void* s
   const int terms = shape.terms;
   const int64_t parts = shape.by_rows() ? range_count(t, kRow) : block_count(t);
   const double* const sums = parts_of(t, terms);
-  if (shape.sums(kRow)) phase.settle[kRow](scalars, parts, double(t.columns), sums, t.slot);
-  if (shape.sums(kColumn)) settle_columns(t, phase, scalars);
+  if (shape.settles(kRow)) phase.settle[kRow](scalars, parts, double(t.columns), sums, t.slot);
+  if (shape.settles(kColumn)) settle_columns(t, phase, scalars);
   for (const Extent extent : {kMatrix, kUnit})
-    if (shape.sums(extent)) settle_rows(t, phase, extent, scalars);
+    if (shape.settles(extent)) settle_rows(t, phase, extent, scalars);
   double* const totals = totals_of(t);
-  for (int k = 0; k < terms; ++k) totals[k] = fold_parts(sums + k, parts, terms);
-  if (shape.sums(kTensor)) phase.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
+  for (int k = 0; k < terms; ++k) totals[k] = fold_parts(sums + k, parts, terms, shape.joined(k));
+  if (shape.settles(kTensor)) phase.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -74,10 +74,10 @@ class Plan {
     measure_stages(kGradientStages);
     const RuleCode& code = *sweep_.code[kFloat64];
     for (sweep_.phase = 0; sweep_.phase < code.phase_count; ++sweep_.phase) {
-      run(target_.engine.measure, measure_team_);
-      run(target_.engine.settle, settle_team_);
       const PhaseCode& phase = code.phases[sweep_.phase];
-      if (phase.shape.sums(kList)) settle_list(phase);
+      if (phase.shape.measures) run(target_.engine.measure, measure_team_);
+      run(target_.engine.settle, settle_team_);
+      if (phase.shape.settles(kList)) settle_list(phase);
     }
   }
 
@@ -148,7 +148,8 @@ class Plan {
     const int terms = phase.shape.terms;
     double sums[kMaxTerms], elements = 0;
     for (int k = 0; k < terms; ++k) {
-      host::Pairwise<double> sum;
+      host::Pairwise<double, Joined> sum;
+      sum.op = phase.shape.joined(k);
       for (int64_t i = 0; i < count_; ++i) sum.add(totals_of(tensors_[i])[k]);
       sums[k] = sum.total();
     }

@@ -91,16 +91,22 @@ struct Compiled {
 
   template <size_t... phase>
   static constexpr std::array<PhaseCode, phase_count> all_phases(std::index_sequence<phase...>) {
-    return {{{measure<phase>,
+    return {{{measured<phase>(),
               Rule::phases[phase],
               {nullptr, settle<phase, kRow>(), settle<phase, kColumn>(), settle<phase, kMatrix>(),
                settle<phase, kUnit>(), settle<phase, kTensor>(), settle<phase, kList>()}}...}};
   }
 
+  template <int phase>
+  static constexpr decltype(PhaseCode::measure) measured() {
+    if constexpr (Rule::phases[phase].measures) return measure<phase>;
+    return nullptr;
+  }
+
   template <int phase, Extent extent>
   static constexpr PhaseCode::Settle settle() {
     if constexpr (sizeof(T) == sizeof(double))
-      if constexpr (Rule::phases[phase].sums(extent)) return settle_ranges<Rule, phase, extent>;
+      if constexpr (Rule::phases[phase].settles(extent)) return settle_ranges<Rule, phase, extent>;
     return nullptr;
   }
 

@@ -15,7 +15,7 @@ constexpr int64_t kTile = 128;  // elements that are worked on together, in L1
 
 // One phase of a compiled rule, or what a stage measures.
 struct PhaseCode {
-  // Moves the states of elements; terms[k][i] is what element i adds to the k-th sum.
+  // Moves the states of elements; terms[k][i] is what element i adds to the k-th sum. Null if the phase only settles.
   void (*measure)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const uint64_t* state,
                   int64_t begin, double (*terms)[kTile]);
   PhaseShape shape;

@@ -49,22 +49,24 @@ FASTUPDATE_DEVICE void measure_element(const Job<Rule>& job, int64_t i, double (
   store_states<Rule>(t, i, state, states);
 }
 
-// n ≤ kBlock elements, by one warp: their sums, which are lane 0's. Each is also added to the sums `below` of its
-// column, if there are any; `anew`: to nothing.
+// n ≤ kBlock elements, by one warp: their sums, which are lane 0's. Each is also joined with what its column has come
+// to, in `below`, if that is there; `anew`: with nothing.
 template <int phase, class T, class Rule>
 FASTUPDATE_DEVICE void measure_piece(const Job<Rule>& job, int64_t begin, int n, double (&sums)[kMaxTerms],
                                      double* below, bool anew) {
-  constexpr int count = Rule::phases[phase].terms;
+  constexpr PhaseShape shape = Rule::phases[phase];
+  constexpr int count = shape.terms;
   double term[kMaxTerms] = {};
   for (int k = 0; k < count; ++k) sums[k] = 0;
   for (int i = thread_index() % kLanes; i < n; i += kLanes) {
     measure_element<phase, T>(job, begin + i, term);
     for (int k = 0; k < count; ++k) {
-      sums[k] += term[k];
-      if (below) below[k * job.t.columns + i] = (anew ? 0 : below[k * job.t.columns + i]) + term[k];
+      const Joined joined = shape.joined(k);
+      sums[k] = joined(sums[k], term[k]);
+      if (below) below[k * job.t.columns + i] = joined(anew ? 0 : below[k * job.t.columns + i], term[k]);
     }
   }
-  for (int k = 0; k < count; ++k) sums[k] = fold_lanes(sums[k], Add());
+  for (int k = 0; k < count; ++k) sums[k] = fold_lanes(sums[k], shape.joined(k));
 }
 
 template <int phase, class T, class Rule>
@@ -83,10 +85,11 @@ FASTUPDATE_DEVICE void measure_chunk(const Job<Rule>& job, int64_t chunk) {
   constexpr PhaseShape shape = Rule::phases[phase];
   const Tensor& t = job.t;
   const int64_t first = chunk_begin(t, chunk), end = chunk_end(t, chunk), columns = t.columns;
-  double* const below = shape.sums(kColumn) ? columns_of(t, shape.terms) + chunk * shape.terms * columns : nullptr;
+  double* const below = shape.settles(kColumn) ? columns_of(t, shape.terms) + chunk * shape.terms * columns : nullptr;
   double sums[kMaxTerms];
   for (int64_t row = first; row < end; ++row) {
-    Pairwise<double> total[shape.terms];
+    Pairwise<double, Joined> total[shape.terms];
+    for (int k = 0; k < shape.terms; ++k) total[k].op = shape.joined(k);
     for (int64_t c = 0; c < columns; c += kBlock) {
       measure_piece<phase, T>(job, row * columns + c, elements_from(c, columns), sums, below ? below + c : nullptr,
                               row == first);
@@ -132,11 +135,13 @@ FASTUPDATE_DEVICE void settle_range(const Rule& rule, const Tensor& t, int64_t r
 // Ranges of whole rows.
 template <int phase, Extent extent, class Rule>
 FASTUPDATE_DEVICE void settle_rows(const Rule& rule, const Tensor& t) {
-  constexpr int terms = Rule::phases[phase].terms;
+  constexpr PhaseShape shape = Rule::phases[phase];
+  constexpr int terms = shape.terms;
   const int64_t rows = rows_of(t, extent);
   double sum[kMaxTerms];
   for (int64_t range = thread_index(); range < range_count(t, extent); range += thread_count()) {
-    for (int k = 0; k < terms; ++k) sum[k] = fold_parts(parts_of(t, terms) + range * rows * terms + k, rows, terms);
+    const double* const parts = parts_of(t, terms) + range * rows * terms;
+    for (int k = 0; k < terms; ++k) sum[k] = fold_parts(parts + k, rows, terms, shape.joined(k));
     settle_range<phase, extent>(rule, t, range, double(rows * t.columns), sum);
   }
 }
@@ -149,22 +154,23 @@ FASTUPDATE_DEVICE void settle_tensor(const Rule& rule, const Tensor& t) {
   const int64_t parts = shape.by_rows() ? range_count(t, kRow) : block_count(t);
   double* const sums = parts_of(t, terms);
   double sum[kMaxTerms];
-  if constexpr (shape.sums(kRow))
+  if constexpr (shape.settles(kRow))
     for (int64_t row = thread_index(); row < parts; row += thread_count())
       settle_range<phase, kRow>(rule, t, row, double(t.columns), sums + row * terms);
-  if constexpr (shape.sums(kColumn))
+  if constexpr (shape.settles(kColumn))
     for (int64_t c = thread_index(); c < range_count(t, kColumn); c += thread_count()) {
       const double* x = columns_of(t, terms) + c / t.columns * chunks_of_matrix(t) * terms * t.columns + c % t.columns;
-      for (int k = 0; k < terms; ++k) sum[k] = fold_parts(x + k * t.columns, chunks_of_matrix(t), terms * t.columns);
+      for (int k = 0; k < terms; ++k)
+        sum[k] = fold_parts(x + k * t.columns, chunks_of_matrix(t), terms * t.columns, shape.joined(k));
       settle_range<phase, kColumn>(rule, t, c, double(t.rows), sum);
     }
-  if constexpr (shape.sums(kMatrix)) settle_rows<phase, kMatrix>(rule, t);
-  if constexpr (shape.sums(kUnit)) settle_rows<phase, kUnit>(rule, t);
+  if constexpr (shape.settles(kMatrix)) settle_rows<phase, kMatrix>(rule, t);
+  if constexpr (shape.settles(kUnit)) settle_rows<phase, kUnit>(rule, t);
   barrier();
-  for (int k = 0; k < terms; ++k) fold(sums + k, parts, terms, Add());
+  for (int k = 0; k < terms; ++k) fold(sums + k, parts, terms, shape.joined(k));
   if (thread_index() != 0) return;
   for (int k = 0; k < terms; ++k) sum[k] = totals_of(t)[k] = load_coherent(sums + k);
-  if constexpr (shape.sums(kTensor)) settle_range<phase, kTensor>(rule, t, 0, double(t.n), sum);
+  if constexpr (shape.settles(kTensor)) settle_range<phase, kTensor>(rule, t, 0, double(t.n), sum);
 }
 
 template <class Rule>
@@ -186,13 +192,13 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle(DeviceSweep sweep
 template <class Rule, int phase>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_list(DeviceSweep sweep) {
   if (sweep.step->decision.skip || sweep.count == 0 || block_index() != 0) return;
-  constexpr int terms = Rule::phases[phase].terms;
+  constexpr PhaseShape shape = Rule::phases[phase];
   double sum[kMaxTerms];
-  for (int k = 0; k < terms; ++k) {
+  for (int k = 0; k < shape.terms; ++k) {
     for (int64_t i = thread_index(); i < sweep.count; i += thread_count())
       sweep.weights[i] = totals_of(sweep.tensors[i])[k];
     barrier();
-    fold(sweep.weights, sweep.count, 1, Add());
+    fold(sweep.weights, sweep.count, 1, shape.joined(k));
     sum[k] = load_coherent(sweep.weights);
     barrier();
   }
@@ -205,13 +211,13 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_list(DeviceSweep 
 
 template <template <class, unsigned> class R, unsigned flags, int phase>
 void start_measure(const DeviceSweep& sweep, const Start& how) {
-  launch(measure<R, flags, phase>, sweep, how, kThreads, 0);
+  if constexpr (R<double, flags>::phases[phase].measures) launch(measure<R, flags, phase>, sweep, how, kThreads, 0);
 }
 
 template <class Rule, int phase>
 void start_settle(const DeviceSweep& sweep, const Start& how) {
   launch(settle<Rule, phase>, sweep, how, kThreads, 0);
-  if constexpr (Rule::phases[phase].sums(kList))
+  if constexpr (Rule::phases[phase].settles(kList))
     launch(settle_list<Rule, phase>, sweep, Start{1, how.stream, false, false}, kThreads, 0);
 }
 

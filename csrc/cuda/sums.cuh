@@ -8,12 +8,6 @@ namespace fastupdate::FASTUPDATE_TARGET {
 
 constexpr int64_t kPitch = sizeof(Sums) / sizeof(double);
 
-struct Add {
-  template <class V>
-  FASTUPDATE_DEVICE V operator()(V a, V b) const {
-    return a + b;
-  }
-};
 struct Larger {
   template <class V>
   FASTUPDATE_DEVICE V operator()(V a, V b) const {

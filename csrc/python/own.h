@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cpu/registry.h"
@@ -37,7 +38,7 @@ class CodeOfRule {
 
   void adopt(const py::tuple& addresses) {
     const auto code = addresses[0].cast<std::vector<std::vector<uint64_t>>>();
-    const auto shapes = addresses[1].cast<std::vector<std::vector<unsigned>>>();
+    const auto shapes = addresses[1].cast<std::vector<std::tuple<bool, int, unsigned, unsigned>>>();
     for (const int extent : addresses[2].cast<std::vector<int>>()) extents_.push_back(Extent(extent));
     const auto settles = addresses[3].cast<std::vector<std::vector<uint64_t>>>();
     for (const int dtype : {kFloat32, kFloat64}) {
@@ -59,11 +60,10 @@ class CodeOfRule {
     }
   }
 
-  static PhaseShape shape_of(const std::vector<unsigned>& sums) {
-    if (sums.size() > kMaxTerms) throw py::value_error("too many sums");
-    PhaseShape shape = {int(sums.size()), {}};
-    for (size_t k = 0; k < sums.size(); ++k) shape.per[k] = uint8_t(sums[k]);
-    return shape;
+  static PhaseShape shape_of(const std::tuple<bool, int, unsigned, unsigned>& shape) {
+    const auto& [measures, terms, settled, maxima] = shape;
+    if (terms > kMaxTerms) throw py::value_error("too many sums");
+    return {measures, terms, uint8_t(settled), uint8_t(maxima)};
   }
 
   std::vector<Extent> extents_;

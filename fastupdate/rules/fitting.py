@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from fastupdate.rules.extent import EXTENTS
+from fastupdate.rules.extent import EXTENTS, Extent
 
 if TYPE_CHECKING:
     from fastupdate.rules.rule import Parts
 
-OTHERS = {"prepare", "update", "check", "decoupled_decay", "matrix"}
+MODES = ("evaluated", "trained")
+OTHERS = {"prepare", "update", "check", "decoupled_decay", "matrix", *MODES}
 Signatures = dict[str, tuple[str, ...]]  # the functions of a rule, and the arguments that each takes
 
 
@@ -20,6 +21,11 @@ def settle_name(extent: str, measure: str, sums: Mapping[str, Any]) -> str:
     """What settles the sums of one function over an extent: where several sum over it, the first has the plain name."""
     first = min(total.of for total in sums.values() if extent in total.extents)
     return f"settle_{extent}" + ("" if measure == first else measure.removeprefix("measure"))
+
+
+def settled_alone(formula: type, measures: list[str]) -> list[Extent]:
+    """The extents whose states go on from step to step by themselves: of a rule that measures nothing."""
+    return [] if measures else [extent for extent in EXTENTS if hasattr(formula, f"settle_{extent}")]
 
 
 class Checker:
@@ -31,18 +37,25 @@ class Checker:
     def fail(self, argument: str, expected: str, received: str) -> None:
         raise TypeError(f"[{self._name}] {argument}: expected {expected}, received {received}")
 
-    def signatures(self, parts: Parts, measures: list[str]) -> Signatures:
+    def signatures(self, formula: type, parts: Parts, measures: list[str]) -> Signatures:
         """The functions that a rule has to have."""
         every: Signatures = {"prepare": ("h", "t"), "update": ("flags", "s", "g", "p", *parts.states)}
         every |= dict.fromkeys(measures, every["update"])
         for key, total in parts.sums.items():
             if total.of not in every:
                 self.fail(key, "`of` to name a function that measures", repr(total.of))
+        settled = {
+            extent: [key for key, state in parts.states.items() if state.per == extent] for extent in EXTENTS[1:]
+        }
         for extent, measure in product(EXTENTS[1:], measures):
             summed = [key for key, total in parts.sums.items() if extent in total.extents and total.of == measure]
             if summed:
-                settled = (key for key, state in parts.states.items() if state.per == extent)
-                every[settle_name(extent, measure, parts.sums)] = ("flags", "s", "n", *summed, *settled)
+                every[settle_name(extent, measure, parts.sums)] = ("flags", "s", "n", *summed, *settled[extent])
+        if any(hasattr(formula, mode) for mode in MODES):
+            elements = [key for key, state in parts.states.items() if state.per == "element"]
+            every |= dict.fromkeys(MODES, ("h", "p", *elements))
+        for extent in settled_alone(formula, measures):
+            every[f"settle_{extent}"] = ("flags", "s", "n", *settled[extent])
         return every
 
     def check_names(self, formula: type, known: set[str]) -> None:
@@ -69,7 +82,7 @@ class Checker:
 def check_parts(name: str, formula: type, parts: Parts, measures: list[str]) -> None:
     """TypeError for the first part of a rule that does not fit the others."""
     checker, (hypers, flags, states, sums) = Checker(name), parts
-    functions = checker.signatures(parts, measures)
+    functions = checker.signatures(formula, parts, measures)
     checker.check_names(formula, {*hypers, *flags, *states, *sums, *functions, *OTHERS})
     if "lr" not in hypers:
         checker.fail("lr", "a Hyper", "none")

@@ -30,9 +30,16 @@ Where a step depends on sums, functions come before `update` (`fastupdate/rules/
         def matrix(flags, o):                    # array in, array out: what the state `o` of a matrix becomes before
                                                  # `update`, in NumPy's words alone (fastupdate/rules/muon.py)
 
+Beside sums, `Maximum` declares the largest of numbers ≥ 0 (`fastupdate/rules/sm3.py`). A rule without `measure` may
+have numbers that go on from step to step: `settle_tensor(flags, s, n, *states)` or `settle_list` alone
+(`fastupdate/rules/sgdschedulefree.py`).
+
 A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`); what is then summed over an extent for the second
 time, `settle_row_2` settles (`fastupdate/rules/came.py`). A state that is not of an element is a number to
 the functions of elements.
+
+Where weights are trained at one point and judged at another, two functions of arrays go from one to the other:
+`evaluated(h, p, *states)` and `trained(h, p, *states)`, of the states of elements (`Optimizer.eval` and `train`).
 
 A further function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
 Compilers (`emit` for C++ and CUDA, Numba) and NumPy all take these functions from the same text, so they hold only what
@@ -55,12 +62,13 @@ from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
+from fastupdate.arrays.numbers import OPEN_FRACTION as OPEN_FRACTION
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import SIZE as SIZE
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent
-from fastupdate.rules.fitting import check_parts, settle_name
+from fastupdate.rules.fitting import check_parts, settle_name, settled_alone
 
 
 @dataclass(frozen=True)
@@ -105,27 +113,46 @@ class Sum:
     per: Extent | tuple[Extent, ...]
     of: str = "measure"  # the function
 
+    largest = False
+
     @property
     def extents(self) -> tuple[Extent, ...]:
         """What it is summed over."""
         return self.per if isinstance(self.per, tuple) else (self.per,)
 
 
+class Maximum(Sum):
+    """The largest of what elements have over ranges, which are numbers ≥ 0; NaN if one of them is."""
+
+    largest = True
+
+
 @dataclass(frozen=True, eq=False)
 class Phase:
     """What a step does before the next phase, or before `update`.
 
-    measure(flags, s, g, p, *states)          an element's terms of the sums, then the new states
+    measure(flags, s, g, p, *states)          an element's terms of the sums, then the new states; None: nothing is
+                                              measured, and numbers that go on from step to step are settled
     settles[extent](flags, s, n, *sums, *states of the extent)   the new states of a range
     """
 
-    measure: Callable[..., Any]
-    sums: Mapping[str, tuple[Extent, ...]]
+    measure: Callable[..., Any] | None
+    sums: Mapping[str, Sum]
     settles: Mapping[Extent, Callable[..., Any]]
 
     def summed(self, extent: Extent) -> list[int]:
         """Which of the sums are over this extent."""
-        return [k for k, extents in enumerate(self.sums.values()) if extent in extents]
+        return [k for k, total in enumerate(self.sums.values()) if extent in total.extents]
+
+    @property
+    def maxima(self) -> list[int]:
+        """Which of the sums are maxima."""
+        return [k for k, total in enumerate(self.sums.values()) if total.largest]
+
+    @property
+    def settled(self) -> int:
+        """The extents that it settles, as bits."""
+        return sum(1 << EXTENTS.index(extent) for extent in self.settles)
 
     @property
     def by_rows(self) -> bool:
@@ -184,6 +211,8 @@ class Rule:
     passing: frozenset[str] = frozenset()  # states of which nothing is needed after the step
     matrix: Callable[..., Any] | None = None  # what becomes of a state, array in and array out, before `update`
     matrix_state: str | None = None  # which one
+    evaluated: Callable[..., Any] | None = None  # the weights to judge a model by: (h, p, *states of elements)
+    trained: Callable[..., Any] | None = None  # back to those that it is trained at
 
     def mask(self, flags: Mapping[str, bool]) -> int:
         """The bit mask that selects the compiled variant."""
@@ -233,12 +262,14 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         momentum_sign=-1 if "velocity" in roles else 1,
         decoupled_decay=getattr(formula, "decoupled_decay", False),
         native=native,
-        phases=tuple(_phase(formula, measure, sums) for measure in _measures(formula)),
+        phases=_phases(formula, sums),
         extents={key: state.per for key, state in states.items()},
         starts={key: state.start for key, state in states.items()},
         passing=frozenset(key for key, state in states.items() if not state.lasts),
         matrix=matrix,
         matrix_state=matrix.__code__.co_varnames[1] if matrix else None,
+        evaluated=getattr(formula, "evaluated", None),
+        trained=getattr(formula, "trained", None),
     )
 
 
@@ -247,9 +278,16 @@ def _measures(formula: type) -> list[str]:
     return sorted(name for name in dir(formula) if name.partition("_")[0] == "measure")
 
 
+def _phases(formula: type, sums: Mapping[str, Sum]) -> tuple[Phase, ...]:
+    alone = settled_alone(formula, _measures(formula))
+    if alone:
+        return (Phase(None, {}, {extent: getattr(formula, f"settle_{extent}") for extent in alone}),)
+    return tuple(_phase(formula, measure, sums) for measure in _measures(formula))
+
+
 def _phase(formula: type, measure: str, sums: Mapping[str, Sum]) -> Phase:
     """A phase, as its function and what is summed tell of it."""
-    own = {key: total.extents for key, total in sums.items() if total.of == measure}
-    extents = [extent for extent in EXTENTS if any(extent in per for per in own.values())]
+    own = {key: total for key, total in sums.items() if total.of == measure}
+    extents = [extent for extent in EXTENTS if any(extent in total.extents for total in own.values())]
     settles = {extent: getattr(formula, settle_name(extent, measure, sums)) for extent in extents}
     return Phase(getattr(formula, measure), own, settles)

@@ -25,7 +25,7 @@ from fastupdate.step.transaction import Stateful
 
 KEYS = (
     *("version", "rule", "flags", "step", "micro_batches", "weight", "skips", "outliers", "limits"),
-    *("tensors", "groups", "arrays"),
+    *("tensors", "groups", "arrays", "evaluating"),
 )
 
 Rename = Mapping[str, str] | Callable[[str], str]
@@ -116,8 +116,18 @@ class _Loading:
         assignments += self.stepper.replanning(self.items, step)
         clock = np.array([step, micro_batches], np.int64)
         assignments += self._memory(micro_batches)
+        assignments.append((setattr, self.stepper, "evaluating", self._mode()))
         assignments.append((setitem, self.stepper.clock, slice(STEPS, MICRO_BATCHES + 1), clock))
         return Loading(self.report, assignments, [*schedules, *self._limits()])
+
+    def _mode(self) -> bool:
+        """Whether the weights that belong to the state are those to judge a model by."""
+        evaluating = self.state["evaluating"]
+        if evaluating is not False and (evaluating is not True or self.stepper.rule.evaluated is None):
+            self.at("evaluating").fail(
+                ValueError, "False" if self.stepper.rule.evaluated is None else "True or False", repr(evaluating)
+            )
+        return evaluating
 
     # -- what steps go by ---------------------------------------------------------------------------------------------
 
@@ -284,10 +294,12 @@ class _Loading:
 
 
 def _upgraded(state: Any) -> Any:
-    """A state of an older version with what came later, as it was then."""
-    if isinstance(state, Mapping) and state.get("version") in (1, 2):
-        return {"weight": state.get("micro_batches"), "skips": 0, "outliers": {}, "limits": {}, **state}
-    return state
+    """A state of an older version with what came later, as it was then; and the mode, which is said if it is eval."""
+    if not isinstance(state, Mapping):
+        return state
+    if state.get("version") in (1, 2):
+        state = {"weight": state.get("micro_batches"), "skips": 0, "outliers": {}, "limits": {}, **state}
+    return {"evaluating": False, **state}
 
 
 def _at(place: Place, key: str | int) -> Place:

@@ -6,6 +6,7 @@ The dict (arrays, numbers and names only):
     rule, flags                   what made it; must agree with the optimizer that it is loaded into
     step, micro_batches, weight   steps taken, micro-batches accumulated since, what they weigh together
     skips, outliers               steps skipped in a row; the norms and losses of late, {} without the option `outliers`
+    evaluating                    true, or not there: `Optimizer.eval` has been called
     limits                        what clips norms, if it is a schedule: its name → {"schedule": its state}
     tensors                       name → {"step": its own count, "frozen_until": step count, infinite if frozen by hand}
     groups                        hyperparameters by group; a schedule is {"schedule": its state}, {} if it has none
@@ -54,6 +55,7 @@ def snapshot(stepper: Stepper, *, params: bool) -> dict[str, Any]:
         "tensors": {item.name: {"step": item.t, "frozen_until": item.frozen_until} for item in stepper.items},
         "groups": [{key: _plain(value) for key, value in group.items()} for group in stepper.hypers.groups],
         "arrays": {f"{kind}.{name}": array for (kind, name), array in arrays.items()},
+        **({"evaluating": True} if stepper.evaluating else {}),
     }
 
 

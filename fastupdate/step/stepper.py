@@ -51,6 +51,7 @@ class Stepper:
     walks_memory   dense tensors are walked in the order of memory; sums over ranges want the logical order
     undecided      reports of steps of which only the device knows whether they were skipped
     skips          how many steps were skipped in a row, and what outliers are judged by
+    evaluating     the parameters hold the weights to judge a model by, and there are no steps (step/modes.py)
     """
 
     plan: Plan  # these four are replaced together, and items with them
@@ -82,6 +83,7 @@ class Stepper:
         self.sign = -1.0 if self.settings.maximize else 1.0
         self.undecided: list[Any] = []
         self.skips = Skips(self.settings)
+        self.evaluating = False
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
@@ -166,6 +168,7 @@ class Stepper:
             if taken:
                 return Report(*taken)
         with self.exclusive(records.MOST_UNDECIDED):
+            self.check_mode()
             self.derive()
             if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
                 quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self.sign)
@@ -177,6 +180,11 @@ class Stepper:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()
+
+    def check_mode(self) -> None:
+        """ValueError if the parameters hold the weights to judge a model by, at which no gradient is to be taken."""
+        if self.evaluating:
+            self.place("step").fail(ValueError, "the mode of training (call train() first)", "that of eval()")
 
     def let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
@@ -227,6 +235,7 @@ class Stepper:
     def adopt(self, grads: Any, reduce: Reduce | None, accumulated: bool) -> list[Any]:
         """Takes in gradients, the user's or accumulated ones, after every check; returns those of torch's that are to
         be zeroed."""
+        self.check_mode()
         at_hand = grads is None and reduce is None and not accumulated and self.bound.tree is None
         if at_hand and self.plan.own_gradients and self.settings.missing == "raise" and not self.settings.zero_grads:
             kept = self.engine.hold(self.plan.arrays)
@@ -296,6 +305,7 @@ class Stepper:
             engine = cast(Judge, self.engine)
             if not engine.judges:
                 self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
+            self.check_mode()
             self.skips.check()
             self.derive()
             scale = self.micro_batches.scale(loss_scale, self.plan.dtype)

@@ -12,6 +12,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.step.options import Settings
+from fastupdate.torch.modes import check_mode
 from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.run import Run, tree_of
 from fastupdate.torch.shards import is_dtensor
@@ -63,6 +64,7 @@ class Arrivals:
     def _arrive(self, p: Any) -> None:
         if self._paused:
             return
+        check_mode(self._optimizer)
         run = self._run_of(p)
         if self._decides_late:
             self._arrived[id(p)] = Arrived(p.grad.data_ptr(), p.grad._version, run.measure())

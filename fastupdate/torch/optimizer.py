@@ -14,6 +14,7 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
+from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import NUMBERS, STEP
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.numbers import checked
@@ -47,7 +48,8 @@ class Optimizer(torch.optim.Optimizer):
         self.options = self._checked_options(options)
         self._forget()
         shared = {name: options[name] for name in SHARED if options.get(name) is not None}
-        super().__init__(params, {**values, **shared})
+        mode = {} if self.rule.evaluated is None else {TRAIN_MODE: True}
+        super().__init__(params, {**values, **shared, **mode})
         self.state = States(self.state, shown=False)
 
     def _checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +86,8 @@ class Optimizer(torch.optim.Optimizer):
         return bool(own or shared) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
+        if self.rule.evaluated is not None:
+            check_mode(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -121,6 +125,17 @@ class Optimizer(torch.optim.Optimizer):
             self.state = States(self.state)
         self._run = choose(self, self._runs)
         return self._run
+
+    def eval(self) -> None:
+        """Makes the parameters those to judge a model by, if the rule trains it at others (the schedule-free ones).
+
+        Until `train` is called, steps raise ValueError. With other rules, and if it has been called, nothing changes.
+        """
+        turn(self, train_mode=False)
+
+    def train(self) -> None:
+        """Makes the parameters those to train at, again."""
+        turn(self, train_mode=True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, after a check of the group's values."""

@@ -215,6 +215,7 @@ class NumbaPlan(RecordPlan):
         settling: Array,
         stages: int,
         count: int,
+        maxima: int,
         by_rows: bool,
         columns: bool,
         shape: int,
@@ -223,7 +224,7 @@ class NumbaPlan(RecordPlan):
     ) -> None:
         """settling: what settles a range has for scalars, a row for each group."""
         prepared, scale, _ = self._step
-        for like, (loop, change) in zip(self._likes, loops, strict=True):
+        for like, (loop, change) in zip(self._likes, loops, strict=bool(loops)):
             scalars = prepared.astype(like.dtype)
             self._run(
                 phases.measure,
@@ -231,6 +232,7 @@ class NumbaPlan(RecordPlan):
                 change,
                 self._stage_loops(like.dtype),
                 count,
+                maxima,
                 by_rows,
                 columns,
                 self._groups,
@@ -240,9 +242,9 @@ class NumbaPlan(RecordPlan):
                 like,
             )
         *of_tensors, of_list = settles
-        phases.settle(self._tensors, settling, count, by_rows, shape, *of_tensors)
+        phases.settle(self._tensors, settling, count, maxima, by_rows, shape, *of_tensors)
         if shape >> EXTENTS.index("list") & 1 and len(self._tensors):
-            phases.settle_list(self._tensors, settling, count, of_list)
+            phases.settle_list(self._tensors, settling, count, maxima, of_list)
 
     def finish(self) -> None:
         done_whole(self._finish)

@@ -130,6 +130,8 @@ class Own:
         return _function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
 
     def measure(self, phase: Phase) -> Any:
+        if phase.measure is None:
+            return None
         terms = [f"terms[{k} * {records.TILE} + i]" for k in range(len(phase.sums))]
         scope = self.defined(
             _MEASURE,
@@ -177,13 +179,13 @@ class Addresses(NamedTuple):
     """Where the code of a rule is, and what it is like, as csrc/python/own.h reads it.
 
     code      for each compute type [scalars, loop, measure of each phase]; empty for those that do not occur
-    phases    for each phase, over which extents each of its sums is, as bits
+    phases    for each phase what core/extents.h calls PhaseShape
     extents   of the states
     settles   by phase and extent; 0: none
     """
 
     code: list[list[int]]
-    phases: list[list[int]]
+    phases: list[tuple[bool, int, int, int]]
     extents: list[int]
     settles: list[list[int]]
 
@@ -194,8 +196,11 @@ def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> Addre
     wanted = [*dtypes, np.dtype(np.float64)] if rule.phases else dtypes  # float64 is what ranges are settled in
     found = [code(rule, mask, np.dtype(t)) if np.dtype(t) in wanted else () for t in (np.float32, np.float64)]
     return Addresses(
-        [[f.address for f in functions] for functions in found],
-        [[sum(1 << EXTENTS.index(e) for e in extents) for extents in phase.sums.values()] for phase in rule.phases],
+        [[f.address if f else 0 for f in functions] for functions in found],
+        [
+            (phase.measure is not None, len(phase.sums), phase.settled, sum(1 << k for k in phase.maxima))
+            for phase in rule.phases
+        ],
         [EXTENTS.index(rule.extents[name]) for name in rule.states],
         [[f.address if f else 0 for f in functions] for functions in settles(rule, mask)] if rule.phases else [],
     )

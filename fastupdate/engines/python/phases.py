@@ -46,8 +46,19 @@ ROW_CHUNK = records.ROW_CHUNK
 
 
 @exact
-def sum_of(x):
-    """Σ x over a block: 32 lanes, folded pairwise."""
+def larger(a, b):
+    """The larger of two numbers; NaN if either is."""
+    return b if b > a or b != b else a
+
+
+@exact
+def sum_of(x, largest):
+    """Σ x over a block, in 32 lanes, folded pairwise; or the largest of x and 0."""
+    if largest:
+        found = 0.0
+        for each in x:
+            found = larger(found, each)
+        return found
     lane = np.zeros(LANES)
     for i in range(len(x)):
         lane[i % LANES] += x[i]
@@ -69,35 +80,42 @@ def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, 
 
 
 @exact
-def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms):
+def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
     count = len(terms)
     parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
     for i in range(begin, end, BLOCK):
         n = min(BLOCK, end - i)
         measure_tile(loop, change, run, t, group, scalars, scale, stages, i, n, scratch, terms)
         for k in range(count):
-            parts[i // BLOCK * count + k] = sum_of(terms[k, :n])
+            parts[i // BLOCK * count + k] = sum_of(terms[k, :n], maxima >> k & 1)
 
 
 @exact
-def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, below, out):
-    """One row: its sums go to `out`, and each of its elements is added to the sums of its column."""
+def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out):
+    """One row: its sums go to `out`, and each of its elements is joined with what its column has come to."""
     count, width = len(terms), t.columns
     levels = np.zeros((count, 64))
+    out[:count] = 0.0
     for number, i in enumerate(range(0, width, BLOCK)):
         n = min(BLOCK, width - i)
         measure_tile(loop, change, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
         for k in range(count):
-            push(levels[k], number, sum_of(terms[k, :n]))
+            largest = maxima >> k & 1
+            if largest:
+                out[k] = larger(out[k], sum_of(terms[k, :n], largest))
+            else:
+                push(levels[k], number, sum_of(terms[k, :n], largest))
             if len(below):
                 for c in range(n):
-                    below[k * width + i + c] += terms[k, c]
+                    before, x = below[k * width + i + c], terms[k, c]
+                    below[k * width + i + c] = larger(before, x) if largest else before + x
     for k in range(count):
-        out[k] = total(levels[k], (width + BLOCK - 1) // BLOCK)
+        if not maxima >> k & 1:
+            out[k] = total(levels[k], (width + BLOCK - 1) // BLOCK)
 
 
 @exact
-def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, with_columns):
+def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima, with_columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
     matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
@@ -111,12 +129,12 @@ def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end
             below[:] = 0.0
             for row in range(first, last):
                 out = rows[row * count : (row + 1) * count]
-                measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, below, out)
+                measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out)
 
 
 @exact
 def measure(
-    tensors, loop, change, run, count, by_rows, with_columns, groups, scalars, scale, stages, like, first, last
+    tensors, loop, change, run, count, maxima, by_rows, with_columns, groups, scalars, scale, stages, like, first, last
 ):
     scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
     i = first_tensor(tensors, first)
@@ -126,14 +144,19 @@ def measure(
             begin, end = span(t, first, last)
             group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
             if by_rows:
-                measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, with_columns)
+                measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, with_columns)
             else:
-                measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms)
+                measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
         i += 1
 
 
 @exact
-def fold_parts(x, count, pitch):
+def fold_parts(x, count, pitch, largest):
+    if largest:
+        found = 0.0
+        for k in range(count):
+            found = larger(found, x[k * pitch])
+        return found
     level = np.zeros(64)
     for k in range(count):
         push(level, k, x[k * pitch])
@@ -141,18 +164,18 @@ def fold_parts(x, count, pitch):
 
 
 @exact
-def settle_rows(of_range, t, scalars, ranges, rows, parts, sums):
+def settle_rows(of_range, t, scalars, ranges, rows, parts, sums, maxima):
     """Ranges of so many whole rows."""
     count = len(sums)
     for i in range(ranges):
         for k in range(count):
-            sums[k] = fold_parts(parts[i * rows * count + k :], rows, count)
+            sums[k] = fold_parts(parts[i * rows * count + k :], rows, count, maxima >> k & 1)
         of_range(t, scalars, float(rows * t.columns), sums, i)
 
 
 @exact
-def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix, of_unit, of_tensor):
-    """Settles all that a phase has summed but the list; shape: bit e is set if anything is summed over extent e."""
+def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, of_matrix, of_unit, of_tensor):
+    """Settles all of a phase but the list; shape: bit e is set if ranges of extent e are settled."""
     sums = np.zeros(count)
     for i in range(len(tensors)):
         t = tensors[i]
@@ -172,27 +195,25 @@ def settle(tensors, scalars, count, by_rows, shape, of_row, of_column, of_matrix
                 matrix, column = c // t.columns, c % t.columns
                 for k in range(count):
                     at = (matrix * per * count + k) * t.columns + column
-                    sums[k] = fold_parts(chunks[at:], per, count * t.columns)
+                    sums[k] = fold_parts(chunks[at:], per, count * t.columns, maxima >> k & 1)
                 of_column(t, row, float(t.rows), sums, c)
         if shape >> MATRIX & 1:
-            settle_rows(of_matrix, t, row, matrices, t.rows, work[count:], sums)
+            settle_rows(of_matrix, t, row, matrices, t.rows, work[count:], sums, maxima)
         if shape >> UNIT & 1:
-            settle_rows(of_unit, t, row, t.n // t.unit_length, t.unit_length // t.columns, work[count:], sums)
+            settle_rows(of_unit, t, row, t.n // t.unit_length, t.unit_length // t.columns, work[count:], sums, maxima)
         for k in range(count):
-            work[k] = fold_parts(work[count + k :], parts, count)
+            work[k] = fold_parts(work[count + k :], parts, count, maxima >> k & 1)
         if shape >> TENSOR & 1:
             of_tensor(t, row, float(t.n), work, 0)
 
 
 @exact
-def settle_list(tensors, scalars, count, of_list):
+def settle_list(tensors, scalars, count, maxima, of_list):
     """Settles the list, by the sums of its tensors, with the scalars of the first one's group."""
     sums, elements = np.zeros(count), 0.0
     for k in range(count):
-        level = np.zeros(64)
-        for i in range(len(tensors)):
-            push(level, i, view(tensors[i].work, count, DOUBLE)[k])
-        sums[k] = total(level, len(tensors))
+        found = np.array([view(tensors[i].work, count, DOUBLE)[k] for i in range(len(tensors))])
+        sums[k] = fold_parts(found, len(tensors), 1, maxima >> k & 1)
     for i in range(len(tensors)):
         elements += float(tensors[i].n)
     of_list(tensors[0], scalars[tensors[0].group], elements, sums, 0)
@@ -211,8 +232,9 @@ def loop(t, group, scalars, scale, begin, g, p, x, terms):
 @cache
 def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
     """A rule's loop over a tile, as a C function."""
-    formula = Formula(rule, mask, dtype)
-    terms = [f"terms[{k}, i]" for k in range(len(rule.phases[number].sums))]
+    formula, phase = Formula(rule, mask, dtype), rule.phases[number]
+    assert phase.measure is not None
+    terms = [f"terms[{k}, i]" for k in range(len(phase.sums))]
     results = [*terms, *formula.targets]
     source = _MEASURE.format(
         states=formula.tiles,
@@ -220,7 +242,7 @@ def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
         results=", ".join(results),
         values=", ".join(formula.values),
     )
-    scope = formula.scope | {"measure": formula.compiled(rule.phases[number].measure)}
+    scope = formula.scope | {"measure": formula.compiled(phase.measure)}
     exec(source, scope)
     return cfunc(_measuring(dtype), error_model="numpy")(scope["loop"])
 
@@ -358,6 +380,7 @@ def compiled_stage(stage: Stage, rule: Rule, mask: int, dtypes: list[Any]) -> di
     ]
     return {
         "count": 1,
+        "maxima": 0,
         "by_rows": stage.by_rows,
         "columns": False,
         "shape": 1 << EXTENTS.index(stage.state.per),
@@ -371,9 +394,10 @@ def compiled_phase(rule: Rule, mask: int, number: int, dtypes: list[Any]) -> dic
     phase = rule.phases[number]
     return {
         "count": len(phase.sums),
+        "maxima": sum(1 << k for k in phase.maxima),
         "by_rows": phase.by_rows,
         "columns": bool(phase.summed("column")),
-        "shape": sum(1 << EXTENTS.index(extent) for extent in phase.settles),
-        "loops": [(measure_loop(rule, mask, number, dtype), no_change(dtype)) for dtype in dtypes],
+        "shape": phase.settled,
+        "loops": [(measure_loop(rule, mask, number, dtype), no_change(dtype)) for dtype in dtypes if phase.measure],
         "settles": [settle_function(rule, mask, number, extent) for extent in EXTENTS[1:]],
     }

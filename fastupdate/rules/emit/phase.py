@@ -66,7 +66,7 @@ class Settle(Phase):
     """The states of a range, by what its elements have added up to."""
 
     called = "settle"
-    phase: int  # of what it settles
+    phase = 0  # of what it settles
 
     @property
     def extent(self) -> str:

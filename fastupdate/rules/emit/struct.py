@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .expression import TAKEN, Expression
@@ -20,13 +21,15 @@ class Struct:
     def __init__(self, source: Source, name: str) -> None:
         self.source, self.node, self.name = source, source.classes[name], name.lower()
         self.members = source.members(name)
-        kinds = "Hyper", "Flag", "State", "Sum"
-        self.hypers, self.flags, self.states, self.sums = (self.declared(self.members, kind) for kind in kinds)
+        kinds = ("Hyper",), ("Flag",), ("State",), ("Sum", "Maximum")
+        self.hypers, self.flags, self.states, self.sums = (self.declared(self.members, *kind) for kind in kinds)
         self.scalars: list[str] = []
         self.helpers: dict[str, Function | None] = {}
         self.prepare = self.function("prepare", Function, {"h": [*self.hypers]})
         self.phases = [self.function(measure, Measure) for measure in self.measures]
         self.settles = [self.settle(k, extent) for k in range(len(self.phases)) for extent in self.extents_in(k)]
+        if not self.phases:
+            self.settles = [self.function(name, Settle) for name in self.members if name.startswith("settle_")]
         self.update = self.function("update", Update)
 
     @property
@@ -61,14 +64,15 @@ class Struct:
         return [name for name, state in self.states.items() if state.get("per", "element") == extent]
 
     @staticmethod
-    def declared(members: Members, kind: str) -> Declared:
+    def declared(members: Members, *kinds: str) -> Declared:
         """What is declared of a kind, in order."""
         found: Declared = {}
         for name, (source, value) in members.items():
-            if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == kind:
+            kind = ast.unparse(value.func).rpartition(".")[2] if isinstance(value, ast.Call) else ""
+            if isinstance(value, ast.Call) and kind in kinds:
                 if name in TAKEN:
                     raise source.refused(value, f"{name} means something else in C++: choose another name")
-                found[name] = {str(k.arg): _constant(k.value) for k in value.keywords}
+                found[name] = {"kind": kind, **{str(k.arg): _constant(k.value) for k in value.keywords}}
         return found
 
     def function(self, name: str, kind: type[F], records: dict[str, list[str]] | None = None) -> F:
@@ -129,16 +133,16 @@ struct {self.name} {{
 """
 
     def shape(self) -> str:
-        """What states are of, and what is summed in which phase; nothing if all is of an element and in one phase."""
-        if not self.phases:
+        """What states are of, and what each phase does; nothing if all is of an element and in one phase."""
+        if not self.phases and not self.settles:
             return ""
         of = ", ".join(constant(state.get("per", "element")) for state in self.states.values())
         phases = []
-        for measure in self.measures:
-            masks = [
-                " | ".join(f"1 << {constant(e)}" for e in extents_of(self.sums[k])) for k in self.summed_in(measure)
-            ]
-            phases.append(f"{{{len(masks)}, {{{', '.join(masks)}}}}}")
+        for k in range(len(self.phases) or 1):
+            summed = self.summed_in(self.measures[k]) if self.phases else []
+            settled = bits(constant(function.extent) for function in self.settles if function.phase == k)
+            maxima = bits(str(i) for i, name in enumerate(summed) if self.sums[name]["kind"] == "Maximum")
+            phases.append(f"{{{str(bool(self.phases)).lower()}, {len(summed)}, {settled}, {maxima}}}")
         return f"""  static constexpr Extent extents[] = {{{of}}};
   static constexpr PhaseShape phases[] = {{{", ".join(phases)}}};
 """
@@ -148,6 +152,11 @@ def extents_of(declared: dict[str, Any]) -> tuple[str, ...]:
     """What a sum is over."""
     per = declared["per"]
     return (per,) if isinstance(per, str) else tuple(per)
+
+
+def bits(numbers: Iterable[str]) -> str:
+    """A mask of these bits."""
+    return " | ".join(f"1 << {number}" for number in numbers) or "0"
 
 
 def constant(extent: str) -> str:
