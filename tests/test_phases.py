@@ -37,9 +37,12 @@ from fastupdate.rules.extent import shape_of
 from fastupdate.rules.lamb import Lamb
 from fastupdate.rules.muon import Muon
 from fastupdate.rules.prodigy import Prodigy
+from fastupdate.rules.radamschedulefree import RAdamScheduleFree
 from fastupdate.rules.rule import NON_NEGATIVE, Hyper, State, Sum, rule_of, scalars
+from fastupdate.rules.sm3 import SM3
 
 STEPS = 4
+FURTHER = [case for rule in ("sm3", "radamschedulefree") for case in cases_of(rule)]  # maxima; nothing is measured
 CASES = PHASED_CASES
 FIRST = [cases_of(rule)[0] for rule in PHASED]
 MATRICES = [(37, 53), (3, 2100), (1030, 3), (1, 1), (33, 32), (32, 1025)]  # about chunks of rows, lanes and blocks
@@ -156,12 +159,29 @@ class OwnMuon(Muon):
     """The same as Muon."""
 
 
-@by_case
+@fu.rule
+class OwnSM3(SM3):
+    """The same as SM3."""
+
+
+@fu.rule
+class OwnRAdamScheduleFree(RAdamScheduleFree):
+    """The same as RAdamScheduleFree."""
+
+
+OWN = {
+    cls.rule.name.removeprefix("own"): cls
+    for cls in (OwnLamb, OwnAdafactor, OwnProdigy, OwnMuon, OwnSM3, OwnRAdamScheduleFree)
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "options"), [*((c, o) for c in CASES for o in OPTIONS), *((c, "plain") for c in FURTHER)]
+)
 @by_dtype
-@by_options
 def test_rules_of_ones_own_leave_the_bytes_of_the_library_s(case: Case, dtype: Any, options: str) -> None:
     start, targets = problem(case, dtype)
-    own = {"lamb": OwnLamb, "adafactor": OwnAdafactor, "prodigy": OwnProdigy, "muon": OwnMuon}[case.rule]
+    own = OWN[case.rule]
     whole, others = ([p.copy() for p in start] for _ in range(2))
     opts = case.make(whole, **OPTIONS[options]), own(others, **{**case.kwargs, **OPTIONS[options]})
     for _ in range(STEPS):
@@ -180,8 +200,17 @@ def units_of(p: np.ndarray) -> int:
     return len(p) if p.ndim > 1 else 1
 
 
-def sums_of(terms: np.ndarray, rows: int, columns: int, extents: Any) -> dict[str, Any]:
-    """What terms of one tensor add up to over each extent, in the defined order."""
+def maxima_of(terms: np.ndarray, rows: int, columns: int) -> dict[str, Any]:
+    """The largest terms of one tensor over each extent."""
+    flat = terms.reshape(-1, rows, columns).astype(np.float64) if terms.size else np.zeros((0, rows, columns))
+    axes = {"row": 2, "column": 1, "matrix": (1, 2), "unit": (), "tensor": (0, 1, 2)}
+    return {extent: flat.max(axis, initial=0.0).reshape(-1) for extent, axis in axes.items()}
+
+
+def sums_of(terms: np.ndarray, rows: int, columns: int, extents: Any, largest: bool) -> dict[str, Any]:
+    """What terms of one tensor add up to over each extent, in the defined order; or the largest of them."""
+    if largest:
+        return maxima_of(terms, rows, columns)
     units = units_of(terms)
     flat = terms.reshape(-1, rows, columns).astype(np.float64) if terms.size else np.zeros((0, rows, columns))
     by_row = np.array([ordered_sum(row) for matrix in flat for row in matrix])
@@ -247,8 +276,10 @@ class Plain:
                 rows, columns = (p.shape if p.ndim > 1 else (p.size, 1) if p.ndim else (1, 1))[-2:]
                 sizes = {"row": columns, "column": rows, "matrix": rows * columns, "tensor": p.size}
                 sizes["unit"] = p.size // max(units_of(p), 1)
-                terms = self.measure(phase, k, g)
-                summed = [sums_of(x, rows, columns, phase.settles) for x in terms]
+                terms = self.measure(phase, k, g) if phase.measure else []
+                kinds = [total.largest for total in phase.sums.values()]
+                pairs = zip(terms, kinds, strict=True)
+                summed = [sums_of(x, rows, columns, phase.settles, largest) for x, largest in pairs]
                 totals.append([found["tensor"] for found in summed])
                 for extent in phase.settles if p.size else ():
                     if extent != "list":
@@ -282,7 +313,7 @@ class Plain:
             self.states[k][i] = np.array(state, self.params[k].dtype)
 
 
-@by_case
+@pytest.mark.parametrize("case", [*CASES, *FURTHER], ids=str)
 @by_dtype
 def test_plain_numpy_leaves_the_same_bytes(case: Case, dtype: Any) -> None:
     start, targets = problem(case, dtype)
