@@ -302,7 +302,7 @@ class Plain:
         results = phase.measure(self.flags, self.scalars(p), g, p, *self.spread(k))
         results = results if isinstance(results, tuple) else (results,)
         self.take(k, results[len(phase.sums) :])
-        if self.rule.matrix is not None:
+        if self.rule.matrix is not None and phase is self.rule.phases[0]:
             at = self.rule.states.index(self.rule.matrix_state)
             self.states[k][at] = np.asarray(self.rule.matrix(self.flags, self.states[k][at]))
         return [np.broadcast_to(x, p.shape) for x in results[: len(phase.sums)]]
@@ -455,6 +455,7 @@ def test_tensors_moved_one_by_one_in_backward_order_end_as_in_a_whole_step(
             item.passing["state.o"][...] = stepper.rule.matrix(
                 opts[1].rule.flag_tuple(stepper.flags), item.passing["state.o"]
             )
+        stepper.engine.measure_again()
         for k in reversed(range(len(parts))):
             stepper.engine.move(k, k + 1)
         stepper.engine.advance()

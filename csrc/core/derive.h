@@ -20,7 +20,8 @@ struct Recipe {
   uint32_t eps;                      // bit k: hyperparameter k is an ε, which must not vanish
   uint32_t flags;                    // of the stages
   uint32_t outside;                  // weight decay is a stage, and not the rule's own
-  uint32_t pad[2];
+  uint32_t before;                   // how many phases come before the array library's products of matrices
+  uint32_t pad;
 };
 
 // A schedule's values, from some step on; `count` of them are there.

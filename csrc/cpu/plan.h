@@ -63,7 +63,8 @@ class Plan {
     finish();
   }
 
-  // What comes before any tensor moves: the scalars of the step, and the phases of the rule.
+  // What comes before any tensor moves: the scalars of the step, and the phases of the rule, but for those that come
+  // after products of matrices.
   void measure(double scale, uint32_t off) {
     for (int64_t k = 0; k < group_count_; ++k)
       for (int dtype : dtypes_)
@@ -72,17 +73,15 @@ class Plan {
     sweep_.scale = scale;
     sweep_.stages = stages_ & ~off;
     measure_stages(kGradientStages);
-    const RuleCode& code = *sweep_.code[kFloat64];
-    for (sweep_.phase = 0; sweep_.phase < code.phase_count; ++sweep_.phase) {
-      const PhaseCode& phase = code.phases[sweep_.phase];
-      if (phase.shape.measures) run(target_.engine.measure, measure_team_);
-      run(target_.engine.settle, settle_team_);
-      if (phase.shape.settles(kList)) settle_list(phase);
-    }
+    run_phases(0, recipe_.before);
   }
 
-  // Moves all tensors, and counts the step.
+  // The phases that come after them.
+  void measure_again() { run_phases(recipe_.before, sweep_.code[kFloat64]->phase_count); }
+
+  // The same, and then moves all tensors and counts the step.
   void finish() {
+    measure_again();
     measure_stages(~kGradientStages);
     run(target_.engine.update, update_team_);
     advance();
@@ -128,6 +127,15 @@ class Plan {
   std::pair<double, int64_t> overall(const Sums* total) const { return host::overall(tensors_, total, count_); }
 
  private:
+  void run_phases(int64_t first, int64_t last) {
+    for (sweep_.phase = int(first); sweep_.phase < last; ++sweep_.phase) {
+      const PhaseCode& phase = sweep_.code[kFloat64]->phases[sweep_.phase];
+      if (phase.shape.measures) run(target_.engine.measure, measure_team_);
+      run(target_.engine.settle, settle_team_);
+      if (phase.shape.settles(kList)) settle_list(phase);
+    }
+  }
+
   // The sums that stages of these places need: each measures what those before it have made.
   template <class Run>
   void measure_stages(uint32_t places, Run run) {

@@ -109,9 +109,12 @@ class PlanOfArrays {
     released([&] { plan_.update(scale, off); });
   }
 
-  // A step in parts: `measure`, and then `finish`, or `move` for all tensors in any order and `advance`.
+  // A step in parts: `measure`, and then `finish`, or `measure_again`, `move` for all tensors in any order, `advance`.
   void measure(double scale, uint32_t off) {
     released([&] { plan_.measure(scale, off); });
+  }
+  void measure_again() {
+    released([&] { plan_.measure_again(); });
   }
   void finish() {
     released([&] { plan_.finish(); });
@@ -272,6 +275,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("hold", &PlanOfArrays::hold)
       .def("update", &PlanOfArrays::update)
       .def("measure", &PlanOfArrays::measure)
+      .def("measure_again", &PlanOfArrays::measure_again)
       .def("finish", &PlanOfArrays::finish)
       .def("move", &PlanOfArrays::move)
       .def("advance", &PlanOfArrays::advance)

@@ -454,15 +454,20 @@ class Plan {
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
     if (outcome && !capturing) outcome->fetch_decision(header(), stream);
-    for (int64_t k = 0; k < variant_.phase_count && blocks_; ++k) {
+    run_phases(0, recipe_.before, sweep, start);
+    begun_ = {sweep, start, wishes, capturing, std::move(outcome)};
+  }
+
+  void run_phases(int64_t first, int64_t last, const DeviceSweep& sweep, const Start& start) {
+    for (int64_t k = first; k < last && blocks_; ++k) {
       variant_.phases[k].measure(sweep, start);
       variant_.phases[k].settle(sweep, start);
     }
-    begun_ = {sweep, start, wishes, capturing, std::move(outcome)};
   }
 
   void complete(Stream stream) {
     const auto& [sweep, start, wishes, capturing, outcome] = begun_;
+    run_phases(recipe_.before, variant_.phase_count, sweep, start);
     if (has_[kFloat32] && has_[kFloat64])
       variant_.mixed(sweep, start);
     else if (blocks_)

@@ -125,6 +125,9 @@ class Plan:
     def measure(self, scale: float, off: int) -> None:
         self._native.measure(scale, off, self._stream())
 
+    def measure_again(self) -> None:
+        raise NotImplementedError("a device measures again when it moves the tensors: see finish")
+
     def finish(self) -> None:
         in_turn(self.finishing())
 

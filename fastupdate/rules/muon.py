@@ -6,6 +6,18 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the iteration's odd polynomial
 ITERATIONS = 5
 
 
+def orthogonal(o):
+    """Nearly the nearest orthogonal matrix, by Newton–Schulz iterations in the words of the array library."""
+    rows, columns = o.shape
+    x = o.T if rows > columns else o
+    x = x / max(float((x * x).sum()) ** 0.5, 1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x.T if rows > columns else x
+
+
 class Muon:
     r"""Muon: steps along the momentum made orthogonal, for matrices, as `torch.optim.Muon`.
 
@@ -48,15 +60,9 @@ class Muon:
     @staticmethod
     def matrix(flags, o):
         rows, columns = o.shape
-        x = o.T if rows > columns else o
-        x = x / max(float((x * x).sum()) ** 0.5, 1e-7)
-        a, b, c = COEFFICIENTS
-        for _ in range(ITERATIONS):
-            square = x @ x.T
-            x = a * x + (b * square + c * (square @ square)) @ x
         ratio = columns / rows if flags.rows_are_inputs else rows / columns
         scale = 0.2 * max(rows, columns) ** 0.5 if flags.match_rms_adamw else max(1.0, ratio) ** 0.5
-        return scale * (x.T if rows > columns else x)
+        return scale * orthogonal(o)
 
     @staticmethod
     def update(flags, s, g, p, m, o):

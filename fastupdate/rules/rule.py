@@ -28,7 +28,8 @@ Where a step depends on sums, functions come before `update` (`fastupdate/rules/
                                                  # likewise settle_row, _column, _matrix (the last two axes), _unit
                                                  # (the first axis) and _list
         def matrix(flags, o):                    # array in, array out: what the state `o` of a matrix becomes before
-                                                 # `update`, in NumPy's words alone (fastupdate/rules/muon.py)
+                                                 # `update` and `measure_2`, in NumPy's words alone
+                                                 # (fastupdate/rules/muon.py, normuon.py)
 
 Beside sums, `Maximum` declares the largest of numbers ≥ 0 (`fastupdate/rules/sm3.py`). A rule without `measure` may
 have numbers that go on from step to step: `settle_tensor(flags, s, n, *states)` or `settle_list` alone
@@ -221,6 +222,11 @@ class Rule:
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
         return namedtuple("Flags", self.flags)(**flags)
+
+    @property
+    def phases_before(self) -> int:
+        """How many phases come before `matrix`; all of them where there is none."""
+        return len(self.phases) if self.matrix is None else 1
 
     def states_of(self, extent: Extent) -> tuple[str, ...]:
         """The states of which there is one for each range of this extent."""

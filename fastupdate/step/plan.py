@@ -110,6 +110,7 @@ class Plan:
         recipe["outside"] = s.has_extra_decay(rule)
         recipe["flags"] = sum(1 << k for k, flag in enumerate(FLAGS) if s.has_flag(flag, rule))
         recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)
+        recipe["before"] = rule.phases_before
         recipe["eps"] = sum(1 << k for k, name in enumerate(names) if name.startswith("eps"))
         return recipe
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from peers import peer
@@ -32,8 +34,12 @@ class Torch:
         torch = peer("torch")
         self.weights = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
         module = timm(self.of.partition(".")[2]) if self.of.startswith("timm.") else named(self.of)
-        self.optimizer = getattr(module, self.name)(self.weights, **self.arguments)
+        self.optimizer = getattr(module, self.name)(self.params(), **self.arguments)
         self.before(self.optimizer)
+
+    def params(self) -> Any:
+        """The weights as the optimizer takes them."""
+        return self.weights
 
     def step(self, grads: Arrays) -> Arrays:
         torch = peer("torch")
@@ -41,6 +47,26 @@ class Torch:
             p.grad = torch.from_numpy(g.copy())
         self.optimizer.step()
         return [p.detach().numpy() for p in self.weights]
+
+
+class Orthogonal(Torch):
+    """One of pytorch_optimizer's that orthogonalises matrices: in the type of the weights, instead of bfloat16.
+
+    group  what the group of the weights has to say
+    """
+
+    def __init__(self, name: str, group: dict[str, Any] | None = None, **arguments: Any) -> None:
+        super().__init__("pytorch_optimizer", name, foreach=False, **arguments)
+        self.group = group
+
+    def params(self) -> Any:
+        return self.weights if self.group is None else [{"params": self.weights, **self.group}]
+
+    def step(self, grads: Arrays) -> Arrays:
+        module, iterate = sys.modules[type(self.optimizer).__module__], "zero_power_via_newton_schulz_5"
+        exact = partial(getattr(module, iterate), dtype=self.weights[0].dtype)
+        with mock.patch.object(module, iterate, exact):
+            return super().step(grads)
 
 
 class Optax:

@@ -93,6 +93,9 @@ class RecordPlan:
     def measure(self, scale: float, off: int) -> None:
         self._step = self._prepared(), scale, self.stages & ~off
 
+    def measure_again(self) -> None:
+        raise NotImplementedError
+
     def finish(self) -> None:
         raise NotImplementedError
 
@@ -179,7 +182,8 @@ class NumbaPlan(RecordPlan):
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         stores = ("p[i] = p[i] + delta", "out[i] = delta")
         self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
-        self._phases = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
+        compiled = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
+        self._before, self._after = compiled[: rule.phases_before], compiled[rule.phases_before :]
         self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def update(self, scale: float, off: int) -> None:
@@ -195,10 +199,16 @@ class NumbaPlan(RecordPlan):
         super().measure(scale, off)
         done_whole(self._measure)
 
+    def measure_again(self) -> None:
+        done_whole(partial(self._measure_phases, self._after))
+
     def _measure(self) -> None:
         self._measure_stages(kernels.GRADIENTS)
+        self._measure_phases(self._before)
+
+    def _measure_phases(self, compiled: list[dict[str, Any]]) -> None:
         prepared, _, stages = self._step
-        for phase in self._phases:
+        for phase in compiled:
             self._measure_phase(prepared, stages & ~phases.CHANGES, **phase)
 
     def _measure_stages(self, places: int) -> None:
@@ -250,6 +260,7 @@ class NumbaPlan(RecordPlan):
         done_whole(self._finish)
 
     def _finish(self) -> None:
+        self._measure_phases(self._after)
         self._measure_stages(~kernels.GRADIENTS)
         self._move(self._run)
         self.advance()
