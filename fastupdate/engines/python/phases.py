@@ -66,6 +66,17 @@ def sum_of(x, largest):
 
 
 @exact
+def fold_parts(x, count, pitch, largest):
+    """What `count` numbers, `pitch` apart, come to, folded pairwise."""
+    if largest:
+        return sum_of(x[: count * pitch : pitch], largest)
+    level = np.zeros(64)
+    for k in range(count):
+        push(level, k, x[k * pitch])
+    return total(level, count)
+
+
+@exact
 def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
     """change: the change of p that the rule would make, for a stage that measures it; else nothing."""
     raw, p, g, x = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
@@ -94,28 +105,23 @@ def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, e
 def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out):
     """One row: its sums go to `out`, and each of its elements is joined with what its column has come to."""
     count, width = len(terms), t.columns
-    levels = np.zeros((count, 64))
-    out[:count] = 0.0
+    pieces = np.empty((count, (width + BLOCK - 1) // BLOCK))
     for number, i in enumerate(range(0, width, BLOCK)):
         n = min(BLOCK, width - i)
         measure_tile(loop, change, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
         for k in range(count):
             largest = maxima >> k & 1
-            if largest:
-                out[k] = larger(out[k], sum_of(terms[k, :n], largest))
-            else:
-                push(levels[k], number, sum_of(terms[k, :n], largest))
+            pieces[k, number] = sum_of(terms[k, :n], largest)
             if len(below):
                 for c in range(n):
                     before, x = below[k * width + i + c], terms[k, c]
                     below[k * width + i + c] = larger(before, x) if largest else before + x
     for k in range(count):
-        if not maxima >> k & 1:
-            out[k] = total(levels[k], (width + BLOCK - 1) // BLOCK)
+        out[k] = fold_parts(pieces[k], len(pieces[k]), 1, maxima >> k & 1)
 
 
 @exact
-def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima, with_columns):
+def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima, columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
     matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
@@ -124,17 +130,19 @@ def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end
         first = chunk // per * t.rows + chunk % per * ROW_CHUNK
         last = min(first + ROW_CHUNK, (first // t.rows + 1) * t.rows)
         if begin <= first * width < end:
-            room = view(t.work, count * (1 + matrices * t.rows + (chunk + 1) * width) if with_columns else 0, DOUBLE)
-            below = room[len(room) - count * width :] if with_columns else room
+            room = view(t.work, count * (1 + matrices * t.rows + (chunk + 1) * width) if columns else 0, DOUBLE)
+            below = room[len(room) - count * width :] if columns else room
             below[:] = 0.0
             for row in range(first, last):
                 out = rows[row * count : (row + 1) * count]
-                measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out)
+                measure_row(
+                    loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out
+                )
 
 
 @exact
 def measure(
-    tensors, loop, change, run, count, maxima, by_rows, with_columns, groups, scalars, scale, stages, like, first, last
+    tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
 ):
     scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
     i = first_tensor(tensors, first)
@@ -144,23 +152,12 @@ def measure(
             begin, end = span(t, first, last)
             group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
             if by_rows:
-                measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, with_columns)
+                measure_rows(
+                    loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns
+                )
             else:
                 measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
         i += 1
-
-
-@exact
-def fold_parts(x, count, pitch, largest):
-    if largest:
-        found = 0.0
-        for k in range(count):
-            found = larger(found, x[k * pitch])
-        return found
-    level = np.zeros(64)
-    for k in range(count):
-        push(level, k, x[k * pitch])
-    return total(level, count)
 
 
 @exact
