@@ -356,7 +356,7 @@ def bad_values(interval: Any) -> list[Any]:
 
 HYPERS = [
     (case, name)
-    for case in (cases_of(rule)[0] for rule in fu.rules.names() if rule != "muon")  # which takes matrices alone
+    for case in (cases_of(name)[0] for name, rule in fu.rules.every().items() if rule.matrix is None)
     for name in fu.rules.get(case.rule).rule.hypers
 ]
 

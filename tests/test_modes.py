@@ -16,6 +16,7 @@ from tolerances import Drift
 import fastupdate as fu
 from fastupdate import rules
 
+pytest.importorskip("fastupdate.rules.adamwschedulefree", reason="a build of few rules, none with modes")
 MODES = [name for name, rule in rules.every().items() if rule.evaluated is not None]
 CASES = [case for name in MODES for case in cases_of(name)]
 SIZES = [0, 1, 33, 1025]

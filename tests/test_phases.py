@@ -37,12 +37,9 @@ from fastupdate.rules.extent import shape_of
 from fastupdate.rules.lamb import Lamb
 from fastupdate.rules.muon import Muon
 from fastupdate.rules.prodigy import Prodigy
-from fastupdate.rules.radamschedulefree import RAdamScheduleFree
 from fastupdate.rules.rule import NON_NEGATIVE, Hyper, State, Sum, rule_of, scalars
-from fastupdate.rules.sm3 import SM3
 
 STEPS = 4
-FURTHER = [case for rule in ("sm3", "radamschedulefree") for case in cases_of(rule)]  # maxima; nothing is measured
 CASES = PHASED_CASES
 FIRST = [cases_of(rule)[0] for rule in PHASED]
 MATRICES = [(37, 53), (3, 2100), (1030, 3), (1, 1), (33, 32), (32, 1025)]  # about chunks of rows, lanes and blocks
@@ -159,29 +156,12 @@ class OwnMuon(Muon):
     """The same as Muon."""
 
 
-@fu.rule
-class OwnSM3(SM3):
-    """The same as SM3."""
-
-
-@fu.rule
-class OwnRAdamScheduleFree(RAdamScheduleFree):
-    """The same as RAdamScheduleFree."""
-
-
-OWN = {
-    cls.rule.name.removeprefix("own"): cls
-    for cls in (OwnLamb, OwnAdafactor, OwnProdigy, OwnMuon, OwnSM3, OwnRAdamScheduleFree)
-}
-
-
-@pytest.mark.parametrize(
-    ("case", "options"), [*((c, o) for c in CASES for o in OPTIONS), *((c, "plain") for c in FURTHER)]
-)
+@by_case
 @by_dtype
+@by_options
 def test_rules_of_ones_own_leave_the_bytes_of_the_library_s(case: Case, dtype: Any, options: str) -> None:
     start, targets = problem(case, dtype)
-    own = OWN[case.rule]
+    own = {"lamb": OwnLamb, "adafactor": OwnAdafactor, "prodigy": OwnProdigy, "muon": OwnMuon}[case.rule]
     whole, others = ([p.copy() for p in start] for _ in range(2))
     opts = case.make(whole, **OPTIONS[options]), own(others, **{**case.kwargs, **OPTIONS[options]})
     for _ in range(STEPS):
@@ -203,7 +183,7 @@ def units_of(p: np.ndarray) -> int:
 def maxima_of(terms: np.ndarray, rows: int, columns: int) -> dict[str, Any]:
     """The largest terms of one tensor over each extent."""
     flat = terms.reshape(-1, rows, columns).astype(np.float64) if terms.size else np.zeros((0, rows, columns))
-    axes = {"row": 2, "column": 1, "matrix": (1, 2), "unit": (), "tensor": (0, 1, 2)}
+    axes = {"row": 2, "column": 1, "matrix": (1, 2), "tensor": (0, 1, 2)}
     return {extent: flat.max(axis, initial=0.0).reshape(-1) for extent, axis in axes.items()}
 
 
@@ -313,7 +293,7 @@ class Plain:
             self.states[k][i] = np.array(state, self.params[k].dtype)
 
 
-@pytest.mark.parametrize("case", [*CASES, *FURTHER], ids=str)
+@by_case
 @by_dtype
 def test_plain_numpy_leaves_the_same_bytes(case: Case, dtype: Any) -> None:
     start, targets = problem(case, dtype)

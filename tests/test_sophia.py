@@ -9,6 +9,8 @@ from tolerances import PEER, Drift
 
 import fastupdate as fu
 
+pytest.importorskip("fastupdate.rules.sophia", reason="a build of few rules, without Sophia")
+
 SIZES = [1, 33, 1025]
 
 
