@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "core/sums.h"
 #include "python/adopt.h"
 #include "python/containers.h"
+#include "python/cuda_numbers.h"
 #include "python/cuda_outcome.h"
 #include "python/cuda_rows.h"
 #include "python/records.h"
@@ -26,6 +26,7 @@
 namespace fastupdate {
 
 constexpr int64_t kSegmentsWanted = 4096;  // enough to keep a large device busy, few enough to fold
+
 // A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
 class Plan {
  public:
@@ -35,17 +36,16 @@ class Plan {
         array_type_(array_type),
         tensors_(tensors),
         groups_(groups),
-        recipe_(*records<Recipe>(recipe, "recipe")),
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
+        numbers_(*records<Recipe>(recipe, "recipe"), records<Group>(groups_, "groups"), group_count_),
         variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
         rows_(records<Tensor>(tensors_, "tensors"), count_),
         staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
         decisions_(sizeof(Decision)),
         all_totals_(size_t(count_) * sizeof(Sums)) {
-    records<Group>(groups_, "groups");
     count_everything();
     device::Scope scope(device_);
     allocate(sums);
@@ -59,41 +59,18 @@ class Plan {
   }
 
   // Takes what the user set from these arrays from now on.
-  void take(const py::tuple& given) { given_.emplace(given); }
+  void take(const py::tuple& given) { numbers_.take(given); }
 
   // Works out groups and stages of the next step; false if Python has to look first.
-  bool derive() {
-    const int64_t taken = clock_.at(kSteps);
-    if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
-    if (!look_up(**given_, taken)) return false;
-    if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
-    stages_ = {derive_row(groups(), taken)};
-    possible_.assign(groups(), groups() + group_count_);
-    return true;
-  }
+  bool derive() { return numbers_.derive(clock_.data()); }
 
   // What the next step is if none of the last `undecided` steps was skipped, if one was, and so on; returns the
   // learning rates. Follows upon `derive`.
-  std::vector<double> derive_possible(int64_t undecided) {
-    if (undecided < 0 || undecided >= kMaxRows) throw std::invalid_argument("undecided: too many steps");
-    const int64_t taken = clock_.at(kSteps);
-    std::vector<double> lrs(size_t(undecided) + 1);
-    stages_.resize(lrs.size());
-    possible_.resize(lrs.size() * size_t(group_count_));
-    for (int64_t skipped = undecided; skipped >= 0; --skipped) {  // the step itself last: its values are to stay
-      if (!look_up(**given_, taken - skipped)) throw std::invalid_argument("a schedule lacks values of earlier steps");
-      Group* row = &possible_[size_t(skipped * group_count_)];
-      std::copy(groups(), groups() + group_count_, row);
-      for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
-      stages_[size_t(skipped)] = derive_row(row, taken - skipped);
-      lrs[size_t(skipped)] = lr_;
-    }
-    return lrs;
-  }
+  std::vector<double> derive_possible(int64_t undecided) { return numbers_.derive_possible(clock_.data(), undecided); }
 
   // As of the last `derive`: the stages of the step, and the learning rate of the first group.
-  uint32_t stages() const { return stages_[0]; }
-  double lr() const { return lr_; }
+  uint32_t stages() const { return numbers_.stages()[0]; }
+  double lr() const { return numbers_.lr(); }
 
   // Notes arrays and containers of the user's, to be looked at again in every step (Watched, Containers::note).
   void watch(const py::list& params, const py::list& others, const py::list& containers) {
@@ -128,7 +105,7 @@ class Plan {
   py::object step(const py::list& params, const py::list& grads, double scale, Stream stream) {
     if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, stages() & kZeroGrads) >= 0) return py::none();
     run(scale, 0, stream);
-    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr_);
+    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr());
   }
 
   // What comes before any tensor moves, the device judging the gradients first. Follows upon `derive_possible`.
@@ -262,12 +239,6 @@ class Plan {
  private:
   static constexpr uint32_t kEveryStage = ~uint32_t(0);
 
-  // Works out the groups of a step, `taken` steps having been taken; returns its stages.
-  uint32_t derive_row(Group* row, int64_t taken) {
-    lr_ = scaled_lr(recipe_, (**given_).row(0));
-    return fastupdate::derive(recipe_, **given_, taken, row, group_count_);
-  }
-
   void run(double scale, uint32_t off, Stream stream) {
     device::Scope scope(device_);
     begin(command(scale, 1, off, {}), {}, stream, nullptr);
@@ -275,7 +246,6 @@ class Plan {
   }
 
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
-  Group* groups() { return static_cast<Group*>(groups_.mutable_data()); }
   StepHeader* header() const { return sweep_.step; }
 
   size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
@@ -325,9 +295,10 @@ class Plan {
     c.clip_tensor_norm = wishes.clip_tensor_norm;
     c.clip_unit_norm = wishes.clip_unit_norm;
     c.skip_nonfinite = wishes.skip_nonfinite;
-    for (size_t k = 0; k < stages_.size(); ++k) c.stages[k] = stages_[k] & ~off;
+    const std::vector<uint32_t>& stages = numbers_.stages();
+    for (size_t k = 0; k < stages.size(); ++k) c.stages[k] = stages[k] & ~off;
     c.serial = serial_;
-    c.undecided = int64_t(stages_.size()) - 1;
+    c.undecided = int64_t(stages.size()) - 1;
     return c;
   }
 
@@ -345,7 +316,7 @@ class Plan {
     const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
     std::memcpy(buffer->as(), &header, sizeof header);
     const int64_t rows = command.undecided + 1;
-    for (int64_t k = 0; k < rows; ++k) fill_row(&possible_[size_t(k * group_count_)], buffer->as() + step_bytes(k));
+    for (int64_t k = 0; k < rows; ++k) fill_row(numbers_.row(k), buffer->as() + step_bytes(k));
     device::copy(step_, buffer->as(), step_bytes(rows), stream);
     buffer->mark(stream);
   }
@@ -413,7 +384,7 @@ class Plan {
   void advance(const Wishes& wishes) {
     serial_ += wishes.skip_nonfinite;
     int64_t* clock = clock_.mutable_data();
-    for (int64_t k = 0; k < group_count_; ++k) ++groups()[k].t;
+    numbers_.advance();
     ++clock[kSteps];
     clock[kMicroBatches] = 0;
   }
@@ -421,13 +392,9 @@ class Plan {
   const int device_;
   py::type array_type_;  // of the arrays on this device
   py::array tensors_, groups_;
-  const Recipe recipe_;
   py::array_t<int64_t> clock_;
-  std::optional<GivenArrays> given_;
-  std::vector<Group> possible_;         // [number of skipped steps before][group]: what the next step may be
-  std::vector<uint32_t> stages_ = {0};  // likewise
-  double lr_ = 0;
   const int64_t count_, group_count_;
+  StepNumbers numbers_;
   int64_t blocks_ = 0, filled_ = 0, segment_ = 8;
   bool has_[2] = {};
   bool direct_ = true;         // contiguous, with nothing beside them to write
