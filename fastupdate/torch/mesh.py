@@ -47,7 +47,7 @@ class Reader:
     def read(self) -> NDArray[np.float64]:
         """What each stretch comes to: FIELDS."""
         if len(self.rows):
-            self._engine.gradient_sums()
+            self._engine.gradient_sums(1.0)
             self._engine.fold(self._totals)
         return np.stack([self._totals[field].astype(np.float64) for field in FIELDS], axis=-1)
 
