@@ -423,3 +423,14 @@ def test_a_limit_that_float64_cannot_scale_down_to_is_refused(backend: str) -> N
         ):
             made.step(np.full((2, 1500), 1e308), np.ones(3))
         assert fingerprint(made.opt) == before
+
+
+def test_sums_that_come_from_elsewhere_have_one_unit() -> None:
+    """As those of gradients that were summed while they arrived, or in several processes."""
+    made = from_zero("native", "clip_norm", WIDE, 1.0)
+    plan = made.opt.stepper.plan
+    plan.measured, plan.totals["gg"] = True, np.inf
+    before = fingerprint(made.opt)
+    with pytest.raises(ValueError, match=r"\[sgd\] grads: expected gradients of a norm below 1e154"):
+        made.step(np.full((2, 1500), 1e160), np.ones(3))
+    assert fingerprint(made.opt) == before

@@ -133,3 +133,18 @@ def test_same_bits_with_special_values(case, engine):
         opt.step([g.copy()])
     for kind, values in reference.arrays().items():
         assert_same_bits(arrays_of(opt)[kind], values, kind)
+
+
+def test_machine_code_of_other_sources_is_not_used_again(monkeypatch):
+    """A function is compiled anew when any file of what it calls is another, and not otherwise."""
+    compiling = pytest.importorskip("fastupdate.engines.python.compiling", reason="numba is not installed")
+    from numba import float64
+    from numba.core.registry import cpu_target
+
+    from fastupdate.engines.python import sums
+
+    arguments = (float64[::1],), cpu_target.target_context.codegen()
+    key = sums.fold_column._cache._index_key(*arguments)
+    assert sums.fold_column._cache._index_key(*arguments) == key
+    monkeypatch.setattr(compiling, "SOURCES", "others")
+    assert sums.fold_column._cache._index_key(*arguments) != key

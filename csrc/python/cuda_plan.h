@@ -10,9 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -20,12 +18,15 @@
 #include "core/sums.h"
 #include "python/adopt.h"
 #include "python/containers.h"
+#include "python/cuda_numbers.h"
 #include "python/cuda_outcome.h"
+#include "python/cuda_rows.h"
 #include "python/records.h"
 
 namespace fastupdate {
 
 constexpr int64_t kSegmentsWanted = 4096;  // enough to keep a large device busy, few enough to fold
+
 // A list of tensors on one device, planned once; the record arrays are Python's own and stay shared with it.
 class Plan {
  public:
@@ -35,17 +36,16 @@ class Plan {
         array_type_(array_type),
         tensors_(tensors),
         groups_(groups),
-        recipe_(*records<Recipe>(recipe, "recipe")),
         clock_(clock),
         count_(tensors.size()),
         group_count_(groups.size()),
+        numbers_(*records<Recipe>(recipe, "recipe"), records<Group>(groups_, "groups"), group_count_),
         variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
-        uploaded_(size_t(count_)),
+        rows_(records<Tensor>(tensors_, "tensors"), count_),
         staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
         decisions_(sizeof(Decision)),
         all_totals_(size_t(count_) * sizeof(Sums)) {
-    records<Group>(groups_, "groups");
     count_everything();
     device::Scope scope(device_);
     allocate(sums);
@@ -54,45 +54,23 @@ class Plan {
   ~Plan() {
     if (!device::usable()) return;
     device::Scope scope(device_);
+    rows_.clear();
     memory_.clear();
   }
 
   // Takes what the user set from these arrays from now on.
-  void take(const py::tuple& given) { given_.emplace(given); }
+  void take(const py::tuple& given) { numbers_.take(given); }
 
   // Works out groups and stages of the next step; false if Python has to look first.
-  bool derive() {
-    const int64_t taken = clock_.at(kSteps);
-    if (!given_ || given_->revision() != clock_.at(kRevision) || taken >= recipe_.next_thaw) return false;
-    if (!look_up(**given_, taken)) return false;
-    if (!has_states_for(recipe_, **given_) || !holds_numbers(recipe_, **given_)) return false;
-    stages_ = {derive_row(groups(), taken)};
-    possible_.assign(groups(), groups() + group_count_);
-    return true;
-  }
+  bool derive() { return numbers_.derive(clock_.data()); }
 
   // What the next step is if none of the last `undecided` steps was skipped, if one was, and so on; returns the
   // learning rates. Follows upon `derive`.
-  std::vector<double> derive_possible(int64_t undecided) {
-    if (undecided < 0 || undecided >= kMaxRows) throw std::invalid_argument("undecided: too many steps");
-    const int64_t taken = clock_.at(kSteps);
-    std::vector<double> lrs(size_t(undecided) + 1);
-    stages_.resize(lrs.size());
-    possible_.resize(lrs.size() * size_t(group_count_));
-    for (int64_t skipped = undecided; skipped >= 0; --skipped) {  // the step itself last: its values are to stay
-      if (!look_up(**given_, taken - skipped)) throw std::invalid_argument("a schedule lacks values of earlier steps");
-      Group* row = &possible_[size_t(skipped * group_count_)];
-      std::copy(groups(), groups() + group_count_, row);
-      for (int64_t k = 0; k < group_count_; ++k) row[k].t -= skipped;
-      stages_[size_t(skipped)] = derive_row(row, taken - skipped);
-      lrs[size_t(skipped)] = lr_;
-    }
-    return lrs;
-  }
+  std::vector<double> derive_possible(int64_t undecided) { return numbers_.derive_possible(clock_.data(), undecided); }
 
   // As of the last `derive`: the stages of the step, and the learning rate of the first group.
-  uint32_t stages() const { return stages_[0]; }
-  double lr() const { return lr_; }
+  uint32_t stages() const { return numbers_.stages()[0]; }
+  double lr() const { return numbers_.lr(); }
 
   // Notes arrays and containers of the user's, to be looked at again in every step (Watched, Containers::note).
   void watch(const py::list& params, const py::list& others, const py::list& containers) {
@@ -109,7 +87,7 @@ class Plan {
         records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr};
     bool changed = false;
     const int64_t found = adoption.adopt(start, count_, changed);
-    touched_ |= changed;
+    if (changed) rows_.touch();
     moves_ += changed;
     return found;
   }
@@ -118,7 +96,7 @@ class Plan {
   int64_t moves() const { return moves_; }
 
   void update(double scale, uint32_t off, Stream stream) {
-    touched_ = true;
+    rows_.touch();
     run(scale, off, stream);
   }
 
@@ -127,12 +105,12 @@ class Plan {
   py::object step(const py::list& params, const py::list& grads, double scale, Stream stream) {
     if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, stages() & kZeroGrads) >= 0) return py::none();
     run(scale, 0, stream);
-    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr_);
+    return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr());
   }
 
   // What comes before any tensor moves, the device judging the gradients first. Follows upon `derive_possible`.
   std::shared_ptr<Outcome> judge(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     std::shared_ptr<Outcome> outcome = new_outcome(wishes);
     begin(command(scale, sign, off, wishes), wishes, stream, outcome);
@@ -148,7 +126,7 @@ class Plan {
 
   // What comes before any tensor moves, where nothing is to be judged.
   void measure(double scale, uint32_t off, Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     begin(command(scale, 1, off, {}), {}, stream, nullptr);
   }
@@ -163,7 +141,7 @@ class Plan {
   // Follows upon `derive_possible`.
   std::shared_ptr<Outcome> prepare_replay(double scale, double sign, const Wishes& wishes, Stream stream) {
     device::Scope scope(device_);
-    if (captured_.empty()) throw std::runtime_error("no step of this optimizer was captured");
+    if (!rows_.captured()) throw std::runtime_error("no step of this optimizer was captured");
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
     upload_step(command(scale, sign, 0, wishes), stream);
@@ -183,7 +161,7 @@ class Plan {
 
   // For whoever waits for the sums, to raise. `large`: of gradients in units of kLarge.
   void gradient_sums(bool large, Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error(
@@ -197,7 +175,7 @@ class Plan {
 
   // Adds the gradients to the accumulators; the first micro-batch after a step overwrites them.
   void accumulate(Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     if (device::capturing(stream))
       throw std::runtime_error("micro-batches cannot be captured: the first one differs from the others");
@@ -211,7 +189,7 @@ class Plan {
 
   // Zeroes the gradients that the records point at.
   void clear_gradients(Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     const DeviceSweep sweep = prepared(command(1, 1, kEveryStage, {}), stream);
     if (blocks_) cuda::engine.clear_gradients(sweep, {blocks_, stream, false, false});
@@ -238,7 +216,7 @@ class Plan {
 
   // Clips units by their norms in the step that follows; their factors stay on the device.
   void clip_units(double limit, double scale, Stream stream) {
-    touched_ = true;
+    rows_.touch();
     device::Scope scope(device_);
     Wishes wishes;
     wishes.clip_unit_norm = limit;
@@ -261,12 +239,6 @@ class Plan {
  private:
   static constexpr uint32_t kEveryStage = ~uint32_t(0);
 
-  // Works out the groups of a step, `taken` steps having been taken; returns its stages.
-  uint32_t derive_row(Group* row, int64_t taken) {
-    lr_ = scaled_lr(recipe_, (**given_).row(0));
-    return fastupdate::derive(recipe_, **given_, taken, row, group_count_);
-  }
-
   void run(double scale, uint32_t off, Stream stream) {
     device::Scope scope(device_);
     begin(command(scale, 1, off, {}), {}, stream, nullptr);
@@ -274,7 +246,6 @@ class Plan {
   }
 
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
-  Group* groups() { return static_cast<Group*>(groups_.mutable_data()); }
   StepHeader* header() const { return sweep_.step; }
 
   size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
@@ -289,24 +260,14 @@ class Plan {
       filled_ += t.n > 0;
       has_[t.dtype] |= t.n > 0;
       direct_ &= !t.p_layout && !t.slot[kShadow] && !t.unit_scale;
-      if (t.unit_scale) units_ = std::max(units_, unit_offset(t) + t.n / t.unit_length + 1);
     }
     while (segment_ < kMaxSegment && blocks_ / segment_ > kSegmentsWanted) segment_ *= 2;
   }
 
-  int64_t unit_offset(const Tensor& t) { return int64_t((t.unit_scale - row(0).unit_scale) / sizeof(double)); }
-
-  template <class T>
-  T* new_memory(int64_t count) {
-    memory_.push_back(std::make_unique<Memory>(size_t(count) * sizeof(T)));
-    return memory_.back()->as<T>();
-  }
-
   void allocate(bool sums) {
-    rows_ = new_memory<Tensor>(count_);
-    step_ = new_memory<unsigned char>(int64_t(step_bytes(kMaxRows)));
-    unit_scale_ = new_memory<double>(units_);
-    sweep_.tensors = rows_;
+    rows_.allocate();
+    step_ = memory_.take<unsigned char>(int64_t(step_bytes(kMaxRows)));
+    sweep_.tensors = rows_.at();
     sweep_.count = count_;
     sweep_.filled = filled_;
     sweep_.blocks = blocks_;
@@ -315,12 +276,12 @@ class Plan {
     sweep_.rows = step_ + sizeof(StepHeader);
     sweep_.row_bytes = int64_t(row_bytes());
     sweep_.scalars_offset = int64_t(scalars_offset());
-    sweep_.skipped = new_memory<int64_t>(kMaxRows);
-    sweep_.sums = new_memory<Sums>(sums ? blocks_ : 0);
-    sweep_.totals = new_memory<Sums>(count_);
-    sweep_.factors = new_memory<double>(count_);
-    sweep_.weights = new_memory<double>(std::max<int64_t>(count_, 1));
-    sweep_.done = new_memory<uint32_t>(count_ + 1);
+    sweep_.skipped = memory_.take<int64_t>(kMaxRows);
+    sweep_.sums = memory_.take<Sums>(sums ? blocks_ : 0);
+    sweep_.totals = memory_.take<Sums>(count_);
+    sweep_.factors = memory_.take<double>(count_);
+    sweep_.weights = memory_.take<double>(std::max<int64_t>(count_, 1));
+    sweep_.done = memory_.take<uint32_t>(count_ + 1);
     const std::vector<double> ones(size_t(count_), 1.0);
     device::copy_now(sweep_.factors, ones.data(), ones.size() * sizeof(double));
   }
@@ -334,9 +295,10 @@ class Plan {
     c.clip_tensor_norm = wishes.clip_tensor_norm;
     c.clip_unit_norm = wishes.clip_unit_norm;
     c.skip_nonfinite = wishes.skip_nonfinite;
-    for (size_t k = 0; k < stages_.size(); ++k) c.stages[k] = stages_[k] & ~off;
+    const std::vector<uint32_t>& stages = numbers_.stages();
+    for (size_t k = 0; k < stages.size(); ++k) c.stages[k] = stages[k] & ~off;
     c.serial = serial_;
-    c.undecided = int64_t(stages_.size()) - 1;
+    c.undecided = int64_t(stages.size()) - 1;
     return c;
   }
 
@@ -354,64 +316,9 @@ class Plan {
     const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
     std::memcpy(buffer->as(), &header, sizeof header);
     const int64_t rows = command.undecided + 1;
-    for (int64_t k = 0; k < rows; ++k) fill_row(&possible_[size_t(k * group_count_)], buffer->as() + step_bytes(k));
+    for (int64_t k = 0; k < rows; ++k) fill_row(numbers_.row(k), buffer->as() + step_bytes(k));
     device::copy(step_, buffer->as(), step_bytes(rows), stream);
     buffer->mark(stream);
-  }
-
-  // The device's own copy of a layout. Layouts never change once they are there, so none is ever waited for.
-  uint64_t device_layout(uint64_t address) {
-    if (!address) return 0;
-    const Layout& layout = *reinterpret_cast<const Layout*>(address);
-    const std::string key(reinterpret_cast<const char*>(&layout), sizeof layout);
-    uint64_t& copy = layouts_[key];
-    if (!copy) {
-      Layout* there = new_memory<Layout>(1);
-      device::copy_now(there, &layout, sizeof layout);
-      copy = uint64_t(there);
-    }
-    return copy;
-  }
-
-  // A record as kernels read it.
-  Tensor translated(const Tensor& t) {
-    Tensor there = t;
-    there.p_layout = device_layout(t.p_layout);
-    there.g_layout = device_layout(t.g_layout);
-    there.unit_norms = 0;
-    if (t.unit_scale) there.unit_scale = uint64_t(unit_scale_ + unit_offset(t));
-    return there;
-  }
-
-  // Uploads the stretch of records that covers those that have changed.
-  void upload_rows(Stream stream) {
-    if (!touched_ && !fresh_) return;
-    int64_t first = count_, last = 0;
-    direct_gradients_ = true;
-    for (int64_t i = 0; i < count_; ++i) {
-      direct_gradients_ &= is_direct(row(i));
-      if (const Tensor there = translated(row(i)); fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
-        uploaded_[size_t(i)] = there;
-        first = std::min(first, i);
-        last = i + 1;
-      }
-    }
-    touched_ = fresh_ = false;
-    if (first >= last) return;
-    const size_t bytes = size_t(last - first) * sizeof(Tensor);
-    std::shared_ptr<Pinned> buffer = staging_.take();
-    std::memcpy(buffer->as(), &uploaded_[size_t(first)], bytes);
-    device::copy(rows_ + first, buffer->as(), bytes, stream);
-    buffer->mark(stream);
-  }
-
-  // Records for a captured step: its addresses are frozen with it, so they get memory that nothing else writes.
-  const Tensor* captured_rows() {
-    std::vector<Tensor> there;
-    for (int64_t i = 0; i < count_; ++i) there.push_back(translated(row(i)));
-    captured_.push_back(new_memory<Tensor>(count_));
-    device::copy_now(captured_.back(), there.data(), there.size() * sizeof(Tensor));
-    return captured_.back();
   }
 
   // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
@@ -419,11 +326,11 @@ class Plan {
   DeviceSweep prepared(const Command& command, Stream stream) {
     DeviceSweep sweep = sweep_;
     if (device::capturing(stream)) {
-      sweep.tensors = captured_rows();
+      sweep.tensors = rows_.capture();
       return sweep;
     }
     fetch_replayed(stream);
-    upload_rows(stream);
+    rows_.upload(staging_, stream);
     upload_step(command, stream);
     return sweep;
   }
@@ -449,7 +356,7 @@ class Plan {
     const DeviceSweep sweep = prepared(command, stream);
     uint32_t stages = 0;  // of any row
     for (const uint32_t each : command.stages) stages |= each;
-    const bool plain = !capturing && direct_ && direct_gradients_ && stages == 0;
+    const bool plain = !capturing && direct_ && rows_.direct_gradients() && stages == 0;
     const Start start = {blocks_, stream, plain, bool(stages & kMonitor)};
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
@@ -482,7 +389,7 @@ class Plan {
   void advance(const Wishes& wishes) {
     serial_ += wishes.skip_nonfinite;
     int64_t* clock = clock_.mutable_data();
-    for (int64_t k = 0; k < group_count_; ++k) ++groups()[k].t;
+    numbers_.advance();
     ++clock[kSteps];
     clock[kMicroBatches] = 0;
   }
@@ -490,32 +397,23 @@ class Plan {
   const int device_;
   py::type array_type_;  // of the arrays on this device
   py::array tensors_, groups_;
-  const Recipe recipe_;
   py::array_t<int64_t> clock_;
-  std::optional<GivenArrays> given_;
-  std::vector<Group> possible_;         // [number of skipped steps before][group]: what the next step may be
-  std::vector<uint32_t> stages_ = {0};  // likewise
-  double lr_ = 0;
   const int64_t count_, group_count_;
-  int64_t blocks_ = 0, filled_ = 0, units_ = 0, segment_ = 8;
+  StepNumbers numbers_;
+  int64_t blocks_ = 0, filled_ = 0, segment_ = 8;
   bool has_[2] = {};
-  bool direct_ = true, direct_gradients_ = true;  // contiguous, whole, with nothing beside them to write
-  int64_t serial_ = kMaxRows;                     // of the next step that may be skipped
+  bool direct_ = true;         // contiguous, with nothing beside them to write
+  int64_t serial_ = kMaxRows;  // of the next step that may be skipped
   int64_t moves_ = 0;
-  bool touched_ = true, fresh_ = true;  // records may have changed; none has been uploaded
   const DeviceVariant& variant_;
   Extents extents_;
   Watched watched_;
   Containers containers_;
-  std::vector<std::unique_ptr<Memory>> memory_;
-  Tensor* rows_ = nullptr;
+  DeviceRows rows_;
+  Memories memory_;
   unsigned char* step_ = nullptr;
-  double* unit_scale_ = nullptr;
   DeviceSweep sweep_ = {};
   Begun begun_ = {};
-  std::vector<Tensor> uploaded_;
-  std::map<std::string, uint64_t> layouts_;
-  std::vector<Tensor*> captured_;
   std::shared_ptr<Outcome> replayed_;  // of the captured step that was prepared last, until it has been fetched
   Pool staging_, decisions_, all_totals_;
 };

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastupdate.arrays import device, memory, overlap
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
@@ -234,11 +235,21 @@ class Plan:
         return False
 
     def measure(self, unit: float = 1.0) -> Records:
-        """The sums of each tensor's gradients, which are in units of `unit`; those of 1 are known for `totals`."""
+        """The sums of each tensor's gradients, which are in units of `unit`.
+
+        Of those that were measured elsewhere, as they arrived or in several processes, there are only sums in units of
+        1; ValueError where float64 does not hold them.
+        """
+        if self.measured:
+            if unit != 1.0 and not self.totals["nonfinite"].any():
+                expected = (
+                    "gradients of a norm below 1e154, for they were summed as they arrived or in several processes"
+                )
+                Place(self.rule.name, "grads").fail(ValueError, expected, "larger ones")
+            return self.totals
         totals = self.totals if unit == 1.0 else np.zeros_like(self.totals)
-        if not (self.measured and totals is self.totals):
-            self.engine.gradient_sums(1 / unit)
-            self.engine.fold(totals)
+        self.engine.gradient_sums(1 / unit)
+        self.engine.fold(totals)
         return totals
 
     def measure_units(self, unit: float = 1.0) -> Array:

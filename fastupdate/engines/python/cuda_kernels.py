@@ -16,7 +16,7 @@ from numba.cuda.np.numpy_support import from_dtype
 
 from fastupdate.arrays import memory
 from fastupdate.engines import records
-from fastupdate.engines.python import cuda_driver, kernels
+from fastupdate.engines.python import codecs, cuda_driver, kernels, sums, tiles
 from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, store
 from fastupdate.stages import PLACES
 
@@ -24,8 +24,7 @@ BLOCK, LANES = records.BLOCK, records.LANES
 ACCUMULATOR, SHADOW = records.ACCUMULATOR, records.SHADOW
 ZERO_GRADS, MONITOR = records.ZERO_GRADS, records.MONITOR
 FLOAT64 = memory.STORAGE["float64"].code
-FLOAT16, BFLOAT16 = memory.STORAGE["float16"].code, memory.STORAGE["bfloat16"].code
-LAYOUT_WORDS = 1 + 2 * records.MAX_DIMS
+FLOAT16, BFLOAT16, LAYOUT_WORDS, SMALLEST = tiles.FLOAT16, tiles.BFLOAT16, tiles.LAYOUT_WORDS, tiles.SMALLEST
 COLUMNS = len(records.SUMS.names or ())
 GG, PP, UU, GM, MM, GU, LARGEST, NONFINITE, ZEROS, STALLED = range(COLUMNS)
 
@@ -42,9 +41,9 @@ TENSOR = np.dtype(
 
 device = cuda.jit(device=True)
 first_tensor = device(kernels.first_tensor.py_func)
-maximum = device(kernels.maximum.py_func)
-push = device(kernels.push.py_func)
-total = device(kernels.total.py_func)
+maximum, push, total = (device(each.py_func) for each in (sums.maximum, sums.push, sums.total))
+offset_of = device(tiles.offset_of.py_func)
+from_float16, from_bfloat16, to_float16, to_bfloat16 = codecs.compiled_codecs(device, float_bits, bits_float)
 
 
 @device
@@ -66,25 +65,7 @@ def item_size(t):
 @device
 def locate(base, layouts, layout, i, size):
     """The address of element i, in C order, of an array whose layout is row `layout` − 1; 0: it is contiguous."""
-    if layout == 0:
-        return base + i * size
-    offset = 0
-    for d in range(layouts[layout - 1, 0] - 1, -1, -1):
-        length = layouts[layout - 1, 1 + d]
-        offset += (i % length) * layouts[layout - 1, 1 + records.MAX_DIMS + d]
-        i //= length
-    return base + offset
-
-
-@device
-def from_float16(bits):
-    """Exact, by integers and normal numbers alone (csrc/core/storage.h)."""
-    x = np.int64(bits)
-    sign, a = x & 0x8000, x & 0x7FFF
-    if a < 0x0400:
-        size = np.float32(a) * np.float32(2.0**-24)
-        return -size if sign else size
-    return bits_float(sign << 16 | (a << 13) + ((112 if a < 0x7C00 else 224) << 23))
+    return base + (offset_of(layouts[layout - 1], i) if layout else i * size)
 
 
 @device
@@ -93,7 +74,7 @@ def load_stored(storage, address, zero):
     if storage == FLOAT16:
         return cast(from_float16(load(address, np.uint16(0))), zero)
     if storage == BFLOAT16:
-        return cast(bits_float(np.int64(load(address, np.uint16(0))) << 16), zero)
+        return cast(from_bfloat16(load(address, np.uint16(0))), zero)
     return load(address, zero)
 
 
@@ -115,8 +96,8 @@ def gradient(t, layouts, i, zero):
 @device
 def scaled(t, g, factor):
     """factor·g, where float32 may not have all digits of the factor (csrc/core/scalar.h, Factor)."""
-    if item_size(t) == 4 and abs(factor) < kernels.SMALLEST:
-        return g * cast(kernels.SMALLEST, g) * cast(factor / kernels.SMALLEST, g)
+    if item_size(t) == 4 and abs(factor) < SMALLEST:
+        return g * cast(SMALLEST, g) * cast(factor / SMALLEST, g)
     return g * cast(factor, g)
 
 
@@ -138,30 +119,6 @@ def gradient_factor(t, unit_scale, scale, i):
     if t.unit_scale:
         factor *= unit_scale[t.unit_scale - 1 + i // t.unit_length]
     return factor
-
-
-@device
-def to_bfloat16(x):
-    """Round to nearest even, as bits; NaN stays NaN."""
-    u = float_bits(np.float32(x))
-    return (u >> 16) | 0x40 if x != x else (u + 0x7FFF + ((u >> 16) & 1)) >> 16
-
-
-@device
-def to_float16(x):
-    """Round to nearest even by integers alone (csrc/core/storage.h)."""
-    u = float_bits(np.float32(x))
-    sign, a = (u >> 16) & 0x8000, u & 0x7FFFFFFF
-    if a > 0x7F800000:
-        return sign | 0x7E00
-    if a >= 0x477FF000:
-        return sign | 0x7C00
-    if a < 0x38800000:
-        shift = min(126 - (a >> 23), 31)
-        significand = (a & 0x7FFFFF) | 0x800000
-        half, kept, rest = (1 << shift) >> 1, significand >> shift, significand & ((1 << shift) - 1)
-        return sign | (kept + (1 if rest > half or (rest == half and kept & 1) else 0))
-    return sign | ((a - (112 << 23) + 0x0FFF + ((a >> 13) & 1)) >> 13)
 
 
 @device

@@ -18,8 +18,7 @@ from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine
-from fastupdate.engines.python import kernels as kernels
-from fastupdate.engines.python import phases
+from fastupdate.engines.python import kernels, phases, sums, tiles
 from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Mode, done_whole
@@ -166,12 +165,12 @@ class RecordPlan:
         return int(self._clock[STEPS]), self.lr
 
     def fold(self, totals: Records) -> None:
-        kernels.fold(self._tensors, self._sums, totals)
+        sums.fold(self._tensors, self._sums, totals)
 
     def overall(self, totals: Records) -> tuple[float, int]:
         """Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite."""
         squares = totals["gg"] * np.square(self._tensors["scale"])
-        return float(kernels.fold_column(squares)), int(totals["nonfinite"].sum())
+        return float(sums.fold_column(squares)), int(totals["nonfinite"].sum())
 
 
 class NumbaPlan(RecordPlan):
@@ -203,7 +202,7 @@ class NumbaPlan(RecordPlan):
         done_whole(partial(self._measure_phases, self._after))
 
     def _measure(self) -> None:
-        self._measure_stages(kernels.GRADIENTS)
+        self._measure_stages(tiles.GRADIENTS)
         self._measure_phases(self._before)
 
     def _measure_phases(self, compiled: list[dict[str, Any]]) -> None:
@@ -261,14 +260,14 @@ class NumbaPlan(RecordPlan):
 
     def _finish(self) -> None:
         self._measure_phases(self._after)
-        self._measure_stages(~kernels.GRADIENTS)
+        self._measure_stages(~tiles.GRADIENTS)
         self._move(self._run)
         self.advance()
 
     def move(self, first: int, last: int) -> None:
         cuts = [*self._tensors["first_block"], self._blocks]
         run = partial(self._run_part, cuts[first], cuts[last])
-        self._measure_stages(~kernels.GRADIENTS)  # of all tensors, for nothing has changed in those that wait
+        self._measure_stages(~tiles.GRADIENTS)  # of all tensors, for nothing has changed in those that wait
         done_whole(partial(self._move, run))
 
     def _run_part(self, first: int, last: int, entry: Any, *arguments: Any) -> None:
@@ -292,7 +291,7 @@ class NumbaPlan(RecordPlan):
 
     def _stage_loops(self, dtype: Any) -> Any:
         """What runs the stages of the step, compiled when the first of them is asked for."""
-        return stage_loops(dtype) if self._step[2] & kernels.STAGES else no_stages(dtype)
+        return stage_loops(dtype) if self._step[2] & tiles.STAGES else no_stages(dtype)
 
     def gradient_sums(self, scale: float) -> None:
         self._run_each(kernels.gradient_sums, self._sums, scale)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastupdate.engines.python import kernels
-from fastupdate.engines.python.kernels import DOUBLE, exact, view
+from fastupdate.engines.python.compiling import exact
+from fastupdate.engines.python.tiles import DOUBLE, state_tile, view
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import EXTENTS, Rule
 
@@ -114,7 +114,7 @@ class Formula:
     @cached_property
     def scope(self) -> dict[str, Any]:
         return {
-            "state_tile": kernels.state_tile,
+            "state_tile": state_tile,
             "spread": spread,
             "view": view,
             "DOUBLE": DOUBLE,

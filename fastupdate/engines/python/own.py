@@ -12,8 +12,8 @@ from numba import cfunc, float64, from_dtype, int64, njit, uint64, void
 from numba.core.compiler import Compiler
 
 from fastupdate.engines import records
-from fastupdate.engines.python import kernels
 from fastupdate.engines.python.formula import Formula, compile_formula
+from fastupdate.engines.python.tiles import cast
 from fastupdate.rules import rule as rules
 from fastupdate.rules.rule import EXTENTS, Extent, Phase, Rule
 
@@ -100,7 +100,7 @@ class Own:
             "values": ", ".join(self.formula.values),
             "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
         }
-        self.scope = {**self.formula.scope, "np": np, "cast": kernels.cast, "LIKE": np.empty(0, dtype)}
+        self.scope = {**self.formula.scope, "np": np, "cast": cast, "LIKE": np.empty(0, dtype)}
         self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
 
     def defined(self, source: str, **words: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numba import cfunc, from_dtype, int64, void
 
 from fastupdate.engines import records
+from fastupdate.engines.python.compiling import exact
 from fastupdate.engines.python.formula import (
     COLUMN,
     MATRIX,
@@ -19,25 +20,10 @@ from fastupdate.engines.python.formula import (
     Formula,
     compile_formula,
 )
-from fastupdate.engines.python.kernels import (
-    BLOCK,
-    CHANGE,
-    DOUBLE,
-    LANES,
-    cast,
-    condition_tile,
-    exact,
-    first_tensor,
-    fold_lanes,
-    gradient_tile,
-    of_type,
-    push,
-    read_tile,
-    span,
-    total,
-    view,
-)
+from fastupdate.engines.python.kernels import spans
 from fastupdate.engines.python.stages import arguments, formula, slot
+from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
+from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, gradient_tile, read_tile, view
 from fastupdate.rules.rule import EXTENTS, Extent, Rule
 from fastupdate.stages import Stage, at
 
@@ -145,19 +131,13 @@ def measure(
     tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
 ):
     scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
-    i = first_tensor(tensors, first)
-    while i < len(tensors) and tensors[i].first_block < last:
+    for i, begin, end in spans(tensors, like, first, last):
         t = tensors[i]
-        if of_type(t, like) and t.n:
-            begin, end = span(t, first, last)
-            group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
-            if by_rows:
-                measure_rows(
-                    loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns
-                )
-            else:
-                measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
-        i += 1
+        group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
+        if not by_rows:
+            measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
+        elif t.n:
+            measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns)
 
 
 @exact

@@ -10,7 +10,8 @@ from typing import Any
 from numba import boolean, cfunc, from_dtype, int64, void
 
 from fastupdate.engines import records
-from fastupdate.engines.python import kernels
+from fastupdate.engines.python import tiles
+from fastupdate.engines.python.compiling import exact
 from fastupdate.engines.python.formula import SUBSTITUTES, compile_formula, spread
 from fastupdate.rules.extent import EXTENTS
 from fastupdate.stages import PLACES, STAGES, Inputs, Stage
@@ -36,10 +37,10 @@ def stage_loops(dtype: Any) -> Any:
 
     x is what they change: g, p, or the change of p.
     """
-    scope: dict[str, Any] = {"state_tile": kernels.state_tile, "cast": kernels.cast, "spread": spread}
+    scope: dict[str, Any] = {"state_tile": tiles.state_tile, "cast": tiles.cast, "spread": spread}
     source = _FUNCTION
     for stage in STAGES:
-        scope |= formula(stage, dtype, kernels.exact, SUBSTITUTES)
+        scope |= formula(stage, dtype, exact, SUBSTITUTES)
         source += _STAGE.format(
             place=PLACES.index(stage.place),
             bit=stage.bit,

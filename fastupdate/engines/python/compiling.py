@@ -1,0 +1,42 @@
+"""How functions become machine code, and when that of an earlier process is used again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+from fastupdate import stages
+from fastupdate.arrays import memory
+from fastupdate.engines import records
+
+exact = njit(nogil=True, error_model="numpy")
+inlined = njit(nogil=True, error_model="numpy", inline="always")
+
+
+def _sources() -> str:
+    """Of everything that kernels are made of: this package, and the tables whose numbers they hold."""
+    here = sorted(Path(__file__).parent.glob("*.py"))
+    files = [*here, *(Path(module.__file__ or "") for module in (records, memory, stages, stages.table))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+SOURCES = _sources()
+
+
+class Kept(FunctionCache):
+    """Machine code on disk. Numba itself looks only at the function's own file to see whether it is out of date."""
+
+    def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(*arguments), SOURCES)  # type: ignore[no-untyped-call]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """A function that knows no rule and no stage, so that its machine code can be kept on disk between processes."""
+    dispatcher: Any = exact(function)
+    dispatcher._cache = Kept(function)  # type: ignore[no-untyped-call]
+    return dispatcher
