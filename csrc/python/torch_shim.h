@@ -71,8 +71,7 @@ inline bool look_at(AtTensor tensor, View& view) {
   view.stride_unit = item_size(view.dtype);
   view.ndim = int(ndim);
   view.writable = true;
-  measure(view);
-  return true;
+  return !measure(view) || data;  // storage may have been freed
 }
 
 template <class Function>
