@@ -127,7 +127,7 @@ class Optimizer:
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        self.report = self.stepper.before_replay(loss_scale)
+        self.report = self.stepper.undecided.before_replay(self.stepper, loss_scale)
         return self.report
 
     def start_at(self, step: int) -> None:

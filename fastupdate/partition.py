@@ -148,7 +148,9 @@ class Partition:
         pairs = zip(self._steppers, grads, strict=True)
         steps = [WholeStep(stepper, own, loss_scale, reduce, loss) for stepper, own in pairs]
         if self._judges:
-            reports = [stepper.judged(step) for stepper, step in zip(self._steppers, steps, strict=True)]
+            reports = [
+                stepper.undecided.take(stepper, step) for stepper, step in zip(self._steppers, steps, strict=True)
+            ]
             return reports[0]
         outcome, watched = take(steps)
         tables = [statistics for statistics in watched if statistics is not None]

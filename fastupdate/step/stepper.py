@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter, setitem
-from typing import Any, cast
+from operator import setitem
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,19 @@ from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.engines import forks, records
 from fastupdate.engines.choose import choose
-from fastupdate.engines.protocol import Engine, Judge
+from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
-from fastupdate.step import extents, gradients, held, slots
-from fastupdate.step.decide import Skips, raise_nonfinite
+from fastupdate.step import gradients, held, slots
+from fastupdate.step.decide import Skips
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
 from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
-from fastupdate.step.transaction import at_once, in_turn, storing
+from fastupdate.step.transaction import at_once, in_turn
+from fastupdate.step.undecided import Undecided
 from fastupdate.step.whole import WholeStep, take
 
 
@@ -49,7 +49,7 @@ class Stepper:
     plan, engine   the records of the tensors that move now, and what runs them
     bound          gradient buffers that `bind` named
     walks_memory   dense tensors are walked in the order of memory; sums over ranges want the logical order
-    undecided      reports of steps of which only the device knows whether they were skipped
+    undecided      steps of which only the device knows whether they were skipped
     skips          how many steps were skipped in a row, and what outliers are judged by
     evaluating     the parameters hold the weights to judge a model by, and there are no steps (step/modes.py)
     """
@@ -81,7 +81,7 @@ class Stepper:
         self.caller, self.lent = 0, False  # who took it last; whether ema_weights has it
         forks.heed(self)
         self.sign = -1.0 if self.settings.maximize else 1.0
-        self.undecided: list[Any] = []
+        self.undecided = Undecided()
         self.skips = Skips(self.settings)
         self.evaluating = False
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
@@ -132,7 +132,7 @@ class Stepper:
             step = int(self.clock[STEPS])
             if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
-            given = self.hypers.prepare(step, len(self.undecided))
+            given = self.hypers.prepare(step, len(self.undecided.reports))
             if self._taken is not given:
                 self.engine.take(given)
                 self._taken = given
@@ -154,8 +154,8 @@ class Stepper:
             forks.let_pass()
         if self.lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
-        if self.undecided:
-            self.settle(undecided)
+        if self.undecided.reports:
+            self.undecided.settle(self, undecided)
         self.hypers.forget()
         self.caller = threading.get_ident()
         return self.lock
@@ -215,7 +215,7 @@ class Stepper:
                 found[k] = slots.zeros(item)[None] if reduce else slots.zeros(item)
         resting = {item.path: g is None for item, g in zip(unfrozen, found, strict=True)}
         if any(item.resting != resting[item.path] for item in unfrozen):
-            self.settle()
+            self.undecided.settle(self)
             self.plan.keep_times()
             items = [replace(i, resting=resting.get(i.path, False), slots=dict(i.slots)) for i in self.items]
             for old, new in zip(self.items, items, strict=True):
@@ -228,7 +228,7 @@ class Stepper:
     def _whole_step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any) -> Report:
         step = WholeStep(self, grads, loss_scale, reduce, loss)
         if self.plan.judges:
-            return self.judged(step)
+            return self.undecided.take(self, step)
         outcome, (watched,) = take([step])
         return step.report(outcome, watched)
 
@@ -252,78 +252,13 @@ class Stepper:
             raise
         return [g for g in flat if accept.framework_of(g) == "torch"] if zeroed else []
 
-    def judged(self, step: WholeStep) -> Report:
-        """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
-        self.skips.check()
-        engine = cast(Judge, self.engine)
-        if self.settings.nonfinite == "raise":
-            self.plan.measure()
-            try:
-                raise_nonfinite(self.plan)
-            except FloatingPointError:
-                in_turn(step.dropping())
-                raise
-        report = self._device_report(engine.derive_possible(len(self.undecided)), step.unclipped)
-        autograd.about_to_write([*self.plan.written, *step.written])
-        if self.rule.matrix is None:
-            judged, *after = engine.judged_update(step.scale, self.sign, step.off, self.plan.settings)
-            in_turn([storing(report, "outcome", judged), *self._noting(report), *after])
-        else:
-            report.outcome = engine.judge(step.scale, self.sign, step.off, self.plan.settings)
-            extents.multiply(self.rule.matrix, self.rule, self.flags, self.plan.items)
-            in_turn([*engine.finishing(), *self._noting(report)])
-        return report.after(int(self.clock[STEPS]))  # type: ignore[no-any-return]
-
-    def _device_report(self, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Any:
-        """The report of the step after this one, before it is taken."""
-        from fastupdate.engines import cuda
-
-        watched = cuda.Watched(self.plan.names, self.plan.sizes, unclipped, self.sign * self.rule.momentum_sign)
-        steps = int(self.clock[STEPS]) + 1
-        return cuda.DeviceReport(steps, lrs, self.undecided[:], self.engine, self.settings, watched)
-
-    def _noting(self, report: Any) -> list[Assignment]:
-        """Notes that a step may have been skipped, unless it was only captured."""
-        if self.settings.nonfinite != "skip":
-            return []
-        return [(self.undecided.extend, filter(attrgetter("outcome.fetched"), [report]))]
-
-    def settle(self, undecided: int = 0) -> None:
-        """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
-        if self.settings.scheduled or any(0 < item.frozen_until < math.inf and item.frozen for item in self.items):
-            undecided = 0  # which tensors move, or what they are clipped to, depends on the step
-        while self.undecided and (len(self.undecided) > undecided or self.undecided[0].ready):
-            skipped = self.undecided.pop(0).settle()
-            self.skips.note(skipped)
-            if skipped:
-                self.clock[STEPS] -= 1
-                self.plan.groups["t"] -= 1
-
-    def before_replay(self, loss_scale: float) -> Report:
-        """Makes a captured step the next one; see `Optimizer.before_replay`."""
-        with self.exclusive(records.MOST_UNDECIDED):
-            engine = cast(Judge, self.engine)
-            if not engine.judges:
-                self.place("before_replay").fail(TypeError, "a step on the backend 'cuda'", repr(self.backend.NAME))
-            self.check_mode()
-            self.skips.check()
-            self.derive()
-            scale = self.micro_batches.scale(loss_scale, self.plan.dtype)
-            lrs = engine.derive_possible(len(self.undecided))
-            report = self._device_report(lrs, scale * self.plan.tensors["scale"])
-            autograd.about_to_write(self.plan.written)
-            replayed = storing(report, "outcome", engine.prepare_replay(scale, self.sign, self.plan.settings))
-            noting = [(self.undecided.append, report)] if self.settings.nonfinite == "skip" else []
-            in_turn([replayed, *noting])
-            return report.after(int(self.clock[STEPS]))  # type: ignore[no-any-return]
-
     # -- what surrounds steps -----------------------------------------------------------------------------------------
 
     @property
     def step_count(self) -> int:
         """Steps taken."""
-        if self.undecided:
-            self.settle()
+        if self.undecided.reports:
+            self.undecided.settle(self)
         return int(self.clock[STEPS])
 
     def bind(self, grads: Any) -> None:
@@ -416,7 +351,7 @@ class Stepper:
         if not any(item.param.is_torch and item.param.moved() for item in items):
             return
         params = {item.path: param for item, param in rebound(self.items)}
-        self.settle()
+        self.undecided.settle(self)
         self.plan.keep_times()
         followed = [
             replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
