@@ -57,6 +57,7 @@ class Group(MutableMapping[str, Any]):
         self._rule = rule
         self._intervals = {**rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
+        self._low, self._high = ([interval[k] for interval in self._intervals.values()] for k in (0, 1))
         self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
         self._row: NDArray[np.float64] = row
         self._clock: NDArray[np.int64] = clock
@@ -76,10 +77,13 @@ class Group(MutableMapping[str, Any]):
         return float(self._row[self._columns[key]])
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key in self._columns and key != CLIP and key not in self._schedules and not callable(value):
-            self._row[self._columns[key]] = self.check(key, value)
-        else:
+        column = self._columns.get(key)
+        if column is None or key == CLIP or key in self._schedules or callable(value):
             at_once(self.setting(key, value))
+        elif type(value) is float and self._low[column] < value < self._high[column]:  # as nearly always
+            self._row[column] = value
+        else:
+            self._row[column] = self.check(key, value)
 
     def setting(self, key: str, value: Any) -> list[Assignment]:
         """The assignments of a value, or of the values that an alias stands for, which has been checked."""
@@ -262,9 +266,8 @@ class Hypers:
 
     def forget(self) -> None:
         """A value that may be another one by now, though the step is the same, is asked for again."""
-        if self._impure:
-            self.given.schedules["count"][self._impure] = 0
         for k in self._impure:
+            self._counts[k] = 0
             self._covered[k] = range(0)
 
     def _collect(self) -> Given:
@@ -285,6 +288,7 @@ class Hypers:
             for k, schedule in enumerate(self._schedules)
             for place in self._places[id(schedule)]
         ]
+        self._firsts, self._counts = schedules["first"], schedules["count"]
         return Given(self._values, schedules, np.array(links, records.LINK), tables, revision)
 
     def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
@@ -299,10 +303,10 @@ class Hypers:
             found = len(values)
         if found <= step - first:
             _checked(values[found].item(), places)
-        self.given.schedules["count"][k] = 0  # nobody reads half a table
+        self._counts[k] = 0  # nobody reads half a table
         table[:found] = values[:found]
-        self.given.schedules["first"][k] = first
-        self.given.schedules["count"][k] = found
+        self._firsts[k] = first
+        self._counts[k] = found
         self._covered[k] = range(first, first + found)
 
 
