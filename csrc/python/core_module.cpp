@@ -22,6 +22,7 @@
 #include "python/lookout.h"
 #include "python/own.h"
 #include "python/records.h"
+#include "python/skeleton.h"
 
 namespace fastupdate {
 namespace {
@@ -250,6 +251,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
+  py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);
   py::class_<Lookout>(m, "Lookout").def(py::init<const py::list&>()).def("intact", &Lookout::intact);
   py::class_<Tally>(m, "Tally")
       .def(py::init<py::array, const std::vector<int64_t>&>())
