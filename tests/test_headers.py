@@ -85,8 +85,8 @@ def test_new_arrays_are_zero_aligned_apart_and_cannot_be_resized() -> None:
     for dtype in ("float32", "float64", "bfloat16"):
         made = zeros_like(like, [dtype] * len(like), orders)
         for old, new, order in zip(like, made, orders, strict=True):
-            assert new.shape == old.shape and new.dtype == memory.STORAGE[dtype].bits and not new.any()
-            assert new.ctypes.data % memory.LINE == 0 and new.flags.writeable
+            assert (new.shape, new.dtype) == (old.shape, memory.STORAGE[dtype].bits)
+            assert (new.ctypes.data % memory.LINE, new.flags.writeable, new.any()) == (0, True, False)
             assert new.transpose(order or range(new.ndim)).flags.c_contiguous
             with pytest.raises(ValueError, match="own"):
                 new.resize((7, 7))
