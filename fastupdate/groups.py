@@ -24,7 +24,10 @@ def sort_into_groups(
     """
     if isinstance(specs, Mapping) or not isinstance(specs, Iterable):
         Place(rule, "groups").fail(TypeError, "a sequence of groups", repr(specs))
-    specs, find = list(specs), Finder(sources)
+    specs = list(specs)
+    if not specs:
+        return [(list(sources), {})]
+    find = Finder(sources)
     matched: dict[str, list[int]] = {name: [] for name in sources}
     for k, spec in enumerate(specs):
         place = Place(rule, f"groups[{k}]")

@@ -13,6 +13,7 @@ from cases import BACKENDS, exactly, random_arrays
 from peers import Module
 
 import fastupdate as fu
+from fastupdate.arrays.containers import Containers
 
 torch: Any = Module("torch")
 by_host_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -191,3 +192,62 @@ def test_copies_look_at_containers_of_their_own(backend: str) -> None:
     opt.params["a"] = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match=r"params\['a'\]: expected the array .*, received another one"):
         opt.step(grads)
+
+
+# Gradients for nested parameters, and whether the native module finds them by itself.
+SHAPED: dict[str, tuple[Callable[[list[Any]], Any], bool]] = {
+    "alike": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, True),
+    "other order": (lambda g: {"z": g[5], "y": {7: [g[4]], "a": g[3]}, "x": (g[0], [g[1], g[2]])}, True),
+    "lists and tuples": (lambda g: {"x": [g[0], (g[1], g[2])], "y": {"a": g[3], 7: (g[4],)}, "z": g[5]}, True),
+    "None": (lambda g: {"x": (g[0], [None, g[2]]), "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, True),
+    "memoryviews": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], 7: [g[4].data]}, "z": g[5]}, True),
+    "text": (lambda g: {"x": (g[0], ["g", g[2]]), "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, True),
+    "user's dict": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": UserDict({"a": g[3], 7: [g[4]]}), "z": g[5]}, False),
+    "dict for a list": (lambda g: {"x": {0: g[0], 1: g[1:3]}, "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, False),
+    "missing": (lambda g: {"x": (g[0], [g[1]]), "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, False),
+    "extra": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], 7: [g[4]], "b": g[0]}, "z": g[5]}, False),
+    "another name": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"b": g[3], 7: [g[4]]}, "z": g[5]}, False),
+    "container for an array": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], 7: [g[4]]}, "z": [g[5]]}, False),
+    "user's list for an array": (
+        lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], 7: [g[4]]}, "z": UserList([g[5]])},
+        False,
+    ),
+    "array for a container": (lambda g: {"x": g[0], "y": {"a": g[3], 7: [g[4]]}, "z": g[5]}, False),
+    "an array": (lambda g: g[0], False),
+    "an odd key": (lambda g: {"x": (g[0], [g[1], g[2]]), "y": {"a": g[3], Odd(): [g[4]]}, "z": g[5]}, False),
+}
+
+
+class Odd:
+    """A key that no one can compare."""
+
+    def __hash__(self) -> int:
+        return hash(7)
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("odd")
+
+
+@pytest.mark.parametrize("frozen", [None, "y.a"])
+@pytest.mark.parametrize("missing", ["raise", "skip"])
+@pytest.mark.parametrize("shape", SHAPED)
+def test_structures_are_read_alike_by_the_native_module_and_by_python(
+    shape: str, missing: str, frozen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, native = SHAPED[shape]
+    seen = []
+    for without in (False, True):
+        if without:
+            monkeypatch.setattr(Containers, "leaves_of", lambda self, tree: None)
+        params = SHAPED["alike"][0](random_arrays(0, [3] * 6, np.float32))
+        opt = fu.Adam(params, lr=0.1, weight_decay=0.01, missing=missing)
+        if frozen:
+            opt.freeze(frozen)
+        grads = make(random_arrays(1, [3] * 6, np.float32))
+        try:
+            assert without or (Containers(params).leaves_of(grads) is not None) == native
+            opt.step(grads)
+            seen.append(exactly(params))
+        except (TypeError, ValueError, RuntimeError) as error:
+            seen.append((type(error), str(error), exactly(params)))
+    assert seen[0] == seen[1]

@@ -22,12 +22,14 @@ class Watched {
     type_ = type;
     shapes_.clear();
     first_dim_.assign(1, 0);
+    direct_.clear();
     others_.clear();
     torch_ = py::list();
     for (const py::handle param : params) {
       const View view = noted(param);
       shapes_.insert(shapes_.end(), view.shape, view.shape + view.ndim);
       first_dim_.push_back(int64_t(shapes_.size()));
+      direct_.push_back(view.direct);
     }
     for (const py::handle array : others) {
       const View view = noted(array);
@@ -44,6 +46,14 @@ class Watched {
   bool same_shape(int64_t i, const View& view) const {
     const int64_t first = first_dim_[size_t(i)];
     return fastupdate::same_shape(view, int(first_dim_[size_t(i) + 1] - first), shapes_.data() + first);
+  }
+
+  // Whether a header of NumPy's is of the parameter's shape, and both it and the parameter, then as now, are direct.
+  bool same_direct(int64_t i, const Header& a, int flags) const {
+    constexpr int kDirect = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    const int64_t first = first_dim_[size_t(i)], ndim = first_dim_[size_t(i) + 1] - first;
+    return direct_[size_t(i)] && (flags & kDirect) == kDirect && a.nd == ndim &&
+           std::equal(shapes_.data() + first, shapes_.data() + first + ndim, a.dimensions);
   }
 
   // Are the others what they were?
@@ -85,6 +95,7 @@ class Watched {
 
   PyTypeObject* type_ = nullptr;
   std::vector<int64_t> shapes_, first_dim_;  // of the parameters, one after the other
+  std::vector<uint8_t> direct_;              // whether each was
   std::vector<Other> others_;
   py::list torch_;
 };
@@ -215,6 +226,7 @@ struct Adoption {
       Tensor& t = tensors[i];
       View p, g;
       PyObject *const param = PyList_GET_ITEM(params.ptr(), i), *const grad = gradient(i, param);
+      if (grad && settled(t, param, grad, i)) continue;
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
       if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
       if (!look(grad, type, g) || !readable(g, p) || !matches(g, p, t.order, writable) || !found_in_order(g, t))
@@ -226,6 +238,19 @@ struct Adoption {
   }
 
  private:
+  // Whether two arrays of NumPy's are what the record says already, as most are: what the look after this one would
+  // find, sooner.
+  bool settled(const Tensor& t, PyObject* param, PyObject* grad, int64_t i) const {
+    constexpr int kWritable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    if (of_last_step || Py_TYPE(param) != watched.type() || Py_TYPE(grad) != watched.type()) return false;
+    const Header &p = *py::detail::array_proxy(param), &g = *py::detail::array_proxy(grad);
+    return uint64_t(p.data) == t.p && uint64_t(g.data) == t.g && p.descr == g.descr && t.g_dtype == t.dtype &&
+           is_whole(t) && t.scale == 1 && (p.flags & kWritable) && (!writable || (g.flags & kWritable)) &&
+           p.nd == g.nd && std::equal(p.dimensions, p.dimensions + p.nd, g.dimensions) &&
+           watched.same_direct(i, p, p.flags & g.flags) &&
+           dtype_of(*py::detail::array_descriptor_proxy(p.descr)) == t.dtype;
+  }
+
   PyObject* gradient(int64_t i, PyObject* param) const {
     PyObject* grad = PyList_GET_ITEM(grads.ptr(), i);
     if (!grad && alone && is_torch(param)) PyList_SET_ITEM(grads.ptr(), i, grad = gradient_of(param));

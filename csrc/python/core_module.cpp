@@ -18,10 +18,12 @@
 #include "python/collectable.h"
 #include "python/containers.h"
 #include "python/gil.h"
+#include "python/glance.h"
 #include "python/held.h"
 #include "python/lookout.h"
 #include "python/own.h"
 #include "python/records.h"
+#include "python/skeleton.h"
 
 namespace fastupdate {
 namespace {
@@ -248,8 +250,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     return look(array.ptr(), host_array_type(), view);
   });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
+  m.def("glance", &glance);
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
+  py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);
   py::class_<Lookout>(m, "Lookout").def(py::init<const py::list&>()).def("intact", &Lookout::intact);
   py::class_<Tally>(m, "Tally")
       .def(py::init<py::array, const std::vector<int64_t>&>())

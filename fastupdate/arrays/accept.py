@@ -6,6 +6,7 @@ Frameworks are recognised by the name of the type's module, so none is imported 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,14 @@ def check_float(array: Array, place: Place) -> None:
     """float32 or float64 in native byte order."""
     if array.dtype not in DTYPES:
         place.fail(TypeError, "float32 or float64", memory.type_name(array.dtype))
+
+
+def acceptable(leaves: Sequence[Any]) -> list[int | None]:
+    """The addresses of those that `parameter` takes as they are, known at a glance, 0 if empty; None: it is to look."""
+    rows = memory.glance(leaves)
+    fine = rows["direct"] & rows["writable"] & np.isin(rows["dtype"], list(DTYPES.values()))
+    addresses = np.where(rows["n"], rows["address"], 0).tolist()
+    return [address if good else None for address, good in zip(addresses, fine.tolist(), strict=True)]
 
 
 def parameter(x: Any, place: Place) -> Array:

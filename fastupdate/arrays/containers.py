@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from operator import is_
 from typing import Any, NamedTuple
 
-from fastupdate.arrays.tree import is_container
+from fastupdate.arrays.tree import is_container, rebuild
 
 STORING = (list, dict, OrderedDict, defaultdict)  # their items are where CPython keeps those of lists and dicts
 
@@ -41,10 +41,24 @@ class Containers:
         self.tree = tree
         self.contents = list(_contents(tree))
         self.flat = len(self.contents) == 1 and not any(map(is_container, self.contents[0].values))
+        self._skeleton = None if self.flat else _skeleton(tree)
 
     def intact(self) -> bool:
         """Whether the very same objects are in them."""
         return all(each.intact() for each in self.contents)
+
+    def leaves_of(self, tree: Any) -> list[Any] | None:
+        """The leaves of a structure that has the form of this one as it was, in its order; None: look closer."""
+        return None if self._skeleton is None else self._skeleton.leaves(tree)
+
+
+def _skeleton(tree: Any) -> Any:
+    """The form of a structure, for the native module to know others by; None where there is no such module."""
+    try:
+        from fastupdate import _core
+    except ImportError:
+        return None
+    return _core.Skeleton(rebuild(tree, lambda path: None), is_container)
 
 
 def _contents(tree: Any) -> Iterator[Contents]:
@@ -54,5 +68,5 @@ def _contents(tree: Any) -> Iterator[Contents]:
     values = tuple(tree.values() if mapping else tree)
     if type(tree) is not tuple:
         yield Contents(tree, tuple(tree) if mapping else None, values)
-    for value in values:
+    for value in filter(is_container, values):
         yield from _contents(value)

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from operator import setitem
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastupdate.arrays.memory import STORAGE, Array, Assignment, type_name
+from fastupdate.arrays.memory import LINE, STORAGE, Array, Assignment, room, type_name
 
-LINE = 64  # bytes of a cache line
 CUDA_DLPACK = 2  # kDLCUDA
 DEFAULT_STREAM = 1  # the legacy default stream, as __cuda_array_interface__ numbers it
 
@@ -269,31 +269,46 @@ def zeros_like(
     In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
     straight ahead, and all of it can be in huge pages.
     """
-    there = [array for array in arrays if isinstance(array, DeviceArray)]
-    if there:  # all of them are, for a list is in one memory
-        wanted = [a.shape for a in there] if shapes is None else shapes
+    wanted = [array.shape for array in arrays] if shapes is None else shapes
+    if arrays and isinstance(arrays[0], DeviceArray):
+        there = cast(Sequence[DeviceArray], arrays)  # all of them are, for a list is in one memory
         new = [view(a.framework.zeros(s, d, a.number)) for a, s, d in zip(there, wanted, dtypes, strict=True)]
         return [array.view(_bits(dtype)) for array, dtype in zip(new, dtypes, strict=True)]
-    kinds = [_bits(dtype) for dtype in dtypes]
-    shapes = [array.shape for array in arrays] if shapes is None else shapes
-    sizes = [-(-math.prod(s) * kind.itemsize // LINE) * LINE for s, kind in zip(shapes, kinds, strict=True)]
-    memory = np.frombuffer(np.zeros(sum(sizes) + LINE, np.uint8).data, np.uint8)  # owns nothing: nobody can resize it
-    offsets = -memory.ctypes.data % LINE + np.cumsum([0, *sizes])[:-1]
-    made = zip(shapes, kinds, offsets, orders, strict=True)
-    return [_laid_out(shape, kind, memory, int(at), order) for shape, kind, at, order in made]
+    runs = [Run(*like, len(list(alike))) for like, alike in groupby(zip(wanted, dtypes, orders, strict=True))]
+    held, at = room(sum(run.bytes for run in runs)), 0
+    made: list[Array] = []
+    for run in runs:
+        made.extend(run.laid_out(held, at))
+        at += run.bytes
+    return made
+
+
+class Run:
+    """New arrays in host memory that are alike and follow each other, each from a cache line on."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, order: tuple[int, ...] | None, count: int) -> None:
+        self.shape, self.order, self.count = shape, order, count
+        self.kind = _bits(dtype)
+        self.size = -(-math.prod(shape) * self.kind.itemsize // LINE) * LINE
+        self.bytes = self.size * count
+
+    def laid_out(self, memory: Array, at: int) -> Iterable[Array]:
+        """Their headers over these bytes."""
+        if self.order is not None:
+            return [self._ordered(memory, at + k * self.size) for k in range(self.count)]
+        if self.count == 1 or not self.shape or not self.size:
+            return [np.ndarray(self.shape, self.kind, memory, at + k * self.size) for k in range(self.count)]
+        strides = [math.prod(self.shape[axis + 1 :]) * self.kind.itemsize for axis in range(len(self.shape))]
+        return np.ndarray((self.count, *self.shape), self.kind, memory, at, (self.size, *strides))
+
+    def _ordered(self, memory: Array, at: int) -> Array:
+        assert self.order is not None
+        there: Array = np.ndarray([self.shape[axis] for axis in self.order], self.kind, memory, at)
+        return there.transpose(np.argsort(self.order))
 
 
 def _bits(dtype: str) -> np.dtype[Any]:
     return STORAGE[dtype].bits if dtype in STORAGE else np.dtype(dtype)
-
-
-def _laid_out(
-    shape: tuple[int, ...], kind: np.dtype[Any], memory: Array, at: int, order: tuple[int, ...] | None
-) -> Array:
-    if order is None:
-        return np.ndarray(shape, kind, memory, at)
-    there: Array = np.ndarray([shape[axis] for axis in order], kind, memory, at)
-    return there.transpose(np.argsort(order))
 
 
 def copies_like(

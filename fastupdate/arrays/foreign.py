@@ -40,10 +40,18 @@ class Foreign:
     place   names it in messages
     """
 
-    def __init__(self, source: Any, array: Array, place: Place) -> None:
+    __slots__ = ("_seen", "_teller", "array", "header", "is_torch", "place", "source")
+
+    def __init__(self, source: Any, array: Array, place: Place, address: int | None = None) -> None:
+        """address: where the source, a writable array of NumPy's, is known to be; 0 if it is empty."""
         self.source, self.array, self.place = source, array, place
+        self.header: Array = array
+        if address is not None:
+            self.is_torch, self._teller = False, array
+            self._seen = Identity(address, array.shape, array.strides, array.dtype, True)
+            return
         self.is_torch = accept.framework_of(source) == "torch"
-        self.header: Array = source if isinstance(source, np.ndarray) and not self.is_torch else array
+        self.header = source if isinstance(source, np.ndarray) and not self.is_torch else array
         self._teller = source if self.is_torch else self.header
         self._seen = Identity.of(self._teller)
 

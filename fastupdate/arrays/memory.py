@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LINE = 64  # bytes of a cache line
+HUGE = 2 << 20  # bytes of a huge page
 
 
 class Storage(NamedTuple):
@@ -37,6 +41,15 @@ DTYPES = {storage.dtype: storage.code for storage in STORAGE.values() if not sto
 ITEM_SIZES = np.array([storage.dtype.itemsize for storage in STORAGE.values()], np.int64)  # by code
 _NAMES = {storage.dtype: name for name, storage in STORAGE.items()}
 
+# What one look at an array's header tells (csrc/python/glance.h): address, elements, code of its type or one that there
+# is not, whether it is direct and can be written, and whether anybody looked.
+HEADER = np.dtype(
+    [
+        ("address", "u8"), ("n", "i8"), ("dtype", "u1"), ("direct", "?"), ("writable", "?"), ("seen", "?"),
+        ("pad", "u4"),
+    ]
+)  # fmt: skip
+
 Assignment = tuple[Any, ...]  # a function, of C where nothing may come between several of them, and its arguments
 
 
@@ -45,9 +58,58 @@ def address(array: Array) -> int:
     return int(array.ctypes.data)  # __array_interface__ would crash where there is no memory for its dict
 
 
+def glance(objects: Sequence[Any]) -> NDArray[np.void]:
+    """A HEADER for each object; only those of exactly NumPy's arrays are seen."""
+    rows = np.zeros(len(objects), HEADER)
+    try:
+        from fastupdate import _core
+    except ImportError:
+        for k, x in enumerate(objects):
+            if type(x) is np.ndarray:
+                rows[k] = _header(x)
+    else:
+        _core.glance(list(objects), rows)
+    return rows
+
+
+def addresses(arrays: Sequence[Array | None]) -> NDArray[np.uint64]:
+    """Where each array is; 0 for None."""
+    rows = glance(arrays)
+    for k in np.flatnonzero(~rows["seen"]).tolist():
+        array = arrays[k]
+        rows["address"][k] = 0 if array is None else address(array)
+    return rows["address"]
+
+
+def headers(arrays: Sequence[Array]) -> NDArray[np.void]:
+    """A HEADER for each array."""
+    rows = glance(arrays)
+    for k in np.flatnonzero(~rows["seen"]).tolist():
+        rows[k] = _header(arrays[k])
+    return rows
+
+
+def _header(array: Array) -> tuple[int, ...]:
+    code = code_of(array.dtype)
+    unknown = len(STORAGE) if code is None else code
+    return address(array), array.size, unknown, is_direct(array), array.flags.writeable, True, 0
+
+
+def room(size: int) -> Array:
+    """So many zeroed bytes from a cache line on, that nobody can resize; large ones from a huge page on.
+
+    NumPy asks for huge pages where it allocates 4 MiB or more. What is not touched takes no memory.
+    """
+    line = HUGE if size >= HUGE else LINE
+    held = np.frombuffer(np.zeros(-(-size // line) * line + line, np.uint8).data, np.uint8)
+    begin = -held.ctypes.data % line
+    return held[begin : begin + size]
+
+
+@cache
 def type_name(dtype: np.dtype[Any]) -> str:
     """A type as messages name it."""
-    name = _NAMES.get(dtype, dtype.name)
+    name = _NAMES.get(dtype) or dtype.name
     return name if dtype.isnative else f"byte-swapped {name}"
 
 

@@ -6,13 +6,24 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NoReturn
 
+from fastupdate.arrays.tree import Path, shown
+
 
 class Place:
-    """Names an argument in messages: `[adamw] grads['w']: expected …, received …`."""
+    """Names an argument in messages: `[adamw] grads['w']: expected …, received …`.
 
-    def __init__(self, rule: str, argument: str) -> None:
+    path: of a leaf within the argument; the words are made when somebody reads them.
+    """
+
+    __slots__ = ("_path", "_role", "rule")
+
+    def __init__(self, rule: str, argument: str, path: Path = ()) -> None:
         self.rule = rule
-        self.argument = argument
+        self._role, self._path = argument, path
+
+    @property
+    def argument(self) -> str:
+        return shown(self._role, self._path)
 
     def fail(self, error: type[Exception], expected: str, received: str) -> NoReturn:
         raise error(f"{self}: expected {expected}, received {received}")

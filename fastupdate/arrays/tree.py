@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Path = tuple[str | int, ...]
 
 
 def is_container(x: object) -> bool:
     """Whether x holds arrays rather than being one."""
+    if type(x) is np.ndarray:
+        return False
     return isinstance(x, Mapping) or (
         isinstance(x, Sequence)
         and not isinstance(x, (str, bytes, bytearray, memoryview))
@@ -20,12 +24,12 @@ def is_container(x: object) -> bool:
 
 def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yields (path, leaf) in the order of the containers."""
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from leaves(value, (*path, key))
-    elif is_container(tree):
-        for k, value in enumerate(tree):
-            yield from leaves(value, (*path, k))
+    if is_container(tree):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            if is_container(value):
+                yield from leaves(value, (*path, key))
+            else:
+                yield (*path, key), value
     else:
         yield path, tree
 
@@ -62,7 +66,7 @@ def follow(tree: Any, path: Path) -> Any:
 
 def dotted(path: Path) -> str:
     """`layers.0.weight`: what patterns match against."""
-    return ".".join(str(key) for key in path)
+    return str(path[0]) if len(path) == 1 else ".".join(map(str, path))
 
 
 def shown(role: str, path: Path) -> str:

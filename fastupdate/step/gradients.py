@@ -36,6 +36,9 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
         keys = [item.path[0] for item in items]
         if isinstance(grads, dict) and all(map(grads.__contains__, keys)):
             return [grads[key] for key in keys]
+    leaves = params.leaves_of(grads)
+    if leaves is not None:
+        return [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
     skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
     known = dict.fromkeys(item.path for item in items).keys()

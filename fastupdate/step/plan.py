@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class Plan:
         self.groups = np.zeros(len(rows), records.GROUP)
         self.groups["given"] = [row for row, _ in rows]
         self.groups["t"] = [t for _, t in rows]
-        self.tensors = np.zeros(len(self.items), records.TENSOR)
+        self.tensors = memory.room(len(self.items) * records.TENSOR.itemsize).view(records.TENSOR)
         self._moves = 0  # of gradients, beside those of the engine
         self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
@@ -81,7 +81,8 @@ class Plan:
         )
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
         self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
-        self.written = [tensor for item in self.items for tensor in item.torch_tensors]
+        own = [item for item in self.items if item.param.is_torch or item.given]
+        self.written = [tensor for item in own for tensor in item.torch_tensors]
         seen = all(backend.reads(tensor) for tensor in self.written) and all(
             each.stored for each in containers.contents
         )
@@ -116,18 +117,16 @@ class Plan:
         return recipe
 
     def _describe(self, rows: list[int]) -> None:
-        arrays = [item.array for item in self.items]
-        columns: dict[str, Any] = {
-            "p": [memory.address(array) for array in arrays],
-            "p_layout": [self.layout("p", k, item.in_memory(item.array)) for k, item in enumerate(self.items)],
-            "order": [self.layout("order", k, item.array) if item.order else 0 for k, item in enumerate(self.items)],
-            "slot": self._slots(),
-            "n": [array.size for array in arrays],
-            "dtype": [memory.DTYPES[array.dtype] for array in arrays],
-            "group": rows,
-        }
-        for name, values in columns.items():
-            self.tensors[name] = values
+        seen = memory.headers([item.array for item in self.items])
+        self.tensors["p"] = seen["address"]
+        self.tensors["n"] = seen["n"]
+        self.tensors["dtype"] = seen["dtype"]
+        self.tensors["group"] = rows
+        self.tensors["slot"] = self._slots()
+        for k in np.flatnonzero(~seen["direct"]).tolist():
+            item = self.items[k]
+            self.tensors["p_layout"][k] = self.layout("p", k, item.in_memory(item.array))
+            self.tensors["order"][k] = self.layout("order", k, item.array) if item.order else 0
         self.tensors["samples"] = 1
         self.tensors["scale"] = 1.0
         self.tensors["momentum"] = self.rule.states.index(self.rule.momentum) if self._has_momentum() else -1
@@ -153,9 +152,12 @@ class Plan:
     def _slots(self) -> NDArray[np.uint64]:
         states = [state_kind(name) for name in self.rule.states]
         kinds = [*states, *[""] * (records.MAX_STATES - len(states)), *records.ROLES]
-        found = [{**item.slots, **item.passing} for item in self.items]
-        addresses = [[_address(slots.get(kind)) for kind in kinds] for slots in found]
-        return np.array(addresses, np.uint64).reshape(-1, records.SLOTS)
+        addresses = np.zeros((len(self.items), records.SLOTS), np.uint64)
+        for there in ([item.slots for item in self.items], [item.passing for item in self.items]):
+            present = set(chain.from_iterable(there))
+            for column in (k for k, kind in enumerate(kinds) if kind in present):
+                addresses[:, column] = memory.addresses([arrays.get(kinds[column]) for arrays in there])
+        return addresses
 
     def _has_momentum(self) -> bool:
         return bool(self.items) and self.rule.momentum in self.items[0].states
@@ -170,7 +172,8 @@ class Plan:
 
     def point_to_accumulators(self) -> None:
         """Notes where the accumulators are."""
-        self.tensors["slot"][:, records.ACCUMULATOR] = [_address(item.slots.get(ACCUMULATOR)) for item in self.items]
+        found = [item.slots.get(ACCUMULATOR) for item in self.items]
+        self.tensors["slot"][:, records.ACCUMULATOR] = memory.addresses(found)
 
     def layout(self, column: str, k: int, array: Array) -> int:
         """The address of a record of how an array lies in memory; 0 if it is contiguous and aligned."""
@@ -262,10 +265,6 @@ class Plan:
         times = self.groups["t"].tolist()
         for item, row in zip(self.items, self.tensors["group"].tolist(), strict=True):
             item.t = times[row]
-
-
-def _address(array: Array | None) -> int:
-    return 0 if array is None else memory.address(array)
 
 
 def _gil_enabled() -> bool:

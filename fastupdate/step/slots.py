@@ -80,8 +80,9 @@ def provide(
     hypers        what is set for each row of `Item.row`
     walks_memory  the engine walks parameters and states alike as they lie in memory
     """
-    for item in items:
-        item.shared = tuple(name for name in kept if rule.extents[name] == "list")
+    shared = tuple(name for name in kept if rule.extents[name] == "list")
+    for item in items if shared else ():
+        item.shared = shared
     lasting, state = tuple(name for name in kept if name not in rule.passing), settings.state
     given = None if state is None else given_states(settings.rule, lasting, state)
     check_matrices(rule, items)
@@ -104,19 +105,20 @@ def zeros(item: Item) -> Array:
 def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for slot in slots:
-        having = [item for item in items if item.array.ndim >= slot.axes]
-        for item, array in zip(having, _made(having, slot), strict=True):
-            (item.slots if slot.lasts else item.passing)[slot.kind] = array
-            if slot.start:
-                array[...] = start_of(slot, item, hypers)
+        having = [item for item in items if item.array.ndim >= slot.axes] if slot.axes else items
+        made, kind = _made(having, slot), slot.kind
+        for item, array in zip(having, made, strict=True):
+            (item.slots if slot.lasts else item.passing)[kind] = array
+        for item, array in zip(having, made, strict=True) if slot.start else ():
+            array[...] = start_of(slot, item, hypers)
 
 
 def _made(items: list[Item], slot: Slot) -> list[Array]:
-    arrays, orders = [item.array for item in items], [item.order for item in items]
+    arrays, orders = [item.param.array for item in items], [item.order for item in items]
     if slot.extent == "list":
         return device.zeros_like(arrays[:1], ["float64"], [None], [()]) * len(items)
     if slot.extent == "element":
-        return device.zeros_like(arrays, [slot.storage or array.dtype.name for array in arrays], orders)
+        return device.zeros_like(arrays, [slot.storage or memory.type_name(a.dtype) for a in arrays], orders)
     shapes = [shape_of(slot.extent, array.shape) for array in arrays]
     return device.zeros_like(arrays, ["float64"] * len(items), [None] * len(items), shapes)
 
@@ -158,7 +160,7 @@ def following(weights: Array, settings: Settings) -> dict[str, Array]:
 
 def lie_down(items: list[Item]) -> None:
     """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
-    moved = [item for item in items if not item.given and item.order != memory.order_of(item.array)]
+    moved = [item for item in items if item.order != memory.order_of(item.array) and not item.given]
     for item in moved:
         item.order = memory.order_of(item.array)
         arrays = list(item.slots.values())

@@ -22,11 +22,12 @@ def state_kind(name: str) -> str:
     return STATE + name
 
 
-@dataclass
+@dataclass(slots=True, weakref_slot=True)
 class Item:
     """One parameter tensor."""
 
     path: Path
+    name: str  # dotted path: what patterns match
     param: Foreign
     row: int = 0  # of its group, in what the user set
     slots: dict[str, Array] = field(default_factory=dict)  # what belongs to it (step/slots.py), by kind
@@ -62,11 +63,6 @@ class Item:
         return array if self.order is None else array.transpose(self.order)
 
     @property
-    def name(self) -> str:
-        """Dotted path: what patterns match."""
-        return tree.dotted(self.path)
-
-    @property
     def torch_tensors(self) -> list[Any]:
         """Those of torch's that a step writes."""
         return [array.source for array in (self.param, *self.given.values()) if array.is_torch]
@@ -98,32 +94,41 @@ class Item:
 
 def make_items(rule: str, params: Any) -> list[Item]:
     """The tensors of a nesting of arrays, after every check on them."""
-    items = []
-    for path, leaf in tree.leaves(params):
-        place = Place(rule, tree.shown("params", path))
-        items.append(Item(path, Foreign(leaf, accept.parameter(leaf, place), place)))
-        here, there = (device.device_of(item.array) for item in (items[0], items[-1]))
+    items: list[Item] = []
+    leaves = list(tree.leaves(params))
+    seen = accept.acceptable([leaf for _, leaf in leaves])
+    for k, ((path, leaf), address) in enumerate(zip(leaves, seen, strict=True)):
+        place = Place(rule, "params", path)
+        array = leaf if address is not None else accept.parameter(leaf, place)
+        items.append(Item(path, tree.dotted(path), Foreign(leaf, array, place, address)))
+        if k == 0:
+            here = device.device_of(array)
+        there = None if address is not None else device.device_of(array)
         if here != there:
             place.fail(ValueError, f"an array in {device.location(here)}, like the others", device.location(there))
     if not items:
         Place(rule, "params").fail(ValueError, "at least one array", "an empty container")
-    overlap.check_overlaps([item.array for item in items], [item.place for item in items])
-    seen: set[str] = set()
-    for item in items:
-        if item.name in seen:
-            item.place.fail(ValueError, "a dotted name of its own", f"{item.name!r}, which another one has")
-        seen.add(item.name)
+    overlap.check_overlaps([item.param.array for item in items], [item.param.place for item in items])
+    _check_names(items)
     return items
+
+
+def _check_names(items: list[Item]) -> None:
+    names: set[str] = set()
+    for item in items:
+        if item.name in names:
+            item.place.fail(ValueError, "a dotted name of its own", f"{item.name!r}, which another one has")
+        names.add(item.name)
 
 
 def sort_into(items: list[Item], groups: Sequence[Mapping[str, Any]]) -> None:
     """Notes which group each tensor is in, and when it begins to move."""
     by_name = {item.name: item for item in items}
     for row, group in enumerate(groups):
+        until = group["frozen_until"]
         for name in group["params"]:
-            by_name[name].row = row
-            by_name[name].frozen_until = group["frozen_until"]
-            by_name[name].frozen = group["frozen_until"] > 0
+            item = by_name[name]
+            item.row, item.frozen_until, item.frozen = row, until, until > 0
 
 
 def check_tree(containers: Containers, items: list[Item]) -> None:
