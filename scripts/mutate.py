@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "gradients not zeroed", "csrc/cpu/tile.h",
-        "if (stages & kZeroGrads) clear_gradient<T>(t, begin, n);", "", OPTIONS,
+        "if (stages & kZeroGrads) clear_gradient(t, begin, n);", "", OPTIONS,
     ),
     Mutant(
         "a sample left out", "csrc/cpu/tile.h",
@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "strides of another axis", "csrc/core/views.h",
-        "layout.stride[d - 1] - layout.shape[d] * layout.stride[d]", "layout.stride[d - 1]", ERRORS,
+        "axes.stride[d - 1] - axes.shape[d] * axes.stride[d]", "axes.stride[d - 1]", ERRORS,
     ),
     Mutant(
         "overlap not seen", "csrc/python/adopt.h",
@@ -176,8 +176,24 @@ MUTANTS = [
         "if (differs_) mode.set();", "", "tests/test_team.py",
     ),
     Mutant(
-        "sums in the order of memory", "csrc/cpu/tile.h",
-        "there.g_layout = t.g_order;\n  return gradient_tile(there", "return gradient_tile(t", "tests/test_layouts.py",
+        "sums in the order of memory", "csrc/cpu/window.h",
+        "const bool reorders = logical && t.order;", "const bool reorders = logical && t.order && !t.g_order;", LAYOUTS,
+    ),
+    Mutant(
+        "units in the order of memory", "csrc/cpu/tile.h",
+        "if (!t.order) return t.unit_length;", "return t.unit_length;", LAYOUTS,
+    ),
+    Mutant(
+        "the last squares not moved back to the end", "csrc/cpu/transpose.h",
+        "return step + 1 < steps ? step * width : columns - width;", "return step * width;", LAYOUTS,
+    ),
+    Mutant(
+        "rows of squares one short", "csrc/cpu/transpose.h",
+        "if (i + kSide > height) i = height - kSide;", "if (i + kSide > height) break;", LAYOUTS,
+    ),
+    Mutant(
+        "samples of a copied gradient not added", "csrc/cpu/window.h",
+        "for (int j = 0; s && j < m; ++j) sum[i + j] += sample[j];", "", LAYOUTS,
     ),
     Mutant(
         "threshold without the learning rate", "fastupdate/stages/table.py",
@@ -201,7 +217,7 @@ MUTANTS = [
     ),
     Mutant(
         "narrow gradients zeroed as wide ones", "csrc/cpu/tile.h",
-        "clear_array<typename decltype(codec)::Bits>(sample", "clear_array<T>(sample", STORAGE,
+        "const int64_t size = item_size(t.g_dtype);", "const int64_t size = item_size(t.dtype);", STORAGE,
     ),
     Mutant(
         "a buffer's type not looked at again", "csrc/python/adopt.h",

@@ -1,4 +1,4 @@
-// Reading and writing arrays that are strided, misaligned or of a narrow type, one tile at a time.
+// Where the elements of arrays are that are strided or misaligned, and what they are in arrays of a narrow type.
 #pragma once
 
 #include <stddef.h>
@@ -9,26 +9,35 @@
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
+// Some axes of an array, the last ones of a layout.
+struct Axes {
+  int64_t count;
+  const int64_t *shape, *stride;
+};
+inline Axes axes_of(const Layout& layout, int64_t first = 0) {
+  return {layout.ndim - first, layout.shape + first, layout.stride + first};
+}
+
 // Calls visit(k, address) for elements begin … begin + n − 1, in C order.
 template <class Visit>
-void for_each_strided(uint64_t base, const Layout& layout, int64_t begin, int n, Visit visit) {
+void for_each_strided(uint64_t base, const Axes& axes, int64_t begin, int64_t n, Visit visit) {
   int64_t index[kMaxDims];
   uint64_t at = base;
-  for (int64_t d = layout.ndim - 1, rest = begin; d >= 0; --d) {
-    index[d] = rest % layout.shape[d];
-    rest /= layout.shape[d];
-    at += uint64_t(index[d] * layout.stride[d]);
+  const int64_t last = axes.count - 1;
+  for (int64_t d = last, rest = begin; d >= 0; --d) {
+    index[d] = rest % axes.shape[d];
+    rest /= axes.shape[d];
+    at += uint64_t(index[d] * axes.stride[d]);
   }
-  const int64_t last = layout.ndim - 1;
-  for (int k = 0; k < n;) {
-    int64_t run = layout.shape[last] - index[last];
+  for (int64_t k = 0; k < n;) {
+    int64_t run = axes.shape[last] - index[last];
     if (run > n - k) run = n - k;
-    for (int64_t r = 0; r < run; ++r) visit(k + int(r), at + uint64_t(r * layout.stride[last]));
-    k += int(run);
-    at += uint64_t(run * layout.stride[last]);
+    for (int64_t r = 0; r < run; ++r) visit(k + r, at + uint64_t(r * axes.stride[last]));
+    k += run;
+    at += uint64_t(run * axes.stride[last]);
     index[last] += run;
-    for (int64_t d = last; d > 0 && index[d] == layout.shape[d]; --d) {  // carry into the next axis
-      at += uint64_t(layout.stride[d - 1] - layout.shape[d] * layout.stride[d]);
+    for (int64_t d = last; d > 0 && index[d] == axes.shape[d]; --d) {  // carry into the next axis
+      at += uint64_t(axes.stride[d - 1] - axes.shape[d] * axes.stride[d]);
       index[d] = 0;
       ++index[d - 1];
     }
@@ -57,49 +66,18 @@ FASTUPDATE_HD void store_strided(uint64_t base, const Layout& layout, int64_t i,
   __builtin_memcpy(reinterpret_cast<void*>(strided_address(base, layout, i)), &x, sizeof x);
 }
 
+// Elements of any storage type, of a contiguous array, as T.
 template <class T>
-void read_array(uint64_t array, uint64_t layout, int64_t begin, int n, T* out) {
-  if (!layout) {
+void load_array(uint8_t dtype, uint64_t array, int64_t begin, int n, T* __restrict out) {
+  if (!is_narrow(dtype)) {
     __builtin_memcpy(out, reinterpret_cast<const T*>(array) + begin, size_t(n) * sizeof(T));
     return;
   }
-  for_each_strided(array, *reinterpret_cast<const Layout*>(layout), begin, n, [=](int k, uint64_t at) {
-    __builtin_memcpy(out + k, reinterpret_cast<const void*>(at), sizeof(T));  // may be misaligned
-  });
-}
-
-// Elements of any storage type, as T; n ≤ kBlock.
-template <class T>
-void load_array(uint8_t dtype, uint64_t array, uint64_t layout, int64_t begin, int n, T* __restrict out) {
-  if (!is_narrow(dtype)) return read_array(array, layout, begin, n, out);
   with_codec(dtype, [=](auto codec) {
-    using Codec = decltype(codec);
-    typename Codec::Bits gathered[kBlock];
-    const auto* from = reinterpret_cast<const typename Codec::Bits*>(array) + begin;
-    if (layout) read_array(array, layout, begin, n, gathered), from = gathered;
+    const auto* in = reinterpret_cast<const typename decltype(codec)::Bits*>(array) + begin;
 #pragma omp simd
-    for (int i = 0; i < n; ++i) out[i] = T(Codec::decode(from[i]));
+    for (int i = 0; i < n; ++i) out[i] = T(codec.decode(in[i]));
   });
-}
-
-template <class X, class N>
-void clear_array(uint64_t array, uint64_t layout, int64_t begin, N n) {
-  if (layout) {
-    for_each_strided(array, *reinterpret_cast<const Layout*>(layout), begin, n,
-                     [](int, uint64_t at) { __builtin_memset(reinterpret_cast<void*>(at), 0, sizeof(X)); });
-    return;
-  }
-  __builtin_memset(reinterpret_cast<X*>(array) + begin, 0, size_t(n) * sizeof(X));  // samples may be misaligned
-}
-
-template <class T>
-void write_array(uint64_t array, uint64_t layout, int64_t begin, int n, const T* in) {
-  if (!layout) {
-    __builtin_memcpy(reinterpret_cast<T*>(array) + begin, in, size_t(n) * sizeof(T));
-    return;
-  }
-  for_each_strided(array, *reinterpret_cast<const Layout*>(layout), begin, n,
-                   [=](int k, uint64_t at) { __builtin_memcpy(reinterpret_cast<void*>(at), in + k, sizeof(T)); });
 }
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

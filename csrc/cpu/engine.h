@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "core/plan.h"
+#include "cpu/columns.h"
 #include "cpu/phases.h"
 
 namespace fastupdate {
@@ -45,8 +46,8 @@ FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
 }
 
 template <class T>
-void update_tiles(const Span& span, int64_t begin, int64_t end) {
-  const bool monitored = span.stages & kMonitor, logical = span.t.order && (monitored || span.t.unit_scale);
+void update_tiles(const Span& span, Window<T>& window, int64_t begin, int64_t end) {
+  const bool monitored = span.stages & kMonitor;
   Scratch<T> scratch;
   Lanes<T> lanes;
   if (span.stages & (kMonitor | kChangeStages))
@@ -54,10 +55,8 @@ void update_tiles(const Span& span, int64_t begin, int64_t end) {
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     if (monitored) lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
-      if (logical)
-        update_logical_tile(span, i, n, scratch, lanes);
-      else
-        update_tile(span, i, n, scratch, lanes);
+      window.cover(i, n);
+      update_tile(span, i, n, scratch, lanes);
     });
     if (monitored) span.sums[block / kBlock] = fold(lanes);
   });
@@ -79,27 +78,34 @@ inline Span span_of(const Sweep& sweep, const Tensor& t) {
   };
 }
 
-// A plain step on a gradient of a narrow type.
+// A plain step: nothing but the rule.
 template <class T>
-void update_decoded(const Span& span, int64_t begin, int64_t end) {
+void update_plainly(const Span& span, int64_t begin, int64_t end) {
   const Tensor& t = span.t;
-  alignas(64) T g[kBlock];
-  in_stretches<kBlock>(begin, end, [&](int64_t i, int n) {
-    load_array(t.g_dtype, t.g, 0, i, n, g);
+  const auto update = [&](int64_t i, int64_t n, const T* g) {
     T* p = address<T>(t.p, i);
     span.code.loop(span.scalars, span.scale, n, g, p, p, p, t.slot, i);
+  };
+  if (t.g_dtype == t.dtype) return update(begin, end - begin, address<T>(t.g, begin));
+  alignas(64) T g[kBlock];
+  in_stretches<kBlock>(begin, end, [&](int64_t i, int n) {
+    load_array(t.g_dtype, t.g, i, n, g);
+    update(i, n, g);
   });
 }
 
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const Span span = span_of(sweep, t);
-  if (sweep.stages || t.p_layout || !is_whole(t) || t.slot[kShadow] || t.unit_scale || span.code.extents ||
-      !Factor<T>(span.scale).is_single())
-    return update_tiles<T>(span, begin, end);
-  if (!is_direct(t)) return update_decoded<T>(span, begin, end);
-  T* p = address<T>(t.p, begin);
-  span.code.loop(span.scalars, span.scale, end - begin, address<T>(t.g, begin), p, p, p, t.slot, begin);
+  const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || sweep.code[t.dtype]->extents) &&
+                     Factor<T>(sweep.scale * t.scale).is_single();
+  if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
+  Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
+  const Span span = span_of(sweep, window.tensor());
+  if (!plain || span.t.samples > 1) return update_tiles(span, window, begin, end);
+  for (int64_t i = begin; i < end; i = window.stop()) {
+    window.cover(i, 1);
+    update_plainly<T>(span, i, window.stop());
+  }
 }
 
 // scale·x, where that is another number.
@@ -113,12 +119,15 @@ const T* scaled(N n, double scale, const T* x, T* out) {
 template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Scratch<T> scratch;
+  Window<T> window(t, Use::kReadGradient, true, false, begin, end);
+  const Tensor& there = window.tensor();
   in_stretches<kBlock>(begin, end, [&](int64_t block, int length) {
     GradientLanes lanes;
     lanes.clear();
     in_stretches<kTile>(block, block + length, [&](int64_t i, auto n) {
+      window.cover(i, n);
       if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
-      sum_gradient(n, scaled(n, sweep.scale, logical_gradient_tile(t, i, n, scratch), scratch.conditioned), lanes);
+      sum_gradient(n, scaled(n, sweep.scale, gradient_tile(there, i, n, scratch), scratch.conditioned), lanes);
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
@@ -127,9 +136,12 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
 template <class T>
 void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Scratch<T> scratch;
+  Window<T> window(t, Use::kReadGradient, false, sweep.stages & kZeroGrads, begin, end);
+  const Tensor& there = window.tensor();
   const T scale = T(t.scale);
   in_stretches<kTile>(begin, end, [&](int64_t i, auto n) {
-    const T* g = gradient_tile(t, i, n, scratch);
+    window.cover(i, n);
+    const T* g = gradient_tile(there, i, n, scratch);
     T* acc = address<T>(t.slot[kAccumulator], i);
     if (sweep.first) {
 #pragma omp simd
@@ -138,21 +150,25 @@ void accumulate_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
 #pragma omp simd
       for (int k = 0; k < n; ++k) acc[k] = acc[k] + g[k] * scale;
     }
-    if (sweep.stages & kZeroGrads) clear_gradient<T>(t, i, n);
+    if (sweep.stages & kZeroGrads) clear_gradient(there, i, n);
   });
 }
 
 template <class T>
 void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t end) {
-  in_stretches<kTile>(begin, end, [&](int64_t i, auto n) { clear_gradient<T>(t, i, n); });
+  if (!t.g_layout) return clear_gradient(t, begin, end - begin);
+  const Layout& layout = *reinterpret_cast<const Layout*>(t.g_layout);
+  for (int64_t k = 0; k < t.samples; ++k)
+    clear_stretch(item_size(t.g_dtype), t.g + uint64_t(k * t.sample_stride), layout, begin, end - begin);
 }
 
 template <class T>
 void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const Span span = span_of(sweep, t);
+  Window<T> window(t, Use::kRead, false, false, begin, t.n);
+  const Span span = span_of(sweep, window.tensor());
   const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
   if (!phase.stage || t.slot[phase.slot])
-    (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, phase, begin, end);
+    (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, window, phase, begin, end);
 }
 
 // A tensor is settled as a whole, by whoever has its beginning.
@@ -171,21 +187,21 @@ template <class T>
 void unit_norms_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   if (!t.unit_norms) return;
   Scratch<T> scratch;
-  const int64_t length = t.unit_length, last = (end + length - 1) / length;
+  const int64_t length = t.unit_length, first = (begin + length - 1) / length, last = (end + length - 1) / length;
+  Window<T> window(t, Use::kRead, true, false, first * length, last * length);
+  const Tensor& there = window.tensor();
   double* norms = address<double>(t.unit_norms);
-  for (int64_t unit = (begin + length - 1) / length; unit < last; ++unit) {
+  for (int64_t unit = first; unit < last; ++unit) {
     Pairwise<double> gg, pp;
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {
       double gradient[kLanes] = {}, weight[kLanes] = {};
       in_stretches<kTile>(block, block + size, [&](int64_t i, auto n) {
-        const uint64_t layout = t.order ? t.order : t.p_layout;
+        window.cover(i, n);
         if (is_whole(t) && !t.order) prefetch_ahead(t.g, item_size(t.g_dtype), i, end);
-        if (!layout) prefetch_ahead(t.p, sizeof(T), i, end);
-        const T* g = logical_gradient_tile(t, i, n, scratch);
+        if (!t.order && !t.p_layout) prefetch_ahead(t.p, sizeof(T), i, end);
+        const T* g = gradient_tile(there, i, n, scratch);
         sum_squares(n, scaled(n, sweep.scale, g, scratch.conditioned), gradient);
-        if (layout) read_array(t.p, layout, i, n, scratch.p);
-        const T* p = layout ? scratch.p : address<T>(t.p, i);
-        sum_squares(n, scaled(n, sweep.scale, p, scratch.conditioned), weight);
+        sum_squares(n, scaled(n, sweep.scale, address<T>(there.p, i), scratch.conditioned), weight);
       });
       gg.add(fold_lanes(gradient));
       pp.add(fold_lanes(weight));
@@ -209,20 +225,24 @@ inline void prefetch_heads(const Tensor& t, std::initializer_list<uint64_t> arra
 // Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1, and some tensors
 // ahead of it prefetch(tensor), for a list of small tensors is scattered all over memory.
 template <class Prefetch, class Visit>
-void walk(const Sweep& sweep, int64_t first, int64_t last, Prefetch prefetch, Visit span) {
+void walk(const Sweep& sweep, const Access& access, int64_t first, int64_t last, Prefetch prefetch, Visit span) {
   constexpr int64_t kAhead = 8;  // tensors
+  const auto end_of = [&](int64_t i) { return sweep.tensors[i].first_block + block_count(sweep.tensors[i]); };
   int64_t low = 0, high = sweep.count;
   while (low < high) {  // the first tensor that ends after block `first`
     int64_t middle = (low + high) / 2;
-    const Tensor& t = sweep.tensors[middle];
-    if (t.first_block + block_count(t) > first)
+    if (end_of(middle) > first)
       high = middle;
     else
       low = middle + 1;
   }
-  for (; low < sweep.count && sweep.tensors[low].first_block < last; ++low) {
+  for (int64_t count = 1; low < sweep.count && sweep.tensors[low].first_block < last; low += count) {
     const Tensor& t = sweep.tensors[low];
     if (low + kAhead < sweep.count) prefetch(sweep.tensors[low + kAhead]);
+    count = t.first_block >= first ? columns_beside(&t, sweep.count - low) : 1;
+    while (count > 1 && end_of(low + count - 1) > last) --count;
+    if (count > 1 && walk_columns(&t, count, access, sweep.stages & kZeroGrads, span)) continue;
+    count = 1;
     int64_t begin = first > t.first_block ? (first - t.first_block) * kBlock : 0;
     int64_t end = (last - t.first_block) * kBlock;
     span(t, begin, end < t.n ? end : t.n);

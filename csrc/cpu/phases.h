@@ -56,15 +56,16 @@ class StretchSum {
 // One tile of a phase: the gradient and the weight that the rule will get, and what it measures of them. A stage
 // measures what those before it leave it; for one that works on the change, the rule moves copies of its states.
 template <class T>
-void measure_tile(const Span& step, const PhaseCode& phase, int64_t begin, int n, Scratch<T>& scratch,
-                  double (*terms)[kTile]) {
+void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, int64_t begin, int n,
+                  Scratch<T>& scratch, double (*terms)[kTile]) {
   const Tensor& t = step.t;
+  window.cover(begin, n);
   const uint32_t stages = phase.stage ? step.stages & (phase.stage - 1) : step.stages;
   const Span span = {t, step.group, step.code, step.scalars, step.scale, stages, step.sums};
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
-  if (t.p_layout || (span.stages & kBeforeStages)) {
-    read_array(t.p, t.p_layout, begin, n, scratch.p);
+  if (span.stages & kBeforeStages) {
+    __builtin_memcpy(scratch.p, p, size_t(n) * sizeof(T));
     p = scratch.p;
   }
   double scale;
@@ -96,7 +97,7 @@ inline void join(Joined joined, int64_t n, const double* x, double* out) {
 }
 
 template <class T>
-void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
+void measure_blocks(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
   const int count = phase.shape.terms;
   Scratch<T> scratch;
   for (T& x : scratch.nothing) x = -T(0);
@@ -108,7 +109,7 @@ void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int
     const int64_t stop = block + kBlock < end ? block + kBlock : end;
     for (int64_t i = block; i < stop; i += kTile) {
       const int n = int(i + kTile < stop ? kTile : stop - i);
-      measure_tile(span, phase, i, n, scratch, terms);
+      measure_tile(span, window, phase, i, n, scratch, terms);
       for (int k = 0; k < count; ++k) sums[k].add(terms[k], n);
     }
     for (int k = 0; k < count; ++k) out[k] = sums[k].finish();
@@ -117,7 +118,7 @@ void measure_blocks(const Span& span, const PhaseCode& phase, int64_t begin, int
 
 // A chunk of rows, and what the columns come to within it.
 template <class T>
-void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scratch<T>& scratch,
+void measure_chunk(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, Scratch<T>& scratch,
                    StretchSum (&sums)[kMaxTerms]) {
   const Tensor& t = span.t;
   const int count = phase.shape.terms;
@@ -129,7 +130,7 @@ void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scra
     for (int64_t c = 0; c < count * columns; ++c) below[c] = 0;
   for (int64_t i = first; i < end; i += kTile) {
     const int n = int(i + kTile < end ? kTile : end - i);
-    measure_tile(span, phase, i, n, scratch, terms);
+    measure_tile(span, window, phase, i, n, scratch, terms);
     for (int at = 0; at < n;) {  // from one end of a row to the next
       const int64_t column = (i + at) % columns, rest = columns - column, length = rest < n - at ? rest : n - at;
       for (int k = 0; k < count; ++k) {
@@ -145,7 +146,7 @@ void measure_chunk(const Span& span, const PhaseCode& phase, int64_t chunk, Scra
 
 // The chunks that start within a span.
 template <class T>
-void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64_t end) {
+void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
   Scratch<T> scratch;
   for (T& x : scratch.nothing) x = -T(0);
   StretchSum sums[kMaxTerms];
@@ -159,7 +160,7 @@ void measure_rows(const Span& span, const PhaseCode& phase, int64_t begin, int64
     else
       low = middle + 1;
   }
-  for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, phase, low, scratch, sums);
+  for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, window, phase, low, scratch, sums);
 }
 
 // What a stage of the table measures, as a phase.

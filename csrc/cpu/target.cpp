@@ -13,22 +13,22 @@ static const RuleEntry* const rules[] = {
 };
 #undef FASTUPDATE_ENTRY
 
-// A sweep, and the arrays that it walks through.
-#define FASTUPDATE_SWEEP(name, ...)                                                                               \
+// A sweep, what it does with tensors, and the arrays that it walks through.
+#define FASTUPDATE_SWEEP(name, access, ...)                                                                       \
   static void name(const Sweep& sweep, int64_t first, int64_t last) {                                             \
     auto prefetch = [](const Tensor& t) { prefetch_heads(t, {__VA_ARGS__}); };                                    \
-    walk(sweep, first, last, prefetch, [&](const Tensor& t, int64_t begin, int64_t end) {                         \
+    walk(sweep, Access access, first, last, prefetch, [&](const Tensor& t, int64_t begin, int64_t end) {          \
       t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
     });                                                                                                           \
   }
-FASTUPDATE_SWEEP(update, t.p, t.g, t.slot[0], t.slot[1], t.slot[kFirstArray + kEma], t.slot[kFirstArray + kSlow],
-                 t.slot[kShadow])
-FASTUPDATE_SWEEP(gradient_sums, t.g)
-FASTUPDATE_SWEEP(accumulate, t.g, t.slot[kAccumulator])
-FASTUPDATE_SWEEP(clear_gradients, t.g)
-FASTUPDATE_SWEEP(unit_norms, t.g, t.p)
-FASTUPDATE_SWEEP(measure, t.p, t.g, t.slot[0], t.slot[1])
-FASTUPDATE_SWEEP(settle)
+FASTUPDATE_SWEEP(update, ({Use::kMove, true}), t.p, t.g, t.slot[0], t.slot[1], t.slot[kFirstArray + kEma],
+                 t.slot[kFirstArray + kSlow], t.slot[kShadow])
+FASTUPDATE_SWEEP(gradient_sums, ({Use::kReadGradient}), t.g)
+FASTUPDATE_SWEEP(accumulate, ({Use::kReadGradient, true}), t.g, t.slot[kAccumulator])
+FASTUPDATE_SWEEP(clear_gradients, ({Use::kNothing}), t.g)
+FASTUPDATE_SWEEP(unit_norms, ({Use::kRead, false, true}), t.g, t.p)
+FASTUPDATE_SWEEP(measure, ({Use::kRead, false, true}), t.p, t.g, t.slot[0], t.slot[1])
+FASTUPDATE_SWEEP(settle, ({Use::kNothing}))
 
 #define FASTUPDATE_STRING2(x) #x
 #define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)

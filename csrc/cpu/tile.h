@@ -6,12 +6,9 @@
 
 #include "core/extents.h"
 #include "core/sums.h"
-#include "core/views.h"
-#include "cpu/logical.h"
+#include "cpu/window.h"
 
 namespace fastupdate {
-
-constexpr int64_t kTile = 128;  // elements that are worked on together, in L1
 
 // One phase of a compiled rule, or what a stage measures.
 struct PhaseCode {
@@ -47,7 +44,6 @@ struct RuleCode {
 
 namespace FASTUPDATE_TARGET {
 
-constexpr int64_t kLine = 64;              // bytes of a cache line
 constexpr int64_t kPrefetch = 2 * kBlock;  // elements ahead: one or two arrays alone are fetched too late
 static_assert(kBlock % kTile == 0 && kTile % kLanes == 0);
 
@@ -70,12 +66,12 @@ FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t bytes, int64_t begin, 
     __builtin_prefetch(address<char>(array, (begin + kPrefetch) * bytes + k));
 }
 
-// A gradient that cannot be read where it is: gathered, and the sum of its samples in order.
+// A gradient of a narrow type, or the sum of its samples in order.
 template <class T>
 const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  load_array(t.g_dtype, t.g, t.g_layout, begin, n, scratch.g);
+  load_array(t.g_dtype, t.g, begin, n, scratch.g);
   for (int64_t k = 1; k < t.samples; ++k) {
-    load_array(t.g_dtype, t.g + k * t.sample_stride, t.g_layout, begin, n, scratch.sample);
+    load_array(t.g_dtype, t.g + uint64_t(k * t.sample_stride), begin, n, scratch.sample);
     for (int i = 0; i < n; ++i) scratch.g[i] += scratch.sample[i];
   }
   return scratch.g;
@@ -87,22 +83,22 @@ FASTUPDATE_HD const T* gradient_tile(const Tensor& t, int64_t begin, int n, Scra
   return is_direct(t) ? address<T>(t.g, begin) : gathered_tile(t, begin, n, scratch);
 }
 
-// The same in logical order, where the tensor lies in another one.
-template <class T>
-const T* logical_gradient_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
-  if (!t.order) return gradient_tile(t, begin, n, scratch);
-  Tensor there = t;
-  there.g_layout = t.g_order;
-  return gradient_tile(there, begin, n, scratch);
-}
-
 // Below, N is an int or, for a whole tile, a constant: its loops need no code for a rest.
+
+// From unit to unit in the order in which elements are worked on; after the last one comes the first again. In memory
+// the first axis, of the units, may not be the slowest.
+inline int64_t unit_pitch(const Tensor& t) {
+  if (!t.order) return t.unit_length;
+  const Layout& order = *reinterpret_cast<const Layout*>(t.order);
+  return order.shape[0] / (t.n / t.unit_length) * (order.stride[0] / item_size(t));
+}
 
 // The factor of the unit that a tile lies in; null where it lies in several, or where units are not clipped.
 inline const double* unit_factor(const Tensor& t, int64_t begin, int n) {
   if (!t.unit_scale) return nullptr;
-  const int64_t unit = begin / t.unit_length;
-  return begin + n <= (unit + 1) * t.unit_length ? address<double>(t.unit_scale, unit) : nullptr;
+  const int64_t pitch = unit_pitch(t), stretch = begin / pitch;
+  if (begin + n > (stretch + 1) * pitch) return nullptr;
+  return address<double>(t.unit_scale, stretch % (t.n / t.unit_length));
 }
 
 template <class T, class N>
@@ -118,10 +114,16 @@ void scale_tile(N n, double scale, const T* g, T* out) {
 // scale·g, times the factor of each element's unit.
 template <class T>
 void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g, T* out) {
+  const int64_t units = t.n / t.unit_length, pitch = unit_pitch(t);
+  const double* const factors = address<double>(t.unit_scale);
   for (int i = 0; i < n;) {
-    const int64_t unit = (begin + i) / t.unit_length, end = (unit + 1) * t.unit_length - begin;
-    const int stop = end < n ? int(end) : n;
-    scale_tile(stop - i, scale * address<double>(t.unit_scale)[unit], g + i, out + i);
+    const int64_t stretch = (begin + i) / pitch, unit = stretch % units;
+    const int64_t end = (pitch == 1 ? stretch - unit + units : (stretch + 1) * pitch) - begin;
+    const int first = i, stop = end < n ? int(end) : n;
+    if (pitch > 1)
+      scale_tile(stop - i, scale * factors[unit], g + i, out + i);
+    else  // neighbours are of different units
+      for (int k = first; k < stop; ++k) out[k] = Factor<T>(scale * factors[unit + k - first])(g[k]);
     i = stop;
   }
 }
@@ -199,15 +201,11 @@ void apply_update(N n, T* p, const T* delta, const T* raw, Lanes<T>& lanes) {
   });
 }
 
-template <class T, class N>
+template <class N>
 void clear_gradient(const Tensor& t, int64_t begin, N n) {
-  for (int64_t k = 0; k < t.samples; ++k) {
-    const uint64_t sample = t.g + uint64_t(k * t.sample_stride), layout = t.g_layout;
-    if (is_narrow(t.g_dtype))
-      with_codec(t.g_dtype, [=](auto codec) { clear_array<typename decltype(codec)::Bits>(sample, layout, begin, n); });
-    else
-      clear_array<T>(sample, layout, begin, n);
-  }
+  const int64_t size = item_size(t.g_dtype);
+  for (int64_t k = 0; k < t.samples; ++k)  // which may be misaligned
+    __builtin_memset(address<char>(t.g, k * t.sample_stride + begin * size), 0, size_t(n * size));
 }
 
 // What the tiles of a span share.
@@ -281,8 +279,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   const Tensor& t = span.t;
   const uint32_t stages = span.stages;
   const T* raw = gradient_tile(t, begin, n, scratch);
-  T* p = t.p_layout ? scratch.p : address<T>(t.p, begin);
-  if (t.p_layout) read_array(t.p, t.p_layout, begin, n, p);
+  T* p = address<T>(t.p, begin);
   const bool moved_by_rule_alone = !(stages & (kBeforeStages | kAfterStages));
   if (stages & kMonitor) {
     if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
@@ -309,25 +306,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   after_rule(t, span.group, stages, begin, n, g, p);
 
   if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, raw, lanes);
-  if (t.p_layout) write_array(t.p, t.p_layout, begin, n, p);
-  if (stages & kZeroGrads) clear_gradient<T>(t, begin, n);
-}
-
-// A tile of a tensor that lies in another order, taken in logical order.
-template <class T>
-void update_logical_tile(const Span& span, int64_t begin, int n, Scratch<T>& scratch, Lanes<T>& lanes) {
-  const Tensor& t = span.t;
-  T raw[kTile];
-  __builtin_memcpy(raw, logical_gradient_tile(t, begin, n, scratch), size_t(n) * sizeof(T));
-  LogicalTile<T, kTile> tile(t, begin, n, raw);
-  const uint32_t stages = span.stages & ~uint32_t(kZeroGrads);
-  update_tile({tile.here, span.group, span.code, span.scalars, span.scale, stages, span.sums}, begin, n, scratch,
-              lanes);
-  tile.write_back();
-  if (!(span.stages & kZeroGrads)) return;
-  Tensor there = t;
-  there.g_layout = t.g_order;
-  clear_gradient<T>(there, begin, n);
+  if (stages & kZeroGrads) clear_gradient(t, begin, n);
 }
 
 }  // namespace FASTUPDATE_TARGET

@@ -112,6 +112,14 @@ inline bool matches(const View& g, const View& p, bool ordered, bool writable) {
   return same_shape(g, p.ndim, p.shape) && (ordered ? same_strides(g, p) : g.direct) && (g.writable || !writable);
 }
 
+// Is the gradient, an array of NumPy's, strided as the one before was? Tensors of torch's that are strided may be
+// negated.
+inline bool strided_as_before(const View& g, const View& p, const Tensor& t, bool writable) {
+  return t.g_layout && g.stride_unit == 1 && !g.direct && !t.order && t.samples == 1 && g.dtype == t.g_dtype &&
+         same_shape(g, p.ndim, p.shape) && (g.writable || !writable) &&
+         lies_as(g, *reinterpret_cast<const Layout*>(t.g_layout));
+}
+
 // Does the gradient have the parameter's type, or a narrow one that a step in float32 reads?
 inline bool readable(const View& g, const View& p) {
   return g.dtype == p.dtype || (is_narrow(g.dtype) && g.dtype != kNone && p.dtype == kFloat32);
@@ -127,6 +135,18 @@ using Range = std::pair<uint64_t, uint64_t>;  // of addresses: first, and one pa
 
 inline bool holds(const Range& range, uint64_t begin, uint64_t end) {
   return range.first <= begin && end <= range.second;
+}
+
+// From the first byte of an array to its last.
+inline Range reach_of(uint64_t array, uint64_t layout, int64_t n, int64_t size) {
+  if (!layout) return {array, array + uint64_t(n * size)};
+  const Layout& axes = *reinterpret_cast<const Layout*>(layout);
+  Range range(array, array + uint64_t(size));
+  for (int64_t d = 0; d < axes.ndim; ++d) {
+    const int64_t reach = (axes.shape[d] - 1) * axes.stride[d];
+    (reach < 0 ? range.first : range.second) += uint64_t(reach);
+  }
+  return range;
 }
 
 // The bytes that a step writes beside gradients, to find gradients that overlap them.
@@ -154,22 +174,10 @@ class Extents {
 
  private:
   void add(const Tensor& t) {
-    ranges_.push_back(range_of(t));
+    ranges_.push_back(reach_of(t.p, t.p_layout, t.n, item_size(t)));
     for (int k = 0; k < kSlots; ++k)
       if (t.slot[k] && k != kAccumulator)
         ranges_.emplace_back(t.slot[k], t.slot[k] + uint64_t(t.n * item_size(slot_dtype(t, k))));
-  }
-
-  static Range range_of(const Tensor& t) {
-    const uint64_t size = uint64_t(item_size(t));
-    if (!t.p_layout) return {t.p, t.p + uint64_t(t.n) * size};
-    const Layout& layout = *reinterpret_cast<const Layout*>(t.p_layout);
-    Range range(t.p, t.p + size);
-    for (int64_t d = 0; d < layout.ndim; ++d) {
-      int64_t reach = (layout.shape[d] - 1) * layout.stride[d];
-      (reach < 0 ? range.first : range.second) += uint64_t(reach);
-    }
-    return range;
   }
 
   std::vector<Range> ranges_;
@@ -179,14 +187,15 @@ class Extents {
 // Points a tensor at a gradient that can be read in place; false if it may overlap what is written. `gap` is where the
 // one before was found to lie apart, `changed` becomes true if this one is elsewhere than it was.
 inline bool aim(Tensor& t, const View& g, const Extents& extents, Range& gap, bool& changed) {
-  const uint64_t last = g.data + uint64_t(t.n * item_size(g.dtype));
+  const uint64_t layout = t.order || g.direct ? 0 : t.g_layout;
+  const auto [first, last] = reach_of(g.data, layout, t.n, item_size(g.dtype));
   // What was found to lie apart is where it was.
-  const bool stayed = (g.data == t.g || !t.n) && g.dtype == t.g_dtype && is_whole(t);
-  if (!stayed && !holds(gap, g.data, last) && !holds(gap = extents.gap_around(g.data), g.data, last)) return false;
+  const bool stayed = (g.data == t.g || !t.n) && g.dtype == t.g_dtype && t.g_layout == layout && t.samples == 1;
+  if (!stayed && !holds(gap, first, last) && !holds(gap = extents.gap_around(g.data), first, last)) return false;
   if (stayed && t.scale == 1) return true;
   changed = true;
   t.g = g.data;
-  t.g_layout = 0;
+  t.g_layout = layout;
   if (g.dtype == t.dtype) t.g_order = t.order;
   t.g_dtype = g.dtype;
   t.samples = 1;
@@ -229,8 +238,8 @@ struct Adoption {
       if (grad && settled(t, param, grad, i)) continue;
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
       if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
-      if (!look(grad, type, g) || !readable(g, p) || !matches(g, p, t.order, writable) || !found_in_order(g, t))
-        return i;
+      if (!look(grad, type, g) || !readable(g, p) || !found_in_order(g, t)) return i;
+      if (!matches(g, p, t.order, writable) && !strided_as_before(g, p, t, writable)) return i;
       if (of_last_step) of_last_step[i] = {as_bytes(p.shape), as_bytes(g.shape), as_bytes(grad)};
       if (!aim(t, g, extents, gap, changed)) return i;
     }
