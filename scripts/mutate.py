@@ -37,6 +37,7 @@ PARITY = "tests/test_parity.py"
 ERRORS = "tests/test_errors.py"
 HUGE = "tests/test_process.py -k test_6"
 STORAGE = "tests/test_storage.py"
+LAYOUTS = "tests/test_windows.py tests/test_layouts.py"
 SAMPLES = "tests/test_micro_batches.py"
 CALLS = "tests/test_properties.py"
 
@@ -196,6 +197,18 @@ MUTANTS = [
         "for (int j = 0; s && j < m; ++j) sum[i + j] += sample[j];", "", LAYOUTS,
     ),
     Mutant(
+        "columns found where the first window has them", "csrc/cpu/columns.h",
+        "(k * n_ - begin_) * size_", "(k * n_) * size_", LAYOUTS,
+    ),
+    Mutant(
+        "any columns taken for neighbours", "csrc/cpu/columns.h",
+        "&& b == a + uint64_t(size);", ";", LAYOUTS,
+    ),
+    Mutant(
+        "any strided gradient taken for the one before", "csrc/python/adopt.h",
+        "lies_as(g, *reinterpret_cast<const Layout*>(t.g_layout));", "true;", LAYOUTS,
+    ),
+    Mutant(
         "threshold without the learning rate", "fastupdate/stages/table.py",
         "threshold=h.proximal * (h.lr * h.l1)", "threshold=h.proximal * h.l1", OPTIONS,
     ),
@@ -221,7 +234,7 @@ MUTANTS = [
     ),
     Mutant(
         "a buffer's type not looked at again", "csrc/python/adopt.h",
-        "g.dtype == t.g_dtype && is_whole(t)", "is_whole(t)", STORAGE,
+        "(g.data == t.g || !t.n) && g.dtype == t.g_dtype &&", "(g.data == t.g || !t.n) &&", STORAGE,
     ),
     Mutant(
         "a narrow gradient found where a wide one lies", "csrc/python/adopt.h",
