@@ -23,7 +23,7 @@ from bench.contestants import HYPERS, Contestant, Fastupdate
 from bench.measuring import Protocol
 from bench.peers import common_options, compare, prepare, publish
 from bench.tables import Absent, Row
-from bench.workloads import Array, Workload
+from bench.workloads import WORKLOADS, Array, Workload
 from fastupdate.engines.choose import native_problem
 
 
@@ -65,25 +65,19 @@ def laid_out(parameter: str, gradient: str, options: dict[str, Any]) -> type[Fas
     return Laid
 
 
-MATRIX = Workload("matrix", "2500 × 4000", ((2500, 4000),))
-POWERS = Workload("powers", "2048 × 4096", ((2048, 4096),))
-SMALL = Workload("small", "784 × 512", ((784, 512),))
-IMAGES = Workload("images", "256 × 512 × 9 × 9", ((256, 512, 9, 9),))
-LONG = Workload("800 × 12500", "800 vectors of 12 500", ((12_500,),) * 800)
-SHORT = Workload("800 × 784", "800 vectors of 784", ((784,),) * 800)
-MIXED = [(w, ("C", "F")) for w in (MATRIX, POWERS, SMALL)] + [(w, ("F", "C")) for w in (MATRIX, POWERS, SMALL)]
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip_norm": {"clip_norm": 1.0},
     "clip_tensor_norm": {"clip_tensor_norm": 1.0},
     "clip_unit_norm": {"clip_unit_norm": 0.01},
     "monitor": {"monitor": True},
 }
-WORKS: list[tuple[Workload, tuple[str, str], str]] = [
-    *((w, pair, "plain") for w, pair in MIXED),
-    *((w, ("columns", "columns"), "plain") for w in (LONG, SHORT)),
-    *((MATRIX, ("F", "F"), option) for option in ("plain", *OPTIONS)),
-    *((IMAGES, pair, "plain") for pair in (("last", "last"), ("C", "last"), ("last", "C"))),
-    *((IMAGES, ("last", "last"), option) for option in OPTIONS),
+MATRICES = ("matrix", "powers", "layer")
+WORKS: list[tuple[str, tuple[str, str], str]] = [
+    *((name, pair, "plain") for name in MATRICES for pair in (("C", "F"), ("F", "C"))),
+    *((name, ("columns", "columns"), "plain") for name in ("800x12500", "800x784")),
+    *(("matrix", ("F", "F"), option) for option in ("plain", *OPTIONS)),
+    *(("images", pair, "plain") for pair in (("last", "last"), ("C", "last"), ("last", "C"))),
+    *(("images", ("last", "last"), option) for option in OPTIONS),
 ]
 
 
@@ -99,11 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[Row] = []
     absent: list[Absent] = []
     protocol = Protocol(args.threads, args.quick, not args.no_matmul)
-    for workload, pair, option in WORKS:
+    for name, pair, option in WORKS:
         options = OPTIONS.get(option, {})
-        measured = compare(option, laid_out("C", "C", options), laid_out(*pair, options), workload, protocol)
+        measured = compare(option, laid_out("C", "C", options), laid_out(*pair, options), WORKLOADS[name], protocol)
         (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
-        print(f"{option}, {workload.name}: {', '.join(pair)}", file=sys.stderr)
+        print(f"{option}, {name}: {', '.join(pair)}", file=sys.stderr)
     return publish(args, "layouts", about, rows, absent, begin)
 
 

@@ -112,6 +112,12 @@ WORKLOADS = {
         Workload("161x64", "161 tensors of 64", ((64,),) * 161),
         Workload("161x64-fresh", "161 tensors of 64, new gradient arrays in each step", ((64,),) * 161, fresh=True),
         Workload("465x64", "465 tensors of 64", ((64,),) * 465),
+        Workload("matrix", "one matrix of 2500 × 4000", ((2500, 4000),)),
+        Workload("powers", "one matrix of 2048 × 4096", ((2048, 4096),)),
+        Workload("layer", "one matrix of 784 × 512", ((784, 512),)),
+        Workload("images", "one tensor of 256 × 512 × 9 × 9", ((256, 512, 9, 9),)),
+        Workload("800x12500", "800 tensors of 12 500", ((12_500,),) * 800),
+        Workload("800x784", "800 tensors of 784", ((784,),) * 800),
         Workload("tiny", "five small tensors (a smoke test)", ((64, 33), (33,), (5,), (), (40_000,))),
     )
 }
