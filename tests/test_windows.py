@@ -32,6 +32,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one-thread", "two-threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where a thread's part of a tensor ends is where its windows end."""
+    before = fu.get_num_threads()
+    fu.set_num_threads(request.param)
+    yield
+    fu.set_num_threads(before)
+
+
 def backwards(array: np.ndarray) -> np.ndarray:
     return array[(slice(None, None, -1),) * array.ndim]
 

@@ -52,7 +52,7 @@ class Window {
     if (reorders && use == Use::kMove) copy_slots(layout);
     if (count_) share_room();
   }
-  ~Window() { put_back(); }
+  ~Window() { put_back(stop_); }
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
@@ -122,7 +122,7 @@ class Window {
 
   // Whole rows, if several fit in.
   void move_to(int64_t i) {
-    put_back();
+    put_back(i);
     start_ = i, stop_ = i + length_;
     if (columns_) {
       const int64_t row = i / columns_, rows = length_ / columns_;
@@ -152,7 +152,8 @@ class Window {
     }
   }
 
-  void put_back() const {
+  // Elements from `end` on have not been worked on: their gradients are still needed.
+  void put_back(int64_t end) const {
     if (!filled_) return;
     const int64_t n = stop_ - start_;
     for (int k = 0; k < count_; ++k) {
@@ -160,7 +161,7 @@ class Window {
       if (c.moved) write_stretch(c.size, c.array, *c.layout, start_, n, c.buffer);
     }
     for (int64_t s = 0; zero_grads_ && s < t_.samples; ++s)
-      clear_stretch(copies_[0].size, t_.g + uint64_t(s * t_.sample_stride), *copies_[0].layout, start_, n);
+      clear_stretch(copies_[0].size, t_.g + uint64_t(s * t_.sample_stride), *copies_[0].layout, start_, end - start_);
   }
 
   void read(const Copy& c, uint64_t array) const {
