@@ -126,7 +126,7 @@ MUTANTS = [
     ),
     Mutant(
         "every unit scaled as the first", "csrc/cpu/tile.h",
-        "address<double>(t.unit_scale)[unit]", "address<double>(t.unit_scale)[0]", OPTIONS,
+        "scale_tile(stop - i, scale * factors[unit]", "scale_tile(stop - i, scale * factors[0]", OPTIONS,
     ),
     Mutant(
         "average reversed", "fastupdate/stages/table.py",
