@@ -10,7 +10,7 @@ from ranks import check_all
 
 pytestmark = pytest.mark.peer
 
-MODULES = ("sharded_steps", "sharded_sums")
+MODULES = ("sharded_steps", "sharded_sums", "sharded_saving")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -82,7 +82,7 @@ class Exchange:
         ]
         self.length = max(self._size(ranges) for ranges in self._ranges)
         self._sent = torch.zeros(self.length, dtype=torch.float64)
-        self._all = torch.zeros(self._ranks * self.length, dtype=torch.float64)
+        self._told = torch.zeros(self._ranks, self.length, dtype=torch.float64)
 
     @staticmethod
     def _size(ranges: list[Range]) -> int:
@@ -120,8 +120,8 @@ class Exchange:
                 self._sent[place : place + end - begin] = gradients[k][begin - r.begin : end - r.begin]
                 place += end - begin
         if self.length:
-            distributed.all_gather_into_tensor(self._all, self._sent, group=self.group)
-        return self._all.numpy()
+            distributed.all_gather([*self._told], self._sent, group=self.group)
+        return self._told.numpy().reshape(-1)
 
 
 class MeshSums:

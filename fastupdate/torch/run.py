@@ -250,6 +250,10 @@ class Run:
             self._tally.look()
             self._clock = int(self.stepper.clock[STEPS])
 
+    def keep_states(self) -> None:
+        """Keeps the states that were made, though no step was taken."""
+        self._lent.made.clear()
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def measure(self) -> Records:
