@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed
 
+from fastupdate.arrays import tree
 from fastupdate.arrays.memory import DTYPES, STORAGE, address
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -60,21 +61,53 @@ class Piece(NamedTuple):
     places: range
 
 
+class Described(NamedTuple):
+    """What a rank has: elements of each tensor, and what has to be the same on all ranks, by the names of arguments."""
+
+    rule: str
+    parts: list[int]
+    same: dict[str, Any]
+
+
+def _described(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
+    same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
+    for option in ("clip_norm", "clip_tensor_norm", "nonfinite", "outliers", "max_skips"):
+        value = getattr(stepper.settings, option)
+        same[option] = "a schedule" if callable(value) else repr(value)
+    for k in tensors:
+        item, p = stepper.items[k], params[k]
+        words = f"one of shape {tuple(p.shape)}, {p.dtype}, placements {p.placements}, after {item.t} steps"
+        same[f"{item.place.argument} ({k})"] = words
+    return Described(stepper.rule.name, [part_of(params[k]).numel() for k in tensors], same)
+
+
+def _check_alike(first: Described, other: Described, rank: int) -> None:
+    for argument in {**first.same, **other.same}:
+        expected, received = first.same.get(argument, "none"), other.same.get(argument, "none")
+        if expected != received:
+            place = Place(first.rule, argument)
+            place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
+
+
 class Exchange:
     """What the ranks of one group tell each other of the tensors that they share.
 
-    Of each rank the message holds, tensor by tensor, the sums of its nodes and the elements at its ends, as float64.
+    Of each rank the message holds which parameter has no gradient, the first of them or −1, and tensor by tensor the
+    sums of its nodes and the elements at its ends; all as float64.
 
     tensors   which ones
     length    of the longest message
     """
 
-    def __init__(self, group: Any, tensors: list[int], sizes: list[int], parts: list[int]) -> None:
-        """sizes: elements of all tensors, whole. parts: elements of these here."""
+    def __init__(self, group: Any, tensors: list[int], sizes: list[int], described: Described) -> None:
+        """sizes: elements of all tensors, whole."""
         self.group, self.tensors = group, tensors
         self._rank, self._ranks = distributed.get_rank(group), distributed.get_world_size(group)
-        lengths: list[Any] = [None] * self._ranks
-        distributed.all_gather_object(lengths, parts, group=group)
+        all_ranks: list[Any] = [None] * self._ranks
+        distributed.all_gather_object(all_ranks, described, group=group)
+        for rank, other in enumerate(all_ranks):
+            _check_alike(all_ranks[0], other, rank)
+        lengths = [other.parts for other in all_ranks]
         ends = np.cumsum(np.array(lengths, np.int64).reshape(self._ranks, -1), axis=0)
         self._ranges = [
             [Range(int(end) - n, int(end), sizes[k]) for k, n, end in zip(tensors, of_rank, of_ends, strict=True)]
@@ -86,7 +119,8 @@ class Exchange:
 
     @staticmethod
     def _size(ranges: list[Range]) -> int:
-        return sum(len(FIELDS) * len([*r.nodes()]) + sum(end - begin for begin, end in r.ends()) for r in ranges)
+        told = (len(FIELDS) * len([*r.nodes()]) + sum(end - begin for begin, end in r.ends()) for r in ranges)
+        return 1 + sum(told)
 
     def own(self) -> list[Range]:
         """The ranges of the tensors that are here."""
@@ -96,7 +130,7 @@ class Exchange:
         """In all that is gathered: nodes (tensor, first element, level, place), and elements."""
         nodes, pieces = [], []
         for rank, ranges in enumerate(self._ranges):
-            place = rank * self.length
+            place = rank * self.length + 1
             for k, r in zip(self.tensors, ranges, strict=True):
                 for node in r.nodes():
                     nodes.append((k, node.begin, node.level, place))
@@ -106,12 +140,13 @@ class Exchange:
                     place += end - begin
         return nodes, pieces
 
-    def gather(self, sums: NDArray[np.float64], gradients: list[Any]) -> NDArray[np.float64]:
+    def gather(self, sums: NDArray[np.float64], gradients: list[Any], missing: int) -> NDArray[np.float64]:
         """Tells the others of the nodes and elements here; what all have told.
 
         sums: of the nodes here, in order. gradients: what is here of all tensors, flat.
         """
-        place, row, sent = 0, 0, self._sent.numpy()
+        place, row, sent = 1, 0, self._sent.numpy()
+        sent[0] = missing
         for k, r in zip(self.tensors, self.own(), strict=True):
             for _ in r.nodes():
                 sent[place : place + len(FIELDS)] = sums[row]
@@ -119,9 +154,12 @@ class Exchange:
             for begin, end in r.ends():
                 self._sent[place : place + end - begin] = gradients[k][begin - r.begin : end - r.begin]
                 place += end - begin
-        if self.length:
-            distributed.all_gather([*self._told], self._sent, group=self.group)
+        distributed.all_gather([*self._told], self._sent, group=self.group)
         return self._told.numpy().reshape(-1)
+
+    def missing(self) -> list[int]:
+        """Which parameter has no gradient on each rank, as told last; −1: none."""
+        return [int(k) for k in self._told[:, 0]]
 
 
 class MeshSums:
@@ -131,7 +169,8 @@ class MeshSums:
     """
 
     def __init__(self, stepper: Stepper, params: list[Any]) -> None:
-        self._params, self._rule = params, stepper.rule.name
+        self._params = params
+        self._places = [Place(item.place.rule, tree.shown("grads", item.path)) for item in stepper.items]
         sizes = [p.numel() for p in params]
         groups: dict[str, tuple[Any, list[int]]] = {}
         for k, p in enumerate(params):
@@ -139,8 +178,7 @@ class MeshSums:
             if group is not None:
                 groups.setdefault(group.group_name, (group, []))[1].append(k)
         self.exchanges = [
-            Exchange(group, tensors, sizes, [part_of(params[k]).numel() for k in tensors])
-            for group, tensors in groups.values()
+            Exchange(group, tensors, sizes, _described(stepper, params, tensors)) for group, tensors in groups.values()
         ]
         shared = {k: r for exchange in self.exchanges for k, r in zip(exchange.tensors, exchange.own(), strict=True)}
         ranges = [shared.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
@@ -190,6 +228,7 @@ class MeshSums:
 
     def totals(self) -> Records:
         """Σg² and the counts of each gradient as it is now, all ranks' parts together."""
+        missing = next((k for k, p in enumerate(self._params) if p.grad is None), -1)
         gradients = [*self._gradients()]
         bases, widths = (np.array(each, np.uint64) for each in zip(*map(_memory, gradients), strict=True))
         self._nodes.rows["g"] = bases[self._owner] + self._offset.astype(np.uint64) * widths[self._owner]
@@ -198,10 +237,11 @@ class MeshSums:
         place = row = element = 0
         for exchange, (nodes, elements) in zip(self.exchanges, self._gathered, strict=True):
             here = sum(len([*r.nodes()]) for r in exchange.own())
-            told = exchange.gather(found[row : row + here], gradients)
+            told = exchange.gather(found[row : row + here], gradients, missing)
             self._sums[place : place + len(nodes)] = told[nodes[:, None] + np.arange(len(FIELDS))]
             self._elements[element : element + len(elements)] = told[elements]
             place, row, element = place + len(nodes), row + here, element + len(elements)
+        self._check_missing(missing)
         self._sums[place : place + len(found) - row] = found[row:]
         place += len(found) - row
         self._sums[place : place + len(self._cut.rows)] = self._cut.read()
@@ -214,10 +254,19 @@ class MeshSums:
     def _gradients(self) -> Iterator[Any]:
         """What is here of each gradient, or all of it where no range of it is; flat, in C order."""
         for p in self._params:
-            if p.grad is None:
-                Place(self._rule, "grads").fail(NoGradientError, "a gradient of every parameter", "None")
+            grad: Any = torch.zeros_like(p) if p.grad is None else p.grad
             scattered = is_dtensor(p) and _group_of(p) is None
-            yield (p.grad.full_tensor() if scattered else part_of(p.grad)).detach().contiguous().view(-1)
+            yield (grad.full_tensor() if scattered else part_of(grad)).detach().contiguous().view(-1)
+
+    def _check_missing(self, here: int) -> None:
+        """Raises on all ranks if one has no gradient of a parameter; if none has one, the step is taken without it."""
+        for exchange in self.exchanges:
+            told = exchange.missing()
+            if len({*told}) > 1:
+                received = f"None on rank {told.index(max(told))} of those that share it"
+                self._places[max(told)].fail(ValueError, "a gradient on every rank, or on none", received)
+        if here >= 0:
+            self._places[here].fail(NoGradientError, "a gradient", "None")
 
 
 def _group_of(p: Any) -> Any:
