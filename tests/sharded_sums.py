@@ -17,7 +17,6 @@ from sharded_steps import full, make, same, same_optimizers, share, tensors
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 import fastupdate as fu
-from fastupdate.torch.mesh import MeshSums
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip_norm": {"clip_norm": 0.7},
@@ -169,18 +168,20 @@ def check_all_missing(ranks: Ranks) -> None:
 
 
 def check_messages(ranks: Ranks) -> None:
-    """What is told: a number, three of each node and eight bytes of each element of a block that is cut."""
-    aligned = torch.nn.Parameter(share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]))
-    narrow = torch.nn.Parameter(share(torch.ones(12 * ranks.count), ranks.mesh, [Shard(0)]))
-    for p, size in ((aligned, 3), (narrow, 3 if ranks.count == 1 else 12)):
-        optimizer = fu.torch.AdamW([p], clip_norm=1.0)
-        p.grad = p.detach().clone()
+    """What is told: a number, and three of each node or cut block; eight bytes of each element of a cut block."""
+    cut = ranks.count > 1
+    for p, elements, rows in [  # a third of 64 rows of 3 blocks is more than one node
+        (share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]), 0, {1: 1, 2: 1, 3: 6, 4: 1}[ranks.count]),
+        (share(torch.ones(12 * ranks.count), ranks.mesh, [Shard(0)]), 12 * cut, 1),
+    ]:
+        optimizer = fu.torch.AdamW([torch.nn.Parameter(p)], clip_norm=1.0)
+        [parameter] = optimizer.param_groups[0]["params"]
+        parameter.grad = p.clone()
         optimizer.step()
-        sums: MeshSums = optimizer._run._mesh_sums
-        [exchange] = sums.exchanges
-        most = 2 * 64 if p is aligned and ranks.count == 3 else 1  # a third of the blocks is several nodes
-        assert sums.message_bytes == 8 * exchange.length
-        assert 8 + 8 * size <= sums.message_bytes <= 8 + 8 * size * most
+        [exchange] = optimizer._run._mesh_sums.exchanges
+        handed_over, told = exchange.bytes
+        assert handed_over == 8 * elements
+        assert 8 + 24 <= told <= 8 + 24 * rows
 
 
 def checks() -> Iterator[Check]:
