@@ -2,7 +2,7 @@
 
 Each of several processes (gloo) has its part of each tensor, as FSDP2 would cut it, and gradients that are there. In
 every round each contestant takes one step, in turn; a time is that of the first rank, after a barrier. What is told is
-worked out, not measured: the bytes that each rank sends in a step for `clip_norm`, also on more ranks than are run.
+worked out, not measured: the bytes that a rank sends in a step for `clip_norm`, also on more ranks than are run.
 
     python -m bench.ranks --ranks 1 2 4
 """
@@ -23,7 +23,9 @@ import numpy as np
 import fastupdate as fu
 from bench import machine
 from bench.workloads import WORKLOADS, Workload
+from fastupdate.engines.records import BLOCK
 from fastupdate.sharded.ranges import Range
+from fastupdate.torch.exchange import FIELDS
 
 MORE_RANKS = (8, 64, 1024)  # of which what is told is worked out
 HYPERS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01}
@@ -38,13 +40,20 @@ def parts(shape: tuple[int, ...], ranks: int) -> list[Range]:
     return [Range(begin, end, n) for begin, end in pairwise(cuts)]
 
 
-def told(workload: Workload, ranks: int) -> int:
-    """Bytes that each rank sends in a step that needs a norm: as the longest message."""
-    numbers = np.zeros(ranks, np.int64)
+def told(workload: Workload, ranks: int) -> str:
+    """What each rank sends in a step that needs a norm: elements of cut blocks to those who sum them, sums to all."""
+    elements, sums = np.zeros(ranks, np.int64), np.zeros(ranks, np.int64)
     for shape in filter(None, workload.shapes):
+        owners: dict[int, int] = {}  # of blocks that ranks have in common
         for rank, r in enumerate(parts(shape, ranks)):
-            numbers[rank] += 3 * len([*r.nodes()]) + sum(end - begin for begin, end in r.ends())
-    return 8 * (1 + int(numbers.max()))
+            sums[rank] += len([*r.nodes()])
+            for begin, end in r.ends():
+                elements[rank] += end - begin
+                owners.setdefault(begin // BLOCK, rank)
+        for rank in owners.values():
+            sums[rank] += 1
+    most = 8 * int(elements.max()), 8 * (1 + len(FIELDS) * int(sums.max()))
+    return f"{ranks} ranks: for a norm each hands over up to {most[0]} bytes and tells the others {most[1]}"
 
 
 def contestants(make: Callable[[], list[Any]]) -> dict[str, Callable[[], object]]:
@@ -100,7 +109,7 @@ def run(rank: int, ranks: int, directory: str, name: str, rounds: int) -> None:
             if k >= 2:
                 times[contestant].append(time.perf_counter() - begin)
     if rank == 0:
-        print(f"{ranks} ranks, {told(WORKLOADS[name], ranks)} bytes told by each for a norm")
+        print(told(WORKLOADS[name], ranks))
         for contestant, seconds in times.items():
             print(f"    {contestant:32}{median(seconds) * 1e3:10.3f} ms")
     distributed.destroy_process_group()
@@ -122,7 +131,7 @@ def main() -> None:
                 run, (ranks, str(Path(directory)), arguments.workload, arguments.rounds), nprocs=ranks
             )
     for ranks in MORE_RANKS:
-        print(f"{ranks} ranks, {told(WORKLOADS[arguments.workload], ranks)} bytes told by each for a norm")
+        print(told(WORKLOADS[arguments.workload], ranks))
 
 
 if __name__ == "__main__":

@@ -258,4 +258,4 @@ def test_ranks_take_turns() -> None:
     for contestant in ("fastupdate", "torch fused", "fastupdate, clip_norm", "torch fused, clip_grad_norm_"):
         assert f"    {contestant:32}" in done.stdout
     for ranks in (2, 8, 64, 1024):
-        assert f"{ranks} ranks, " in done.stdout
+        assert f"{ranks} ranks: " in done.stdout

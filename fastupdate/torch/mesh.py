@@ -1,6 +1,6 @@
 """The sums of gradients whose parts are on several ranks, to the bits of sums over whole gradients.
 
-Each rank sums the blocks that are its own, all ranks tell each other in one message what they found, and each folds all
+Each rank sums the blocks that are its own, all ranks tell each other what they found (exchange.py), and each folds all
 of it (fastupdate/sharded/ranges.py).
 """
 
