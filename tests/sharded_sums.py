@@ -73,6 +73,21 @@ def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: 
     same_optimizers(shared, whole, params, expected)
 
 
+def check_large(ranks: Ranks) -> None:
+    """Gradients whose squares float64 does not hold are clipped by their norm, by all ranks alike."""
+    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}):
+        params, expected = pair(long_tensors, torch.float64, ranks, [[Shard(0)]] * len(LONG))
+        shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
+        for step in range(2):
+            gradients = [g * 1e160 if k % 2 else g for k, g in enumerate(long_tensors(5 + step, torch.float64))]
+            hand_over(gradients, params, expected)
+            shared.step()
+            whole.step()
+            same_reports(shared.report, whole.report)
+            assert math.isfinite(shared.report.grad_norm)
+        same_optimizers(shared, whole, params, expected)
+
+
 def check_raise(ranks: Ranks) -> None:
     """All ranks raise the same error."""
     params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
@@ -186,6 +201,7 @@ def check_messages(ranks: Ranks) -> None:
 
 def checks() -> Iterator[Check]:
     """Every option that reads gradients, with types and layouts."""
+    yield "large", check_large
     yield "faults", check_faults
     yield "missing", check_all_missing
     yield "grid", check_grid

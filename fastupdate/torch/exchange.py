@@ -38,10 +38,10 @@ class Reader:
         tables = Tables(self.rows, *other, blocks)
         self._engine = stepper.backend.make_plan(stepper.rule, stepper.flags, tables)
 
-    def read(self) -> NDArray[np.float64]:
-        """What each stretch comes to: FIELDS."""
+    def read(self, scale: float) -> NDArray[np.float64]:
+        """What each stretch, times `scale`, comes to: FIELDS."""
         if len(self.rows):
-            self._engine.gradient_sums()
+            self._engine.gradient_sums(scale)
             self._engine.fold(self._totals)
         return np.stack([self._totals[field].astype(np.float64) for field in FIELDS], axis=-1)
 
@@ -128,13 +128,13 @@ class CutBlocks:
         """What this rank hands to others, and to itself, in a step."""
         return 8 * len(self._out)
 
-    def sums(self, gradients: list[Any], begins: dict[int, int]) -> NDArray[np.float64]:
+    def sums(self, gradients: list[Any], begins: dict[int, int], scale: float) -> NDArray[np.float64]:
         """Of the blocks that this rank owns, after all have handed over their elements.
 
         gradients: what is here of all tensors, flat. begins: of these ranges.
         """
         if self._none:
-            return self._reader.read()
+            return self._reader.read(scale)
         at = 0
         for p in self._sent:
             begin = begins[p.tensor]
@@ -142,7 +142,7 @@ class CutBlocks:
             at += p.end - p.begin
         distributed.all_to_all_single(self._in, self._out, self._from, self._to, group=self._group)
         self._elements[:] = self._in.numpy()[self._order]
-        return self._reader.read()
+        return self._reader.read(scale)
 
 
 class Exchange:
@@ -204,13 +204,16 @@ class Exchange:
         """What this rank hands over in a step: elements of cut blocks; and the message that all ranks get."""
         return self._cut.bytes, 8 * len(self._sent)
 
-    def gather(self, sums: NDArray[np.float64], gradients: list[Any], missing: int) -> NDArray[np.float64]:
+    def gather(
+        self, sums: NDArray[np.float64], gradients: list[Any], missing: int, scale: float
+    ) -> NDArray[np.float64]:
         """Tells the others the sums here; all sums that were told.
 
-        sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat.
+        sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat. scale: what
+        they are multiplied by.
         """
         begins = {k: r.begin for k, r in zip(self.tensors, self.own(), strict=True)}
-        own = np.concatenate([sums, self._cut.sums(gradients, begins)])
+        own = np.concatenate([sums, self._cut.sums(gradients, begins, scale)])
         sent = self._sent.numpy()
         sent[0], sent[1 : 1 + own.size] = missing, own.reshape(-1)
         distributed.all_gather([*self._told], self._sent, group=self._group)

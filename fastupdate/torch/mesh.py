@@ -74,18 +74,20 @@ class MeshSums:
         self._filled = np.array([k for k, total in enumerate(self._folding.totals) if total >= 0], np.int64)
         self._sums = np.zeros((self._folding.size, len(FIELDS)))
 
-    def totals(self) -> Records:
-        """Σg² and the counts of each gradient as it is now, all ranks' parts together."""
+    def totals(self, unit: float = 1.0) -> Records:
+        """Σg² and the counts of each gradient as it is now, in units of `unit`, all ranks' parts together."""
         missing = next((k for k, p in enumerate(self._params) if p.grad is None), -1)
         gradients = [*self._gradients()]
         bases, widths = (np.array(each, np.uint64) for each in zip(*map(_memory, gradients), strict=True))
         self._nodes.rows["g"] = bases[self._owner] + self._offset.astype(np.uint64) * widths[self._owner]
         self._nodes.rows["g_dtype"] = np.array([_code(g) for g in gradients], np.uint8)[self._owner]
-        found = self._nodes.read()
+        found = self._nodes.read(1 / unit)
         place = row = 0
         for exchange, rows in zip(self.exchanges, self._gathered, strict=True):
             here = sum(len([*r.nodes()]) for r in exchange.own())
-            self._sums[place : place + len(rows)] = exchange.gather(found[row : row + here], gradients, missing)[rows]
+            self._sums[place : place + len(rows)] = exchange.gather(
+                found[row : row + here], gradients, missing, 1 / unit
+            )[rows]
             place, row = place + len(rows), row + here
         self._check_missing(missing)
         self._sums[place : place + len(found) - row] = found[row:]

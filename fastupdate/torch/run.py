@@ -271,6 +271,7 @@ class Run:
             if self._shared:
                 self._shards.hand_over()
             if self._mesh_sums is not None:
+                plan.sums_of_all = self._mesh_sums.totals
                 totals = self._mesh_sums.totals()
             if totals is not None:
                 plan.totals[:] = totals
