@@ -16,12 +16,14 @@ LIMIT = timedelta(seconds=60)  # for which one waits for another
 
 
 class Ranks(NamedTuple):
-    """Some of the world's ranks: how many, a mesh and a group of them, and a mesh of two axes if there are four."""
+    """Some of the world's ranks: how many, a mesh and a group of them, and a mesh of two axes if there are four; and a
+    directory that all have."""
 
     count: int
     mesh: Any
     group: Any
     grid: Any
+    directory: Path
 
 
 Check = tuple[str, Callable[[Ranks], None]]  # its name; it raises if something does not hold
@@ -60,7 +62,7 @@ def _run(checks: Iterable[Check], directory: str, rank: int) -> None:
     for count in range(1, MOST + 1):
         mesh = DeviceMesh("cpu", list(range(count)))
         group = distributed.new_group(list(range(count)))
-        worlds.append(Ranks(count, mesh, group, grid if count == MOST else None))
+        worlds.append(Ranks(count, mesh, group, grid if count == MOST else None, Path(directory)))
     for name, check in checks:
         for ranks in worlds:
             if rank < ranks.count:

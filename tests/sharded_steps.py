@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch_cases import CASES_HERE, ours
 
 import fastupdate as fu
+from fastupdate.torch.shards import part_of
 
 # Uneven and empty shards among them, and one that is cut within blocks of 1024 elements.
 SHAPES = [(5,), (3, 4), (1,), (7, 3, 5), (0, 7), (9, 700), (1030,), (4096,)]
@@ -139,6 +140,29 @@ def check_fsdp(policy: dict[str, Any], grid: bool, ranks: Ranks) -> None:
     same_optimizers(shared, whole, [p for p in params if p.requires_grad], [q for q in expected if q.grad is not None])
 
 
+def check_in_backward(ranks: Ranks) -> None:
+    """Steps within backward have the bits of steps after it; what needs all gradients is refused."""
+    models = [make(ranks.mesh), make(ranks.mesh)]
+    optimizers = [fu.torch.AdamW([p for p in m.parameters() if p.requires_grad], ema_decay=0.9) for m in models]
+    handle = fu.torch.in_backward(models[0], optimizers[0])
+    x = torch.randn(4, 7)
+    for _ in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            model(x).square().mean().backward()
+            assert all(p.grad is None for p in model.parameters()) == (model is models[0])
+            optimizer.step()
+            optimizer.zero_grad()
+    for p, q in zip(*(model.parameters() for model in models), strict=True):
+        assert bits(part_of(p)) == bits(part_of(q))
+        for name, state in optimizers[0].state.get(p, {}).items():
+            assert bits(part_of(state)) == bits(part_of(optimizers[1].state[q][name])), name
+    assert len(optimizers[0].state) == 5
+    handle.remove()
+    clipped = fu.torch.AdamW(models[1].parameters(), clip_norm=1.0)
+    with pytest.raises(ValueError, match=re.escape("[adamw] model: expected parameters that ranks do not share")):
+        fu.torch.in_backward(models[1], clipped)
+
+
 def check_axes(ranks: Ranks) -> None:
     """Tensors that are cut along two axes, or along one that is not the first."""
     if ranks.grid is None:
@@ -201,6 +225,7 @@ def check_data_parallel(ranks: Ranks) -> None:
 
 def checks() -> Iterator[Check]:
     """Many rules as they are, and some rules with every option."""
+    yield "within backward", check_in_backward
     yield "two axes", check_axes
     yield "FSDP2", partial(check_fsdp, {}, False)
     yield "FSDP2 and replicas", partial(check_fsdp, {}, True)

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from ranks import Check, Ranks
-from sharded_steps import full, make, same_optimizers, share, tensors
+from sharded_steps import full, make, same, same_optimizers, share, tensors
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 import fastupdate as fu
-from fastupdate.torch.mesh import MeshSums
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip_norm": {"clip_norm": 0.7},
@@ -74,6 +73,21 @@ def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: 
     same_optimizers(shared, whole, params, expected)
 
 
+def check_large(ranks: Ranks) -> None:
+    """Gradients whose squares float64 does not hold are clipped by their norm, by all ranks alike."""
+    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}):
+        params, expected = pair(long_tensors, torch.float64, ranks, [[Shard(0)]] * len(LONG))
+        shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
+        for step in range(2):
+            gradients = [g * 1e160 if k % 2 else g for k, g in enumerate(long_tensors(5 + step, torch.float64))]
+            hand_over(gradients, params, expected)
+            shared.step()
+            whole.step()
+            same_reports(shared.report, whole.report)
+            assert math.isfinite(shared.report.grad_norm)
+        same_optimizers(shared, whole, params, expected)
+
+
 def check_raise(ranks: Ranks) -> None:
     """All ranks raise the same error."""
     params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
@@ -105,23 +119,92 @@ def check_fsdp(ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
+def check_grid(ranks: Ranks) -> None:
+    """Tensors that are replicated along one axis of a grid of ranks, or cut along both."""
+    if ranks.grid is None:
+        return
+    kinds = [[Replicate(), Shard(0)], [Shard(0), Replicate()], [Shard(0), Shard(1)], [Shard(0), Shard(0)]]
+    expected = [torch.nn.Parameter(t) for t in long_tensors(1, torch.float32)]
+    params = [
+        torch.nn.Parameter(share(q.detach().clone(), ranks.grid, kind))
+        for q, kind in zip(expected, itertools.chain(kinds, kinds[:2]), strict=True)
+    ]
+    shared, whole = (fu.torch.AdamW(each, clip_norm=0.7) for each in (params, expected))
+    for step in range(2):
+        hand_over(long_tensors(5 + step, torch.float32), params, expected)
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_faults(ranks: Ranks) -> None:
+    """What differs between ranks is named on all of them, and nothing moves."""
+    if ranks.count == 1:
+        return
+    last = ranks.mesh.get_local_rank() == ranks.count - 1
+    for differing, words in [
+        ({"options": {"clip_norm": 2.0}}, "clip_norm: expected the same on all ranks"),
+        ({"rule": fu.torch.SGD}, "rule: expected the same on all ranks"),
+        ({"without": 2}, "params: expected the same on all ranks, 3 that move"),
+        ({"steps": 1}, "after 0 steps as on the first"),
+        ({"no_gradient": 1}, "grads[0][1]: expected a gradient on every rank, or on none"),
+    ]:
+        found = differing if last else {}
+        params = [torch.nn.Parameter(share(torch.ones(9, 4), ranks.mesh, [Shard(0)])) for _ in range(3)]
+        optimizer = found.get("rule", fu.torch.AdamW)(params, lr=0.1, **{"clip_norm": 1.0, **found.get("options", {})})
+        if "no_gradient" in differing:
+            hand_over([torch.ones(9, 4)] * 3, params, [torch.nn.Parameter(torch.ones(9, 4)) for _ in params])
+            optimizer.step()
+        before = [p.detach().clone() for p in params]
+        for k, p in enumerate(params):
+            p.grad = None if k in (found.get("without"), found.get("no_gradient")) else torch.ones_like(p)
+        if "steps" in found:
+            for p in params:
+                optimizer.state[p]["step"] = torch.tensor(1.0)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            optimizer.step()
+        for p, q in zip(params, before, strict=True):
+            same(p, full(q), differing)
+
+
+def check_all_missing(ranks: Ranks) -> None:
+    """A parameter without a gradient on any rank rests."""
+    params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
+    shared, whole = (fu.torch.AdamW(each, clip_norm=0.7) for each in (params, expected))
+    for step in range(4):
+        hand_over(long_tensors(5 + step, torch.float32), params, expected)
+        if step % 2:
+            params[1].grad = expected[1].grad = None
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+    same_optimizers(shared, whole, params, expected)
+
+
 def check_messages(ranks: Ranks) -> None:
-    """What is told: three numbers of each node and eight bytes of each element of a block that is cut."""
-    aligned = torch.nn.Parameter(share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]))
-    narrow = torch.nn.Parameter(share(torch.ones(12 * ranks.count), ranks.mesh, [Shard(0)]))
-    for p, size in ((aligned, 3), (narrow, 3 if ranks.count == 1 else 12)):
-        optimizer = fu.torch.AdamW([p], clip_norm=1.0)
-        p.grad = p.detach().clone()
+    """What is told: a number, and three of each node or cut block; eight bytes of each element of a cut block."""
+    cut = ranks.count > 1
+    for p, elements, rows in [  # a third of 64 rows of 3 blocks is more than one node
+        (share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]), 0, {1: 1, 2: 1, 3: 6, 4: 1}[ranks.count]),
+        (share(torch.ones(12 * ranks.count), ranks.mesh, [Shard(0)]), 12 * cut, 1),
+    ]:
+        optimizer = fu.torch.AdamW([torch.nn.Parameter(p)], clip_norm=1.0)
+        [parameter] = optimizer.param_groups[0]["params"]
+        parameter.grad = p.clone()
         optimizer.step()
-        sums: MeshSums = optimizer._run._mesh_sums
-        [exchange] = sums.exchanges
-        most = 2 * 64 if p is aligned and ranks.count == 3 else 1  # a third of the blocks is several nodes
-        assert sums.message_bytes == 8 * exchange.length
-        assert 8 * size <= sums.message_bytes <= 8 * size * most
+        [exchange] = optimizer._run._mesh_sums.exchanges
+        handed_over, told = exchange.bytes
+        assert handed_over == 8 * elements
+        assert 8 + 24 <= told <= 8 + 24 * rows
 
 
 def checks() -> Iterator[Check]:
     """Every option that reads gradients, with types and layouts."""
+    yield "large", check_large
+    yield "faults", check_faults
+    yield "missing", check_all_missing
+    yield "grid", check_grid
     for (name, options), dtype in itertools.product(OPTIONS.items(), (np.float32, np.float64)):
         yield f"{name} {dtype.__name__}", partial(check_options, tensors, options, dtype, as_torch(dtype))
     for (name, options), dtype in itertools.product(OPTIONS.items(), (torch.float32, torch.float64)):

@@ -248,3 +248,14 @@ def test_the_torch_face_is_compared_with_torch(tmp_path: Path) -> None:
     expected = [work.theirs.name for work in torch_face.WORKS if work.workload == "1kx64"]
     assert [line["contestant"] for line in _in_order(found)] == sorted(expected)
     assert not found["rows"] or drawn.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.peer
+def test_ranks_take_turns() -> None:
+    command = [sys.executable, "-m", "bench.ranks", "--workload", "tiny", "--ranks", "2", "--rounds", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for contestant in ("fastupdate", "torch fused", "fastupdate, clip_norm", "torch fused, clip_grad_norm_"):
+        assert f"    {contestant:32}" in done.stdout
+    for ranks in (2, 8, 64, 1024):
+        assert f"{ranks} ranks: " in done.stdout

@@ -426,7 +426,7 @@ def test_a_limit_that_float64_cannot_scale_down_to_is_refused(backend: str) -> N
 
 
 def test_sums_that_come_from_elsewhere_have_one_unit() -> None:
-    """As those of gradients that were summed while they arrived, or in several processes."""
+    """As those of gradients that were summed while they arrived."""
     made = from_zero("native", "clip_norm", WIDE, 1.0)
     plan = made.opt.stepper.plan
     plan.measured, plan.totals["gg"] = True, np.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import chain
 
@@ -41,6 +41,7 @@ class Plan:
     queued            gradients are read after the call
     indivisible       no thread can come between
     measured          the totals are those of the gradients at hand already
+    sums_of_all       `measure`, where other processes have other parts of the tensors
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Plan:
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.measured = False
+        self.sums_of_all: Callable[[float], Records] | None = None
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(
             rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
@@ -240,19 +242,20 @@ class Plan:
     def measure(self, unit: float = 1.0) -> Records:
         """The sums of each tensor's gradients, which are in units of `unit`.
 
-        Of those that were measured elsewhere, as they arrived or in several processes, there are only sums in units of
-        1; ValueError where float64 does not hold them.
+        Of those that were measured as they arrived there are only sums in units of 1; ValueError where float64 does not
+        hold them.
         """
-        if self.measured:
+        if self.measured and (unit == 1.0 or self.sums_of_all is None):
             if unit != 1.0 and not self.totals["nonfinite"].any():
-                expected = (
-                    "gradients of a norm below 1e154, for they were summed as they arrived or in several processes"
-                )
+                expected = "gradients of a norm below 1e154, for they were summed as they arrived"
                 Place(self.rule.name, "grads").fail(ValueError, expected, "larger ones")
             return self.totals
         totals = self.totals if unit == 1.0 else np.zeros_like(self.totals)
-        self.engine.gradient_sums(1 / unit)
-        self.engine.fold(totals)
+        if self.sums_of_all is not None:
+            totals[:] = self.sums_of_all(unit)
+        else:
+            self.engine.gradient_sums(1 / unit)
+            self.engine.fold(totals)
         return totals
 
     def measure_units(self, unit: float = 1.0) -> Array:

@@ -19,6 +19,7 @@ from fastupdate.torch.names import NUMBERS, STEP
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.numbers import checked
 from fastupdate.torch.run import Run, choose
+from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class Optimizer(torch.optim.Optimizer):
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
 
     def _step(self, loss_scale: float) -> None:
+        if not self.state and self._is_dry():
+            run = self._choose()
+            if run is not None:
+                run.keep_states()
+            return
         run = self._run
         if run is None or type(self.state) is not States or not run.holds(self):
             run = self._choose()
@@ -117,6 +123,12 @@ class Optimizer(torch.optim.Optimizer):
         else:
             self.report = run.step(loss_scale, self.arrivals.totals(run.params))
             self.arrivals.free()
+
+    def _is_dry(self) -> bool:
+        """Whether a step has no other purpose than that states be there: the first one, with lr and gradients of zero.
+        So torch.distributed.checkpoint looks for what it is to load."""
+        grads = (p.grad for group in self.param_groups for p in group["params"] if p.grad is not None)
+        return not any(float(group["lr"]) for group in self.param_groups) and not any(map(has_nonzero, grads))
 
     _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined]
 

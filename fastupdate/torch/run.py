@@ -124,6 +124,7 @@ class Run:
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
         self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
+        self._shared = bool(self._shards.params)
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
@@ -159,7 +160,7 @@ class Run:
             and self._same_groups(optimizer.param_groups)
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
-            and self._shards.intact()
+            and (not self._shared or self._shards.intact())
             and self._same_counts()
         )
 
@@ -250,6 +251,10 @@ class Run:
             self._tally.look()
             self._clock = int(self.stepper.clock[STEPS])
 
+    def keep_states(self) -> None:
+        """Keeps the states that were made, though no step was taken."""
+        self._lent.made.clear()
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def measure(self) -> Records:
@@ -263,8 +268,10 @@ class Run:
         """
         plan = self.stepper.plan
         try:
-            self._shards.hand_over()
+            if self._shared:
+                self._shards.hand_over()
             if self._mesh_sums is not None:
+                plan.sums_of_all = self._mesh_sums.totals
                 totals = self._mesh_sums.totals()
             if totals is not None:
                 plan.totals[:] = totals
@@ -276,7 +283,8 @@ class Run:
             raise
         finally:
             plan.measured = False
-            self._shards.take_back()
+            if self._shared:
+                self._shards.take_back()
         if not report.skipped:
             self._lent.made.clear()
             if self._tally is not None:

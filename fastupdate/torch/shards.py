@@ -48,6 +48,12 @@ def is_shared_as(tensor: Any, whole: Any) -> bool:
     )
 
 
+def has_nonzero(tensor: Any) -> bool:
+    """Whether there is an element that is not zero, on whatever rank."""
+    count = (tensor.detach() != 0).sum()
+    return bool((count.full_tensor() if is_dtensor(count) else count).item())
+
+
 def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
     """Raises if a step would have to know more of these parameters than what is here of each."""
     for p in split:

@@ -1,0 +1,73 @@
+"""Many processes, one model: FSDP2 cuts it up, fastupdate steps what is here of it, and checkpoints fit any number.
+
+    torchrun --standalone --nproc-per-node 2 examples/sharded.py
+
+Resume on as many processes as you like: run it again with another --nproc-per-node and the same --directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import fastupdate as fu
+
+STEPS = 40
+
+
+def sharded_model(mesh: object) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+    for layer in (model[0], model[2]):
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--directory", type=Path, help="for a checkpoint; one that is there is gone on from")
+    directory = parser.parse_args().directory
+
+    distributed.init_process_group("gloo")
+    rank, ranks = distributed.get_rank(), distributed.get_world_size()
+    model = sharded_model(init_device_mesh("cpu", (ranks,)))
+    optimizer = fu.torch.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01, clip_norm=1.0, ema_decay=0.99)
+
+    def state() -> dict[str, object]:
+        of_model, of_optimizer = get_state_dict(model, optimizer)
+        return {"model": of_model, "optimizer": of_optimizer}
+
+    if directory and (directory / ".metadata").exists():
+        found = state()
+        checkpoint.load(found, checkpoint_id=directory)
+        set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
+
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        x = torch.randn(64, 16, generator=generator)  # the same everywhere, of which each takes its share
+        mine = x[rank::ranks]
+        loss = (model(mine) - mine.sum(dim=1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    if directory:
+        checkpoint.save(state(), checkpoint_id=directory)
+    weight = model[0].weight
+    if rank == 0:
+        here = weight.to_local().numel() / weight.numel()
+        step = int(optimizer.state[weight]["step"])
+        print(f"step {step}: loss {loss.item():.3f}, gradient norm {optimizer.report.grad_norm:.3f}")
+        print(f"{here:.0%} of the first layer is on each of {ranks} ranks, and of its states")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

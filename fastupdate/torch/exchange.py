@@ -1,0 +1,224 @@
+"""What ranks tell each other of the tensors that they share, so that all know the sums of whole gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from fastupdate.arrays.memory import DTYPES, address
+from fastupdate.arrays.place import Place
+from fastupdate.engines import records
+from fastupdate.engines.records import BLOCK, Tables
+from fastupdate.sharded.ranges import Range
+from fastupdate.step.stepper import Stepper
+from fastupdate.torch.shards import part_of
+
+FIELDS = ("gg", "nonfinite", "zeros")  # of the sums of a gradient
+
+
+class Reader:
+    """Sums stretches of numbers, each as a tensor of its own.
+
+    rows   TENSOR: of each stretch `g` and `g_dtype` are to be set before it is read
+    """
+
+    def __init__(self, stepper: Stepper, sizes: list[int], dtypes: list[int]) -> None:
+        self.rows = np.zeros(len(sizes), records.TENSOR)
+        self.rows["n"], self.rows["dtype"] = sizes, dtypes
+        self.rows["first_block"] = records.first_blocks(self.rows["n"])
+        self.rows["samples"], self.rows["scale"], self.rows["momentum"] = 1, 1.0, -1
+        blocks = np.zeros(int((-(-self.rows["n"] // BLOCK)).sum()), records.SUMS)
+        self._totals = np.zeros(len(sizes), records.SUMS)
+        other = (np.zeros(1, records.GROUP), np.zeros(1, records.RECIPE), np.zeros(3, np.int64))
+        tables = Tables(self.rows, *other, blocks)
+        self._engine = stepper.backend.make_plan(stepper.rule, stepper.flags, tables)
+
+    def read(self, scale: float) -> NDArray[np.float64]:
+        """What each stretch, times `scale`, comes to: FIELDS."""
+        if len(self.rows):
+            self._engine.gradient_sums(scale)
+            self._engine.fold(self._totals)
+        return np.stack([self._totals[field].astype(np.float64) for field in FIELDS], axis=-1)
+
+
+class Described(NamedTuple):
+    """What a rank has: elements of each tensor, and what has to be the same on all ranks, by the names of arguments."""
+
+    rule: str
+    parts: list[int]
+    same: dict[str, Any]
+
+
+def describe(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
+    """What is here of these parameters."""
+    same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
+    for option in ("clip_norm", "clip_tensor_norm", "nonfinite", "outliers", "max_skips"):
+        value = getattr(stepper.settings, option)
+        same[option] = "a schedule" if callable(value) else repr(value)
+    for k in tensors:
+        item, p = stepper.items[k], params[k]
+        words = f"one of shape {tuple(p.shape)}, {p.dtype}, placements {p.placements}, after {item.t} steps"
+        same[f"{item.place.argument} ({k})"] = words
+    return Described(stepper.rule.name, [part_of(params[k]).numel() for k in tensors], same)
+
+
+def _check_alike(first: Described, other: Described, rank: int) -> None:
+    for argument in {**first.same, **other.same}:
+        expected, received = first.same.get(argument, "none"), other.same.get(argument, "none")
+        if expected != received:
+            place = Place(first.rule, argument)
+            place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
+
+
+class Piece(NamedTuple):
+    """The elements begin … end − 1 of a tensor, in a block that reaches into other ranges too."""
+
+    tensor: int
+    begin: int
+    end: int
+    rank: int
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """The tensor, and the first element of the block."""
+        return self.tensor, self.begin // BLOCK * BLOCK
+
+
+class CutBlocks:
+    """The blocks that ranks of a group have in common: each is summed by the rank that has its first element.
+
+    owned   by each rank: tensors and first elements
+    """
+
+    def __init__(self, stepper: Stepper, group: Any, pieces: list[Piece], ranks: int) -> None:
+        """pieces: all of all ranks."""
+        self._group, rank = group, distributed.get_rank(group)
+        pieces = sorted(pieces)
+        owner: dict[tuple[int, int], int] = {}
+        for piece in pieces:
+            owner.setdefault(piece.block, piece.rank)
+        self.owned = [[block for block, its in owner.items() if its == each] for each in range(ranks)]
+        self._none = not pieces
+        self._sent = sorted((p for p in pieces if p.rank == rank), key=lambda p: (owner[p.block], p))
+        taken = [p for p in pieces if owner[p.block] == rank]
+        self._to = [sum(p.end - p.begin for p in self._sent if owner[p.block] == each) for each in range(ranks)]
+        self._from = [sum(p.end - p.begin for p in taken if p.rank == each) for each in range(ranks)]
+        self._out, self._in = (torch.zeros(sum(counts), dtype=torch.float64) for counts in (self._to, self._from))
+        starts, at = {}, 0
+        for p in sorted(taken, key=lambda p: (p.rank, p)):
+            starts[p], at = at, at + p.end - p.begin
+        found = [np.arange(starts[p], starts[p] + p.end - p.begin) for p in taken]
+        self._order = np.concatenate([np.zeros(0, np.int64), *found])
+        self._elements = np.zeros(len(self._order))
+        lengths = dict.fromkeys(self.owned[rank], 0)
+        for p in taken:
+            lengths[p.block] += p.end - p.begin
+        counts = np.array([*lengths.values()], np.int64)
+        self._reader = Reader(stepper, counts.tolist(), [DTYPES[np.dtype(np.float64)]] * len(counts))
+        self._reader.rows["g"] = address(self._elements) + 8 * (np.cumsum(counts) - counts)
+        self._reader.rows["g_dtype"] = self._reader.rows["dtype"]
+
+    @property
+    def bytes(self) -> int:
+        """What this rank hands to others, and to itself, in a step."""
+        return 8 * len(self._out)
+
+    def sums(self, gradients: list[Any], begins: dict[int, int], scale: float) -> NDArray[np.float64]:
+        """Of the blocks that this rank owns, after all have handed over their elements.
+
+        gradients: what is here of all tensors, flat. begins: of these ranges.
+        """
+        if self._none:
+            return self._reader.read(scale)
+        at = 0
+        for p in self._sent:
+            begin = begins[p.tensor]
+            self._out[at : at + p.end - p.begin] = gradients[p.tensor][p.begin - begin : p.end - begin]
+            at += p.end - p.begin
+        distributed.all_to_all_single(self._in, self._out, self._from, self._to, group=self._group)
+        self._elements[:] = self._in.numpy()[self._order]
+        return self._reader.read(scale)
+
+
+class Exchange:
+    """What the ranks of one group tell each other.
+
+    Of each rank the message holds which parameter has no gradient, the first of them or −1, then the sums of its nodes
+    and of the cut blocks that it owns; all as float64.
+
+    tensors   which ones the group shares
+    nodes     of all ranks: tensor, first element, level, and row in what `gather` returns
+    """
+
+    def __init__(
+        self, stepper: Stepper, group: Any, tensors: list[int], sizes: list[int], described: Described
+    ) -> None:
+        """sizes: elements of all tensors, whole."""
+        self._group, self.tensors = group, tensors
+        self._rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
+        self._ranges = self._meet(described, sizes, ranks)
+        self._cut = CutBlocks(stepper, group, [*self._pieces()], ranks)
+        found = [[*self._nodes(rank)] for rank in range(ranks)]
+        self._rows = max(map(len, found))
+        self.nodes = [
+            (*node, rank * self._rows + row) for rank, own in enumerate(found) for row, node in enumerate(own)
+        ]
+        self._sent = torch.zeros(1 + self._rows * len(FIELDS), dtype=torch.float64)
+        self._told = torch.zeros(ranks, len(self._sent), dtype=torch.float64)
+
+    def _meet(self, described: Described, sizes: list[int], ranks: int) -> list[list[Range]]:
+        """The ranges of each rank, after a check that all have the same list."""
+        all_ranks: list[Any] = [None] * ranks
+        distributed.all_gather_object(all_ranks, described, group=self._group)
+        for rank, other in enumerate(all_ranks):
+            _check_alike(all_ranks[0], other, rank)
+        lengths = [other.parts for other in all_ranks]
+        ends = np.cumsum(np.array(lengths, np.int64).reshape(ranks, -1), axis=0)
+        return [
+            [Range(int(end) - n, int(end), sizes[k]) for k, n, end in zip(self.tensors, parts, of_rank, strict=True)]
+            for parts, of_rank in zip(lengths, ends, strict=True)
+        ]
+
+    def _pieces(self) -> Iterator[Piece]:
+        for rank, ranges in enumerate(self._ranges):
+            for k, r in zip(self.tensors, ranges, strict=True):
+                yield from (Piece(k, begin, end, rank) for begin, end in r.ends())
+
+    def _nodes(self, rank: int) -> Iterator[tuple[int, int, int]]:
+        """What a rank tells the sums of, in order: tensor, first element, level."""
+        for k, r in zip(self.tensors, self._ranges[rank], strict=True):
+            yield from ((k, node.begin, node.level) for node in r.nodes())
+        yield from ((k, begin, 0) for k, begin in self._cut.owned[rank])
+
+    def own(self) -> list[Range]:
+        """The ranges of the tensors that are here."""
+        return self._ranges[self._rank]
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """What this rank hands over in a step: elements of cut blocks; and the message that all ranks get."""
+        return self._cut.bytes, 8 * len(self._sent)
+
+    def gather(
+        self, sums: NDArray[np.float64], gradients: list[Any], missing: int, scale: float
+    ) -> NDArray[np.float64]:
+        """Tells the others the sums here; all sums that were told.
+
+        sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat. scale: what
+        they are multiplied by.
+        """
+        begins = {k: r.begin for k, r in zip(self.tensors, self.own(), strict=True)}
+        own = np.concatenate([sums, self._cut.sums(gradients, begins, scale)])
+        sent = self._sent.numpy()
+        sent[0], sent[1 : 1 + own.size] = missing, own.reshape(-1)
+        distributed.all_gather([*self._told], self._sent, group=self._group)
+        return self._told.numpy()[:, 1:].reshape(-1, len(FIELDS))
+
+    def missing(self) -> list[int]:
+        """Which parameter has no gradient on each rank, as told last; −1: none."""
+        return [int(k) for k in self._told[:, 0]]
