@@ -61,6 +61,9 @@ class StepNumbers {
   const Group* row(int64_t skipped) const { return possible_.data() + skipped * count_; }
   double lr() const { return lr_; }  // of the first group
 
+  // How many phases come before the array library's products of matrices.
+  int64_t phases_before() const { return recipe_.before; }
+
  private:
   // Works out the groups of a step, `taken` steps having been taken; returns its stages.
   uint32_t derive_row(Group* row, int64_t taken) {

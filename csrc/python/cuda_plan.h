@@ -361,7 +361,7 @@ class Plan {
     if (wishes.clip_unit_norm != 0 && blocks_) cuda::engine.unit_norms(sweep, start);
     if (wishes.sums) cuda::engine.gradient_sums(sweep, start);
     if (outcome && !capturing) outcome->fetch_decision(header(), stream);
-    run_phases(0, recipe_.before, sweep, start);
+    run_phases(0, numbers_.phases_before(), sweep, start);
     begun_ = {sweep, start, wishes, capturing, std::move(outcome)};
   }
 
@@ -374,7 +374,7 @@ class Plan {
 
   void complete(Stream stream) {
     const auto& [sweep, start, wishes, capturing, outcome] = begun_;
-    run_phases(recipe_.before, variant_.phase_count, sweep, start);
+    run_phases(numbers_.phases_before(), variant_.phase_count, sweep, start);
     if (has_[kFloat32] && has_[kFloat64])
       variant_.mixed(sweep, start);
     else if (blocks_)
