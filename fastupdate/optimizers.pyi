@@ -120,6 +120,19 @@ class AdamP(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class AdaMuon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.02,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.95),
+        eps: _Scheduled = 1e-10,
+        weight_decay: _Scheduled = 0.0,
+        *,
+        others: Any = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -129,6 +142,20 @@ class AdamW(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.01,
         amsgrad: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdamWScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0025,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        warmup_steps: _Scheduled = 0.0,
+        r: _Scheduled = 0.0,
+        weight_lr_power: _Scheduled = 2.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -404,6 +431,22 @@ class NAdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class NorMuon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.02,
+        momentum: _Scheduled = 0.95,
+        beta2: _Scheduled = 0.95,
+        eps: _Scheduled = 1e-10,
+        weight_decay: _Scheduled = 0.0,
+        nesterov: bool = False,
+        match_rms_adamw: bool = False,
+        *,
+        others: Any = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class NovoGrad(Optimizer):
     def __init__(
         self,
@@ -466,6 +509,20 @@ class RAdam(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class RAdamScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.0025,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
+        r: _Scheduled = 0.0,
+        weight_lr_power: _Scheduled = 2.0,
+        sgd_phase: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class RMSprop(Optimizer):
     def __init__(
         self,
@@ -487,6 +544,20 @@ class Rprop(Optimizer):
         lr: _Scheduled = 0.01,
         etas: tuple[_Scheduled, _Scheduled] = (0.5, 1.2),
         step_sizes: tuple[_Scheduled, _Scheduled] = (1e-06, 50.0),
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Scion(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        momentum: _Scheduled = 0.9,
+        scale: _Scheduled = 1.0,
+        weight_decay: _Scheduled = 0.0,
+        max_scale: bool = False,
+        *,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -514,6 +585,19 @@ class SGDP(Optimizer):
         delta: _Scheduled = 0.1,
         wd_ratio: _Scheduled = 0.1,
         nesterov: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SGDScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 1.0,
+        momentum: _Scheduled = 0.9,
+        weight_decay: _Scheduled = 0.0,
+        warmup_steps: _Scheduled = 0.0,
+        r: _Scheduled = 0.0,
+        weight_lr_power: _Scheduled = 2.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -548,6 +632,31 @@ class SimplifiedAdEMAMix(Optimizer):
         alpha: _Scheduled = 0.0,
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SM3(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.1,
+        momentum: _Scheduled = 0.9,
+        beta2: _Scheduled = 1.0,
+        eps: _Scheduled = 1e-08,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Sophia(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        beta1: _Scheduled = 0.965,
+        gamma: _Scheduled = 0.01,
+        rho: _Scheduled = 1.0,
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0001,
+        bias_correction: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

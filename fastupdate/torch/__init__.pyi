@@ -150,6 +150,22 @@ class AdamP(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class AdaMuon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.02,
+        betas: tuple[_Number, _Number] = (0.9, 0.95),
+        eps: _Number = 1e-10,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class AdamW(Optimizer):
     def __init__(
         self,
@@ -159,6 +175,25 @@ class AdamW(Optimizer):
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.01,
         amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class AdamWScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0025,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        warmup_steps: _Number = 0.0,
+        r: _Number = 0.0,
+        weight_lr_power: _Number = 2.0,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -547,6 +582,25 @@ class NAdamW(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class NorMuon(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.02,
+        momentum: _Number = 0.95,
+        beta2: _Number = 0.95,
+        eps: _Number = 1e-10,
+        weight_decay: _Number = 0.0,
+        nesterov: bool = False,
+        match_rms_adamw: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class NovoGrad(Optimizer):
     def __init__(
         self,
@@ -634,6 +688,25 @@ class RAdam(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class RAdamScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.0025,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        r: _Number = 0.0,
+        weight_lr_power: _Number = 2.0,
+        sgd_phase: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class RMSprop(Optimizer):
     def __init__(
         self,
@@ -660,6 +733,23 @@ class Rprop(Optimizer):
         lr: _Number = 0.01,
         etas: tuple[_Number, _Number] = (0.5, 1.2),
         step_sizes: tuple[_Number, _Number] = (1e-06, 50.0),
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Scion(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.9,
+        scale: _Number = 1.0,
+        weight_decay: _Number = 0.0,
+        max_scale: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -697,6 +787,24 @@ class SGDP(Optimizer):
         delta: _Number = 0.1,
         wd_ratio: _Number = 0.1,
         nesterov: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SGDScheduleFree(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 1.0,
+        momentum: _Number = 0.9,
+        weight_decay: _Number = 0.0,
+        warmup_steps: _Number = 0.0,
+        r: _Number = 0.0,
+        weight_lr_power: _Number = 2.0,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -746,6 +854,41 @@ class SimplifiedAdEMAMix(Optimizer):
         alpha: _Number = 0.0,
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SM3(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.1,
+        momentum: _Number = 0.9,
+        beta2: _Number = 1.0,
+        eps: _Number = 1e-08,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class Sophia(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        beta1: _Number = 0.965,
+        gamma: _Number = 0.01,
+        rho: _Number = 1.0,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0001,
+        bias_correction: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
