@@ -105,12 +105,12 @@ MUTANTS = [
     ),
     Mutant(
         "wrong lane fold order", "csrc/core/sums.h",
-        "lane[j] += lane[j + width];", "lane[j] = lane[2 * j] + lane[2 * j + 1];", OPTIONS,
+        "lane[j] = op(lane[j], lane[j + width]);", "lane[j] = op(lane[2 * j], lane[2 * j + 1]);", OPTIONS,
     ),
     Mutant(
         "blocks folded one after the other", "csrc/core/sums.h",
-        "for (int64_t k = count++; k & 1; k >>= 1) x = level[depth++] + x;",
-        "if (count) x = level[0] + x;\n    count = 1;", PARITY,
+        "for (int64_t k = count++; k & 1; k >>= 1) x = op(level[depth++], x);",
+        "if (count) x = op(level[0], x);\n    count = 1;", PARITY,
     ),
     Mutant(
         "contracted multiply-add", "cmake/kernels.cmake",
@@ -134,7 +134,8 @@ MUTANTS = [
     ),
     Mutant(
         "threshold keeps small weights", "fastupdate/stages/table.py",
-        "return p - clipped(p, s.threshold)", "return where(p > s.threshold, p - s.threshold, p)", OPTIONS,
+        "return p - clipped(p, -s.threshold, s.threshold)",
+        "return where(p > s.threshold, p - s.threshold, p)", OPTIONS,
     ),
     Mutant(
         "float16 ties away from even", "csrc/core/storage.h",
