@@ -25,6 +25,7 @@ import weakref
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
 from cases import Case, assert_same_bits, exactly
 from interrupts import outcomes
@@ -33,6 +34,7 @@ from tolerances import PEER, Drift
 from torch_cases import TORCHS, arrays_of, by_rule, default_dtype, hand_over, ours, parameters, tensors, theirs, torch
 
 import fastupdate as fu
+from fastupdate import rules
 
 pytestmark = pytest.mark.peer
 
@@ -655,3 +657,23 @@ def test_a_step_that_was_taken_but_not_counted_is_counted_by_the_next() -> None:
     optimizer._run.stepper.step(None, 1.0, None)
     optimizer.step()
     assert optimizer.state[p]["step"] == 3
+
+
+@pytest.mark.parametrize("rule", rules.names())
+def test_every_rule_steps_with_its_defaults(rule):
+    """With the bytes that it has on arrays. Rules that keep numbers of the whole list are refused by name."""
+    arrays = [np.linspace(-1, 2, n, dtype=np.float32).reshape(shape) for n, shape in ((35, (7, 5)), (15, (5, 3)))]
+    params = [torch.nn.Parameter(torch.from_numpy(a.copy())) for a in arrays]
+    make = getattr(fu.torch, rules.get(rule).__name__)
+    if "list" in rules.get(rule).rule.extents.values():
+        with pytest.raises(TypeError, match="numbers of all tensors together"):
+            make(params)
+        return
+    optimizer, same = make(params), rules.get(rule)(arrays)
+    for k in range(3):
+        grads = [np.cos(p + k) for p in arrays]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+        same.step(grads)
+    assert_same_bits([p.detach().numpy() for p in params], arrays, rule)

@@ -72,6 +72,16 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
 
 
+def name_in_group(values: Mapping[str, Any], hyper: str) -> str:
+    """What a group has a number under: its own name, or that of several together, as `betas`."""
+    return hyper if hyper in values else next(name for name, parts in ALIASES.items() if hyper in parts)
+
+
+def number_in_group(values: Mapping[str, Any], hyper: str) -> Any:
+    name = name_in_group(values, hyper)
+    return values[name] if name == hyper else values[name][ALIASES[name].index(hyper)]
+
+
 def changes_in_place(values: tuple[Any, ...]) -> bool:
     """Whether a value could become another one while it stays the same object: a tensor, or a sequence of them."""
     return any(

@@ -20,7 +20,7 @@ from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
-from fastupdate.torch.numbers import changes_in_place, checked, keys_of, reader
+from fastupdate.torch.numbers import changes_in_place, checked, keys_of, name_in_group, number_in_group, reader
 from fastupdate.torch.shards import Shards, part_of
 from fastupdate.torch.states import States
 
@@ -95,7 +95,7 @@ def flags_of(rule: Rule, rows: list[Row]) -> Flags:
                 place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
             flags[name] = first[name]
     for flag, hyper in rule.flag_hypers.items():
-        flags[flag] = any(row.values[hyper] != 0 for row in rows)
+        flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
     return flags
 
 
@@ -181,7 +181,8 @@ class Run:
 
     def _take(self, changes: dict[int, list[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        decisive = {*self._rule.flags, *self._rule.flag_hypers.values(), "maximize"}
+        first, hypers = self._rows[0].values, self._rule.flag_hypers.values()
+        decisive = {*self._rule.flags, *(name_in_group(first, hyper) for hyper in hypers), "maximize"}
         if any(decisive.intersection(names) for names in changes.values()):
             self._outdated = flags_of(self._rule, self._rows) != self._flags
         if self._outdated:
