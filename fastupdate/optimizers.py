@@ -102,7 +102,8 @@ def class_of(
 
 def page(rule: Rule, params: str = PARAMS) -> str:
     """What help() shows: the rule's own page, then its arguments, then the options of all rules."""
-    parts = {part: f"{alias}[{k}]" for alias, names in ALIASES.items() for k, part in enumerate(names)}
+    whole = {alias: names for alias, names in ALIASES.items() if set(names) <= set(rule.hypers)}
+    parts = {part: f"{alias}[{k}]" for alias, names in whole.items() for k, part in enumerate(names)}
     lines = [getdoc(rule.formula) or "", "", _entry("params", params)]
     for name, hyper in declared(rule.formula, Hyper).items():
         text = f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"

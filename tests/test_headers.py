@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import random_arrays
+from cases import by_backend, random_arrays
 
 import fastupdate as fu
 from fastupdate.arrays import memory, overlap
@@ -34,8 +35,9 @@ OBJECTS: dict[str, tuple[Any, bool]] = {
     "empty": (np.ones((0, 3)), True),
     "read-only": (locked(np.ones(3)), True),
     "float16": (np.ones(3, np.float16), True),
-    "integers": (np.ones(3, np.int32), True),
-    "swapped": (np.ones(3, np.dtype(np.float64).newbyteorder()), True),
+    "integers": (np.ones(3, np.int32), False),
+    "swapped": (np.ones(3, np.dtype(np.float64).newbyteorder()), False),
+    "of ctypes": (np.ctypeslib.as_array((ctypes.c_float * 3)()), False),  # little-endian by name, and so native
     "misaligned": (np.zeros(33, np.uint8)[1:].view(np.float32), True),
     "subclass": (np.ones(3).view(Own), False),
     "list": ([1.0], False),
@@ -55,6 +57,17 @@ def test_headers_are_seen_alike_with_and_without_the_native_module(name: str, mo
         told = tuple(native[0])[:5]
         assert told[:2] == (x.ctypes.data, x.size)
         assert told[3:] == (x.flags.c_contiguous and x.flags.aligned, x.flags.writeable)
+
+
+@pytest.mark.parametrize("kind", [ctypes.c_float, ctypes.c_double])
+@by_backend
+def test_numbers_of_ctypes_are_numbers(kind: Any, backend: str) -> None:
+    """Their byte order has another name than NumPy's own."""
+    arrays = [np.ctypeslib.as_array((kind * 3)()) for _ in range(2)]
+    arrays[1][:] = 1
+    assert arrays[0].dtype.byteorder == "<"
+    fu.SGD(arrays[:1], lr=0.5, backend=backend).step(arrays[1:])
+    assert arrays[0].tolist() == [-0.5] * 3
 
 
 MANY = np.arange(1.0, 101)

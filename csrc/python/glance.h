@@ -18,7 +18,7 @@ struct Glance {
   uint32_t pad;
 };
 
-// Fills in the rows of those that are exactly NumPy's arrays; the others' are left.
+// Fills in the rows of those that are exactly NumPy's arrays, of a type known at a glance; the others' are left.
 inline void glance(const py::list& objects, py::array rows) {
   Glance* const row = records<Glance>(rows, "rows");
   if (rows.size() != py::ssize_t(objects.size())) throw std::invalid_argument("glance: one row for each object");
@@ -27,6 +27,7 @@ inline void glance(const py::list& objects, py::array rows) {
     PyObject* const object = PyList_GET_ITEM(objects.ptr(), i);
     if (Py_TYPE(object) != type) continue;
     const View view = view_of(*py::detail::array_proxy(object));
+    if (view.dtype == kNone) continue;  // or of a known one under another name, as ctypes' little-endian numbers
     row[i] = {view.data, element_count(view), view.dtype, view.direct, view.writable, true, 0};
   }
 }

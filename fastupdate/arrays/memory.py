@@ -59,13 +59,13 @@ def address(array: Array) -> int:
 
 
 def glance(objects: Sequence[Any]) -> NDArray[np.void]:
-    """A HEADER for each object; only those of exactly NumPy's arrays are seen."""
+    """A HEADER for each object; only those of exactly NumPy's arrays are seen, of a type known at a glance."""
     rows = np.zeros(len(objects), HEADER)
     try:
         from fastupdate import _core
     except ImportError:
         for k, x in enumerate(objects):
-            if type(x) is np.ndarray:
+            if type(x) is np.ndarray and x.dtype.byteorder == "=" and code_of(x.dtype) is not None:
                 rows[k] = _header(x)
     else:
         _core.glance(list(objects), rows)

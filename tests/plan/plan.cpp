@@ -69,6 +69,7 @@ struct List {
     row.assign(kHypers, kHypers + 5);
     row.insert(row.end(), reinterpret_cast<const double*>(&kDefaults), reinterpret_cast<const double*>(&kDefaults + 1));
     recipe.hypers = 5, recipe.weight_decay = 4, recipe.always = always;
+    recipe.before = uint32_t(rule(name).code[0][kFloat32].phase_count);
     plan = std::make_unique<Plan>(*targets[0], rule(name).code[0], tensors.data(), int64_t(tensors.size()), &group, 1,
                                   recipe, clock, sums.data());
   }

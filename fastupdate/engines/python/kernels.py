@@ -51,14 +51,20 @@ def of_type(t, like):
 
 
 @exact
-def spans(tensors, like, first, last):
-    """Of the tensors of the type of `like` that have elements in blocks first … last − 1: index, begin, end."""
-    i = first_tensor(tensors, first)
-    while i < len(tensors) and tensors[i].first_block < last:
-        t = tensors[i]
-        if of_type(t, like):
-            yield i, max(first - t.first_block, 0) * BLOCK, min((last - t.first_block) * BLOCK, t.n)
-        i += 1
+def tensors_in(tensors, first, last):
+    """Those that have elements in blocks first … last − 1, by index."""
+    begin = end = first_tensor(tensors, first)
+    while end < len(tensors) and tensors[end].first_block < last:
+        end += 1
+    return range(begin, end)
+
+
+@exact
+def span(t, like, first, last):
+    """Which elements of a tensor are in these blocks: begin, end; no element if it is of another type than `like`."""
+    if not of_type(t, like):
+        return 0, 0
+    return max(first - t.first_block, 0) * BLOCK, min((last - t.first_block) * BLOCK, t.n)
 
 
 @compiled
@@ -105,8 +111,9 @@ def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begi
 @compiled
 def update(tensors, apply, differ, run, groups, scalars, scale, stages, sums, like, first, last):
     """Updates blocks first … last − 1; apply and differ are a rule's loops, p ← p + Δ and out ← Δ; run: stages."""
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         row, factor = scalars[t.group], scale * t.scale
         update_span(apply, differ, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
 
@@ -114,8 +121,9 @@ def update(tensors, apply, differ, run, groups, scalars, scale, stages, sums, li
 @compiled
 def gradient_sums(tensors, sums, scale, like, first, last):
     tile = np.empty(BLOCK, like.dtype)
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         for at in range(begin, end, BLOCK):
             g = tile[: min(BLOCK, end - at)]
             gradient_tile(t, at, g)
@@ -126,8 +134,9 @@ def gradient_sums(tensors, sums, scale, like, first, last):
 @compiled
 def accumulate(tensors, overwrite, clear, like, first, last):
     tile = np.empty(BLOCK, like.dtype)
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         for at in range(begin, end, BLOCK):
             g = tile[: min(BLOCK, end - at)]
             gradient_tile(t, at, g)
@@ -138,14 +147,16 @@ def accumulate(tensors, overwrite, clear, like, first, last):
 
 @compiled
 def clear_gradients(tensors, like, first, last):
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         clear_gradient(t, begin, end - begin, like)
 
 
 @compiled
 def unit_norms(tensors, scale, like, first, last):
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         length = t.unit_length
         unit_norms_span(t, (begin + length - 1) // length, (end + length - 1) // length, scale, like)

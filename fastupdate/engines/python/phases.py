@@ -20,7 +20,7 @@ from fastupdate.engines.python.formula import (
     Formula,
     compile_formula,
 )
-from fastupdate.engines.python.kernels import spans
+from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.stages import arguments, formula, slot
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
 from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, gradient_tile, read_tile, view
@@ -131,13 +131,14 @@ def measure(
     tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
 ):
     scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
-    for i, begin, end in spans(tensors, like, first, last):
+    for i in tensors_in(tensors, first, last):
         t = tensors[i]
+        begin, end = span(t, like, first, last)
         group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
-        if not by_rows:
-            measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
-        elif t.n:
+        if begin < end and by_rows:
             measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns)
+        elif begin < end:
+            measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
 
 
 @exact
