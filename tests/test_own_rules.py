@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cases import (
     CASES,
+    FIRST_CASES,
     MIXED_OPTIONS,
     PHASED,
     RULE_NAMES,
@@ -24,7 +25,6 @@ from cases import (
     SUM_OPTIONS,
     arrays_of,
     assert_same_bits,
-    by_case,
     by_dtype,
     isas,
     random_arrays,
@@ -87,8 +87,9 @@ def test_every_built_in_has_a_double():
 
 
 @pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
-@by_dtype
-@by_case
+@pytest.mark.parametrize(
+    ("case", "dtype"), [*((case, np.float32) for case in CASES), *((case, np.float64) for case in FIRST_CASES)], ids=str
+)
 def test_the_bits_of_a_built_in(case, dtype):
     """In the native engine, under every kind of option, on one thread and several, over a checkpoint."""
     for name, options in OPTIONS.items():

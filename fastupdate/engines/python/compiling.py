@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
 from numba.core.caching import FunctionCache
 
 from fastupdate import stages
@@ -29,10 +29,11 @@ SOURCES = _sources()
 
 
 class Kept(FunctionCache):
-    """Machine code on disk. Numba itself looks only at the function's own file to see whether it is out of date."""
+    """Machine code on disk. Of what it depends on, Numba itself looks at the function's own file alone."""
 
     def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(*arguments), SOURCES)  # type: ignore[no-untyped-call]
+        optimised: int = config.OPT  # type: ignore[attr-defined]
+        return (*super()._index_key(*arguments), SOURCES, optimised)  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Callable[..., Any]) -> Any:
