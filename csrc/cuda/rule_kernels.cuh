@@ -115,9 +115,10 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) full_update(DeviceSweep 
   });
 }
 
-// Both compute types in one launch; lists of one type do not pay for it.
+// Both compute types in one launch; lists of one type do not pay for it. Four states and more take many registers.
 template <template <class, unsigned> class R, unsigned flags>
-FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) mixed_update(DeviceSweep sweep) {
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, (R<double, flags>::keeps::count > 3 ? 1 : 2))
+    mixed_update(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return clear_gradients(sweep, sweep.step->decision.stages);
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     t.dtype == kFloat32 ? update_blocks<R<float, flags>, float>(sweep, index, t, begin, end)
