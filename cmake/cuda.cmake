@@ -49,5 +49,5 @@ target_compile_definitions(_cuda PRIVATE FASTUPDATE_TARGET=cuda "FASTUPDATE_CUDA
 # The same bits as on the CPU: no contraction, no flushing, correctly rounded division and roots.
 target_compile_options(
   _cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;-ftz=false;-prec-div=true;-prec-sqrt=true;-Xcompiler=-ffp-contract=off>"
-                "$<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra>")
+                "$<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-fopenmp-simd;-Wall;-Wextra>")
 install(TARGETS _cuda DESTINATION fastupdate)
