@@ -2,8 +2,8 @@
 
     python scripts/nightly.py [words in a row's name …]
 
-Runs the rows, two at a time, within 80 minutes on two cores, and prints a table in Markdown; the exit status is 1
-if one did not hold. The output of each goes to build/nightly. Needs `.[dev]`; rows whose compiler is missing say so.
+Runs the rows, two at a time, and prints a table in Markdown; the exit status is 1 if one did not hold. The output of
+each goes to build/nightly. Needs `.[dev]`; rows whose compiler is missing say so.
 """
 
 from __future__ import annotations
