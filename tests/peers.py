@@ -24,6 +24,7 @@ OTHERS = {
     "pytorch_optimizer",
     "lion_pytorch",
     "optimi",
+    "schedulefree",
     "timm",
     "numba_cuda",
     "expecttest",
