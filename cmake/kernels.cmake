@@ -37,7 +37,7 @@ foreach(level IN LISTS isa_levels)
   add_library(cpu_${level} OBJECT ${csrc}/cpu/target.cpp ${rule_sources})
   target_link_libraries(cpu_${level} PRIVATE fastupdate_options)
   target_compile_definitions(cpu_${level} PRIVATE FASTUPDATE_TARGET=${level})
-  target_compile_options(cpu_${level} PRIVATE -O3 ${loops_stay_loops})
+  target_compile_options(cpu_${level} PRIVATE -O3 -fno-exceptions ${loops_stay_loops}) # nothing there throws
   if(NOT level STREQUAL baseline)
     target_compile_options(cpu_${level} PRIVATE -march=x86-64-${level})
   endif()

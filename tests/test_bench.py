@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import REQUIRED
+from peers import REQUIRED, peer
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
@@ -252,6 +252,7 @@ def test_the_torch_face_is_compared_with_torch(tmp_path: Path) -> None:
 
 @pytest.mark.peer
 def test_ranks_take_turns() -> None:
+    peer("torch")
     command = [sys.executable, "-m", "bench.ranks", "--workload", "tiny", "--ranks", "2", "--rounds", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
