@@ -46,7 +46,8 @@ def check_overlaps(arrays: list[Array], places: list[Place]) -> None:
 
 def _clearly_apart(arrays: list[Array]) -> bool:
     """Whether no two reach over the same bytes."""
-    begins, sizes, direct = (headers(arrays)[name] for name in ("address", "n", "direct"))
+    seen = headers(arrays)
+    begins, sizes, direct = seen["address"], seen["n"], seen["direct"]
     ends = begins + (sizes * np.array([a.itemsize for a in arrays], np.int64)).astype(np.uint64)
     for k in np.flatnonzero(~direct).tolist():
         begins[k], ends[k] = bounds(arrays[k])

@@ -10,10 +10,9 @@ import torch
 
 from fastupdate.arrays.memory import Assignment
 from fastupdate.arrays.place import Place
-from fastupdate.step.hypers import ALIASES
 from fastupdate.step.transaction import at_once
 from fastupdate.torch.names import state_names
-from fastupdate.torch.numbers import checked
+from fastupdate.torch.numbers import checked, number_in_group
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
@@ -47,8 +46,7 @@ def _weights(optimizer: Optimizer, group: dict[str, Any], p: Any, train_mode: bo
     if any(state is None for state in states):
         return p
     values = checked(rule, group)
-    for alias, parts in ALIASES.items():
-        values |= dict(zip(parts, values[alias], strict=True)) if alias in values else {}
+    numbers = {hyper: number_in_group(values, hyper) for hyper in rule.hypers}
     of_mode = rule.trained if train_mode else rule.evaluated
     assert of_mode is not None
-    return of_mode(SimpleNamespace(**values), p, *states)
+    return of_mode(SimpleNamespace(**numbers), p, *states)
