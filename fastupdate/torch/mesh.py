@@ -61,17 +61,21 @@ class MeshSums:
     def _lay_out(self, alone: list[tuple[int, int, int]], tensors: int) -> None:
         """Works out where each sum goes, and how they fold."""
         places: list[tuple[int, int, int, int]] = []  # tensor, first element, level, place among the sums
-        self._gathered: list[NDArray[np.int64]] = []  # of each exchange: the rows that are sums of nodes
+        # Of each exchange: how many nodes are summed here, and which rows of what is gathered are sums of nodes.
+        self._gathered: list[tuple[int, NDArray[np.int64]]] = []
         for exchange in self.exchanges:
             first = len(places)
             places += [(*node[:3], first + k) for k, node in enumerate(exchange.nodes)]
-            self._gathered.append(np.array([row for *_, row in exchange.nodes], np.int64))
+            here = sum(len([*r.nodes()]) for r in exchange.own())
+            self._gathered.append((here, np.array([row for *_, row in exchange.nodes], np.int64)))
         places += [(*node, len(places) + k) for k, node in enumerate(alone)]
         of_tensor: list[list[tuple[int, int]]] = [[] for _ in range(tensors)]
         for k, _, level, place in sorted(places):
             of_tensor[k].append((place, level))
         self._folding = Folding(of_tensor, len(places))
-        self._filled = np.array([k for k, total in enumerate(self._folding.totals) if total >= 0], np.int64)
+        totals = np.array(self._folding.totals, np.int64)
+        self._filled = np.flatnonzero(totals >= 0)
+        self._totals = totals[self._filled]
         self._sums = np.zeros((self._folding.size, len(FIELDS)))
 
     def totals(self, unit: float = 1.0) -> Records:
@@ -83,8 +87,7 @@ class MeshSums:
         self._nodes.rows["g_dtype"] = np.array([_code(g) for g in gradients], np.uint8)[self._owner]
         found = self._nodes.read(1 / unit)
         place = row = 0
-        for exchange, rows in zip(self.exchanges, self._gathered, strict=True):
-            here = sum(len([*r.nodes()]) for r in exchange.own())
+        for exchange, (here, rows) in zip(self.exchanges, self._gathered, strict=True):
             self._sums[place : place + len(rows)] = exchange.gather(
                 found[row : row + here], gradients, missing, 1 / unit
             )[rows]
@@ -94,7 +97,7 @@ class MeshSums:
         self._folding.fold(self._sums)
         totals = np.zeros(len(self._params), records.SUMS)
         for column, field in enumerate(FIELDS):
-            totals[field][self._filled] = self._sums[np.array(self._folding.totals)[self._filled], column]
+            totals[field][self._filled] = self._sums[self._totals, column]
         return totals
 
     def _gradients(self) -> Iterator[Any]:
