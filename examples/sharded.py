@@ -66,6 +66,7 @@ def main() -> None:
         step = int(optimizer.state[weight]["step"])
         print(f"step {step}: loss {loss.item():.3f}, gradient norm {optimizer.report.grad_norm:.3f}")
         print(f"{here:.0%} of the first layer is on each of {ranks} ranks, and of its states")
+    distributed.barrier()  # gloo's threads let go of tensors, for which they need an interpreter that has not ended
     distributed.destroy_process_group()
 
 
