@@ -13,7 +13,7 @@ from ranks import check_all
 
 pytestmark = pytest.mark.peer
 
-MODULES = ("sharded_steps", "sharded_sums", "sharded_saving")
+MODULES = ("sharded_steps", "sharded_sums", "sharded_phases", "sharded_saving")
 
 
 @pytest.mark.parametrize("module", MODULES)

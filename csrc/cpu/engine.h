@@ -33,6 +33,9 @@ struct Sweep {
 struct Engine {
   using Entry = void (*)(const Sweep&, int64_t first, int64_t last);
   Entry update, gradient_sums, accumulate, clear_gradients, unit_norms, measure, settle;
+  // Of one tensor the elements begin … end − 1: from the beginning of a block or chunk of rows to one, or a part.
+  using Part = void (*)(const Sweep&, const Tensor&, int64_t begin, int64_t end);
+  Part update_part, measure_part;
 };
 
 namespace FASTUPDATE_TARGET {
@@ -169,6 +172,16 @@ void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t en
   const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
   if (!phase.stage || t.slot[phase.slot])
     (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, window, phase, begin, end);
+}
+
+// The same for a part of a tensor of whole rows, of a phase that goes by rows.
+template <class T>
+void measure_part_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  Window<T> window(t, Use::kRead, false, false, begin, end);
+  const Span span = span_of(sweep, window.tensor());
+  const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
+  if (!phase.stage || t.slot[phase.slot])
+    (phase.shape.by_rows() ? measure_part_of_rows<T> : measure_blocks<T>)(span, window, phase, begin, end);
 }
 
 // A tensor is settled as a whole, by whoever has its beginning.

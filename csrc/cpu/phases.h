@@ -116,13 +116,14 @@ void measure_blocks(const Span& span, Window<T>& window, const PhaseCode& phase,
   }
 }
 
-// A chunk of rows, and what the columns come to within it.
+// A chunk of rows, and what the columns come to within it; of the chunk, what lies within begin … stop − 1, whole rows.
 template <class T>
-void measure_chunk(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, Scratch<T>& scratch,
-                   StretchSum (&sums)[kMaxTerms]) {
+void measure_chunk(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, int64_t begin,
+                   int64_t stop, Scratch<T>& scratch, StretchSum (&sums)[kMaxTerms]) {
   const Tensor& t = span.t;
   const int count = phase.shape.terms;
-  const int64_t columns = t.columns, first = chunk_begin(t, chunk) * columns, end = chunk_end(t, chunk) * columns;
+  const int64_t columns = t.columns, low = chunk_begin(t, chunk) * columns, high = chunk_end(t, chunk) * columns;
+  const int64_t first = low < begin ? begin : low, end = high < stop ? high : stop;
   double terms[kMaxTerms][kTile];
   double* rows = parts_of(t, count) + first / columns * count;
   double* const below = phase.shape.settles(kColumn) ? columns_of(t, count) + chunk * count * columns : nullptr;
@@ -160,7 +161,23 @@ void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, i
     else
       low = middle + 1;
   }
-  for (; low < chunk_count(span.t) && start(low) < end; ++low) measure_chunk(span, window, phase, low, scratch, sums);
+  for (; low < chunk_count(span.t) && start(low) < end; ++low)
+    measure_chunk(span, window, phase, low, 0, span.t.n, scratch, sums);
+}
+
+// The elements begin … end − 1, whole rows.
+template <class T>
+void measure_part_of_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
+  Scratch<T> scratch;
+  for (T& x : scratch.nothing) x = -T(0);
+  StretchSum sums[kMaxTerms];
+  for (int k = 0; k < phase.shape.terms; ++k) sums[k].start(phase.shape.joined(k));
+  const Tensor& t = span.t;
+  for (int64_t row = begin / t.columns; row * t.columns < end;) {
+    const int64_t chunk = row / t.rows * chunks_of_matrix(t) + row % t.rows / kRowChunk;
+    measure_chunk(span, window, phase, chunk, begin, end, scratch, sums);
+    row = chunk_end(t, chunk);
+  }
 }
 
 // What a stage of the table measures, as a phase.

@@ -14,6 +14,11 @@ constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this 
 constexpr int64_t kHoldCost = 1 << 21;  // above it, they would wait for as long as Python lets one thread run
 constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
 
+// A part of a tensor, which one thread works on: elements begin … end − 1 of a row of some records.
+struct Part {
+  int64_t row, begin, end;
+};
+
 class Plan {
  public:
   Plan(const Target& target, const RuleCode (&code)[2], Tensor* tensors, int64_t count, Group* groups,
@@ -66,14 +71,38 @@ class Plan {
   // What comes before any tensor moves: the scalars of the step, and the phases of the rule, but for those that come
   // after products of matrices.
   void measure(double scale, uint32_t off) {
+    prepare(scale, off);
+    measure_stages(kGradientStages);
+    run_phases(0, recipe_.before);
+  }
+
+  // A step of tensors of which only parts are here, while the plan's records are of whole ones: `prepare`, then parts
+  // are measured for each phase or stage, which is then settled; parts are updated; and `advance`.
+  void prepare(double scale, uint32_t off) {
     for (int64_t k = 0; k < group_count_; ++k)
       for (int dtype : dtypes_)
         sweep_.code[dtype]->scalars(groups_[k].hyper, groups_[k].t + 1,
                                     &scalars_[size_t(k * 2 + dtype) * kScalarBytes]);
     sweep_.scale = scale;
     sweep_.stages = stages_ & ~off;
-    measure_stages(kGradientStages);
-    run_phases(0, recipe_.before);
+  }
+
+  // Moves parts, or measures them. phase, measuring: those of Sweep. tensors: what the rows of the parts are in.
+  void take(bool move, int phase, uint32_t measuring, const Tensor* tensors, const Part* parts, int64_t count) {
+    const auto entry = move ? target_.engine.update_part : target_.engine.measure_part;
+    sweep_.phase = phase, sweep_.measuring = measuring;
+    int64_t cost = 0;
+    for (int64_t k = 0; k < count; ++k) cost += parts[k].end - parts[k].begin + kTensorCost;
+    parts_team_.share(most_threads(cost, count), count, [&](int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) entry(sweep_, tensors[parts[k].row], parts[k].begin, parts[k].end);
+    });
+  }
+
+  void settle(int phase, uint32_t measuring) {
+    sweep_.phase = phase, sweep_.measuring = measuring;
+    run(target_.engine.settle, settle_team_);
+    const PhaseCode* const phases = sweep_.code[kFloat64]->phases;
+    if (!measuring && phases[phase].shape.settles(kList)) settle_list(phases[phase]);
   }
 
   // The phases that come after them.
@@ -179,7 +208,8 @@ class Plan {
   std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
   Sweep sweep_;
-  Team update_team_, measure_team_, settle_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_;
+  Team update_team_, measure_team_, settle_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_,
+      parts_team_;
   uint32_t stages_ = 0;
   double lr_ = 0;
 };

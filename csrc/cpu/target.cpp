@@ -30,12 +30,21 @@ FASTUPDATE_SWEEP(unit_norms, ({Use::kRead, false, true}), t.g, t.p)
 FASTUPDATE_SWEEP(measure, ({Use::kRead, false, true}), t.p, t.g, t.slot[0], t.slot[1])
 FASTUPDATE_SWEEP(settle, ({Use::kNothing}))
 
+// The same for a part of one tensor.
+#define FASTUPDATE_PART(name, span)                                                               \
+  static void name(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {             \
+    t.dtype == kFloat32 ? span<float>(sweep, t, begin, end) : span<double>(sweep, t, begin, end); \
+  }
+FASTUPDATE_PART(update_part, update_span)
+FASTUPDATE_PART(measure_part, measure_part_span)
+
 #define FASTUPDATE_STRING2(x) #x
 #define FASTUPDATE_STRING(x) FASTUPDATE_STRING2(x)
 extern const Target target;
-const Target target = {FASTUPDATE_STRING(FASTUPDATE_TARGET),
-                       {update, gradient_sums, accumulate, clear_gradients, unit_norms, measure, settle},
-                       rules,
-                       sizeof rules / sizeof rules[0]};
+const Target target = {
+    FASTUPDATE_STRING(FASTUPDATE_TARGET),
+    {update, gradient_sums, accumulate, clear_gradients, unit_norms, measure, settle, update_part, measure_part},
+    rules,
+    sizeof rules / sizeof rules[0]};
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -127,6 +127,16 @@ class PlanOfArrays {
   }
   void advance() { plan_.advance(); }
 
+  // A step of parts (Plan::prepare). parts: [part][row of tensors, first element, one past the last].
+  void prepare(double scale, uint32_t off) { plan_.prepare(scale, off); }
+  void update_parts(py::array tensors, py::array_t<int64_t> parts) { with_parts(true, 0, 0, tensors, parts); }
+  void measure_parts(int phase, uint32_t stage, py::array tensors, py::array_t<int64_t> parts) {
+    with_parts(false, phase, stage, tensors, parts);
+  }
+  void settle(int phase, uint32_t stage) {
+    released([&] { plan_.settle(phase, stage); });
+  }
+
   // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
   // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
   py::object step(const py::list& params, const std::optional<py::list>& given, double scale) {
@@ -181,6 +191,14 @@ class PlanOfArrays {
   }
 
  private:
+  void with_parts(bool move, int phase, uint32_t stage, py::array& tensors, py::array_t<int64_t>& parts) {
+    const Tensor* const rows = records<Tensor>(tensors, "tensors");
+    static_assert(sizeof(Part) == 3 * sizeof(int64_t));
+    const Part* const first = reinterpret_cast<const Part*>(parts.data());
+    const int64_t count = parts.size() / 3;
+    released([&] { plan_.take(move, phase, stage, rows, first, count); });
+  }
+
   template <class Work>
   void released(Work work) {
     keeps_gil() ? work() : without_gil(work);
@@ -283,6 +301,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("finish", &PlanOfArrays::finish)
       .def("move", &PlanOfArrays::move)
       .def("advance", &PlanOfArrays::advance)
+      .def("prepare", &PlanOfArrays::prepare)
+      .def("update_parts", &PlanOfArrays::update_parts)
+      .def("measure_parts", &PlanOfArrays::measure_parts)
+      .def("settle", &PlanOfArrays::settle)
       .def("step", &PlanOfArrays::step)
       .def("gradient_sums", &PlanOfArrays::gradient_sums)
       .def("unit_norms", &PlanOfArrays::unit_norms)

@@ -78,9 +78,7 @@ class Plan:
         self.measured = False
         self.sums_of_all: Callable[[float], Records] | None = None
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
-        self.engine = backend.make_plan(
-            rule, flags, Tables(self.tensors, self.groups, self._recipe(items), clock, sums)
-        )
+        self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(items), clock, sums))
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
         self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
         own = [item for item in self.items if item.param.is_torch or item.given]
@@ -98,7 +96,7 @@ class Plan:
         self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
 
-    def _recipe(self, items: list[Item]) -> Records:
+    def recipe(self, items: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan."""
         rule, s = self.rule, self.settings
         names = list(rule.hypers)

@@ -57,7 +57,7 @@ class Described(NamedTuple):
 def describe(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
     """What is here of these parameters."""
     same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
-    for option in ("clip_norm", "clip_tensor_norm", "nonfinite", "outliers", "max_skips"):
+    for option in ("clip_norm", "clip_tensor_norm", "clip_unit_norm", "nonfinite", "outliers", "max_skips", "monitor"):
         value = getattr(stepper.settings, option)
         same[option] = "a schedule" if callable(value) else repr(value)
     for k in tensors:
@@ -73,6 +73,23 @@ def _check_alike(first: Described, other: Described, rank: int) -> None:
         if expected != received:
             place = Place(first.rule, argument)
             place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
+
+
+def meet(described: Described, group: Any, tensors: list[int], sizes: list[int]) -> list[list[Range]]:
+    """The ranges of each rank of a group, after a check that all have the same list.
+
+    sizes: elements of all tensors, whole.
+    """
+    all_ranks: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(all_ranks, described, group=group)
+    for rank, other in enumerate(all_ranks):
+        _check_alike(all_ranks[0], other, rank)
+    lengths = [other.parts for other in all_ranks]
+    ends = np.cumsum(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
+    return [
+        [Range(int(end) - n, int(end), sizes[k]) for k, n, end in zip(tensors, parts, of_rank, strict=True)]
+        for parts, of_rank in zip(lengths, ends, strict=True)
+    ]
 
 
 class Piece(NamedTuple):
@@ -161,7 +178,7 @@ class Exchange:
         """sizes: elements of all tensors, whole."""
         self._group, self.tensors = group, tensors
         self._rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
-        self._ranges = self._meet(described, sizes, ranks)
+        self._ranges = meet(described, group, tensors, sizes)
         self._cut = CutBlocks(stepper, group, [*self._pieces()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]
         self._rows = max(map(len, found))
@@ -170,19 +187,6 @@ class Exchange:
         ]
         self._sent = torch.zeros(1 + self._rows * len(FIELDS), dtype=torch.float64)
         self._told = torch.zeros(ranks, len(self._sent), dtype=torch.float64)
-
-    def _meet(self, described: Described, sizes: list[int], ranks: int) -> list[list[Range]]:
-        """The ranges of each rank, after a check that all have the same list."""
-        all_ranks: list[Any] = [None] * ranks
-        distributed.all_gather_object(all_ranks, described, group=self._group)
-        for rank, other in enumerate(all_ranks):
-            _check_alike(all_ranks[0], other, rank)
-        lengths = [other.parts for other in all_ranks]
-        ends = np.cumsum(np.array(lengths, np.int64).reshape(ranks, -1), axis=0)
-        return [
-            [Range(int(end) - n, int(end), sizes[k]) for k, n, end in zip(self.tensors, parts, of_rank, strict=True)]
-            for parts, of_rank in zip(lengths, ends, strict=True)
-        ]
 
     def _pieces(self) -> Iterator[Piece]:
         for rank, ranges in enumerate(self._ranges):

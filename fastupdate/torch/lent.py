@@ -69,18 +69,18 @@ class Lent:
         whole = self._shards.whole(item.param.source)
         if tensor is None:
             self.made.append((entry, key))
-            part = _new(param, slot)
+            part = _new(whole, slot)
             _view(part)[...] = start
         else:
-            _check_shared(item, key, tensor, whole)
+            _check_shared(item, key, tensor, whole if slot.extent == "element" else param)
             part = part_of(tensor)
-            _check(item, key, part, _new(param, slot, "meta"))
+            _check(item, key, part, _new(whole, slot, "meta"))
         array = _view(part)
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
             part = _laid_as(param, part, item.order if slot.extent == "element" else None)
             array = _view(part)
         if part is not part_of(tensor):
-            tensor = like(whole, part)
+            tensor = like(whole, part) if slot.extent == "element" else part
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))
         return array
@@ -105,10 +105,10 @@ class Lent:
 
 
 def _new(param: Any, slot: Slot, device: str = "cpu") -> Any:
-    """A tensor for an array of the parameter's: like it, or numbers for ranges of its elements."""
+    """A tensor for an array of the parameter's: like what is here of it, or numbers for ranges of all its elements."""
     if slot.extent != "element":
         return torch.zeros(shape_of(slot.extent, tuple(param.shape)), dtype=torch.float64, device=device)
-    return torch.zeros_like(param, dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
+    return torch.zeros_like(part_of(param), dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
 
 
 def _check_shared(item: Item, key: str, tensor: Any, whole: Any) -> None:

@@ -22,7 +22,7 @@ from fastupdate.sharded.ranges import Folding, Range
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.exchange import FIELDS, Exchange, Reader, describe
-from fastupdate.torch.shards import is_dtensor, part_of
+from fastupdate.torch.shards import group_of, groups_of, is_dtensor, part_of
 
 
 class MeshSums:
@@ -35,14 +35,9 @@ class MeshSums:
         self._params = params
         self._places = [Place(item.place.rule, tree.shown("grads", item.path)) for item in stepper.items]
         sizes = [p.numel() for p in params]
-        groups: dict[str, tuple[Any, list[int]]] = {}
-        for k, p in enumerate(params):
-            group = _group_of(p)
-            if group is not None:
-                groups.setdefault(group.group_name, (group, []))[1].append(k)
         self.exchanges = [
             Exchange(stepper, group, tensors, sizes, describe(stepper, params, tensors))
-            for group, tensors in groups.values()
+            for group, tensors in groups_of(params)
         ]
         shared = {k: r for exchange in self.exchanges for k, r in zip(exchange.tensors, exchange.own(), strict=True)}
         ranges = [shared.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
@@ -104,7 +99,7 @@ class MeshSums:
         """What is here of each gradient, or all of it where no range of it is; flat, in C order."""
         for p in self._params:
             grad: Any = torch.zeros_like(p) if p.grad is None else p.grad
-            scattered = is_dtensor(p) and _group_of(p) is None
+            scattered = is_dtensor(p) and group_of(p) is None
             yield (grad.full_tensor() if scattered else part_of(grad)).detach().contiguous().view(-1)
 
     def _check_missing(self, here: int) -> None:
@@ -116,15 +111,6 @@ class MeshSums:
                 self._places[max(told)].fail(ValueError, "a gradient on every rank, or on none", received)
         if here >= 0:
             self._places[here].fail(NoGradientError, "a gradient", "None")
-
-
-def _group_of(p: Any) -> Any:
-    """The ranks that share a parameter by ranges of its elements; None if each has all of it, or no range of it."""
-    if not is_dtensor(p):
-        return None
-    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-    by_ranges = len(cut) == 1 and p.placements[cut[0]].is_shard(0)
-    return p.device_mesh.get_group(cut[0]) if by_ranges else None
 
 
 def _memory(tensor: Any) -> tuple[int, int]:

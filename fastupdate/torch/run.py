@@ -21,8 +21,9 @@ from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.numbers import changes_in_place, checked, keys_of, name_in_group, number_in_group, reader
-from fastupdate.torch.shards import Shards, part_of
+from fastupdate.torch.shards import Shards, needs_sums, part_of
 from fastupdate.torch.states import States
+from fastupdate.torch.together import Together
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
@@ -130,6 +131,8 @@ class Run:
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
         summed = self._shards.split and self.stepper.settings.needs_sums
         self._mesh_sums = MeshSums(self.stepper, self.params) if summed else None
+        together = self._shards.split and needs_sums(rule, self.stepper.settings)
+        self._together = Together(self.stepper, self.params) if together else None
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
@@ -161,6 +164,7 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
+            and (self._together is None or self.stepper.engine is self._together)
             and self._same_counts()
         )
 

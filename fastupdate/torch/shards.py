@@ -60,15 +60,40 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         if any(placement.is_partial() for placement in p.placements):
             expected = "parameters that are sharded or replicated"
             Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    if rule.phases or rule.matrix:
+    if rule.matrix:
         received = f"DTensors of placements {split[0].placements}"
-        Place(rule.name, "params").fail(TypeError, "whole tensors, by whose sums or matrices this rule steps", received)
+        Place(rule.name, "params").fail(TypeError, "whole tensors, by whose matrices this rule steps", received)
     if settings.clip_unit_norm is not None:
         place = Place(rule.name, "clip_unit_norm")
         place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
-    settings.check_sums("whole tensors", f"DTensors of placements {split[0].placements}")
-    if settings.monitor:
-        Place(rule.name, "monitor").fail(ValueError, "False, where parameters are sharded", "True")
+    for p in split if needs_sums(rule, settings) else ():
+        if group_of(p) is None:
+            expected = "parameters that are cut along their first axis, where a step depends on sums over them"
+            Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
+
+
+def needs_sums(rule: Rule, settings: Settings) -> bool:
+    """Whether a step needs to know, beside norms of gradients, what tensors add up to."""
+    return bool(rule.phases or settings.measuring or settings.monitor)
+
+
+def group_of(p: Any) -> Any:
+    """The ranks that share a parameter by ranges of its elements; None if each has all of it, or no range of it."""
+    if not is_dtensor(p):
+        return None
+    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+    by_ranges = len(cut) == 1 and p.placements[cut[0]].is_shard(0)
+    return p.device_mesh.get_group(cut[0]) if by_ranges else None
+
+
+def groups_of(params: list[Any]) -> list[tuple[Any, list[int]]]:
+    """Ranks that share parameters by ranges of their elements, and which."""
+    groups: dict[str, tuple[Any, list[int]]] = {}
+    for k, p in enumerate(params):
+        group = group_of(p)
+        if group is not None:
+            groups.setdefault(group.group_name, (group, []))[1].append(k)
+    return [*groups.values()]
 
 
 class Shards:

@@ -1,0 +1,109 @@
+"""Cells that several ranks have parts of, whole, in memory of the rank that has their beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from fastupdate.arrays.memory import Array, address
+from fastupdate.engines import records
+from fastupdate.engines.records import Records
+from fastupdate.sharded.cells import Cell
+from fastupdate.sharded.ranges import Range
+
+Arrays = dict[str | int, Array]  # of one tensor, what is here of them, flat: "p", "g", and by slot
+
+
+class Borrowed:
+    """The cells that this rank owns and others have parts of: copies of all arrays, for sums alone.
+
+    tensors, parts   TENSOR, as of the whole tensors; and which elements of which row are a cell
+    """
+
+    def __init__(
+        self,
+        group: Any,
+        cells: list[Cell],
+        ranges: dict[int, Range],
+        arrays: dict[int, Arrays],
+        tensors: Records,
+    ) -> None:
+        """ranges, arrays: what this rank has of each tensor. tensors: records of whole ones."""
+        self._group, rank, ranks = group, distributed.get_rank(group), distributed.get_world_size(group)
+        self._none = not cells
+        self.cells = [cell for cell in cells if cell.owner == rank]
+        self.parts = np.array([(k, c.begin, c.end) for k, c in enumerate(self.cells)], np.int64).reshape(-1, 3)
+        self.tensors = tensors[[cell.tensor for cell in self.cells]]
+        kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
+        self._own: list[tuple[int, str | int, slice, Array]] = []  # tensor, array, what is here of it, where it goes
+        self._out: list[tuple[int, str | int, slice]] = []
+        self._in: list[Array] = []
+        self._to, self._from = [0] * ranks, [0] * ranks
+        for owner, each in ((owner, cell) for owner in range(ranks) for cell in cells if cell.owner == owner):
+            for holder, begin, end in each.pieces:
+                if holder == rank and owner != rank:
+                    here = slice(begin - ranges[each.tensor].begin, end - ranges[each.tensor].begin)
+                    self._out += [(each.tensor, name, here) for name in arrays[each.tensor]]
+                    self._to[owner] += sum((end - begin) * a.itemsize for a in arrays[each.tensor].values())
+        for holder in range(ranks):
+            for k, cell in enumerate(self.cells):
+                for _, begin, end in (piece for piece in cell.pieces if piece[0] == holder):
+                    there = slice(begin - cell.begin, end - cell.begin)
+                    if holder == rank:
+                        here = slice(begin - ranges[cell.tensor].begin, end - ranges[cell.tensor].begin)
+                        self._own += [(cell.tensor, name, here, a[there]) for name, a in kept[k].items()]
+                    else:
+                        self._in += [a[there] for a in kept[k].values()]
+                        self._from[holder] += sum(a[there].nbytes for a in kept[k].values())
+        self._arrays, self._kept = arrays, kept
+        self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
+
+    @property
+    def bytes(self) -> int:
+        """What this rank hands over in a step."""
+        return sum(self._to)
+
+    def _room(self, k: int, arrays: Arrays) -> Arrays:
+        """Memory for a cell; its record points there, as if the whole tensor were."""
+        cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
+        row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
+        for name, array in arrays.items():
+            made[name] = np.zeros(cell.end - cell.begin, array.dtype)
+            place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
+            place[...] = shifted(address(made[name]), cell.begin * array.itemsize)
+        row["g_dtype"] = row["dtype"]
+        return made
+
+    def gather(self, gradient: Callable[[int, slice], Array]) -> None:
+        """Copies all arrays as they are now; gradient(tensor, elements): what is here of a gradient, in that type."""
+        if self._none:
+            return
+
+        def here(tensor: int, name: str | int, elements: slice) -> Array:
+            return gradient(tensor, elements) if name == "g" else self._arrays[tensor][name][elements]
+
+        for tensor, name, elements, to in self._own:
+            to[...] = here(tensor, name, elements)
+        _fill(self._sent.numpy(), (here(*which) for which in self._out))
+        distributed.all_to_all_single(self._got, self._sent, self._from, self._to, group=self._group)
+        at, got = 0, self._got.numpy()
+        for to in self._in:
+            to.view(np.uint8)[...] = got[at : at + to.nbytes]
+            at += to.nbytes
+
+
+def _fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+    at = 0
+    for array in arrays:
+        buffer[at : at + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
+        at += array.nbytes
+
+
+def shifted(base: int, back: int) -> int:
+    """An address so many bytes before another one: where an array would begin of which only a later part is there."""
+    return (base - back) % 2**64

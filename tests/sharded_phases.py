@@ -1,0 +1,93 @@
+"""Steps that depend on sums over whole tensors, of which each rank has a part, beside steps of whole ones: rules that
+step by sums of tensors, rows and columns, and options that do; see sharded_steps.py."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from cases import EVERY_PHASED_CASE, Case
+from ranks import Check, Ranks
+from sharded_steps import same_optimizers, share
+from sharded_sums import hand_over, pair
+from torch.distributed.tensor import Replicate, Shard
+from torch_cases import ours
+
+import fastupdate as fu
+
+# Empty parts, cuts within blocks of 1024 elements and within chunks of 32 rows, matrices among more axes, vectors.
+SHAPES = [(5,), (3, 4), (70, 33), (0, 7), (5, 40, 3), (9, 700), (1030,), (4100,), (6, 10)]
+KINDS = [[Shard(0)]] * 7 + [[Replicate()], None]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "monitor": {"monitor": True, "zero_grads": True, "shadow": "bfloat16"},
+    "centralize": {"centralize": True, "clip_value": 0.8, "ema_decay": 0.9},
+    "optimism": {"optimism": 0.3, "optimism_norm": 2.0},
+    "mean": {"cautious": "mean", "decay": "cautious", "weight_decay": 0.1},
+    "count": {"cautious": "count", "monitor": True, "clip_norm": 0.7},
+}
+BY_RULE = {case.rule: case for case in EVERY_PHASED_CASE}
+PHASED = [
+    case
+    for case in BY_RULE.values()
+    if (rule := fu.rules.get(case.rule).rule).matrix is None and "list" not in rule.extents.values()
+]
+ADAMW = Case("adamw", "plain", {"lr": 0.01, "weight_decay": 0.1})
+
+
+def tensors(seed: int, dtype: Any) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+
+
+def same_reports(found: Any, expected: Any) -> None:
+    assert (found.step, found.grad_norm, found.clip_factor) == (expected.step, expected.grad_norm, expected.clip_factor)
+    if expected.tensors is not None:
+        for name in found.tensors.dtype.names[1:]:
+            a, b = found.tensors[name], expected.tensors[name]
+            assert a.tobytes() == b.tobytes(), f"{name}: {a} and {b}"
+
+
+def check(case: Case, options: dict[str, Any], dtype: Any, narrow: Any, ranks: Ranks) -> None:
+    """Parameters, states and statistics are those of whole tensors, to the bit."""
+    params, expected = pair(tensors, dtype, ranks, KINDS)
+    shared, whole = ours(case, params, **options), ours(case, expected, **options)
+    for step in range(3):
+        gradients = [g.to(narrow) for g in tensors(10 + step, dtype)]
+        hand_over(gradients, params, expected)
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_grid(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
+    """The same on a grid of ranks, along one axis of which parameters are replicated."""
+    if ranks.grid is None:
+        return
+    kinds = itertools.cycle([[Replicate(), Shard(0)], [Shard(0), Replicate()], [Replicate(), Replicate()]])
+    expected = [torch.nn.Parameter(t) for t in tensors(1, torch.float32)]
+    params = [
+        torch.nn.Parameter(share(q.detach().clone(), ranks.grid, kind))
+        for q, kind in zip(expected, kinds, strict=False)
+    ]
+    shared, whole = ours(case, params, **options), ours(case, expected, **options)
+    for step in range(2):
+        hand_over(tensors(5 + step, torch.float32), params, expected)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
+def checks() -> Iterator[Check]:
+    """Every rule, and every option."""
+    f32, f64, bf16 = torch.float32, torch.float64, torch.bfloat16
+    for case in PHASED:
+        yield f"{case}", partial(check, case, {}, f32, f32)
+    for name, options in OPTIONS.items():
+        yield f"{name} with AdamW", partial(check, ADAMW, options, f32, f32)
+        yield f"{name} with LAMB in float64", partial(check, BY_RULE["lamb"], options, f64, f64)
+    yield "gradients in bfloat16", partial(check, BY_RULE["adafactor"], {"monitor": True}, f32, bf16)
+    yield "a grid", partial(check_grid, BY_RULE["adafactor"], {"monitor": True})
