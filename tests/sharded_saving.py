@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("AdamW", {"weight_decay": 0.1, "clip_norm": 0.5, "ema_decay": 0.9, "lookahead": (3, 0.5)}),
     "amsgrad": ("AdamW", {"weight_decay": 0.1, "amsgrad": True, "shadow": "bfloat16", "decay": "independent"}),
     "sgd": ("SGD", {"momentum": 0.9, "weight_decay": 0.1, "nonfinite": "skip"}),
+    "adafactor": ("Adafactor", {"weight_decay": 0.1, "monitor": True}),
     "nadam": ("NAdam", {"weight_decay": 0.1}),
 }
 BEFORE, AFTER = 2, 3  # steps
