@@ -21,6 +21,7 @@
 #include "python/cuda_numbers.h"
 #include "python/cuda_outcome.h"
 #include "python/cuda_rows.h"
+#include "python/cuda_step.h"
 #include "python/records.h"
 
 namespace fastupdate {
@@ -43,7 +44,8 @@ class Plan {
         variant_(find_rule(cuda::engine.rules, cuda::engine.rule_count, rule).variants[flags]),
         extents_(records<Tensor>(tensors_, "tensors"), count_),
         rows_(records<Tensor>(tensors_, "tensors"), count_),
-        staging_(step_bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
+        step_(variant_, group_count_),
+        staging_(step_.bytes(kMaxRows) + size_t(count_) * sizeof(Tensor)),
         decisions_(sizeof(Decision)),
         all_totals_(size_t(count_) * sizeof(Sums)) {
     count_everything();
@@ -144,7 +146,7 @@ class Plan {
     if (!rows_.captured()) throw std::runtime_error("no step of this optimizer was captured");
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
-    upload_step(command(scale, sign, 0, wishes), stream);
+    step_.upload(command(scale, sign, 0, wishes), numbers_, staging_, stream);
     advance(wishes);
     replayed_ = new_outcome(wishes);
     return replayed_;
@@ -248,10 +250,6 @@ class Plan {
   Tensor& row(int64_t i) { return static_cast<Tensor*>(tensors_.mutable_data())[i]; }
   StepHeader* header() const { return sweep_.step; }
 
-  size_t scalars_offset() const { return size_t(group_count_) * sizeof(Group); }
-  size_t row_bytes() const { return scalars_offset() + size_t(group_count_) * 2 * kScalarBytes; }
-  size_t step_bytes(int64_t rows) const { return sizeof(StepHeader) + size_t(rows) * row_bytes(); }
-
   // How much there is of everything.
   void count_everything() {
     for (int64_t i = 0; i < count_; ++i) {
@@ -266,16 +264,12 @@ class Plan {
 
   void allocate(bool sums) {
     rows_.allocate();
-    step_ = memory_.take<unsigned char>(int64_t(step_bytes(kMaxRows)));
+    step_.allocate(memory_, sweep_);
     sweep_.tensors = rows_.at();
     sweep_.count = count_;
     sweep_.filled = filled_;
     sweep_.blocks = blocks_;
     sweep_.segment = segment_;
-    sweep_.step = reinterpret_cast<StepHeader*>(step_);
-    sweep_.rows = step_ + sizeof(StepHeader);
-    sweep_.row_bytes = int64_t(row_bytes());
-    sweep_.scalars_offset = int64_t(scalars_offset());
     sweep_.skipped = memory_.take<int64_t>(kMaxRows);
     sweep_.sums = memory_.take<Sums>(sums ? blocks_ : 0);
     sweep_.totals = memory_.take<Sums>(count_);
@@ -302,25 +296,6 @@ class Plan {
     return c;
   }
 
-  // Writes groups and scalars of a step to `out`.
-  void fill_row(const Group* row, unsigned char* out) {
-    std::memcpy(out, row, size_t(group_count_) * sizeof(Group));
-    unsigned char* scalars = out + scalars_offset();
-    for (int64_t k = 0; k < group_count_; ++k)
-      for (int dtype : {kFloat32, kFloat64})
-        variant_.of[dtype].scalars(row[k].hyper, row[k].t + 1, scalars + size_t(k * 2 + dtype) * kScalarBytes);
-  }
-
-  void upload_step(const Command& command, Stream stream) {
-    std::shared_ptr<Pinned> buffer = staging_.take();
-    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
-    std::memcpy(buffer->as(), &header, sizeof header);
-    const int64_t rows = command.undecided + 1;
-    for (int64_t k = 0; k < rows; ++k) fill_row(numbers_.row(k), buffer->as() + step_bytes(k));
-    device::copy(step_, buffer->as(), step_bytes(rows), stream);
-    buffer->mark(stream);
-  }
-
   // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each
   // launch of the graph.
   DeviceSweep prepared(const Command& command, Stream stream) {
@@ -331,7 +306,7 @@ class Plan {
     }
     fetch_replayed(stream);
     rows_.upload(staging_, stream);
-    upload_step(command, stream);
+    step_.upload(command, numbers_, staging_, stream);
     return sweep;
   }
 
@@ -410,8 +385,8 @@ class Plan {
   Watched watched_;
   Containers containers_;
   DeviceRows rows_;
+  DeviceStep step_;
   Memories memory_;
-  unsigned char* step_ = nullptr;
   DeviceSweep sweep_ = {};
   Begun begun_ = {};
   std::shared_ptr<Outcome> replayed_;  // of the captured step that was prepared last, until it has been fetched
