@@ -82,7 +82,7 @@ def _specification(cls: type[Optimizer]) -> dict[str, Any]:
         "state_flags": [flags.index(rule.state_flags[s]) if s in rule.state_flags else -1 for s in rule.states],
         "lr": hypers.index("lr"),
         "check": rule.check if hasattr(rule.formula, "check") else None,
-        "report": Report(0, 0.0),
+        "report": Report,
         "fallback": in_python(cls),
     }
 

@@ -53,6 +53,7 @@ SWITCHES = [
     "differentiable: bool = False",
     "fused: bool | None = None",
 ]
+DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take one more
 
 
 def argument(default: object, number: str) -> str:
@@ -71,6 +72,11 @@ def class_of(name: str, number: str, switches: list[str]) -> str:
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
 
 
+def switches(name: str) -> list[str]:
+    """What a class for torch takes beside the rule's own arguments."""
+    return ["decoupled_weight_decay: bool = False", *SWITCHES] if name in DECOUPLING else SWITCHES
+
+
 def main() -> int:
     stubs = {
         PACKAGE / "optimizers.pyi": HEAD
@@ -78,7 +84,7 @@ def main() -> int:
             class_of(name, "_Scheduled", OTHERS if rules.get(name).rule.matrix else []) for name in rules.names()
         ),
         PACKAGE / "torch" / "__init__.pyi": TORCH
-        + "".join(class_of(name, "_Number", SWITCHES) for name in rules.names()),
+        + "".join(class_of(name, "_Number", switches(name)) for name in rules.names()),
     }
     for path, text in stubs.items():
         if "--check" not in sys.argv:

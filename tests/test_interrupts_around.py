@@ -223,7 +223,7 @@ def test_replays(shim: ModuleType) -> None:
         return opt
 
     def look_there(opt: fu.Optimizer) -> Any:
-        return opt.stepper.clock.tolist(), opt.stepper.plan.groups["t"].tolist(), len(opt.stepper.undecided.reports)
+        return opt.stepper.clock.tolist(), opt.stepper.plan.groups["t"].tolist(), len(opt.stepper.undecided.steps)
 
     found = list(outcomes(make, fu.Optimizer.before_replay, look_there, fu.Optimizer.before_replay, of_each=8))
     assert not found, "\n".join(found)

@@ -253,3 +253,39 @@ def test_signatures_of_schedules_are_readable(name: str) -> None:
 def test_schedules_offer_no_modules() -> None:
     assert dir(fu.schedules) == sorted(fu.schedules.__all__)
     assert not any(inspect.ismodule(getattr(fu.schedules, name)) for name in dir(fu.schedules))
+
+
+class Asked:
+    """A step that notes which of its figures were asked for."""
+
+    table = None
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return {"skipped": False, "reason": None, "nonfinite": 0}.get(name, 1.0)
+
+
+def test_a_report_asks_a_step_of_a_device_for_each_figure_once() -> None:
+    step = Asked()
+    report = fu.Report.of(step)
+    assert type(report) is fu.Report
+    assert not step.asked
+    assert (report.lr, report.lr, report.skipped) == (1.0, 1.0, False)
+    assert step.asked == ["lr", "skipped"]
+    assert report.as_dict()["grad_norm"] == 1.0
+    assert len(step.asked) == len(set(step.asked)) == 7
+    with pytest.raises(AttributeError, match="no attribute 'losses'"):
+        _ = report.losses  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_every_step_reports_by_the_one_class(bound: bool) -> None:
+    opt = fu.SGD([np.ones(3)], lr=0.1)
+    opt.bind([np.ones(3)])
+    for k in range(3):
+        report = opt.step() if bound else opt.step([np.ones(3)])
+        assert type(report) is fu.Report
+        assert report.as_dict() == fu.Report(k + 1, 0.1).as_dict()

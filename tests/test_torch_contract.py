@@ -444,9 +444,9 @@ REFUSED: dict[str, Any] = {
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),
     "decoupled": (
-        lambda: fu.torch.Adam([{"params": [_one()], "decoupled_weight_decay": True}]),
+        lambda: fu.torch.Adam([_one()], decoupled_weight_decay=True, decay="independent"),
         ValueError,
-        r"\[adam\] decoupled_weight_decay: expected False, received True",
+        r"\[adam\] decay: expected None, for decoupled_weight_decay is True, received 'independent'",
     ),
     "no tensors": (lambda: fu.torch.SGD([]), ValueError, "empty parameter list"),
 }
@@ -544,6 +544,34 @@ def test_after_an_error_nothing_has_changed() -> None:
             torch.testing.assert_close(optimizer.state_dict(), before[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RAdam"])
+def test_groups_say_whether_decay_is_decoupled(name: str) -> None:
+    """As torch's do, in the middle of a run, and with the bits of the option; what groups differ in is named."""
+    given = {"lr": 0.01, "weight_decay": 0.3}
+    params = [parameters(1) for _ in range(3)]
+    cls = getattr(fu.torch, name)
+    ours, theirs = (c(p, **given) for c, p in ((cls, params[0]), (getattr(torch.optim, name), params[1])))
+    option = cls(params[2], **given, decay="decoupled")
+    for k in range(6):
+        if k == 3:
+            ours.param_groups[0]["decoupled_weight_decay"] = theirs.param_groups[0]["decoupled_weight_decay"] = True
+            option.load_state_dict({**ours.state_dict(), "param_groups": option.state_dict()["param_groups"]})
+            for p, q in zip(params[2], params[0], strict=True):
+                p.data.copy_(q.data)
+        for own, optimizer in zip(params, (ours, theirs, option), strict=True):
+            hand_over(own, tensors(2 + k))
+            optimizer.step()
+    assert_same_bits(arrays_of(params[2]), arrays_of(params[0]), "parameters")
+    for p, q in zip(params[0], params[1], strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+    torch.optim.RAdam([_one()]).load_state_dict(fu.torch.RAdam([_one()], decoupled_weight_decay=True).state_dict())
+    mixed = cls([{"params": [_one()]}, {"params": [_one()], "decoupled_weight_decay": True}], **given)
+    for group in mixed.param_groups:
+        group["params"][0].grad = torch.ones_like(group["params"][0])
+    with pytest.raises(ValueError, match=r"param_groups\[1\]\['decoupled_weight_decay'\]: expected False"):
+        mixed.step()
+
+
 # -- torch's own inputs -----------------------------------------------------------------------------------------------
 
 
@@ -556,12 +584,6 @@ def inputs_of(name: str) -> list[dict[str, Any]]:
     info = next(info for info in optim_db if info.optim_cls is getattr(torch.optim, name))
     given = [one.kwargs for one in info.optim_inputs_func(device="cpu", dtype=torch.float64)]
     return [kwargs for kwargs in given if not (kwargs.get("capturable") or kwargs.get("differentiable"))]
-
-
-def said_here(given: dict[str, Any]) -> dict[str, Any]:
-    """Torch's arguments as they are called here."""
-    decoupled = {"decay": "decoupled"} if given.get("decoupled_weight_decay") else {}
-    return {name: value for name, value in given.items() if name != "decoupled_weight_decay"} | decoupled
 
 
 def descent(module: Any, name: str, way: str, given: dict[str, Any]) -> tuple[list[Any], list[float]]:
@@ -595,7 +617,7 @@ def test_torchs_inputs_lead_where_they_lead_torch(name: str, way: str) -> None:
         pytest.skip("torch's ASGD takes a new learning rate one step later")
     for given in inputs_of(name):
         with default_dtype("float64"):
-            params, losses = descent(fu.torch, name, way, said_here(given))
+            params, losses = descent(fu.torch, name, way, given)
             others, _ = descent(torch.optim, name, way, given)
         if given.get("lr") != 0:
             assert (losses[-1] > losses[0]) == bool(given.get("maximize")), given

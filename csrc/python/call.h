@@ -71,7 +71,7 @@ class Function {
         doc_(spec["doc"].cast<std::string>()),
         check_(spec["check"]),
         fallback_(spec["fallback"]),
-        reports_(spec["report"]),
+        reports_(spec["report"].cast<py::type>()),
         lr_(spec["lr"].cast<int>()),
         step_(interned("step")),
         maximize_(interned("maximize")) {

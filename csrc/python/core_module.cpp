@@ -24,6 +24,7 @@
 #include "python/own.h"
 #include "python/records.h"
 #include "python/skeleton.h"
+#include "python/stepping.h"
 
 namespace fastupdate {
 namespace {
@@ -137,22 +138,24 @@ class PlanOfArrays {
     released([&] { plan_.settle(phase, stage); });
   }
 
-  // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
-  // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold.
-  py::object step(const py::list& params, const std::optional<py::list>& given, double scale) {
-    if (clock_.at(kMicroBatches) || !derive()) return py::none();
+  // The whole fast path: if every array and number is as expected, updates; else false, and nothing has changed.
+  // Without gradients, those are taken that torch's parameters hold.
+  bool step(const py::list& params, const py::list* given, double scale) {
+    if (clock_.at(kMicroBatches) || !derive()) return false;
     if (!given && plan_.cost() < kHoldCost && adopt_held(params, nullptr)) {
       raise_versions(watched_.of_torch());
       plan_.update(scale, 0);
-      return py::make_tuple(plan_.steps(), plan_.lr());
+      return true;
     }
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
-    if (adopt(params, grads, 0, zeroes) >= 0) return py::none();
+    if (adopt(params, grads, 0, zeroes) >= 0) return false;
     tell_torch(zeroes ? &grads : nullptr);
     update(scale, 0);
-    return py::make_tuple(plan_.steps(), plan_.lr());
+    return true;
   }
+
+  int64_t steps() const { return plan_.steps(); }
 
   // Whether no other Python thread can run during a call.
   bool keeps_gil() const { return plan_.cost() < kReleaseCost; }
@@ -305,7 +308,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("update_parts", &PlanOfArrays::update_parts)
       .def("measure_parts", &PlanOfArrays::measure_parts)
       .def("settle", &PlanOfArrays::settle)
-      .def("step", &PlanOfArrays::step)
+      .def("stepping", &stepping<PlanOfArrays>)
       .def("gradient_sums", &PlanOfArrays::gradient_sums)
       .def("unit_norms", &PlanOfArrays::unit_norms)
       .def("accumulate", &PlanOfArrays::accumulate)

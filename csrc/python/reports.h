@@ -16,8 +16,7 @@ namespace py = pybind11;
 // The reports that calls return: instances of Python's class, made without running its code.
 class Reports {
  public:
-  explicit Reports(py::object example) : example_(std::move(example)) {
-    const py::object type = py::type::of(example_);
+  explicit Reports(const py::type& type) : example_(type(0, 0.0)) {
     for (const py::handle name : type.attr("__slots__")) {
       const py::object slot = type.attr(name);
       if (Py_TYPE(slot.ptr()) != &PyMemberDescr_Type) throw std::invalid_argument("report: expected slots");

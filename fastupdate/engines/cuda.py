@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,12 @@ from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines import records
+from fastupdate.engines.protocol import Made
 from fastupdate.engines.records import Given, Records, Tables
 from fastupdate.rules.rule import Rule
 from fastupdate.step.decide import NONFINITE
 from fastupdate.step.options import Settings
-from fastupdate.step.report import Report, tensor_statistics
+from fastupdate.step.report import tensor_statistics
 from fastupdate.step.transaction import in_turn
 
 NAME = "cuda"
@@ -100,13 +101,18 @@ class Plan:
         lrs: list[float] = self._native.derive_possible(undecided)
         return lrs
 
-    def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None:
-        if grads is None:
-            return None
-        stream = self._stream()
-        taken: tuple[int, float] | None = self._native.step(params, grads, scale, stream)
-        self._release(stream)
-        return taken
+    def stepping(
+        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+    ) -> Callable[[], Made | None]:
+        def step() -> Made | None:
+            if grads is None:
+                return None
+            stream = self._stream()
+            taken: tuple[int, float] | None = self._native.step(params, grads, scale, stream)
+            self._release(stream)
+            return report(*taken) if taken else None
+
+        return step
 
     def update(self, scale: float, off: int) -> None:
         stream = self._stream()
@@ -190,8 +196,8 @@ def wishes(settings: Settings) -> Any:
     )
 
 
-class DeviceReport(Report):
-    """A report whose figures are fetched when they are first looked at; that waits for the device.
+class StepOfDevice:
+    """A step of which the device knows what came of it: the figures of its report, which whoever asks for waits for.
 
     outcome  what the device will have found; set by the call that takes the step
     """
@@ -202,7 +208,7 @@ class DeviceReport(Report):
         self,
         taken: int,
         lrs: list[float],
-        before: list[DeviceReport],
+        before: list[StepOfDevice],
         engine: Any,
         settings: Settings,
         watched: Watched,
@@ -211,12 +217,11 @@ class DeviceReport(Report):
         self._settings, self._watched = settings, watched
         self._engine: Any = engine
 
-    def after(self, steps: int) -> DeviceReport:
-        """This one, once so many steps are counted; it asks the engine again only if that has captured the step."""
+    def count(self, steps: int) -> None:
+        """Notes that so many steps are counted; the engine is asked again only if it has captured the step."""
         self._taken = steps
         if self.fetched:
             self._engine = None
-        return self
 
     @property
     def fetched(self) -> bool:
@@ -231,12 +236,12 @@ class DeviceReport(Report):
     @cached_property
     def _skips_before(self) -> int:
         """How many of the steps that were undecided at the time were skipped."""
-        count = sum(report.skipped for report in self._before)
-        self._before = []  # or each report would keep all reports before it
+        count = sum(step.skipped for step in self._before)
+        self._before = []  # or each step would keep all steps before it
         return count
 
     def settle(self) -> bool:
-        """Whether the step was skipped; waits for the device, and lets go of the reports before it."""
+        """Whether the step was skipped; waits for the device, and lets go of the steps before it."""
         return self._skips_before >= 0 and self.skipped
 
     @cached_property
@@ -247,35 +252,36 @@ class DeviceReport(Report):
         return decision
 
     @property
-    def lr(self) -> float:  # type: ignore[override]
+    def lr(self) -> float:
         return self._lrs[self._skips_before]
 
     @property
-    def step(self) -> int:  # type: ignore[override]
+    def step(self) -> int:
         return self._taken - self._skips_before - self.skipped
 
     @property
-    def grad_norm(self) -> float | None:  # type: ignore[override]
+    def grad_norm(self) -> float | None:
         return self._decision[0] if self._settings.needs_sums else None
 
     @property
-    def clip_factor(self) -> float:  # type: ignore[override]
+    def clip_factor(self) -> float:
         return self._decision[1] if self._settings.needs_sums else 1.0
 
     @property
-    def nonfinite(self) -> int | None:  # type: ignore[override]
+    def nonfinite(self) -> int | None:
         return self._decision[2] if self._settings.needs_sums else None
 
     @property
-    def skipped(self) -> bool:  # type: ignore[override]
+    def skipped(self) -> bool:
         return self._settings.nonfinite == "skip" and self._decision[3]
 
     @property
-    def reason(self) -> str | None:  # type: ignore[override]
+    def reason(self) -> str | None:
         return NONFINITE if self.skipped else None
 
     @cached_property
-    def tensors(self) -> Any:
+    def table(self) -> Any:
+        """The statistics of each tensor; None unless they are watched."""
         if not self._settings.monitor or self.skipped:
             return None
         return self._watched.statistics(self.outcome)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines.records import Given, Records
+
+Made = TypeVar("Made")  # what is made of steps taken and learning rate: a report
 
 
 class Engine(Protocol):
@@ -22,8 +25,9 @@ class Engine(Protocol):
     hold            the same for all gradients that torch's parameters hold: what keeps them alive, or None if they need
                     a closer look
     moves           how many times it has pointed any of them elsewhere
-    step            derive, adopt and update at once: steps taken and learning rate, or None if that needs a closer
-                    look; without gradients, those that torch's parameters hold
+    stepping        a function that derives, adopts and updates at once: it returns a report, of steps taken and
+                    learning rate, or None if that needs a closer look; without gradients, it takes those that torch's
+                    parameters hold
     update          one step from the gradients that the records point at, without the stages in `off`: `measure` and
                     `finish`, and nothing comes between
     measure         what comes before any tensor moves: the scalars of the step, and the phases of the rule, but for
@@ -54,7 +58,9 @@ class Engine(Protocol):
     def watch(self, params: list[Array], others: list[Array], containers: list[Contents]) -> None: ...
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int: ...
     def hold(self, params: list[Array]) -> Any: ...
-    def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None: ...
+    def stepping(
+        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+    ) -> Callable[[], Made | None]: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...
     def measure_again(self) -> None: ...

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from threading import RLock
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
@@ -35,6 +35,13 @@ STATISTICS = np.dtype(
 FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason")  # of a report, in reading order
 
 
+class Tabular(Protocol):
+    """Whatever has, or works out, the statistics of a step."""
+
+    @property
+    def table(self) -> NDArray[np.void] | None: ...
+
+
 class Report:
     """One step's outcome.
 
@@ -46,8 +53,11 @@ class Report:
     skipped      True if the policy `nonfinite="skip"` or `outliers` left everything as it was
     reason       why it was skipped, in words; None if it was not
     tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
+
+    What a device knows is fetched when it is first looked at; that waits for the device.
     """
 
+    # Those of a step on the CPU are made without running this code (csrc/python/reports.h).
     __slots__ = ("_statistics", "clip_factor", "grad_norm", "lr", "nonfinite", "reason", "skipped", "step")
 
     def __init__(
@@ -58,7 +68,7 @@ class Report:
         clip_factor: float = 1.0,
         nonfinite: int | None = None,
         reason: str | None = None,
-        statistics: Statistics | None = None,
+        statistics: Tabular | None = None,
     ) -> None:
         self.step = step
         self.lr = lr
@@ -68,6 +78,21 @@ class Report:
         self.skipped = reason is not None
         self.reason = reason
         self._statistics = statistics
+
+    @classmethod
+    def of(cls, step: Tabular) -> Report:
+        """That of a step which has figures of these names: each is asked for when it is first looked at."""
+        report = cls.__new__(cls)
+        report._statistics = step
+        return report
+
+    def __getattr__(self, name: str) -> Any:
+        """A figure that has not been looked at."""
+        if name not in FIGURES:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        figure = getattr(self._statistics, name)
+        setattr(self, name, figure)
+        return figure
 
     @property
     def tensors(self) -> NDArray[np.void] | None:

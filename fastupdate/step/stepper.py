@@ -6,7 +6,6 @@ import copy
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from operator import setitem
 from typing import Any
 
@@ -57,7 +56,7 @@ class Stepper:
     plan: Plan  # these four are replaced together, and items with them
     engine: Engine
     _taken: Given  # what the engine reads
-    _quick: Callable[[], tuple[int, float] | None] | None  # a step on bound gradients, all in one call
+    _quick: Callable[[], Report | None] | None  # a step on gradients at hand, all in one call
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class Stepper:
             step = int(self.clock[STEPS])
             if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
-            given = self.hypers.prepare(step, len(self.undecided.reports))
+            given = self.hypers.prepare(step, len(self.undecided.steps))
             if self._taken is not given:
                 self.engine.take(given)
                 self._taken = given
@@ -154,7 +153,7 @@ class Stepper:
             forks.let_pass()
         if self.lock.locked():
             raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
-        if self.undecided.reports:
+        if self.undecided.steps:
             self.undecided.settle(self, undecided)
         self.hypers.forget()
         self.caller = threading.get_ident()
@@ -163,23 +162,28 @@ class Stepper:
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
         plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
-        if plain and self._quick is not None and not self.lock.locked():
-            taken = self._quick()  # nothing can come between, so there is nothing to lock
-            if taken:
-                return Report(*taken)
+        quick = self._quick
+        if plain and quick is not None and self.plan.indivisible and not self.lock.locked():
+            report = quick()  # nothing can come between, so there is nothing to lock
+            if report is not None:
+                return report
         with self.exclusive(records.MOST_UNDECIDED):
             self.check_mode()
             self.derive()
             if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
-                quick = partial(self.engine.step, self.plan.arrays, self.bound.flat, self.sign)
-                taken = quick()
-                if taken:
-                    self._quick = quick if self.plan.indivisible else None
-                    return Report(*taken)
+                report = self._stepping()()
+                if report is not None:
+                    return report
             try:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()
+
+    def _stepping(self) -> Callable[[], Report | None]:
+        """A step on the gradients at hand, all in one call."""
+        if self._quick is None:
+            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
+        return self._quick
 
     def check_mode(self) -> None:
         """ValueError if the parameters hold the weights to judge a model by, at which no gradient is to be taken."""
@@ -257,7 +261,7 @@ class Stepper:
     @property
     def step_count(self) -> int:
         """Steps taken."""
-        if self.undecided.reports:
+        if self.undecided.steps:
             self.undecided.settle(self)
         return int(self.clock[STEPS])
 

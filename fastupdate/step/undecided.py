@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Undecided:
     """The steps of which it is open whether the device has skipped them. The stepper whose they are has this.
 
-    reports  theirs, in their order
+    steps  they, in their order (`StepOfDevice`)
     """
 
     def __init__(self) -> None:
-        self.reports: list[Any] = []
+        self.steps: list[Any] = []
 
     def take(self, stepper: Stepper, step: WholeStep) -> Report:
         """A step on a device, which looks at the gradients itself: the report waits for it, this call does not."""
@@ -44,19 +44,20 @@ class Undecided:
             except FloatingPointError:
                 in_turn(step.dropping())
                 raise
-        report = self._report(stepper, engine.derive_possible(len(self.reports)), step.unclipped)
+        taken = self._step(stepper, engine.derive_possible(len(self.steps)), step.unclipped)
         autograd.about_to_write([*stepper.plan.written, *step.written])
         if stepper.rule.matrix is None:
             judged, *after = engine.judged_update(step.scale, stepper.sign, step.off, stepper.plan.settings)
-            in_turn([storing(report, "outcome", judged), *self._noting(stepper, report), *after])
+            in_turn([storing(taken, "outcome", judged), *self._noting(stepper, taken), *after])
         else:
-            report.outcome = engine.judge(step.scale, stepper.sign, step.off, stepper.plan.settings)
+            taken.outcome = engine.judge(step.scale, stepper.sign, step.off, stepper.plan.settings)
             extents.multiply(stepper.rule.matrix, stepper.rule, stepper.flags, stepper.plan.items)
-            in_turn([*engine.finishing(), *self._noting(stepper, report)])
-        return report.after(int(stepper.clock[STEPS]))  # type: ignore[no-any-return]
+            in_turn([*engine.finishing(), *self._noting(stepper, taken)])
+        taken.count(int(stepper.clock[STEPS]))
+        return Report.of(taken)
 
-    def _report(self, stepper: Stepper, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Any:
-        """The report of the step after this one, before it is taken."""
+    def _step(self, stepper: Stepper, lrs: list[float], unclipped: NDArray[np.float64] | float) -> Any:
+        """The step after this one, before it is taken."""
         from fastupdate.engines import cuda
 
         watched = cuda.Watched(
@@ -66,13 +67,13 @@ class Undecided:
             stepper.sign * stepper.rule.momentum_sign,
         )
         steps = int(stepper.clock[STEPS]) + 1
-        return cuda.DeviceReport(steps, lrs, self.reports[:], stepper.engine, stepper.settings, watched)
+        return cuda.StepOfDevice(steps, lrs, self.steps[:], stepper.engine, stepper.settings, watched)
 
-    def _noting(self, stepper: Stepper, report: Any) -> list[Assignment]:
+    def _noting(self, stepper: Stepper, taken: Any) -> list[Assignment]:
         """Notes that a step may have been skipped, unless it was only captured."""
         if stepper.settings.nonfinite != "skip":
             return []
-        return [(self.reports.extend, filter(attrgetter("outcome.fetched"), [report]))]
+        return [(self.steps.extend, filter(attrgetter("outcome.fetched"), [taken]))]
 
     def settle(self, stepper: Stepper, undecided: int = 0) -> None:
         """Takes back the counts of steps that the device has skipped; waits for all but the last `undecided` ones."""
@@ -80,8 +81,8 @@ class Undecided:
             0 < item.frozen_until < math.inf and item.frozen for item in stepper.items
         ):
             undecided = 0  # which tensors move, or what they are clipped to, depends on the step
-        while self.reports and (len(self.reports) > undecided or self.reports[0].ready):
-            skipped = self.reports.pop(0).settle()
+        while self.steps and (len(self.steps) > undecided or self.steps[0].ready):
+            skipped = self.steps.pop(0).settle()
             stepper.skips.note(skipped)
             if skipped:
                 stepper.clock[STEPS] -= 1
@@ -99,10 +100,11 @@ class Undecided:
             stepper.skips.check()
             stepper.derive()
             scale = stepper.micro_batches.scale(loss_scale, stepper.plan.dtype)
-            lrs = engine.derive_possible(len(self.reports))
-            report = self._report(stepper, lrs, scale * stepper.plan.tensors["scale"])
+            lrs = engine.derive_possible(len(self.steps))
+            taken = self._step(stepper, lrs, scale * stepper.plan.tensors["scale"])
             autograd.about_to_write(stepper.plan.written)
-            replayed = storing(report, "outcome", engine.prepare_replay(scale, stepper.sign, stepper.plan.settings))
-            noting = [(self.reports.append, report)] if stepper.settings.nonfinite == "skip" else []
+            replayed = storing(taken, "outcome", engine.prepare_replay(scale, stepper.sign, stepper.plan.settings))
+            noting = [(self.steps.append, taken)] if stepper.settings.nonfinite == "skip" else []
             in_turn([replayed, *noting])
-            return report.after(int(stepper.clock[STEPS]))  # type: ignore[no-any-return]
+            taken.count(int(stepper.clock[STEPS]))
+            return Report.of(taken)

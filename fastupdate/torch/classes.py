@@ -8,6 +8,8 @@ from inspect import Parameter, getdoc
 from fastupdate import rules
 from fastupdate.optimizers import class_of, page
 from fastupdate.rules.rule import Rule
+from fastupdate.torch.names import DECOUPLING
+from fastupdate.torch.numbers import DECOUPLED
 from fastupdate.torch.optimizer import SWITCHES, Optimizer
 
 PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; float32 or float64"
@@ -16,6 +18,8 @@ PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; floa
 def make(rule: Rule, module: str) -> type[Optimizer]:
     """The torch optimizer class of a rule, as if it had been written out in that module."""
     switches = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in SWITCHES.items()]
+    if rule.name in DECOUPLING:
+        switches.insert(0, Parameter(DECOUPLED, Parameter.POSITIONAL_OR_KEYWORD, default=False))
     return class_of(rule, Optimizer, module, _page(rule), Optimizer.__init__, *switches)
 
 

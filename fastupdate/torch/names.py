@@ -27,6 +27,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "sgd": {"b": "momentum_buffer"},
 }
 UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
+DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
 
 STEP = "step"
 

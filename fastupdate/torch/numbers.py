@@ -13,12 +13,13 @@ from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
+from fastupdate.step.options import DecayMode
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
 }  # fmt: skip
 REFUSED = ("capturable", "differentiable")
-DECOUPLED = "decoupled_weight_decay"  # which torch's Adam and AdamW keep in their groups
+DECOUPLED = "decoupled_weight_decay"  # whether weights shrink by it, which torch's groups say where its rule has both
 
 
 def keys_of(rule: Rule, group: Mapping[str, Any]) -> list[str]:
@@ -39,13 +40,22 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in REFUSED:
         if values.get(name):
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
-    if values.get(DECOUPLED, rule.decoupled_decay) != rule.decoupled_decay and "weight_decay" in rule.hypers:
-        Place(rule.name, DECOUPLED).fail(ValueError, repr(rule.decoupled_decay), repr(values[DECOUPLED]))
     numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:
         raise ValueError(f"[{rule.name}] {problem}")
-    return {**numbers, "maximize": bool(values.get("maximize"))}
+    decoupled = values.get(DECOUPLED, rule.decoupled_decay) if "weight_decay" in rule.hypers else rule.decoupled_decay
+    return {**numbers, "maximize": bool(values.get("maximize")), DECOUPLED: bool(decoupled)}
+
+
+def decay_of(rule: Rule, decoupled: bool, option: DecayMode | None) -> DecayMode | None:
+    """The option `decay` that groups ask for; ValueError if another one was given beside."""
+    if decoupled == rule.decoupled_decay:
+        return option
+    asked: DecayMode = "decoupled" if decoupled else "coupled"
+    if option not in (None, asked):
+        Place(rule.name, "decay").fail(ValueError, f"None, for {DECOUPLED} is {decoupled}", repr(option))
+    return asked
 
 
 def checked_one(rule: Rule, name: str, value: Any) -> Any:

@@ -16,8 +16,8 @@ from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import NUMBERS, STEP
+from fastupdate.torch.numbers import DECOUPLED, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
-from fastupdate.torch.numbers import checked
 from fastupdate.torch.run import Run, choose
 from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
@@ -47,6 +47,7 @@ class Optimizer(torch.optim.Optimizer):
             expected = f"fu.{name} (it keeps numbers of all tensors together, for which torch's states have no place)"
             Place(self.rule.name, "optimizer").fail(TypeError, expected, f"fu.torch.{name}")
         self.options = self._checked_options(options)
+        decay_of(self.rule, bool(values.get(DECOUPLED, self.rule.decoupled_decay)), options.get("decay"))
         self._forget()
         shared = {name: options[name] for name in SHARED if options.get(name) is not None}
         mode = {} if self.rule.evaluated is None else {TRAIN_MODE: True}

@@ -20,7 +20,16 @@ from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
-from fastupdate.torch.numbers import changes_in_place, checked, keys_of, name_in_group, number_in_group, reader
+from fastupdate.torch.numbers import (
+    DECOUPLED,
+    changes_in_place,
+    checked,
+    decay_of,
+    keys_of,
+    name_in_group,
+    number_in_group,
+    reader,
+)
 from fastupdate.torch.shards import Shards, needs_sums, part_of
 from fastupdate.torch.states import States
 from fastupdate.torch.together import Together
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
 
 MOST_RUNS = 1024
+SHARED_SWITCHES = ("maximize", DECOUPLED)  # that all groups have alike
 
 Flags = dict[str, bool]
 
@@ -90,7 +100,7 @@ def flags_of(rule: Rule, rows: list[Row]) -> Flags:
     """The flags that the values of all groups mean together."""
     first, flags = rows[0].values, {}
     for k, row in enumerate(rows):
-        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), "maximize"):
+        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), *SHARED_SWITCHES):
             if row.values[name] != first[name]:
                 place = Place(rule.name, f"param_groups[{k}][{name!r}]")
                 place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
@@ -140,7 +150,8 @@ class Run:
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
-        given = {**options, "groups": groups, "maximize": self._flags["maximize"]}
+        decay = decay_of(self._rule, self._flags[DECOUPLED], options.get("decay"))
+        given = {**options, "groups": groups, "maximize": self._flags["maximize"], "decay": decay}
         return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
 
     def _lend(self, stepper: Stepper) -> None:
@@ -186,7 +197,7 @@ class Run:
     def _take(self, changes: dict[int, list[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
         first, hypers = self._rows[0].values, self._rule.flag_hypers.values()
-        decisive = {*self._rule.flags, *(name_in_group(first, hyper) for hyper in hypers), "maximize"}
+        decisive = {*self._rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         if any(decisive.intersection(names) for names in changes.values()):
             self._outdated = flags_of(self._rule, self._rows) != self._flags
         if self._outdated:

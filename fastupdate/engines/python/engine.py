@@ -17,7 +17,7 @@ from fastupdate.arrays.containers import Contents
 from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
-from fastupdate.engines.protocol import Engine
+from fastupdate.engines.protocol import Engine, Made
 from fastupdate.engines.python import kernels, phases, sums, tiles
 from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.stages import no_stages, stage_loops
@@ -154,15 +154,20 @@ class RecordPlan:
     def hold(self, params: list[Array]) -> None:
         """torch's gradients always need a closer look."""
 
-    def step(self, params: list[Array], grads: list[Any] | None, scale: float) -> tuple[int, float] | None:
-        if grads is None:
-            return None
-        if self._clock[MICRO_BATCHES] or not self.derive():
-            return None
-        if self.adopt(params, grads, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:
-            return None
-        self.update(scale, 0)
-        return int(self._clock[STEPS]), self.lr
+    def stepping(
+        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+    ) -> Callable[[], Made | None]:
+        """A step in one call."""
+
+        def step() -> Made | None:
+            if grads is None or self._clock[MICRO_BATCHES] or not self.derive():
+                return None
+            if self.adopt(params, grads, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:
+                return None
+            self.update(scale, 0)
+            return report(int(self._clock[STEPS]), self.lr)
+
+        return step
 
     def fold(self, totals: Records) -> None:
         sums.fold(self._tensors, self._sums, totals)
