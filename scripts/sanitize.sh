@@ -27,4 +27,4 @@ export ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 UBSAN_OPTIONS=pri
 export FASTUPDATE_TEST_BACKENDS=native FASTUPDATE_TEST_EXAMPLES=${FASTUPDATE_TEST_EXAMPLES:-2500}
 export LD_PRELOAD="$("$cxx" -print-file-name=libasan.so) $("$cxx" -print-file-name=libstdc++.so.6)"
 "$python" -c 'import fastupdate._core as core; assert "/build/sanitize/" in core.__file__, core.__file__'
-"$python" -m pytest -n0 -p no:cacheprovider "${@:-tests}"
+"$python" -m pytest -n0 --capture=sys -p no:cacheprovider "${@:-tests}" # the sanitizers' own words are shown

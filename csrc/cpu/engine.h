@@ -258,7 +258,7 @@ void walk(const Sweep& sweep, const Access& access, int64_t first, int64_t last,
     count = 1;
     int64_t begin = first > t.first_block ? (first - t.first_block) * kBlock : 0;
     int64_t end = (last - t.first_block) * kBlock;
-    span(t, begin, end < t.n ? end : t.n);
+    if (t.n > 0) span(t, begin, end < t.n ? end : t.n);
   }
 }
 

@@ -47,7 +47,7 @@ void step_rule(const Target& target, const RuleEntry& rule, unsigned flags, int6
   h.lr = h.weight_decay = 0.01;
   Group group = {{0.01, 0.9, 0.99, 1e-8, 0.01}, prepared_stages(h), 0, 0};
   alignas(64) unsigned char scalars[2 * kScalarBytes];
-  Sweep sweep = {&t, 1, &group, {&rule.code[flags][0], &rule.code[flags][1]}, scalars, 0.7, stages, false, sums.data()};
+  Sweep sweep = {&t, 1, &group, {&rule.code[flags][0], &rule.code[flags][1]}, scalars, 0.7, stages, false, 0, sums.data()};
   for (int64_t step = 1; step <= 3; ++step) {
     for (int dtype : {kFloat32, kFloat64})
       sweep.code[dtype]->scalars(group.hyper, step, scalars + dtype * kScalarBytes);
@@ -73,7 +73,7 @@ int main() {
     for (int64_t r = 0; r < target.rule_count; ++r)
       for (unsigned flags = 0; flags < variants(*target.rules[r]); ++flags)
         for (int64_t n : {1, 7, 33, 1023, 1025, 4999})
-          for (uint32_t stages : {0u, kFirstOther - 1 - kAtTimes | kMonitor}) {
+          for (uint32_t stages : {0u, (kFirstOther - 1 - kAtTimes) | kMonitor}) {
             step_rule<float>(target, *target.rules[r], flags, n, stages);
             step_rule<double>(target, *target.rules[r], flags, n, stages);
           }
