@@ -40,6 +40,7 @@ STORAGE = "tests/test_storage.py"
 LAYOUTS = "tests/test_windows.py tests/test_layouts.py"
 SAMPLES = "tests/test_micro_batches.py"
 CALLS = "tests/test_properties.py"
+SKIPS = "tests/test_skips.py"
 
 MUTANTS = [
     Mutant(
@@ -151,7 +152,7 @@ MUTANTS = [
     ),
     Mutant(
         "accumulators never emptied", "csrc/cpu/plan.h",
-        "sweep_.first = clock_[kMicroBatches] == 0;", "sweep_.first = false;", OPTIONS,
+        "sweep_.first = clock_[kMicroBatches] == 0;", "sweep_.first = false;", SAMPLES,
     ),
     Mutant(
         "stale gradient pointer", "csrc/python/adopt.h",
@@ -215,7 +216,7 @@ MUTANTS = [
     ),
     Mutant(
         "non-finite gradients not counted", "csrc/core/sums.h",
-        "__builtin_expect(all_finite(lanes.gg), true)", "__builtin_expect(!all_finite(lanes.gg), true)", OPTIONS,
+        "__builtin_expect(all_finite(lanes.gg), true)", "__builtin_expect(!all_finite(lanes.gg), true)", SKIPS,
     ),
     Mutant(
         "step counts stand still", "csrc/cpu/plan.h",

@@ -91,3 +91,16 @@ def test_states_follow_a_parameter_that_is_laid_out_anew():
     assert_same_bits(weights[0].detach().numpy(), weights[1].detach().numpy(), "weight")
     for state in optimizers[0].state:
         assert_same_bits(optimizers[0].state[state], optimizers[1].state[state], state)
+
+
+@by_backend
+def test_strides_that_change_from_step_to_step(backend: str) -> None:
+    """Gradients of one shape, in one buffer, that lie in it otherwise in each step."""
+    wide = random_arrays(7, [40 * 40], np.float32)[0].reshape(40, 40)
+    cuts = [wide[::2, ::2], wide[:20, ::2], wide[::2, :20], wide[::-2, ::2], wide[::2, ::2].T]
+    strided, whole = [np.ones((20, 20), np.float32)], [np.ones((20, 20), np.float32)]
+    first, second = (FIRST_CASES[0].make(p, backend=backend) for p in (strided, whole))
+    for cut in cuts * 2:
+        first.step([cut])
+        second.step([np.ascontiguousarray(cut)])
+        assert_same_bits(strided, whole, "params")

@@ -1,11 +1,12 @@
 // Prints a digest of what every rule and reduction computes, without Python: for processors that are only emulated
 // here.
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
+#include <limits>
 #include <vector>
 
-#include "cpu/registry.h"
+#include "cpu/plan.h"
 
 using namespace fastupdate;
 
@@ -26,41 +27,53 @@ struct Random {
   }
 };
 
+int names_in(const char* list) {
+  int count = *list != 0;
+  for (const char* c = list; *c; ++c) count += *c == ',';
+  return count;
+}
+
+// The largest number of rows up to the root of n that cuts n elements into whole rows.
+int64_t rows_of(int64_t n) {
+  int64_t rows = 1;
+  for (int64_t k = 2; k * k <= n; ++k)
+    if (n % k == 0) rows = k;
+  return rows;
+}
+
+// Three steps of one matrix, with memory enough for whatever its states are of.
 template <class T>
 void step_rule(const Target& target, const RuleEntry& rule, unsigned flags, int64_t n, uint32_t stages) {
   Random random;
-  std::vector<std::vector<T>> arrays(2 + kSlots, std::vector<T>(size_t(n)));
-  for (size_t a = 0; a < 2; ++a)
-    for (T& x : arrays[a]) x = T(random.next());
+  std::vector<T> p(static_cast<size_t>(n)), g(static_cast<size_t>(n));
+  for (std::vector<T>* array : {&p, &g})
+    for (T& x : *array) x = T(random.next());
+  std::vector<std::vector<double>> slots(kSlots, std::vector<double>(size_t(n + 1), 0.0));
+  std::vector<double> work(size_t(64 * (n + kBlock)), 0.0);
   std::vector<Sums> sums(size_t((n + kBlock - 1) / kBlock));
   Tensor t = {};
-  t.p = uint64_t(arrays[0].data());
-  t.g = uint64_t(arrays[1].data());
+  t.p = uint64_t(p.data()), t.g = uint64_t(g.data()), t.n = n, t.samples = 1, t.scale = 1, t.momentum = -1;
   for (int k = 0; k < kSlots; ++k)
-    if (is_moved(k)) t.slot[k] = uint64_t(arrays[size_t(2 + k)].data());
-  t.n = n;
-  t.samples = 1;
-  t.scale = 1;
-  t.dtype = sizeof(T) == 4 ? kFloat32 : kFloat64;
-  StageInputs h = {};
-  h.set({1, 0.5, 0.25, 0.001, 0.9}, ~0u);
-  h.lr = h.weight_decay = 0.01;
-  Group group = {{0.01, 0.9, 0.99, 1e-8, 0.01}, prepared_stages(h), 0, 0};
-  alignas(64) unsigned char scalars[2 * kScalarBytes];
-  Sweep sweep = {&t, 1, &group, {&rule.code[flags][0], &rule.code[flags][1]}, scalars, 0.7, stages, false, 0, sums.data()};
-  for (int64_t step = 1; step <= 3; ++step) {
-    for (int dtype : {kFloat32, kFloat64})
-      sweep.code[dtype]->scalars(group.hyper, step, scalars + dtype * kScalarBytes);
-    target.engine.update(sweep, 0, int64_t(sums.size()));
+    if (is_moved(k)) t.slot[k] = uint64_t(slots[size_t(k)].data());
+  t.rows = rows_of(n), t.columns = n / t.rows, t.unit_length = t.columns, t.work = uint64_t(work.data());
+  t.dtype = t.g_dtype = sizeof(T) == 4 ? kFloat32 : kFloat64;
+  Group group = {};
+  Recipe recipe = {};
+  recipe.next_thaw = std::numeric_limits<int64_t>::max(), recipe.largest = std::numeric_limits<float>::max();
+  recipe.hypers = names_in(rule.hypers), recipe.weight_decay = -1, recipe.always = stages;
+  recipe.before = uint32_t(rule.code[flags][t.dtype].phase_count);
+  std::vector<double> row(size_t(recipe.hypers), 0.5);
+  row[0] = 0.01;
+  row.insert(row.end(), reinterpret_cast<const double*>(&kDefaults), reinterpret_cast<const double*>(&kDefaults + 1));
+  int64_t clock[3] = {};
+  Plan plan(target, rule.code[flags], &t, 1, &group, 1, recipe, clock, sums.data());
+  for (int step = 1; step <= 3; ++step) {
+    if (!plan.derive({row.data(), 1, int64_t(row.size()), nullptr, nullptr, 0})) abort();
+    plan.update(0.7, 0);
   }
-  for (const auto& array : arrays) hash(array.data(), array.size() * sizeof(T));
+  hash(p.data(), p.size() * sizeof(T));
+  for (const auto& slot : slots) hash(slot.data(), slot.size() * sizeof(double));
   if (stages & kMonitor) hash(sums.data(), sums.size() * sizeof(Sums));
-}
-
-unsigned variants(const RuleEntry& rule) {
-  unsigned flags = *rule.flags != 0;
-  for (const char* c = rule.flags; *c; ++c) flags += *c == ',';
-  return 1u << flags;
 }
 
 }  // namespace
@@ -71,7 +84,7 @@ int main() {
     if (!runs_here(target)) continue;
     digest = 14695981039346656037u;
     for (int64_t r = 0; r < target.rule_count; ++r)
-      for (unsigned flags = 0; flags < variants(*target.rules[r]); ++flags)
+      for (unsigned flags = 0; flags < 1u << names_in(target.rules[r]->flags); ++flags)
         for (int64_t n : {1, 7, 33, 1023, 1025, 4999})
           for (uint32_t stages : {0u, (kFirstOther - 1 - kAtTimes) | kMonitor}) {
             step_rule<float>(target, *target.rules[r], flags, n, stages);
