@@ -356,6 +356,20 @@ def test_23_floating_point_environment(backend):
     assert child(MXCSR + textwrap.dedent(code)) == [mode & 0xFFC0 for mode in MODES.values() for _ in range(3)]
 
 
+@x86_only
+def test_23_what_float32_holds_is_known_whatever_the_mode():
+    """An ε that float32 turns into 0 is refused by a process that flushes subnormals too."""
+    code = f"""
+    load(ctypes.c_uint32({MODES["flush-to-zero"]}))
+    import fastupdate as fu
+    try:
+        fu.Adam([np.ones(4, np.float32)], eps=2.0**-150).step([np.ones(4, np.float32)])
+    except ValueError as error:
+        print(json.dumps("eps" in str(error)))
+    """
+    assert child(MXCSR + textwrap.dedent(code))
+
+
 @needs_native
 def test_23_no_fast_math_object():
     """GCC's -ffast-math links crtfastmath.o, whose constructor switches denormals off in the whole process."""

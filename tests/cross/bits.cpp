@@ -2,6 +2,7 @@
 // here.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <limits>
 #include <vector>
@@ -14,8 +15,15 @@ namespace {
 
 uint64_t digest = 14695981039346656037u;  // FNV-1a
 
-void hash(const void* data, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) digest = (digest ^ static_cast<const unsigned char*>(data)[i]) * 1099511628211u;
+// The sign of a NaN is the processor's: all NaNs are one.
+template <class T>
+void hash(const T* numbers, size_t count) {
+  for (size_t k = 0; k < count; ++k) {
+    const T x = numbers[k] == numbers[k] ? numbers[k] : T(__builtin_nan(""));
+    unsigned char bytes[sizeof(T)];
+    memcpy(bytes, &x, sizeof(T));
+    for (const unsigned char byte : bytes) digest = (digest ^ byte) * 1099511628211u;
+  }
 }
 
 // A multiplicative generator (Lehmer): the same numbers everywhere.
@@ -71,9 +79,14 @@ void step_rule(const Target& target, const RuleEntry& rule, unsigned flags, int6
     if (!plan.derive({row.data(), 1, int64_t(row.size()), nullptr, nullptr, 0})) abort();
     plan.update(0.7, 0);
   }
-  hash(p.data(), p.size() * sizeof(T));
-  for (const auto& slot : slots) hash(slot.data(), slot.size() * sizeof(double));
-  if (stages & kMonitor) hash(sums.data(), sums.size() * sizeof(Sums));
+  hash(p.data(), p.size());
+  for (const auto& slot : slots)
+    hash(reinterpret_cast<const T*>(slot.data()), slot.size() * sizeof(double) / sizeof(T));
+  if (!(stages & kMonitor)) return;
+  for (const Sums& s : sums) {
+    for (const double x : {s.gg, s.pp, s.uu, s.gm, s.mm, s.gu, s.largest}) hash(&x, 1);
+    for (const int64_t n : {s.nonfinite, s.zeros, s.stalled}) hash(&n, 1);
+  }
 }
 
 }  // namespace
