@@ -165,23 +165,25 @@ void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t 
     clear_stretch(item_size(t.g_dtype), t.g + uint64_t(k * t.sample_stride), layout, begin, end - begin);
 }
 
-template <class T>
-void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  Window<T> window(t, Use::kRead, false, false, begin, t.n);
+// last: the end of what is read, for a chunk of rows may reach beyond a span. rows: how a phase goes by rows.
+template <class T, class Rows>
+void measure_up_to(int64_t last, Rows rows, const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  Window<T> window(t, Use::kRead, false, false, begin, last);
   const Span span = span_of(sweep, window.tensor());
   const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
   if (!phase.stage || t.slot[phase.slot])
-    (phase.shape.by_rows() ? measure_rows<T> : measure_blocks<T>)(span, window, phase, begin, end);
+    (phase.shape.by_rows() ? rows : measure_blocks<T>)(span, window, phase, begin, end);
 }
 
-// The same for a part of a tensor of whole rows, of a phase that goes by rows.
+template <class T>
+void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  measure_up_to<T>(t.n, measure_rows<T>, sweep, t, begin, end);
+}
+
+// Of a phase that goes by rows, the part is one of whole rows.
 template <class T>
 void measure_part_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  Window<T> window(t, Use::kRead, false, false, begin, end);
-  const Span span = span_of(sweep, window.tensor());
-  const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
-  if (!phase.stage || t.slot[phase.slot])
-    (phase.shape.by_rows() ? measure_part_of_rows<T> : measure_blocks<T>)(span, window, phase, begin, end);
+  measure_up_to<T>(end, measure_part_of_rows<T>, sweep, t, begin, end);
 }
 
 // A tensor is settled as a whole, by whoever has its beginning.

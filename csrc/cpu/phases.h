@@ -145,39 +145,38 @@ void measure_chunk(const Span& span, Window<T>& window, const PhaseCode& phase, 
   }
 }
 
-// The chunks that start within a span.
+// Chunks from one on, up to one that begins at element `end` or after it; of them, what lies within begin … stop − 1.
 template <class T>
-void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
+void measure_chunks(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, int64_t end,
+                    int64_t begin, int64_t stop) {
   Scratch<T> scratch;
   for (T& x : scratch.nothing) x = -T(0);
   StretchSum sums[kMaxTerms];
   for (int k = 0; k < phase.shape.terms; ++k) sums[k].start(phase.shape.joined(k));
-  const auto start = [&](int64_t chunk) { return chunk_begin(span.t, chunk) * span.t.columns; };
+  for (; chunk < chunk_count(span.t) && chunk_begin(span.t, chunk) * span.t.columns < end; ++chunk)
+    measure_chunk(span, window, phase, chunk, begin, stop, scratch, sums);
+}
+
+// The chunks that start within a span.
+template <class T>
+void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
   int64_t low = 0, high = chunk_count(span.t);
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (start(middle) >= begin)
+    if (chunk_begin(span.t, middle) * span.t.columns >= begin)
       high = middle;
     else
       low = middle + 1;
   }
-  for (; low < chunk_count(span.t) && start(low) < end; ++low)
-    measure_chunk(span, window, phase, low, 0, span.t.n, scratch, sums);
+  measure_chunks(span, window, phase, low, end, 0, span.t.n);
 }
 
 // The elements begin … end − 1, whole rows.
 template <class T>
 void measure_part_of_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
-  Scratch<T> scratch;
-  for (T& x : scratch.nothing) x = -T(0);
-  StretchSum sums[kMaxTerms];
-  for (int k = 0; k < phase.shape.terms; ++k) sums[k].start(phase.shape.joined(k));
   const Tensor& t = span.t;
-  for (int64_t row = begin / t.columns; row * t.columns < end;) {
-    const int64_t chunk = row / t.rows * chunks_of_matrix(t) + row % t.rows / kRowChunk;
-    measure_chunk(span, window, phase, chunk, begin, end, scratch, sums);
-    row = chunk_end(t, chunk);
-  }
+  const int64_t row = begin / t.columns, chunk = row / t.rows * chunks_of_matrix(t) + row % t.rows / kRowChunk;
+  measure_chunks(span, window, phase, chunk, end, begin, end);
 }
 
 // What a stage of the table measures, as a phase.
