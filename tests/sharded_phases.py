@@ -17,6 +17,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch_cases import ours
 
 import fastupdate as fu
+from fastupdate.torch.shards import part_of
 
 # Empty parts, cuts within blocks of 1024 elements and within chunks of 32 rows, matrices among more axes, vectors.
 SHAPES = [(5,), (3, 4), (70, 33), (0, 7), (5, 40, 3), (9, 700), (1030,), (4100,), (6, 10)]
@@ -81,6 +82,21 @@ def check_grid(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
+def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
+    """The same where what is here of parameters is given other memory between steps, by one rank or by all."""
+    params, expected = pair(tensors, torch.float32, ranks, KINDS)
+    shared, whole = ours(case, params, **options), ours(case, expected, **options)
+    for step in range(4):
+        if step == 2 or (step == 1 and torch.distributed.get_rank() == 0):
+            for p in params:
+                part = part_of(p)
+                part.data = part.data.clone()
+        hand_over(tensors(10 + step, torch.float32), params, expected)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
 def checks() -> Iterator[Check]:
     """Every rule, and every option."""
     f32, f64, bf16 = torch.float32, torch.float64, torch.bfloat16
@@ -90,4 +106,6 @@ def checks() -> Iterator[Check]:
         yield f"{name} with AdamW", partial(check, ADAMW, options, f32, f32)
         yield f"{name} with LAMB in float64", partial(check, BY_RULE["lamb"], options, f64, f64)
     yield "gradients in bfloat16", partial(check, BY_RULE["adafactor"], {"monitor": True}, f32, bf16)
+    yield "moved, with LAMB", partial(check_moved, BY_RULE["lamb"], {})
+    yield "moved, with clip_norm", partial(check_moved, ADAMW, {"clip_norm": 0.7})
     yield "a grid", partial(check_grid, BY_RULE["adafactor"], {"monitor": True})

@@ -16,7 +16,7 @@ from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Tables
 from fastupdate.sharded.ranges import Range
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.shards import part_of
+from fastupdate.torch.shards import groups_of, part_of
 
 FIELDS = ("gg", "nonfinite", "zeros")  # of the sums of a gradient
 
@@ -75,21 +75,42 @@ def _check_alike(first: Described, other: Described, rank: int) -> None:
             place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
 
 
-def meet(described: Described, group: Any, tensors: list[int], sizes: list[int]) -> list[list[Range]]:
-    """The ranges of each rank of a group, after a check that all have the same list.
+class Group(NamedTuple):
+    """Ranks that share tensors by ranges of their elements.
 
-    sizes: elements of all tensors, whole.
+    ranges   [rank][place in tensors]
     """
-    all_ranks: list[Any] = [None] * distributed.get_world_size(group)
-    distributed.all_gather_object(all_ranks, described, group=group)
-    for rank, other in enumerate(all_ranks):
-        _check_alike(all_ranks[0], other, rank)
-    lengths = [other.parts for other in all_ranks]
-    ends = np.cumsum(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
-    return [
-        [Range(int(end) - n, int(end), sizes[k]) for k, n, end in zip(tensors, parts, of_rank, strict=True)]
-        for parts, of_rank in zip(lengths, ends, strict=True)
-    ]
+
+    group: Any
+    tensors: list[int]
+    ranges: list[list[Range]]
+
+    @property
+    def rank(self) -> int:
+        return int(distributed.get_rank(self.group))
+
+    def own(self) -> dict[int, Range]:
+        """The ranges that are here, by tensor."""
+        return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
+
+
+def meet(stepper: Stepper, params: list[Any]) -> list[Group]:
+    """The ranks that share parameters, after a check that all have the same list."""
+    found = []
+    for group, tensors in groups_of(params):
+        all_ranks: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(all_ranks, describe(stepper, params, tensors), group=group)
+        for rank, other in enumerate(all_ranks):
+            _check_alike(all_ranks[0], other, rank)
+        lengths = [other.parts for other in all_ranks]
+        ends = np.cumsum(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
+        sizes = [params[k].numel() for k in tensors]
+        ranges = [
+            [Range(int(end) - n, int(end), size) for size, n, end in zip(sizes, parts, of_rank, strict=True)]
+            for parts, of_rank in zip(lengths, ends, strict=True)
+        ]
+        found.append(Group(group, tensors, ranges))
+    return found
 
 
 class Piece(NamedTuple):
@@ -172,14 +193,10 @@ class Exchange:
     nodes     of all ranks: tensor, first element, level, and row in what `gather` returns
     """
 
-    def __init__(
-        self, stepper: Stepper, group: Any, tensors: list[int], sizes: list[int], described: Described
-    ) -> None:
-        """sizes: elements of all tensors, whole."""
-        self._group, self.tensors = group, tensors
-        self._rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
-        self._ranges = meet(described, group, tensors, sizes)
-        self._cut = CutBlocks(stepper, group, [*self._pieces()], ranks)
+    def __init__(self, stepper: Stepper, group: Group) -> None:
+        self._group, self.tensors, self._ranges = group
+        self.own, ranks = group.own(), len(group.ranges)  # the ranges of the tensors that are here
+        self._cut = CutBlocks(stepper, self._group, [*self._pieces()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]
         self._rows = max(map(len, found))
         self.nodes = [
@@ -199,10 +216,6 @@ class Exchange:
             yield from ((k, node.begin, node.level) for node in r.nodes())
         yield from ((k, begin, 0) for k, begin in self._cut.owned[rank])
 
-    def own(self) -> list[Range]:
-        """The ranges of the tensors that are here."""
-        return self._ranges[self._rank]
-
     @property
     def bytes(self) -> tuple[int, int]:
         """What this rank hands over in a step: elements of cut blocks; and the message that all ranks get."""
@@ -216,7 +229,7 @@ class Exchange:
         sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat. scale: what
         they are multiplied by.
         """
-        begins = {k: r.begin for k, r in zip(self.tensors, self.own(), strict=True)}
+        begins = {k: r.begin for k, r in self.own.items()}
         own = np.concatenate([sums, self._cut.sums(gradients, begins, scale)])
         sent = self._sent.numpy()
         sent[0], sent[1 : 1 + own.size] = missing, own.reshape(-1)

@@ -21,8 +21,8 @@ from fastupdate.engines.records import Records
 from fastupdate.sharded.ranges import Folding, Range
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.exchange import FIELDS, Exchange, Reader, describe
-from fastupdate.torch.shards import group_of, groups_of, is_dtensor, part_of
+from fastupdate.torch.exchange import FIELDS, Exchange, Group, Reader
+from fastupdate.torch.shards import group_of, is_dtensor, part_of
 
 
 class MeshSums:
@@ -31,15 +31,12 @@ class MeshSums:
     exchanges   what is told by each group of ranks
     """
 
-    def __init__(self, stepper: Stepper, params: list[Any]) -> None:
+    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group]) -> None:
         self._params = params
         self._places = [Place(item.place.rule, tree.shown("grads", item.path)) for item in stepper.items]
         sizes = [p.numel() for p in params]
-        self.exchanges = [
-            Exchange(stepper, group, tensors, sizes, describe(stepper, params, tensors))
-            for group, tensors in groups_of(params)
-        ]
-        shared = {k: r for exchange in self.exchanges for k, r in zip(exchange.tensors, exchange.own(), strict=True)}
+        self.exchanges = [Exchange(stepper, group) for group in groups]
+        shared = {k: r for exchange in self.exchanges for k, r in exchange.own.items()}
         ranges = [shared.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
         order = [
             *(k for exchange in self.exchanges for k in exchange.tensors),
@@ -61,7 +58,7 @@ class MeshSums:
         for exchange in self.exchanges:
             first = len(places)
             places += [(*node[:3], first + k) for k, node in enumerate(exchange.nodes)]
-            here = sum(len([*r.nodes()]) for r in exchange.own())
+            here = sum(len([*r.nodes()]) for r in exchange.own.values())
             self._gathered.append((here, np.array([row for *_, row in exchange.nodes], np.int64)))
         places += [(*node, len(places) + k) for k, node in enumerate(alone)]
         of_tensor: list[list[tuple[int, int]]] = [[] for _ in range(tensors)]

@@ -17,6 +17,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
+from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
@@ -139,10 +140,9 @@ class Run:
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
-        summed = self._shards.split and self.stepper.settings.needs_sums
-        self._mesh_sums = MeshSums(self.stepper, self.params) if summed else None
-        together = self._shards.split and needs_sums(rule, self.stepper.settings)
-        self._together = Together(self.stepper, self.params) if together else None
+        self._mesh_sums: MeshSums | None = None
+        self._together: Together | None = None
+        self._work_together()
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
@@ -175,7 +175,6 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
-            and (self._together is None or self.stepper.engine is self._together)
             and self._same_counts()
         )
 
@@ -271,6 +270,33 @@ class Run:
         """Keeps the states that were made, though no step was taken."""
         self._lent.made.clear()
 
+    # -- what ranks share ---------------------------------------------------------------------------------------------
+
+    def _work_together(self) -> None:
+        """Where ranks share tensors, makes what a step needs to know the sums of whole ones; ranks tell each other what
+        they have."""
+        settings = self.stepper.settings
+        together = bool(self._shards.split) and needs_sums(self._rule, settings)
+        summed = bool(self._shards.split) and settings.needs_sums
+        if not (together or summed):
+            return
+        self._ranks = meet(self.stepper, self.params)
+        if summed:
+            self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks)
+        if together:
+            self._together = Together(self.stepper, self.params, self._ranks)
+        self._parts = Lookout(self._shards.parts)
+
+    def _follow(self) -> None:
+        """Goes on from where parts are now, if they were given other memory or the stepper has another plan. A rank
+        does so by itself: in the midst of a step the plan would change, and what is known of whole tensors be lost."""
+        if not self._parts.intact():
+            with self.stepper.exclusive():
+                self.stepper.check(self.stepper.plan.items)
+            self._parts = Lookout(self._shards.parts)
+        if self._together is not None and self.stepper.engine is not self._together:
+            self._together = Together(self.stepper, self.params, self._ranks)
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def measure(self) -> Records:
@@ -286,6 +312,9 @@ class Run:
         try:
             if self._shared:
                 self._shards.hand_over()
+            if self._mesh_sums is not None or self._together is not None:
+                self._follow()
+                plan = self.stepper.plan
             if self._mesh_sums is not None:
                 plan.sums_of_all = self._mesh_sums.totals
                 totals = self._mesh_sums.totals()

@@ -23,16 +23,17 @@ from fastupdate.engines.records import BLOCK, Given, Records, Tables
 from fastupdate.rules.extent import matrix_of, shape_of
 from fastupdate.sharded.cells import Blocks, Chunks, cut
 from fastupdate.sharded.ranges import Range
-from fastupdate.stages import ARRAYS, MEASURING
+from fastupdate.stages import ARRAYS, at
 from fastupdate.step import extents
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import state_kind
 from fastupdate.torch.borrowed import Arrays, Borrowed, shifted
-from fastupdate.torch.exchange import describe, meet
-from fastupdate.torch.shards import groups_of, part_of
+from fastupdate.torch.exchange import Group
+from fastupdate.torch.shards import part_of
 from fastupdate.torch.telling import Stretch, Telling
 
 PART = 64 * BLOCK  # elements that a thread works on at least
+OF_GRADIENT = at("gradient")  # stages whose sums come before those of the rule; others' come after
 PLACED = ("g", "g_layout", "g_order", "g_dtype", "samples", "sample_stride", "scale")  # in each step
 
 
@@ -45,18 +46,6 @@ class Phase(NamedTuple):
     by_rows: bool
     by_columns: bool
     measures: bool
-
-
-class Group(NamedTuple):
-    """Ranks that share tensors, and which ranges of each: [rank][place in tensors]."""
-
-    group: Any
-    tensors: list[int]
-    ranges: list[list[Range]]
-
-    def of(self, place: int) -> list[Range]:
-        """The ranges of a tensor, rank by rank."""
-        return [of_rank[place] for of_rank in self.ranges]
 
 
 def phases_of(stepper: Stepper) -> list[Phase]:
@@ -77,16 +66,15 @@ def phases_of(stepper: Stepper) -> list[Phase]:
 class Together:
     """The engine of a plan whose tensors are cut; what it does not do itself, the engine of the parts does."""
 
-    def __init__(self, stepper: Stepper, params: list[Any]) -> None:
-        self._stepper, self._plan, self._params = stepper, stepper.plan, params
+    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group]) -> None:
+        if stepper.backend.NAME != "native":
+            expected = "'native', where ranks share tensors"
+            Place(stepper.rule.name, "backend").fail(ValueError, expected, repr(stepper.backend.NAME))
+        self._stepper, self._plan, self._params, self._groups = stepper, stepper.plan, params, groups
         self._parts_engine = stepper.plan.engine
         self._shapes = [tuple(p.shape) for p in params]
         sizes = [prod(shape) for shape in self._shapes]
-        self._groups = [
-            Group(group, tensors, meet(describe(stepper, params, tensors), group, tensors, sizes))
-            for group, tensors in groups_of(params)
-        ]
-        here = {k: r for g in self._groups for k, r in zip(g.tensors, g.ranges[_rank(g.group)], strict=True)}
+        here = {k: r for group in groups for k, r in group.own().items()}
         self._shared = [*here]
         self._here = [here.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
         self._phases = phases_of(stepper)
@@ -94,11 +82,9 @@ class Together:
             Phase(0, stage.bit, [False], stage.by_rows, False, True) for stage in stepper.settings.measuring
         ]
         self._describe(sizes)
-        self._grids: dict[int, tuple[Blocks, Chunks]] = {
-            k: (Blocks(sizes[k]), Chunks(*matrix_of(self._shapes[k]))) for k in self._shared
-        }
+        self._grids = [(Blocks(n), Chunks(*matrix_of(shape))) for n, shape in zip(sizes, self._shapes, strict=True)]
         self._borrow()
-        self._tellings = {id(phase): self._telling(phase) for phase in [*self._phases, *self._stages]}
+        self._tellings = {id(phase): self._telling(phase) for phase in self._measuring()}
         self._watched = self._watching() if stepper.settings.monitor else []
         vars(self._plan).update(sizes=np.array(sizes, np.int64), engine=self, simple=False)
         stepper.engine = self
@@ -127,8 +113,6 @@ class Together:
         self._sums = np.zeros(blocks, records.SUMS)
         tables = Tables(self._tensors, plan.groups, plan.recipe(self._stepper.items), self._stepper.clock, self._sums)
         self._engine: Any = self._stepper.backend.make_plan(self._stepper.rule, self._stepper.flags, tables)
-        if not hasattr(self._engine, "measure_parts"):
-            Place(self._stepper.rule.name, "backend").fail(ValueError, "'native', where ranks share tensors", "another")
         self._engine.take(self._stepper.hypers.given)
 
     def _place(self, k: int) -> None:
@@ -173,7 +157,7 @@ class Together:
                 cells = [
                     cell
                     for place, k in enumerate(group.tensors)
-                    for cell in cut(k, self._grids[k][grid], group.of(place))
+                    for cell in cut(k, self._grids[k][grid], [of_rank[place] for of_rank in group.ranges])
                 ]
                 here = {k: self._here[k] for k in group.tensors}
                 self._borrowed.append((grid, Borrowed(group.group, cells, here, self._arrays, self._tensors)))
@@ -190,9 +174,8 @@ class Together:
         """What is here of all tensors, in parts for threads, none of which crosses into a cell that is not here."""
         parts = []
         for k, r in enumerate(self._here):
-            of = (Blocks(r.n), Chunks(*matrix_of(self._shapes[k])))[grid] if r.n else None
-            begin = r.begin
-            while of is not None and begin < r.end:
+            of, begin = self._grids[k][grid], r.begin
+            while begin < r.end:
                 end = min(of.begin(of.next(min(begin + PART, r.n))), r.end)
                 if of.begin(of.next(begin)) != begin:  # in the midst of a cell
                     end = min(of.begin(of.next(begin)), r.end)
@@ -207,7 +190,6 @@ class Together:
         return [
             Telling(group.group, [self._stretches(phase, group, r) for r in range(len(group.ranges))], phase.largest)
             for group in self._groups
-            if phase.measures
         ]
 
     def _stretches(self, phase: Phase, group: Group, rank: int) -> list[Stretch]:
@@ -254,7 +236,7 @@ class Together:
             borrowed.gather(self._gradient)
         self._on = self._engine.stages & ~off
         self._engine.prepare(scale, off)
-        self._measure_stages("gradient")
+        self._measure_stages(OF_GRADIENT)
         self._run(self._phases[: self._stepper.rule.phases_before])
 
     def measure_again(self) -> None:
@@ -264,7 +246,7 @@ class Together:
     def finish(self) -> None:
         """The same, moves all tensors as measured, and counts the step."""
         self.measure_again()
-        self._measure_stages("change")
+        self._measure_stages(~OF_GRADIENT)
         self._engine.update_parts(self._tensors, self._parts[0])
         if self._settings.monitor:
             self._watch()
@@ -273,11 +255,8 @@ class Together:
                 part_of(self._params[k].grad).zero_()
         self._engine.advance()
 
-    def _measure_stages(self, place: str) -> None:
-        places = {stage.bit: stage.place for stage in MEASURING}
-        self._run(
-            [s for s in self._stages if s.stage & self._on and (places[s.stage] == "gradient") == (place == "gradient")]
-        )
+    def _measure_stages(self, bits: int) -> None:
+        self._run([phase for phase in self._stages if phase.stage & self._on & bits])
 
     def _run(self, phases: list[Phase]) -> None:
         for phase in phases:
@@ -348,7 +327,3 @@ class Together:
     def fold(self, totals: Records) -> None:
         """Sums of blocks → sums of tensors."""
         self._engine.fold(totals)
-
-
-def _rank(group: Any) -> int:
-    return int(torch.distributed.get_rank(group))
