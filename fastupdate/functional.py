@@ -61,6 +61,7 @@ def _page(cls: type[Optimizer]) -> str:
         + (f"; only with {cls.rule.flag_hypers.get(state.when, state.when)}" if state.when else "")
         for name, state in declared(cls.rule.formula, State).items()
     ]
+    states += [f"{name:<16}{factor.meaning}" for name, factor in cls.rule.factors.items()]
     lines = [f"One step in place, number `step`, as `fu.{cls.__name__}` takes it.", "", cls.__doc__ or ""]
     return "\n".join([*lines, "", "States, in this order:", *states] if states else lines)
 

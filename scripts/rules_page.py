@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fastupdate import rules
-from fastupdate.rules.rule import Flag, Hyper, State, declared
+from fastupdate.rules.rule import Factor, Flag, Hyper, State, declared
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 HEAD = """# Rules
@@ -30,6 +30,7 @@ def section(name: str) -> str:
     arguments += [f"| `{key}` | {flag.meaning} | a bool |" for key, flag in flags.items() if flag.when is None]
     table = "\n".join(arguments)
     kept = [f"`{key}`: {s.meaning}{f' (with `{s.when}`)' if s.when else ''}" for key, s in states.items()]
+    kept += [f"`{key}`: {factor.meaning}" for key, factor in declared(cls.rule.formula, Factor).items()]
     file = f"fastupdate/rules/{name}.py"
     return f"""
 <a id="{name}"></a>

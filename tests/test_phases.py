@@ -38,7 +38,9 @@ from fastupdate.rules.extent import shape_of
 from fastupdate.rules.lamb import Lamb
 from fastupdate.rules.muon import Muon
 from fastupdate.rules.prodigy import Prodigy
-from fastupdate.rules.rule import NON_NEGATIVE, Hyper, State, Sum, rule_of, scalars
+from fastupdate.rules.rule import NON_NEGATIVE, Factor, Hyper, State, Sum, rule_of, scalars
+from fastupdate.step import extents
+from fastupdate.step.transaction import in_turn
 
 STEPS = 4
 CASES = PHASED_CASES
@@ -292,7 +294,8 @@ class Plain:
         results = results if isinstance(results, tuple) else (results,)
         self.take(k, results[len(phase.sums) :])
         if self.rule.matrix is not None and phase is self.rule.phases[0]:
-            at = self.rule.states.index(self.rule.matrix_state)
+            [name] = self.rule.matrix_states
+            at = self.rule.states.index(name)
             self.states[k][at] = np.asarray(self.rule.matrix(self.flags, self.states[k][at]))
         return [np.broadcast_to(x, p.shape) for x in results[: len(phase.sums)]]
 
@@ -440,10 +443,8 @@ def test_tensors_moved_one_by_one_in_backward_order_end_as_in_a_whole_step(
         opts[1].bind(grads)
         stepper.derive()
         stepper.engine.measure(-1.0 if "maximize" in settings else 1.0, 0)
-        for item in stepper.items if stepper.rule.matrix is not None else ():
-            item.passing["state.o"][...] = stepper.rule.matrix(
-                opts[1].rule.flag_tuple(stepper.flags), item.passing["state.o"]
-            )
+        if stepper.rule.matrix is not None:
+            in_turn(extents.multiply(stepper.rule, stepper.flags, stepper.plan))
         stepper.engine.measure_again()
         for k in reversed(range(len(parts))):
             stepper.engine.move(k, k + 1)
@@ -547,6 +548,31 @@ def test_muon_names_a_parameter_that_is_no_matrix() -> None:
         fu.Muon([np.ones((2, 2)), np.ones(3)])
 
 
+def test_factors_that_are_kept_are_those_of_a_step_that_was_taken() -> None:
+    """A step that is left out or fails leaves them as they were, and a checkpoint goes on with them."""
+    w, g = np.arange(12.0).reshape(3, 4) ** 0.5, np.cos(np.arange(12.0)).reshape(3, 4)
+    opts = [fu.SOAP([w.copy()], lr=0.1, max_precondition_dim=3, nonfinite=how) for how in ("skip", "propagate")]
+    before = exactly(opts[1].state)
+    with pytest.raises(FloatingPointError, match=r"\[soap\] grads\[0\]: expected a gradient whose products have"):
+        opts[1].step([np.full((3, 4), np.nan)])
+    assert exactly(opts[1].state) == before
+    for k in range(3):
+        opts[0].step([g + k])
+    before = exactly(opts[0].state)
+    opts[0].step([g * np.nan])
+    assert exactly(opts[0].state) == before
+    assert [opts[0].state[name][0].shape for name in ("left", "right")] == [(3, 3), (0, 0)]
+    opts[1].load_state_dict(opts[0].state_dict())
+    for a, b in zip(opts[0].state.values(), opts[1].state.values(), strict=True):
+        assert_same_bits(a, b, "state")
+    opts[1].freeze("*")
+    opts[1].unfreeze("*", state="reset")
+    opts[1].step([g])
+    fresh = fu.SOAP([w.copy()], lr=0.1, max_precondition_dim=3)
+    fresh.step([g])
+    assert exactly({**opts[1].state, "v": 0}) == exactly({**fresh.state, "v": 0})
+
+
 def declared(**members: Any) -> type:
     """A rule that measures, but for what is changed."""
 
@@ -594,6 +620,14 @@ def declared(**members: Any) -> type:
         (
             {"size": State("", per="tensor", when="lr")},
             r"size: expected a state of an element, where `when` names a flag, received per tensor",
+        ),
+        (
+            {"left": Factor("", per="rows", at_most="longest")},
+            r"left: expected `at_most` to name a hyperparameter, received 'longest'",
+        ),
+        (
+            {"matrix": staticmethod(lambda flags, s, left: left)},
+            r"matrix: expected the arguments \(flags, …\) or \(flags, s, …\), of states, received \(flags, s, left\)",
         ),
     ],
 )

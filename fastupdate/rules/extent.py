@@ -7,6 +7,8 @@ from typing import Literal, get_args
 # The last two axes are those of a matrix; a unit is a slice along the first axis, or a vector.
 Extent = Literal["element", "row", "column", "matrix", "unit", "tensor", "list"]
 EXTENTS: tuple[Extent, ...] = get_args(Extent)
+Side = Literal["rows", "columns"]  # of a matrix: a factor is a square array as long as one
+SIDES: tuple[Side, ...] = get_args(Side)
 Shape = tuple[int, ...]
 
 
@@ -15,11 +17,11 @@ def matrix_of(shape: Shape) -> Shape:
     return shape[-2:] if len(shape) > 1 else (*shape, 1)[-2:] if shape else (1, 1)
 
 
-def shape_of(extent: Extent, shape: Shape) -> Shape:
-    """The shape of a state of this extent, for a parameter of this shape."""
+def shape_of(extent: Extent | Side, shape: Shape) -> Shape:
+    """The shape of a state of this extent, or of a factor of this side, for a parameter of this shape."""
     rows, columns = matrix_of(shape)
     matrices = shape[:-2]
-    shapes: dict[Extent, Shape] = {
+    shapes: dict[Extent | Side, Shape] = {
         "element": shape,
         "row": (*matrices, rows),
         "column": (*matrices, columns),
@@ -27,5 +29,7 @@ def shape_of(extent: Extent, shape: Shape) -> Shape:
         "unit": shape[:1] if len(shape) > 1 else (),
         "tensor": (),
         "list": (),
+        "rows": (*matrices, rows, rows),
+        "columns": (*matrices, columns, columns),
     }
     return shapes[extent]

@@ -73,6 +73,13 @@ class Checker:
         if code.co_freevars:
             self.fail(function, "helpers at the top of the file", f"{code.co_freevars[0]} from within a function")
 
+    def check_matrix(self, formula: type, states: set[str]) -> None:
+        code = getattr(formula, "matrix").__code__  # noqa: B009
+        found = code.co_varnames[: code.co_argcount]
+        named = found[2:] if found[1:2] == ("s",) else found[1:]
+        if found[:1] != ("flags",) or not named or not states.issuperset(named):
+            self.fail("matrix", "the arguments (flags, …) or (flags, s, …), of states", f"({', '.join(found)})")
+
     def check_conditions(self, things: Mapping[str, Any], others: Mapping[str, Any], what: str) -> None:
         for key, thing in things.items():
             if thing.when is not None and thing.when not in others:
@@ -81,9 +88,9 @@ class Checker:
 
 def check_parts(name: str, formula: type, parts: Parts, measures: list[str]) -> None:
     """TypeError for the first part of a rule that does not fit the others."""
-    checker, (hypers, flags, states, sums) = Checker(name), parts
+    checker, (hypers, flags, states, sums, factors) = Checker(name), parts
     functions = checker.signatures(formula, parts, measures)
-    checker.check_names(formula, {*hypers, *flags, *states, *sums, *functions, *OTHERS})
+    checker.check_names(formula, {*hypers, *flags, *states, *sums, *factors, *functions, *OTHERS})
     if "lr" not in hypers:
         checker.fail("lr", "a Hyper", "none")
     for function, arguments in functions.items():
@@ -91,5 +98,10 @@ def check_parts(name: str, formula: type, parts: Parts, measures: list[str]) -> 
     for key, state in states.items():
         if state.when is not None and state.per != "element":
             checker.fail(key, "a state of an element, where `when` names a flag", f"per {state.per}")
+    for key, factor in factors.items():
+        if factor.at_most not in hypers:
+            checker.fail(key, "`at_most` to name a hyperparameter", repr(factor.at_most))
+    if hasattr(formula, "matrix"):
+        checker.check_matrix(formula, {*states, *factors})
     checker.check_conditions(flags, hypers, "a hyperparameter")
     checker.check_conditions(states, flags, "a flag")

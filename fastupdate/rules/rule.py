@@ -31,6 +31,9 @@ Where a step depends on sums, functions come before `update` (`fastupdate/rules/
                                                  # `update` and `measure_2`, in NumPy's words alone
                                                  # (fastupdate/rules/muon.py, normuon.py)
 
+        left = Factor("mean of ∇L∇Lᵀ", per="rows")   # a square array for each matrix, which is for `matrix` alone
+        def matrix(flags, s, o, v, left):        # what becomes of several, in their order (fastupdate/rules/soap.py)
+
 Beside sums, `Maximum` declares the largest of numbers ≥ 0 (`fastupdate/rules/sm3.py`). A rule without `measure` may
 have numbers that go on from step to step: `settle_tensor(flags, s, n, *states)` or `settle_list` alone
 (`fastupdate/rules/sgdschedulefree.py`).
@@ -59,6 +62,7 @@ from typing import Any, Literal, NamedTuple
 
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
 from fastupdate.arrays.numbers import CEILING as CEILING
+from fastupdate.arrays.numbers import COUNT as COUNT
 from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
@@ -69,6 +73,7 @@ from fastupdate.arrays.numbers import SIZE as SIZE
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent
+from fastupdate.rules.extent import Side as Side
 from fastupdate.rules.fitting import check_parts, settle_name, settled_alone
 
 
@@ -103,6 +108,20 @@ class State:
     role: Literal["momentum", "velocity"] | None = (
         None  # a mean of gradients, for monitoring; a velocity is its negative
     )
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A square array for each matrix, as long as one of its sides and of its type, on which `matrix` alone works.
+
+    It starts from zero, and goes on as it is when a tensor thaws. What follows from it, `matrix` makes anew in a
+    tensor's first step.
+    """
+
+    meaning: str
+    _: KW_ONLY
+    per: Side
+    at_most: str  # a hyperparameter: a longer side has an empty array; it counts when the optimizer is made
 
 
 @dataclass(frozen=True)
@@ -168,6 +187,7 @@ class Parts(NamedTuple):
     flags: dict[str, Flag]
     states: dict[str, State]
     sums: dict[str, Sum]
+    factors: dict[str, Factor]
 
 
 @cache
@@ -207,11 +227,12 @@ class Rule:
     decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
     native: bool = True  # it is part of the compiled modules
     phases: tuple[Phase, ...] = ()
-    extents: Mapping[str, Extent] = field(default_factory=dict)  # of the states
+    extents: Mapping[str, Extent | Side] = field(default_factory=dict)  # of the states
     starts: Mapping[str, float | str] = field(default_factory=dict)  # of the states
     passing: frozenset[str] = frozenset()  # states of which nothing is needed after the step
-    matrix: Callable[..., Any] | None = None  # what becomes of a state, array in and array out, before `update`
-    matrix_state: str | None = None  # which one
+    matrix: Callable[..., Any] | None = None  # what becomes of states, array in and array out, before `update`
+    matrix_arguments: tuple[str, ...] = ()  # after the flags: `s`, if it takes that, and which states
+    factors: Mapping[str, Factor] = field(default_factory=dict)  # states that are for `matrix` alone
     evaluated: Callable[..., Any] | None = None  # the weights to judge a model by: (h, p, *states of elements)
     trained: Callable[..., Any] | None = None  # back to those that it is trained at
 
@@ -233,12 +254,23 @@ class Rule:
         return tuple(name for name in self.states if self.extents[name] == extent)
 
     def kept(self, flags: Mapping[str, bool]) -> tuple[str, ...]:
-        """The states that exist under these flags."""
-        return tuple(s for s in self.states if s not in self.state_flags or flags[self.state_flags[s]])
+        """The states that exist under these flags; factors come last."""
+        own = tuple(s for s in self.states if s not in self.state_flags or flags[self.state_flags[s]])
+        return (*own, *self.factors)
+
+    @property
+    def matrix_states(self) -> tuple[str, ...]:
+        """The states that `matrix` takes and returns."""
+        return tuple(name for name in self.matrix_arguments if name != "s")
+
+    @property
+    def matrix_lasts(self) -> bool:
+        """Whether anything that `matrix` makes is kept for later steps."""
+        return not self.passing.issuperset(self.matrix_states)
 
 
 def declared(formula: type, kind: type[Any]) -> dict[str, Any]:
-    """What a rule's class and its bases declare of one kind (Hyper, Flag or State), by name and in order."""
+    """What a rule's class and its bases declare of one kind (Hyper, Flag, State …), by name and in order."""
     every: dict[str, Any] = {}
     for base in reversed(formula.__mro__):
         every |= vars(base)
@@ -248,7 +280,8 @@ def declared(formula: type, kind: type[Any]) -> dict[str, Any]:
 def rule_of(formula: type, *, native: bool = True) -> Rule:
     """Reads a rule's class; TypeError names what it lacks or has too much."""
     name = formula.__name__.lower()
-    parts = hypers, flags, states, sums = Parts(*(declared(formula, kind) for kind in (Hyper, Flag, State, Sum)))
+    parts = Parts(*(declared(formula, kind) for kind in (Hyper, Flag, State, Sum, Factor)))
+    hypers, flags, states, sums, factors = parts
     check_parts(name, formula, parts, _measures(formula))
     prepare: Any = formula.prepare  # type: ignore[attr-defined]
     matrix: Any = getattr(formula, "matrix", None)
@@ -269,11 +302,12 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         decoupled_decay=getattr(formula, "decoupled_decay", False),
         native=native,
         phases=_phases(formula, sums),
-        extents={key: state.per for key, state in states.items()},
+        extents={key: state.per for key, state in states.items()} | {key: each.per for key, each in factors.items()},
         starts={key: state.start for key, state in states.items()},
         passing=frozenset(key for key, state in states.items() if not state.lasts),
         matrix=matrix,
-        matrix_state=matrix.__code__.co_varnames[1] if matrix else None,
+        matrix_arguments=matrix.__code__.co_varnames[1 : matrix.__code__.co_argcount] if matrix else (),
+        factors=factors,
         evaluated=getattr(formula, "evaluated", None),
         trained=getattr(formula, "trained", None),
     )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from operator import setitem
+from typing import TYPE_CHECKING, Any
 
-from fastupdate.arrays import device
+import numpy as np
+
+from fastupdate.arrays import device, tree
+from fastupdate.arrays.memory import Assignment
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.rules.extent import Shape, matrix_of
 from fastupdate.rules.rule import Rule
 from fastupdate.stages import Stage
 from fastupdate.step.tensors import Item, state_kind
+
+if TYPE_CHECKING:
+    from fastupdate.step.plan import Plan
 
 
 def room_for_sums(rule: Rule, stages: Iterable[Stage], shape: Shape) -> int:
@@ -37,9 +45,34 @@ def check_matrices(rule: Rule, items: list[Item]) -> None:
             item.place.fail(ValueError, expected, f"shape {item.array.shape}")
 
 
-def multiply(matrix: Callable[..., Any], rule: Rule, flags: Mapping[str, bool], items: list[Item]) -> None:
-    """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
-    chosen, kind = rule.flag_tuple(flags), state_kind(rule.matrix_state or "")
-    for item in items:
-        array = device.owner_of(item.passing[kind])
-        array[...] = matrix(chosen, array)
+def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignment]:
+    """What a rule asks of the array library between its phases; the assignments of what is kept for later steps.
+
+    Until they are made no state is written: this may fail half-way.
+    """
+    matrix: Any = rule.matrix
+    kept: list[Assignment] = []
+    scalars = [_scalars(rule, group) for group in plan.groups] if "s" in rule.matrix_arguments else []
+    for item, row in zip(plan.items, plan.tensors["group"].tolist(), strict=True):
+        arrays = [_array(item, state_kind(name)) for name in rule.matrix_states]
+        try:
+            made = matrix(rule.flag_tuple(flags), *scalars[row : row + 1], *arrays)
+        except np.linalg.LinAlgError as error:
+            gradient = Place(rule.name, tree.shown("grads", item.path))
+            gradient.fail(FloatingPointError, "a gradient whose products have eigenvectors", str(error))
+        for name, array, new in zip(rule.matrix_states, arrays, made if len(arrays) > 1 else [made], strict=True):
+            if name in rule.passing:
+                array[...] = new
+            elif new is not array:
+                kept.append((setitem, array, ..., new))
+    return kept
+
+
+def _array(item: Item, kind: str) -> Any:
+    """An array of a tensor's, as its framework has it."""
+    return device.owner_of(item.passing[kind] if kind in item.passing else item.slots[kind])
+
+
+def _scalars(rule: Rule, group: Any) -> Any:
+    """What `prepare` gives for the step that a group takes."""
+    return rule.prepare(dict(zip(rule.hypers, group["hyper"].tolist(), strict=False)), int(group["t"]) + 1)

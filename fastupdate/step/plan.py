@@ -88,7 +88,8 @@ class Plan:
         )
         self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
-        self.judges = special and self.engine.judges and settings.outliers is None  # which the host judges
+        by_host = settings.outliers is not None or rule.matrix_lasts  # which judges outliers, and waits with matrices
+        self.judges = special and self.engine.judges and not by_host
         if self.queued:
             settings.check_sums("arrays in host memory", "others")
         self.partial = len(self.items) < len(self.unfrozen)

@@ -11,7 +11,7 @@ from fastupdate.arrays import accept, device, memory, overlap, tree
 from fastupdate.arrays.foreign import Foreign
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.rules.extent import Extent, shape_of
+from fastupdate.rules.extent import SIDES, Extent, Shape, Side, shape_of
 from fastupdate.rules.rule import Rule
 from fastupdate.stages import ARRAYS
 from fastupdate.step.extents import check_matrices
@@ -20,7 +20,8 @@ from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, state_kind,
 
 
 class Slot(NamedTuple):
-    """One array for each tensor: of its shape, lying in memory as it does; or float64 numbers for ranges of elements.
+    """One array for each tensor: of its shape, lying in memory as it does; float64 numbers for ranges of elements; or
+    a factor (see `fastupdate.rules.rule`).
 
     kind     "state.<name>", or one of `records.ROLES`; a checkpoint knows it by that
     start    what it starts from (see `fastupdate.rules.rule.State`)
@@ -28,14 +29,16 @@ class Slot(NamedTuple):
     extent   what there is one number for; an array of the whole list is there once
     lasts    whether anything of it is needed after a step
     axes     tensors of fewer axes have none
+    at_most  of a factor: the hyperparameter that says how long it may be, or it is empty
     """
 
     kind: str
     start: float | str = 0.0
     storage: str | None = None
-    extent: Extent = "element"
+    extent: Extent | Side = "element"
     lasts: bool = True
     axes: int = 0
+    at_most: str | None = None
 
     def of_weights(self, weights: Array) -> Array:
         """What it is when it follows these weights, of host memory."""
@@ -48,7 +51,10 @@ ACCUMULATORS = Slot(ACCUMULATOR)  # that micro-batches add up in; there are some
 def states(rule: Rule, names: Iterable[str]) -> list[Slot]:
     """The slots of a rule's states, of these."""
     return [
-        Slot(state_kind(name), rule.starts[name], None, rule.extents[name], name not in rule.passing) for name in names
+        Slot(state_kind(name), rule.starts[name], None, rule.extents[name], name not in rule.passing)
+        if name not in rule.factors
+        else Slot(state_kind(name), extent=rule.extents[name], at_most=rule.factors[name].at_most)
+        for name in names
     ]
 
 
@@ -87,7 +93,7 @@ def provide(
     given = None if state is None else given_states(settings.rule, lasting, state)
     check_matrices(rule, items)
     if given is not None:
-        take_states(items, given, rule.extents)
+        take_states(items, given, states(rule, lasting), hypers)
     elif walks_memory:
         lie_down(items)
     allocate(items, states(rule, kept if given is None else rule.passing), hypers)
@@ -106,21 +112,38 @@ def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for slot in slots:
         having = [item for item in items if item.array.ndim >= slot.axes] if slot.axes else items
-        made, kind = _made(having, slot), slot.kind
+        made, kind = _made(having, slot, hypers), slot.kind
         for item, array in zip(having, made, strict=True):
             (item.slots if slot.lasts else item.passing)[kind] = array
         for item, array in zip(having, made, strict=True) if slot.start else ():
             array[...] = start_of(slot, item, hypers)
 
 
-def _made(items: list[Item], slot: Slot) -> list[Array]:
+def _made(items: list[Item], slot: Slot, hypers: Sequence[Mapping[str, Any]]) -> list[Array]:
     arrays, orders = [item.param.array for item in items], [item.order for item in items]
     if slot.extent == "list":
         return device.zeros_like(arrays[:1], ["float64"], [None], [()]) * len(items)
     if slot.extent == "element":
         return device.zeros_like(arrays, [slot.storage or memory.type_name(a.dtype) for a in arrays], orders)
-    shapes = [shape_of(slot.extent, array.shape) for array in arrays]
-    return device.zeros_like(arrays, ["float64"] * len(items), [None] * len(items), shapes)
+    shapes = [shape_in(slot, item, item.array.shape, hypers) for item in items]
+    return device.zeros_like(arrays, [type_in(slot, item) for item in items], [None] * len(items), shapes)
+
+
+def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Mapping[str, Any]]) -> Shape:
+    """The shape of an array of a tensor, all of which has the shape `whole`."""
+    shape = shape_of(slot.extent, whole)
+    too_long = slot.at_most is not None and shape[-1] > _at_start(slot.at_most, item, hypers)
+    return (*shape[:-2], 0, 0) if too_long else shape
+
+
+def type_in(slot: Slot, item: Item) -> str:
+    """The type of its numbers."""
+    return memory.type_name(item.array.dtype) if slot.extent in SIDES else "float64"
+
+
+def _at_start(hyper: str, item: Item, hypers: Sequence[Mapping[str, Any]]) -> float:
+    value = hypers[item.row][hyper]
+    return float(value(0) if callable(value) else value)
 
 
 def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any:
@@ -131,8 +154,7 @@ def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any
         case "ndim":
             return float(item.array.ndim)
         case str(name):
-            value = hypers[item.row][name]
-            return float(value(0) if callable(value) else value)
+            return _at_start(name, item, hypers)
     return slot.start
 
 
@@ -141,11 +163,11 @@ def thawing(
 ) -> list[tuple[Array, Any]]:
     """Arrays of a tensor, and what they become: what they started from or, by a factor, so near to it.
 
-    What belongs to the whole list stays as it is.
+    What belongs to the whole list, and factors, stay as they are.
     """
     found = []
     for slot in slots:
-        if slot.extent != "list" and slot.lasts:
+        if slot.extent not in ("list", *SIDES) and slot.lasts:
             array, start = item.slots[slot.kind], start_of(slot, item, hypers)
             moved = start + (array - start) * factor if slot.start else array * factor
             found.append((array, moved if factor else start))
@@ -169,26 +191,30 @@ def lie_down(items: list[Item]) -> None:
         item.slots = dict(zip(item.slots, made, strict=True))
 
 
-def take_states(items: list[Item], states: Mapping[str, Any], extents: Mapping[str, Extent]) -> None:
+def take_states(
+    items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Mapping[str, Any]]
+) -> None:
     """Takes the user's arrays for states, after every check on each of them."""
-    for name in states:
+    for name, slot in zip(states, wanted, strict=True):
         for item in items:
-            of_all = items[0].given.get(name) if extents[name] == "list" else None
-            item.given[name] = of_all or _given(item, name, states, extents[name])
-            item.slots[state_kind(name)] = item.given[name].array
+            of_all = items[0].given.get(name) if slot.extent == "list" else None
+            item.given[name] = of_all or _given(item, name, states, slot, hypers)
+            item.slots[slot.kind] = item.given[name].array
 
 
-def _given(item: Item, name: str, states: Mapping[str, Any], extent: Extent) -> Foreign:
+def _given(
+    item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Mapping[str, Any]]
+) -> Foreign:
     place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
     try:
         given = tree.follow(states[name], item.path)
     except (KeyError, IndexError, TypeError):
         place.fail(ValueError, "an array for each parameter", "none")
     array = accept.parameter(given, place)
-    if extent == "element":
+    if slot.extent == "element":
         array = accept.like(array, item.array, place)
     else:
-        accept.check_shape(array, shape_of(extent, item.array.shape), np.dtype(np.float64), place)
+        accept.check_shape(array, shape_in(slot, item, item.array.shape, hypers), np.dtype(type_in(slot, item)), place)
     if not memory.is_direct(array):
         place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
     return Foreign(given, array, place)

@@ -51,7 +51,7 @@ class Undecided:
             in_turn([storing(taken, "outcome", judged), *self._noting(stepper, taken), *after])
         else:
             taken.outcome = engine.judge(step.scale, stepper.sign, step.off, stepper.plan.settings)
-            extents.multiply(stepper.rule.matrix, stepper.rule, stepper.flags, stepper.plan.items)
+            extents.multiply(stepper.rule, stepper.flags, stepper.plan)
             in_turn([*engine.finishing(), *self._noting(stepper, taken)])
         taken.count(int(stepper.clock[STEPS]))
         return Report.of(taken)
@@ -92,10 +92,9 @@ class Undecided:
         """Makes a captured step the next one; see `Optimizer.before_replay`."""
         with stepper.exclusive(records.MOST_UNDECIDED):
             engine = cast(Judge, stepper.engine)
-            if not engine.judges:
-                stepper.place("before_replay").fail(
-                    TypeError, "a step on the backend 'cuda'", repr(stepper.backend.NAME)
-                )
+            if not engine.judges or stepper.rule.matrix_lasts:
+                expected = "a step on the backend 'cuda' of a rule whose matrices do not depend on the step"
+                stepper.place("before_replay").fail(TypeError, expected, repr(stepper.backend.NAME))
             stepper.check_mode()
             stepper.skips.check()
             stepper.derive()

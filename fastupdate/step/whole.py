@@ -75,8 +75,7 @@ class WholeStep:
         if stepper.rule.matrix is None:
             return [(stepper.engine.update, scale, self.off), *taking]
         stepper.engine.measure(scale, self.off)
-        extents.multiply(stepper.rule.matrix, stepper.rule, stepper.flags, stepper.plan.items)
-        return [(stepper.engine.finish,), *taking]
+        return [*extents.multiply(stepper.rule, stepper.flags, stepper.plan), (stepper.engine.finish,), *taking]
 
     def watched(self) -> Statistics | None:
         """What was watched in the step that was taken."""

@@ -10,7 +10,7 @@ import torch
 from fastupdate.arrays import memory, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.rules.extent import shape_of
+from fastupdate.rules.extent import Shape
 from fastupdate.step import extents, slots
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
@@ -53,8 +53,9 @@ class Lent:
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
             item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
             for slot in wanted:
-                start = slots.start_of(slot, item, stepper.hypers.groups)
-                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot, start)
+                groups, of_all = stepper.hypers.groups, tuple(param.shape)
+                shape, start = slots.shape_in(slot, item, of_all, groups), slots.start_of(slot, item, groups)
+                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot, shape, start)
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
@@ -64,17 +65,17 @@ class Lent:
             entry.keep(STEP, torch.zeros(()))
         return max(int(entry.peek(STEP)), 0)
 
-    def _array(self, item: Item, entry: Entry, key: str, slot: Slot, start: Any) -> Array:
+    def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:
         param, tensor = item.param.source.detach(), entry.peek(key)
         whole = self._shards.whole(item.param.source)
         if tensor is None:
             self.made.append((entry, key))
-            part = _new(whole, slot)
+            part = _new(whole, slot, item, shape)
             _view(part)[...] = start
         else:
             _check_shared(item, key, tensor, whole if slot.extent == "element" else param)
             part = part_of(tensor)
-            _check(item, key, part, _new(whole, slot, "meta"))
+            _check(item, key, part, _new(whole, slot, item, shape, "meta"))
         array = _view(part)
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
             part = _laid_as(param, part, item.order if slot.extent == "element" else None)
@@ -104,10 +105,10 @@ class Lent:
                 self._states.pop(param, None)
 
 
-def _new(param: Any, slot: Slot, device: str = "cpu") -> Any:
-    """A tensor for an array of the parameter's: like what is here of it, or numbers for ranges of all its elements."""
+def _new(param: Any, slot: Slot, item: Item, shape: Shape, device: str = "cpu") -> Any:
+    """A tensor for an array of the parameter's: like what is here of it; or of a shape, for what is of all of it."""
     if slot.extent != "element":
-        return torch.zeros(shape_of(slot.extent, tuple(param.shape)), dtype=torch.float64, device=device)
+        return torch.zeros(shape, dtype=getattr(torch, slots.type_in(slot, item)), device=device)
     return torch.zeros_like(part_of(param), dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
 
 

@@ -57,4 +57,4 @@ NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]]
 def state_names(rule: Rule) -> dict[str, str]:
     """The rule's states, in its order, each with the name that it has in `optimizer.state[p]`."""
     known = STATES.get(rule.name, {})
-    return {name: known.get(name, name) for name in rule.states}
+    return {name: known.get(name, name) for name in (*rule.states, *rule.factors)}
