@@ -9,10 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import fastupdate as fu
 from fastupdate import show
+
+if TYPE_CHECKING:
+    from fastupdate.demo.data import Dataset
+    from fastupdate.demo.train import Settings
 
 INTERRUPTED = 130  # by Ctrl-C
 UNREAD = 141
@@ -82,7 +86,8 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more of: {', '.join(_trained())}; or all (default: adamw)",
+        help=f"one or more of: {', '.join(fu.rules.names())} (default: adamw); or all: each of them, in minutes, with a "
+        "learning rate that is chosen from a small grid",
     )
     train.add_argument(
         "--data",
@@ -118,6 +123,9 @@ def _make_parser() -> argparse.ArgumentParser:
         help="folder for statistics of every step, as JSON lines, and for TensorBoard too if tensorboardX is "
         "installed; also says what is wrong with the training",
     )
+    train.add_argument(
+        "--json", type=Path, metavar="PATH", help="with --rule all: where to write all that was found, as JSON"
+    )
     train.set_defaults(run=_train, parser=train)
 
     info = commands.add_parser("info", help="show versions, backends and devices")
@@ -145,7 +153,14 @@ def _train(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace, parser: _Parser) -> int:
     from fastupdate.demo import data, report, train
 
-    rules = _choose_rules(args.rule or ["adamw"], parser)
+    every, rules = _choose_rules(args.rule or ["adamw"], parser)
+    for name, given, wanted in (
+        ("--lr", args.lr, False),
+        ("--monitor", args.monitor, False),
+        ("--json", args.json, True),
+    ):
+        if given is not None and every is not wanted:
+            parser.error(f"{name}: expected {'--rule all beside it' if wanted else 'none beside --rule all'}")
     report.check_writable(args.out)
     images = data.load(args.data)
     settings = train.Settings(
@@ -158,6 +173,12 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
     )
     train.check(rules, settings)
     fu.set_num_threads(args.threads)
+    return (_choose if every else _train_each)(args, rules, images, settings)
+
+
+def _train_each(args: argparse.Namespace, rules: list[str], images: Dataset, settings: Settings) -> int:
+    from fastupdate.demo import report, train
+
     runs = [train.Run(rule, train.learning_rate(rule, settings)) for rule in rules]
     interrupted = False
     try:
@@ -177,24 +198,40 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         print("".join(f"{line}\n" for line in report.findings(shown)), end="")
     problems = report.problems(runs, settings.epochs, interrupted)
     for problem in problems:
-        print(f"{parser.prog}: {problem}", file=sys.stderr)
+        print(f"{args.parser.prog}: {problem}", file=sys.stderr)
     return INTERRUPTED if interrupted else 1 if problems else 0
 
 
-def _choose_rules(given: Sequence[str], parser: _Parser) -> list[str]:
+def _choose(args: argparse.Namespace, rules: list[str], images: Dataset, settings: Settings) -> int:
+    """Every rule, with a learning rate of its own."""
+    from fastupdate.demo import choosing
+
+    choices: list[choosing.Choice] = []
+    status = 0
+    print(f"{len(rules)} rules, each with the learning rate that suits it:\n\n{choosing.HEAD}", flush=True)
+    try:
+        for rule in rules:
+            choices.append(choosing.chosen(rule, images, settings))
+            print(choosing.line(choices[-1]), flush=True)
+    except KeyboardInterrupt:
+        print(f"{args.parser.prog}: interrupted; rules done: {len(choices)} of {len(rules)}", file=sys.stderr)
+        status = INTERRUPTED
+    if choices:
+        print(f"\n{choosing.table(choices)}")
+        choosing.draw(choices, f"fastupdate train --rule all: {images.name}, seed {settings.seed}", args.out)
+        print(f"curves: {args.out}")
+        if args.json is not None:
+            choosing.write(choices, images, settings, args.json)
+    return status
+
+
+def _choose_rules(given: Sequence[str], parser: _Parser) -> tuple[bool, list[str]]:
+    """Whether all are meant, and which."""
     try:
         chosen = ["all" if word.lower() == "all" else fu.rules.named(word) for word in given]
     except ValueError as error:
         parser.error(f"--rule: {error}; or all")
-    trained = _trained()
-    if other := next((name for name in chosen if name not in ("all", *trained)), None):
-        parser.error(f"--rule: {other} depends on sums, which the demo's twin in NumPy does not know")
-    return trained if "all" in chosen else list(dict.fromkeys(chosen))
-
-
-def _trained() -> list[str]:
-    """The rules that the demo's twin in NumPy knows: those that move each element by itself."""
-    return [name for name, rule in fu.rules.every().items() if not rule.phases]
+    return "all" in chosen, fu.rules.names() if "all" in chosen else list(dict.fromkeys(chosen))
 
 
 def _positive_integer(text: str) -> int:

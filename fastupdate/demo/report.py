@@ -112,17 +112,22 @@ def _cells(run: Run) -> dict[str, str]:
         "loss": digits(last.loss),
         "accuracy": f"{last.accuracy:.2%}",
         "update": f"{last.update_seconds * 1e6:.1f} us",
-        "NumPy": f"{last.numpy_seconds * 1e6:.1f} us",
-        "faster": f"{last.numpy_seconds / last.update_seconds:.1f}x",
-        "differs": f"{last.difference:.1g}",
+        "NumPy": _unless_nan(f"{last.numpy_seconds * 1e6:.1f} us"),
+        "faster": _unless_nan(f"{last.numpy_seconds / last.update_seconds:.1f}x"),
+        "differs": _unless_nan(f"{last.difference:.1g}"),
         "weights": last.digest,
     }
+
+
+def _unless_nan(cell: str) -> str:
+    """A cell of a comparison that there may be none of."""
+    return "-" if cell.startswith("nan") else cell
 
 
 MEANINGS = {
     "update": "median time in which one step updates all weights",
     "NumPy": "the same for plain NumPy, which applies the same formula to a copy of the weights, right after the "
-    "update and with the same gradients",
+    "update and with the same gradients; it knows no rules whose steps depend on sums",
     "differs": "the largest distance between a weight and its copy at the end",
     "weights": "the beginning of their SHA-256",
 }

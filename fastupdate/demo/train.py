@@ -7,11 +7,12 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,12 @@ from fastupdate.demo.data import Dataset
 from fastupdate.demo.network import MLP, Floats
 from fastupdate.monitoring.diagnosis import Finding
 
+Optimizer = fu.Optimizer | fu.Partition
 States = list[Floats | None]  # of one tensor, in the rule's order; None: a state that its flags switch off
 
 HIDDEN = (256, 128)
 LEARNING_RATES = {"momentum": 0.05, "rmsprop": 1e-3, "sgd": 0.3}  # a rule that is not here starts from its own default
+OTHERS_LR = 1e-3  # of AdamW, beside a rule for matrices
 
 EXPLODED = 10.0  # times the loss at the start, and it is called diverged
 
@@ -51,8 +54,8 @@ class Epoch(NamedTuple):
     loss: float  # mean over the images
     accuracy: float  # share of right answers on the test images
     update_seconds: float  # of one step
-    numpy_seconds: float
-    difference: float  # largest between a weight and its plain-NumPy copy
+    numpy_seconds: float  # NaN: plain NumPy does not know the rule, whose steps depend on sums
+    difference: float  # largest between a weight and its plain-NumPy copy; NaN likewise
     digest: str  # of the weights
 
 
@@ -114,22 +117,25 @@ def _train(run: Run, data: Dataset, settings: Settings, progress: Progress, moni
     steps = settings.epochs * math.ceil(images / settings.batch_size)
     optimizer = make_optimizer(run.rule, network.params, settings, steps)
     optimizer.bind(network.grads)
-    twin = NumpyTwin(optimizer, network.params)
+    twin = (
+        None if isinstance(optimizer, fu.Partition) or optimizer.rule.phases else NumpyTwin(optimizer, network.params)
+    )
     times: list[tuple[float, float]] = []  # of the update, and of plain NumPy's
     run.start = network.loss(data.train_images, data.train_labels), network.accuracy(data.test_images, data.test_labels)
     progress.start(run.rule, settings.epochs, steps)
     for _ in range(settings.epochs):
         total = 0.0
-        for batch in mini_batches(images, settings.batch_size, rng):
-            loss = network.compute_gradients(data.train_images[batch], data.train_labels[batch])
-            total += loss * len(batch)
-            times.append((seconds(optimizer.step), seconds(lambda: twin.step(network.grads))))
+        for loss, count in passed(network, data, settings.batch_size, rng):
+            total += loss * count
+            update = seconds(optimizer.step)
+            times.append((update, math.nan if twin is None else seconds(partial(twin.step, network.grads))))
             if monitor is not None and optimizer.report is not None:
                 monitor(optimizer.report, loss)
             progress.step()
-        accuracy = network.accuracy(data.test_images, data.test_labels)
+        with at_their_best(optimizer):
+            accuracy = network.accuracy(data.test_images, data.test_labels)
         update, plain = (median(column) for column in zip(*times, strict=True))
-        apart = twin.difference(network.params)
+        apart = math.nan if twin is None else twin.difference(network.params)
         run.epochs.append(Epoch(total / images, accuracy, update, plain, apart, digest(network.params)))
         progress.epoch(run.last.loss, accuracy)
         if not math.isfinite(run.last.loss):
@@ -143,12 +149,18 @@ def learning_rate(rule: str, settings: Settings) -> float:
     return LEARNING_RATES.get(rule) or float(inspect.signature(fu.rules.get(rule)).parameters["lr"].default)
 
 
-def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, steps: int) -> fu.Optimizer:
-    """The rule with its own defaults; its learning rate falls to zero along a cosine, which settles every rule."""
-    optimizer_class: Callable[..., fu.Optimizer] = fu.rules.get(rule)
-    schedule = fu.schedules.cosine(learning_rate(rule, settings), steps)
+def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, steps: int) -> Optimizer:
+    """The rule with its own defaults; its learning rate falls to zero along a cosine, which settles every rule.
+
+    That of a schedule-free rule stays. Of a rule for matrices, the others go by AdamW.
+    """
+    optimizer_class: Callable[..., Optimizer] = fu.rules.get(rule)
+    known, lr = fu.rules.every()[rule], learning_rate(rule, settings)
+    arguments: dict[str, Any] = {"lr": lr if known.evaluated else fu.schedules.cosine(lr, steps)}
+    if known.matrix is not None:
+        arguments["others"] = fu.AdamW.with_(lr=fu.schedules.cosine(OTHERS_LR, steps))
     try:
-        return optimizer_class(params, lr=schedule, backend=settings.backend, monitor=settings.monitor is not None)
+        return optimizer_class(params, **arguments, backend=settings.backend, monitor=settings.monitor is not None)
     except (ValueError, RuntimeError) as error:
         raise DemoError(str(error)) from error
 
@@ -169,6 +181,16 @@ def make_monitor(rule: str, settings: Settings) -> AbstractContextManager[fu.Mon
         return fu.Monitor(settings.monitor / rule)
     except (ImportError, OSError) as error:
         raise DemoError(f"--monitor: {error}") from error
+
+
+@contextmanager
+def at_their_best(optimizer: Optimizer) -> Iterator[None]:
+    """The weights that a rule says a model is to be judged by."""
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
 
 
 class NumpyTwin:
@@ -215,6 +237,12 @@ def mini_batches(images: int, size: int, rng: np.random.Generator) -> Iterator[n
     order = rng.permutation(images)
     for start in range(0, images, size):
         yield order[start : start + size]
+
+
+def passed(network: MLP, data: Dataset, size: int, rng: np.random.Generator) -> Iterator[tuple[float, int]]:
+    """One pass over all images: of each mini-batch its loss, and its size; the network has its gradients then."""
+    for batch in mini_batches(len(data.train_images), size, rng):
+        yield network.compute_gradients(data.train_images[batch], data.train_labels[batch]), len(batch)
 
 
 def seconds(call: Callable[[], object]) -> float:
