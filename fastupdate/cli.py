@@ -86,7 +86,7 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more of: {', '.join(fu.rules.names())} (default: adamw); or all: each of them, in minutes, with a "
+        help=f"one or more of: {', '.join(fu.rules.names())} (default: adamw); or all: each, in minutes, with a "
         "learning rate that is chosen from a small grid",
     )
     train.add_argument(

@@ -55,12 +55,16 @@ struct Shape {
   static constexpr int phase_count = 0;
   template <size_t state>
   static constexpr bool of_element = true;
+  template <size_t state>
+  static constexpr bool of_all = false;
 };
 template <class Rule>
 struct Shape<Rule, std::void_t<decltype(Rule::phases)>> {
   static constexpr int phase_count = sizeof Rule::phases / sizeof Rule::phases[0];
   template <size_t state>
   static constexpr bool of_element = Rule::extents[state] == kElement;
+  template <size_t state>  // of the elements of a tensor
+  static constexpr bool of_all = Rule::extents[state] == kTensor || Rule::extents[state] == kList;
 };
 
 // Writes the rule as of step t to `out`.

@@ -85,9 +85,17 @@ inline Span span_of(const Sweep& sweep, const Tensor& t) {
 template <class T>
 void update_plainly(const Span& span, int64_t begin, int64_t end) {
   const Tensor& t = span.t;
+  T numbers[kMaxStates];
+  uint64_t state[kMaxStates];
+  for (int k = 0; k < span.code.state_count; ++k) {
+    state[k] = t.slot[k];
+    if (span.code.extents[k] != kElement) numbers[k] = T(*address<double>(t.slot[k]));
+  }
   const auto update = [&](int64_t i, int64_t n, const T* g) {
     T* p = address<T>(t.p, i);
-    span.code.loop(span.scalars, span.scale, n, g, p, p, p, t.slot, i);
+    for (int k = 0; k < span.code.state_count; ++k)
+      if (span.code.extents[k] != kElement) state[k] = uint64_t(&numbers[k]) - uint64_t(i) * sizeof(T);
+    span.code.loop(span.scalars, span.scale, n, g, p, p, p, span.code.extents ? state : t.slot, i);
   };
   if (t.g_dtype == t.dtype) return update(begin, end - begin, address<T>(t.g, begin));
   alignas(64) T g[kBlock];
@@ -99,7 +107,8 @@ void update_plainly(const Span& span, int64_t begin, int64_t end) {
 
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || sweep.code[t.dtype]->extents) &&
+  const RuleCode& code = *sweep.code[t.dtype];
+  const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || (code.extents && !code.numbers_alone)) &&
                      Factor<T>(sweep.scale * t.scale).is_single();
   if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);

@@ -15,10 +15,11 @@ template <class Rule, class T, size_t... k, class... States>
 FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out,
                              std::index_sequence<k...>, States... state) {
   using Keeps = typename Rule::keeps;
+  const T number[] = {(Shape<Rule>::template of_all<k> ? *state : T(0))..., T(0)};
   // Arrays never overlap except base = p = out, each read and written at the same index.
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};
+    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
     ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
   }
@@ -30,9 +31,10 @@ FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g,
                                 std::index_sequence<k...>, States... state) {
   using Keeps = typename Rule::keeps;
   constexpr int count = Rule::phases[phase].terms;
+  const T number[] = {(Shape<Rule>::template of_all<k> ? *state : T(0))...};
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    T s[] = {(Keeps::at[k] ? state[i] : T(0))...};
+    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))...};
     double term[kMaxTerms];
     rule.measure(Phase<phase>(), g[i] * scale, p[i], s, term);
     for (int j = 0; j < count; ++j) terms[j][i] = term[j];
@@ -114,7 +116,19 @@ struct Compiled {
     if constexpr (phase_count == 0)
       return {rule_scalars<Rule>, loop};
     else
-      return {rule_scalars<Rule>, loop, phases.data(), phase_count, Keeps::count, Rule::extents};
+      return {rule_scalars<Rule>,
+              loop,
+              phases.data(),
+              phase_count,
+              Keeps::count,
+              Rule::extents,
+              has_numbers_alone(std::make_index_sequence<Keeps::count>())};
+  }
+
+  // Whether each state is of an element, or the same for all of a tensor.
+  template <size_t... k>
+  static constexpr bool has_numbers_alone(std::index_sequence<k...>) {
+    return ((Shape<Rule>::template of_element<k> || Shape<Rule>::template of_all<k>) && ...);
   }
 
   static constexpr std::array<PhaseCode, phase_count> phases = all_phases(std::make_index_sequence<phase_count>());

@@ -40,6 +40,7 @@ struct RuleCode {
   const PhaseCode* phases = nullptr;
   int64_t phase_count = 0, state_count = 0;
   const Extent* extents = nullptr;
+  bool numbers_alone = false;  // what is not of an element is the same for a whole tensor, and read once in a loop
 };
 
 namespace FASTUPDATE_TARGET {
@@ -254,7 +255,10 @@ const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& sc
   for (int k = 0; k < code.state_count; ++k) {
     scratch.state[k] = span.t.slot[k];
     if (code.extents[k] == kElement || !span.t.slot[k]) continue;
-    spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);
+    if (code.numbers_alone)
+      scratch.spread[k][0] = T(*address<double>(span.t.slot[k]));
+    else
+      spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);
     scratch.state[k] = uint64_t(scratch.spread[k]) - uint64_t(begin) * sizeof(T);
   }
   return scratch.state;

@@ -1,7 +1,7 @@
 """Sophia."""
 
 from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, scalars
-from fastupdate.rules.scalar import maximum
+from fastupdate.rules.scalar import maximum, where
 
 
 class Sophia:
@@ -52,5 +52,6 @@ class Sophia:
         m = m + s.one_minus_beta1 * (g - m)
         m_hat = m * s.correction1 if flags.bias_correction else m
         step = m_hat / maximum(s.gamma * hessian, s.eps)
-        step = maximum(-maximum(-step, -s.rho), -s.rho)
+        step = where(step > s.rho, s.rho, step)
+        step = where(step < -s.rho, -s.rho, step)
         return -s.lr * (step + s.weight_decay * p), m, hessian
