@@ -162,6 +162,8 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         if given is not None and every is not wanted:
             parser.error(f"{name}: expected {'--rule all beside it' if wanted else 'none beside --rule all'}")
     report.check_writable(args.out)
+    if every and args.json is not None:
+        report.check_opens("--json", args.json)
     images = data.load(args.data)
     settings = train.Settings(
         epochs=args.epochs or images.epochs,

@@ -45,8 +45,8 @@ SKIPS = "tests/test_skips.py"
 MUTANTS = [
     Mutant(
         "dropped tail", "csrc/cpu/rule_loop.h",
-        "for (int64_t i = 0; i < n; ++i) {\n    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};",
-        "for (int64_t i = 0; i < n / 8 * 8; ++i) {\n    T s[] = {(Keeps::at[k] ? state[i] : T(0))..., T(0)};", SIZES,
+        "written at the same index.\n#pragma omp simd\n  for (int64_t i = 0; i < n; ++i) {",
+        "written at the same index.\n#pragma omp simd\n  for (int64_t i = 0; i < n / 8 * 8; ++i) {", SIZES,
     ),
     Mutant(
         "no-op kernel", "csrc/cpu/rule_loop.h",

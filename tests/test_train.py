@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import pty
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, RULES
+from cases import RULES
 
 import fastupdate as fu
 from fastupdate.cli import main
@@ -25,7 +26,7 @@ pytest.importorskip("sklearn", reason="needs the extra 'demo'")
 pytest.importorskip("matplotlib", reason="needs the extra 'demo'")
 pytest.importorskip("rich", reason="needs the extra 'demo'")
 
-from fastupdate.demo import DemoError, data, report, train
+from fastupdate.demo import DemoError, choosing, data, report, train
 from fastupdate.demo.network import MLP, softmax_cross_entropy
 
 COMMAND = [sys.executable, "-m", "fastupdate", "train"]
@@ -153,18 +154,58 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_every_rule_by_one_word(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--rule", "all", "--epochs", "1", "--batch-size", "128"]
-    assert main(["train", *arguments]) == 0
-    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line]
-    assert shown == ELEMENTWISE
+def test_every_rule_by_one_word(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a learning rate that was chosen, in a table, a picture and a file."""
+    few = ["adamw", "adamwschedulefree", "muon", "prodigy", "sophia"]
+    monkeypatch.setattr(fu.rules, "names", lambda: few)
+    monkeypatch.setattr(choosing, "GRID", (0.1, 1.0, 3.0))
+    assert main(["train", "--rule", "ALL", "--epochs", "2", "--batch-size", "128", "--json", "all.json"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in shown[3:8]] == few
+    accuracies = [float(line[3].rstrip("%")) for line in shown[11:16]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert Path("fastupdate-train.png").read_bytes().startswith(b"\x89PNG")
+    written = {found["rule"]: found for found in json.loads(Path("all.json").read_text())["rules"]}
+    assert list(written) == few
+    for name, found in written.items():
+        assert len(found["losses"]) == len(found["accuracies"]) == 3
+        assert f"{found['lr']:.3g}" == min(found["tried"], key=lambda lr: found["tried"][lr] or math.inf)
+        assert found["bytes"] == pytest.approx({"muon": 4.0, "prodigy": 16.0}.get(name, 8.0), abs=0.1), name
+        assert found["accuracies"][-1] > 0.5 > found["accuracies"][0], name
 
 
-@pytest.mark.parametrize(
-    "given", [["Adam"], ["--rule", "SGD", "--rule", "sgd", "ADAM"], ["--rule", "ALL"]], ids=" ".join
-)
+def test_the_grid_goes_on_beyond_an_end_that_is_best() -> None:
+    tried = dict(zip([0.1, 0.3, 1.0, 3.0, 10.0], [5.0, 4.0, 3.0, 2.0, 1.0], strict=True))
+    assert choosing.beyond(tried) == [pytest.approx(10 * 10 / 3)]
+    assert choosing.beyond({lr: 1 / loss for lr, loss in tried.items()}) == [pytest.approx(0.1 / 3)]
+    assert choosing.beyond({**tried, 1.0: 0.5}) == []
+    assert choosing.beyond(dict.fromkeys(tried, math.inf)) == [pytest.approx(0.1 / 3)]
+
+
+def test_what_is_put_aside_is_not_trained_on(digits: data.Dataset) -> None:
+    apart = choosing.put_aside(digits)
+    sizes = len(apart.train_images), len(apart.test_images)
+    assert sum(sizes) == len(digits.train_images)
+    assert sizes[1] == pytest.approx(sizes[0] / 4, abs=1)
+    seen = {image.tobytes() for image in apart.train_images}
+    assert len([image for image in apart.test_images if image.tobytes() in seen]) <= 2  # the same digit twice
+
+
+@pytest.mark.parametrize("rule", ["lamb", "muon", "radamschedulefree"])
+def test_a_rule_that_plain_numpy_does_not_know(
+    rule: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["train", "--rule", rule, "--epochs", "1", "--batch-size", "128"]) == 0
+    [row] = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(rule) and " epoch " not in line
+    ]
+    assert row[6:9] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize("given", [["Adam"], ["--rule", "SGD", "--rule", "sgd", "ADAM"]], ids=" ".join)
 def test_rules_in_any_case_each_once(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    expected = {"Adam": ["adam"], "ADAM": ["sgd", "adam"], "ALL": ELEMENTWISE}[given[-1]]
+    expected = {"Adam": ["adam"], "ADAM": ["sgd", "adam"]}[given[-1]]
     given = given if given[0] == "--rule" else ["--rule", *given]
     assert main(["train", *given, "--epochs", "1", "--batch-size", "512"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " epoch " in line] == expected
@@ -345,7 +386,10 @@ def test_info_names_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["--rule", "adamm"], "--rule: no rule 'adamm', did you mean adam? there are adabelief, adadelta, "),
-        (["--rule", "lamb"], "--rule: lamb depends on sums, which the demo's twin in NumPy does not know"),
+        (["--rule", "all", "--lr", "0.1"], "--lr: expected none beside --rule all"),
+        (["--rule", "all", "--monitor", "statistics"], "--monitor: expected none beside --rule all"),
+        (["--rule", "all", "--json", "no/all.json"], "--json: cannot write no/all.json: No such file"),
+        (["--json", "all.json"], "--json: expected --rule all beside it"),
         (["--rule", "Momentun"], "--rule: no rule 'Momentun', did you mean momentum? there are "),
         (["--rule", "sgd", "--rule", "zz"], "--rule: no rule 'zz'; there are "),
         (["--rule"], "argument --rule: expected at least one argument"),

@@ -153,14 +153,19 @@ def check_writable(path: Path) -> None:
     """Find out before the training, not after it, whether the picture can be written."""
     if path.suffix.lower() != ".png":
         raise DemoError(f"--out: expected a file name that ends in .png, received {path}")
+    check_opens("--out", path)
+    require("matplotlib.figure", "the picture")
+
+
+def check_opens(option: str, path: Path) -> None:
+    """The same of any file."""
     existed = path.exists()
     try:
         path.open("ab").close()
     except OSError as error:
-        raise DemoError(f"--out: cannot write {path}: {error.strerror}") from error
+        raise DemoError(f"{option}: cannot write {path}: {error.strerror}") from error
     if not existed:
         path.unlink()
-    require("matplotlib.figure", "the picture")
 
 
 def draw_curves(runs: Sequence[Run], title: str, path: Path) -> None:
