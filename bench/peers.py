@@ -27,6 +27,7 @@ from bench.measuring import Protocol, difference, take_turns
 from bench.picture import draw
 from bench.tables import Absent, Row, losses, table, write_json
 from bench.workloads import WORKLOADS, Workload
+from fastupdate import rules
 from fastupdate.engines import choose
 
 DEFAULTS = {
@@ -110,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m bench.peers", description=__doc__, formatter_class=_Formatter)
     what = p.add_mutually_exclusive_group()
     what.add_argument("--pipeline", action="store_true", help="whole update pipelines beside torch's fastest pieces")
+    what.add_argument(
+        "--rules", nargs="?", const=",".join(rules.names()), metavar="A,B", help="every rule, or these (bench/rules.py)"
+    )
     what.add_argument("--options", action="store_true", help="each option beside a plain step and its bytes")
     known = ", ".join(WORKLOADS)
     p.add_argument("--workloads", metavar="A,B", help=f"of {known} (default: all that the mode is meant for)")
@@ -132,6 +136,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or none could take part."""
     args = parser().parse_args(arguments)
     machine.require_compiled(choose.native_problem())
+    if args.rules:
+        from bench.rules import main as measure_rules  # which asks tests/golden for peers
+
+        return measure_rules(args.rules.split(","), Protocol(args.threads, args.quick, not args.no_matmul), args.json)
     mode = "pipeline" if args.pipeline else "options" if args.options else "peers"
     protocol = Protocol(
         args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode)

@@ -1,16 +1,17 @@
-"""Every rule: the share of its bytes' stream that it reaches, and a peer's time, `python -m bench.rules`.
+"""Every rule: the share of its bytes' stream that it reaches, and its peers' times, `python -m bench.peers --rules`.
 
 Each rule of the registry steps a matrix of 2500 × 4000 float32 in turns with a stream (bench/stream.c) that makes the
-same passes over as many arrays: what a rule's functions read and return says which. It then takes turns with the
-package that tests/golden compares it with, by the arguments of the first row there that this can time: over the same
+same passes over as many arrays: what a rule's functions read and return says which. It then takes turns with each
+package that tests/golden compares it with and this can time, by the arguments of the plainest row there: over the same
 matrix, and over 1000 tensors of 64. torch's own rules have no fused form but for SGD, Adagrad, Adam and AdamW, and run
-as their default; optax' run jitted, with donated buffers.
+as their default and as foreach, where they have that; optax' run jitted, with donated buffers. Rules of matrices step
+one of 500 × 500 and 1000 of 8 × 8.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
+import copy
 import ctypes
 import inspect
 import json
@@ -18,6 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,11 +110,13 @@ class Passes(Contestant):
 
 
 class TorchPeer(Contestant):
-    def __init__(self, workload: Workload, threads: int, peer: Torch) -> None:
+    def __init__(self, workload: Workload, threads: int, peer: Torch, arguments: Any) -> None:
         super().__init__(workload, threads)
         import torch
 
         torch.set_num_threads(threads)
+        peer = copy.copy(peer)
+        peer.arguments = peer.arguments | arguments
         peer.start(self.params)
         for p, g in zip(peer.weights, self.grads, strict=True):
             p.grad = torch.from_numpy(g).clone()
@@ -126,7 +130,9 @@ class OptaxPeer(Contestant):
 
         peer.start(self.params)
         self.grads = [jax.numpy.array(g) for g in self.grads]
-        self.weights, self.state = peer.weights, peer.state
+        self.weights, self.state = jax.tree.map(
+            jax.numpy.copy, (peer.weights, peer.state)
+        )  # some states are the weights
 
         def update(weights: Any, state: Any, grads: Any) -> Any:
             updates, state = peer.optimizer.update(grads, state, weights)
@@ -154,24 +160,37 @@ class Peer(NamedTuple):
 
     name: str
     arguments: Any
-    contestant: Callable[[Workload, int], Contestant] | None
+    contestant: Callable[[Workload, int], Contestant]
 
 
-def peer_of(rule: str) -> Peer:
-    """The plainest row of tests/golden that can be timed; torch.optim before others."""
+def peers_of(rule: str) -> list[Peer]:
+    """Of each package the plainest row of tests/golden that can be timed; the plainest of all comes first."""
     rows = [row for row in golden.rows(rule).values() if isinstance(row.peer, Torch | Optax)]
-    rows.sort(
-        key=lambda row: (
-            not (isinstance(row.peer, Torch) and row.peer.of == "torch.optim"),
-            sum(value is True for value in row.arguments.values()),
-        )
-    )
+    rows.sort(key=lambda row: sum(value is True for value in row.arguments.values()))
+    found: dict[str, Peer] = {}
     for row in rows:
-        if isinstance(row.peer, Torch):
-            name = f"{row.peer.of}.{row.peer.name}".replace("torch.optim.", "torch ")
-            return Peer(name, row.arguments, lambda w, n, peer=row.peer: TorchPeer(w, n, peer))
-        return Peer("optax jit", row.arguments, lambda w, n, peer=row.peer: OptaxPeer(w, n, peer))
-    return Peer("", {}, None)
+        for name, contestant in ways(row.peer):
+            found.setdefault(name, Peer(name, row.arguments, contestant))
+    return [*found.values()]
+
+
+def ways(peer: Torch | Optax) -> Iterator[tuple[str, Callable[[Workload, int], Contestant]]]:
+    """The ways in which a peer takes its steps."""
+    if isinstance(peer, Optax):
+        yield "optax jit", lambda w, n: OptaxPeer(w, n, peer)
+    elif peer.of != "torch.optim":
+        yield peer.of, lambda w, n: TorchPeer(w, n, peer, {})
+    else:
+        has_foreach = "foreach" in inspect.signature(getattr(torch_optim(), peer.name)).parameters
+        yield "torch default", lambda w, n: TorchPeer(w, n, peer, {"foreach": False} if has_foreach else {})
+        if has_foreach:
+            yield "torch foreach", lambda w, n: TorchPeer(w, n, peer, {"foreach": True})
+
+
+def torch_optim() -> Any:
+    from torch import optim
+
+    return optim
 
 
 def turns(ours: Callable[[], Contestant], theirs: Callable[[], Contestant], protocol: Protocol) -> tuple[float, Ratio]:
@@ -181,28 +200,37 @@ def turns(ours: Callable[[], Contestant], theirs: Callable[[], Contestant], prot
 
 def row(name: str, protocol: Protocol) -> dict[str, Any]:
     """What is measured of one rule."""
-    peer, n = peer_of(name), protocol.threads
-    like = Stepped(Workload("like", "", ((8, 8),)), n, name, peer.arguments)
+    peers, n = peers_of(name), protocol.threads
+    first = peers[0].arguments if peers else {}
+    like = Stepped(Workload("like", "", ((8, 8),)), n, name, first)
     passes = passes_of(like.optimizer)
     elementwise = like.optimizer.rule.matrix is None
     large, small = (MATRIX, SMALL) if elementwise else (SQUARE, SMALL_MATRICES)
-    seconds, stream = turns(lambda: Stepped(large, n, name, peer.arguments), lambda: Passes(large, n, passes), protocol)
+    seconds, stream = turns(lambda: Stepped(large, n, name, first), lambda: Passes(large, n, passes), protocol)
     accesses = sum(len(each.reads) + len(each.writes) for each in passes)
     found = {"rule": name, "passes": len(passes), "bytes": 4 * accesses, "seconds": seconds, "stream": asdict(stream)}
-    if peer.contestant is not None:
-        make = peer.contestant
-        for key, workload in (("large", large), ("small", small)):
-            _, ratio = turns(
-                lambda w=workload: Stepped(w, n, name, peer.arguments), lambda w=workload: make(w, n), protocol
-            )
-            found[key] = asdict(ratio)
-        found["peer"] = peer.name
+    return found | {"peers": {peer.name: beside(name, peer, (large, small), protocol) for peer in peers}}
+
+
+def beside(name: str, peer: Peer, workloads: tuple[Workload, Workload], protocol: Protocol) -> dict[str, Any]:
+    """How many times longer a peer takes."""
+    n, found = protocol.threads, {}
+    for key, workload in zip(("large", "small"), workloads, strict=True):
+        if workload is SMALL_MATRICES and peer.name == "optax jit":
+            found["problem"] = f"compiling a step over {len(workload.shapes)} matrices takes minutes"
+            continue
+        ours, theirs = partial(Stepped, workload, n, name, peer.arguments), partial(peer.contestant, workload, n)
+        try:
+            found[key] = asdict(turns(ours, theirs, protocol)[1])
+        except (RuntimeError, MemoryError, TypeError) as error:  # what it does not do
+            found["problem"] = f"{type(error).__name__}: {error}".splitlines()[0]
     return found
 
 
 def line(found: dict[str, Any]) -> str:
-    def of(key: str) -> str:
-        return f"{short(found[key]['value'])}×" if key in found else ""
+    def of(peer: dict[str, Any]) -> str:
+        ratios = [f"{short(peer[key]['value'])}×" if key in peer else "-" for key in ("large", "small")]
+        return ", ".join(ratios)
 
     cells = (
         rules.get(found["rule"]).__name__,
@@ -210,15 +238,13 @@ def line(found: dict[str, Any]) -> str:
         found["bytes"],
         duration(found["seconds"]),
         f"{found['stream']['value']:.0%}",
-        found.get("peer", "none to time"),
-        of("large"),
-        of("small"),
+        "; ".join(f"{name} {of(peer)}" for name, peer in found["peers"].items()) or "none to time",
     )
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-HEAD = """| rule | passes | bytes per element | a step | of the stream | beside | 10⁷ elements | 1000 × 64 |
-|---|---|---|---|---|---|---|---|"""
+HEAD = """| rule | passes | bytes per element | a step | of the stream | peers: 10⁷ elements, 1000 × 64 |
+|---|---|---|---|---|---|"""
 
 
 def measured(names: list[str], protocol: Protocol) -> Iterator[dict[str, Any]]:
@@ -228,21 +254,12 @@ def measured(names: list[str], protocol: Protocol) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser("python -m bench.rules", description=__doc__)
-    p.add_argument("--rules", metavar="A,B", default=",".join(rules.names()), help="which (default: all)")
-    p.add_argument("--threads", type=int, default=fu.get_num_threads(), help="for everyone (default: %(default)s)")
-    p.add_argument("--quick", action="store_true", help="three rounds: to see that it works")
-    p.add_argument("--json", type=Path, metavar="PATH", help="where to write what was measured")
-    args = p.parse_args(arguments)
+def main(names: list[str], protocol: Protocol, path: Path | None) -> int:
+    """Prints the table, and writes what was measured as JSON."""
     machine.require_compiled(choose.native_problem())
     print(HEAD)
-    found = list(measured(args.rules.split(","), Protocol(args.threads, args.quick)))
-    if args.json:
-        about = {"machine": machine.facts(args.threads), "rows": found}
-        args.json.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    found = list(measured(names, protocol))
+    if path:
+        about = {"machine": machine.facts(protocol.threads), "rows": found}
+        path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

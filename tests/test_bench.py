@@ -54,6 +54,31 @@ def test_command_runs(mode: str, flags: list[str], tmp_path: Path) -> None:
     assert not anybody or drawn.read_bytes().startswith(b"\x89PNG")
 
 
+RULES = """
+import sys
+from bench import peers, rules
+from bench.workloads import Workload
+for name in ("MATRIX", "SMALL", "SQUARE", "SMALL_MATRICES"):
+    setattr(rules, name, Workload(name, name, ((8, 8),) * (3 if name.startswith("SMALL") else 1)))
+sys.exit(peers.main(["--rules", "adamw,soap,madgrad", "--quick", "--threads", "1", "--json", sys.argv[1]]))
+"""
+
+
+@pytest.mark.peer
+def test_rules_take_turns_with_each_of_their_peers(tmp_path: Path) -> None:
+    for package in ("torch", "jax", "optax", "pytorch_optimizer"):
+        peer(package)
+    command = [sys.executable, "-c", RULES, str(tmp_path / "rules.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()[2:]] == ["AdamW", "SOAP", "MADGRAD"]
+    found = {row["rule"]: row for row in json.loads((tmp_path / "rules.json").read_text())["rows"]}
+    assert {"torch default", "torch foreach", "optax jit"} <= set(found["adamw"]["peers"])
+    assert set(found["soap"]["peers"]) == {"pytorch_optimizer"}
+    assert (found["adamw"]["passes"], found["adamw"]["bytes"]) == (1, 28)
+    assert all(math.isfinite(p["small"]["value"]) for row in found.values() for p in row["peers"].values())
+
+
 CALLS = [(work, other) for work in calls.WORKS for other in work.others]
 
 

@@ -1,12 +1,13 @@
-"""Beside torch's and timm's AdamW."""
+"""Beside torch's, timm's and optax' AdamW; optax works out the corrections of its moments in float32."""
 
 from golden import Golden
-from golden.peers import Torch
+from golden.peers import Optax, Torch
+
+GIVEN = {"lr": 0.01, "weight_decay": 0.3}
 
 ROWS = {
-    "timm": Golden({"lr": 0.01, "weight_decay": 0.3}, Torch("timm.adamw", "AdamWLegacy", lr=0.01, weight_decay=0.3)),
-    "amsgrad": Golden(
-        {"lr": 0.01, "weight_decay": 0.3, "amsgrad": True},
-        Torch("torch.optim", "AdamW", lr=0.01, weight_decay=0.3, amsgrad=True),
-    ),
+    "plain": Golden(GIVEN, Torch("torch.optim", "AdamW", **GIVEN)),
+    "amsgrad": Golden({**GIVEN, "amsgrad": True}, Torch("torch.optim", "AdamW", amsgrad=True, **GIVEN)),
+    "timm": Golden(GIVEN, Torch("timm.adamw", "AdamWLegacy", **GIVEN)),
+    "optax": Golden(GIVEN, Optax(lambda optax: optax.adamw(0.01, weight_decay=0.3)), dtypes=("float32",), ulp=24),
 }

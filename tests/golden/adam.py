@@ -1,0 +1,16 @@
+"""Beside torch's and optax' Adam."""
+
+from golden import Golden
+from golden.peers import Optax, Torch
+
+GIVEN = {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
+
+ROWS = {
+    "plain": Golden(GIVEN, Torch("torch.optim", "Adam", **GIVEN)),
+    "amsgrad": Golden({**GIVEN, "amsgrad": True}, Torch("torch.optim", "Adam", amsgrad=True, **GIVEN)),
+    "optax": Golden(
+        GIVEN,
+        Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.adam(0.01, b1=0.85, b2=0.97, eps=1e-6))),
+        dtypes=("float32",),
+    ),
+}

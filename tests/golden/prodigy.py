@@ -1,0 +1,15 @@
+"""Beside its authors' Prodigy. Sums are in another order there, and in float32."""
+
+from golden import Golden
+from golden.peers import Torch
+
+SHAPES = (1, 7, 33, (5, 3), (40, 30))
+SHARED = {"lr": 0.7, "weight_decay": 0.1, "d0": 1e-3, "d_coef": 2.0}
+
+ROWS = {
+    name: Golden({**SHARED, **flags}, Torch("prodigyopt", "Prodigy", **SHARED, **flags), SHAPES, ulp=64)
+    for name, flags in {
+        "plain": {},
+        "both": {"use_bias_correction": True, "safeguard_warmup": True},
+    }.items()
+}

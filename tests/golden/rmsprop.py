@@ -1,0 +1,17 @@
+"""Beside torch's RMSprop, and optax', which has ε within the root."""
+
+from golden import Golden
+from golden.peers import Optax, Torch
+
+PLAIN = {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03}
+BOTH = {**PLAIN, "momentum": 0.7, "centered": True}
+
+ROWS = {
+    "plain": Golden(PLAIN, Torch("torch.optim", "RMSprop", **PLAIN)),
+    "both": Golden(BOTH, Torch("torch.optim", "RMSprop", **BOTH)),
+    "optax": Golden(
+        {**PLAIN, "eps_inside": True},
+        Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.rmsprop(0.01, decay=0.9, eps=1e-3))),
+        dtypes=("float32",),
+    ),
+}

@@ -1,0 +1,17 @@
+"""Beside torch's, optax' and pytorch_optimizer's descent."""
+
+from golden import Golden
+from golden.peers import Optax, Torch
+
+PLAIN = {"lr": 0.05, "weight_decay": 0.03}
+NESTEROV = {**PLAIN, "momentum": 0.9, "nesterov": True}
+
+ROWS = {
+    "plain": Golden(PLAIN, Torch("torch.optim", "SGD", **PLAIN)),
+    "nesterov": Golden(NESTEROV, Torch("torch.optim", "SGD", **NESTEROV)),
+    "optax": Golden(
+        PLAIN,
+        Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sgd(0.05))),
+        dtypes=("float32",),
+    ),
+}
