@@ -173,7 +173,7 @@ def test_scalars_of_a_step(name, t):
         assert_same_bits(p, reference.params[0], str(case))
 
 
-@pytest.mark.parametrize("script", ["stub.py", "rules_page.py", "api_page.py"])
+@pytest.mark.parametrize("script", ["stub.py", "rules_page.py", "api_page.py", "which_rule_page.py"])
 def test_what_scripts_write_is_up_to_date(script):
     command = [sys.executable, ROOT / "scripts" / script, "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
