@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the table of docs/which-rule.md from bench/results/which_rule.json; with --check, fails if there is another."""
+"""Writes the table of docs/which-rule.md from bench/results/which_rule.json; with --check, fails if it is not that."""
 
 from __future__ import annotations
 
