@@ -51,7 +51,9 @@ def assert_alike(host: Any, there: Any) -> None:
             assert_same_bits(device.on_host(y), x, name)
 
 
-@pytest.mark.parametrize("option", [{"cautious": "mean"}, {"centralize": True}, {"optimism_norm": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "option", [{"cautious": "mean"}, {"cautious": "count"}, {"centralize": True}, {"optimism_norm": 1.0}], ids=str
+)
 def test_options_that_need_sums_of_their_own_are_refused(option: dict[str, Any]) -> None:
     [name] = option
     with pytest.raises(

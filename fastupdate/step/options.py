@@ -28,6 +28,14 @@ Cautious = Literal[False, True, "mean", "count"]
 CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
 
 
+# Flags of the stages that are no options themselves: which option says them, and by which value.
+SAID_BY = {
+    "proximal": ("l1_mode", "proximal"),
+    "cautious_count": ("cautious", "count"),
+    "cautious_mean": ("cautious", "mean"),
+}
+
+
 class Options(TypedDict, total=False):
     """What every optimizer takes, by keyword; each is off unless it is given. More: docs/options.md.
 
@@ -214,16 +222,16 @@ class Settings:
 
     def _is_on(self, flag: str) -> bool:
         """The same, of what is no mode of weight decay: an option of its name, or a value of another one."""
-        values = {
-            "proximal": self.l1_mode == "proximal",
-            "cautious_count": self.cautious == "count",
-            "cautious_mean": self.cautious == "mean",
-        }
-        return values[flag] if flag in values else bool(getattr(self, flag))
+        option, *value = SAID_BY.get(flag, (flag,))
+        given = getattr(self, option)
+        return given == value[0] if value else bool(given)
 
     def asks_for(self, stage: Stage) -> bool:
         """Whether a stage that has an array is wanted."""
-        return any(self._is_on(name) if name in FLAGS else getattr(self, name) is not None for name in stage.options)
+        return any(map(self._asks, stage.options))
+
+    def _asks(self, name: str) -> bool:
+        return self._is_on(name) if name in FLAGS else getattr(self, name) is not None
 
     @cached_property
     def measuring(self) -> list[Stage]:
@@ -233,8 +241,10 @@ class Settings:
     def check_sums(self, expected: str, received: str) -> None:
         """ValueError for an option that needs sums of its own, which there are none of."""
         for stage in self.measuring:
-            name = next((option for option in stage.options if hasattr(self, option)), "cautious")
-            Place(self.rule, name).fail(ValueError, f"{expected}, for an option that needs sums of its own", received)
+            name = next(name for name in stage.options if self._asks(name))
+            Place(self.rule, SAID_BY.get(name, (name,))[0]).fail(
+                ValueError, f"{expected}, for an option that needs sums of its own", received
+            )
 
 
 def own_decay(rule: Rule) -> DecayMode:
