@@ -75,8 +75,8 @@ class Optimizer(one_process.Optimizer):
             raise ValueError(f"[{rule}] {wrong}")
         params, own = taken_apart(rule, params)
         self._containers = Containers(params)
-        self.whole = make_items(rule, params)
-        self._arrays = [_checked(item) for item in self.whole]
+        self.wholes = make_items(rule, params)
+        self._arrays = [_checked(item) for item in self.wholes]
         self.pieces = None if pieces is None else integer(Place(rule, "pieces"), pieces)
         if self.pieces is not None and self.pieces < self.ranks.count:
             expected = f"at least one piece for each of {self.ranks.count} ranks"
@@ -87,11 +87,11 @@ class Optimizer(one_process.Optimizer):
         self.division = Division(self._arrays, self.ranks.count, self.by_elements)
         parts = [
             (item.path, part_of(array, r, self.by_elements))
-            for item, array, r in zip(self.whole, self._arrays, self._here, strict=True)
+            for item, array, r in zip(self.wholes, self._arrays, self._here, strict=True)
         ]
         groups = self._by_names([*own, *options.get("groups", ())])
         super().__init__(tree.nested(parts), hypers, flags, **{**options, "groups": groups})
-        for item, whole in zip(self.stepper.items, self.whole, strict=True):
+        for item, whole in zip(self.stepper.items, self.wholes, strict=True):
             item.param.source = whole.param.source  # which patterns mean
         if self.stepper.plan.queued and (settings.needs_sums or settings.monitor):
             Place(rule, "options").fail(ValueError, "none that reads the gradients first, for arrays on a GPU", "one")
@@ -103,7 +103,7 @@ class Optimizer(one_process.Optimizer):
 
     def _by_names(self, specs: Iterable[GroupSpec]) -> list[GroupSpec]:
         """Groups whose tensors are masks of names, for the parts are other arrays."""
-        find, found = Finder(sources(self.whole)), []
+        find, found = Finder(sources(self.wholes)), []
         for k, spec in enumerate(specs):
             if isinstance(spec, Mapping) and "params" in spec:
                 names = find(Place(self.rule.name, f"groups[{k}]['params']"), spec["params"])
@@ -130,15 +130,15 @@ class Optimizer(one_process.Optimizer):
     def _facts(self) -> dict[str, str]:
         """What has to be the same on all ranks."""
         settings = self.stepper.settings
-        facts = {"rule": self.rule.name, "params": f"{len(self.whole)} arrays", "pieces": str(self.pieces)}
+        facts = {"rule": self.rule.name, "params": f"{len(self.wholes)} arrays", "pieces": str(self.pieces)}
         facts |= {name: in_words(getattr(settings, name)) for name in _OPTIONS if name not in ("groups", "state")}
         facts |= {name: str(flag) for name, flag in self.stepper.flags.items()}
-        for item, array in zip(self.whole, self._arrays, strict=True):
+        for item, array in zip(self.wholes, self._arrays, strict=True):
             words = f"an array of shape {array.shape} and {array.dtype}"
             facts[item.place.argument] = words
         for k, group in enumerate(self.groups):
             facts |= {f"groups[{k}][{name!r}]": in_words(value) for name, value in group.items()}
-        for item, array in zip(self.whole, self._arrays, strict=True):
+        for item, array in zip(self.wholes, self._arrays, strict=True):
             if isinstance(array, np.ndarray):
                 facts[f"the values of {item.place.argument}"] = values_of(array)
         return facts | {"step": str(self.step_count)}
@@ -221,13 +221,13 @@ class Optimizer(one_process.Optimizer):
         if grads is None and self._bound is None:
             Place(self.rule.name, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
         plan = self.stepper.plan
-        check_tree(self._containers, self.whole)
-        for own, whole in zip(self.stepper.items, self.whole, strict=True):
+        check_tree(self._containers, self.wholes)
+        for own, whole in zip(self.stepper.items, self.wholes, strict=True):
             whole.check()
             whole.frozen = own.frozen
         moving = [k for k, item in enumerate(self.stepper.items) if not item.frozen]
         given = self._bound if grads is None else grads
-        found = gradients.collect(given, self._containers, self.whole, plan)
+        found = gradients.collect(given, self._containers, self.wholes, plan)
         skips = plan.settings.missing == "skip"
         missing = tuple(k for k, g in zip(moving, found, strict=True) if g is None and skips)
         if self._pieces.count and missing != self._missing:
@@ -236,10 +236,10 @@ class Optimizer(one_process.Optimizer):
         self._missing = missing
         zeroed = plan.settings.zero_grads
         pairs = [(k, g) for k, g in zip(moving, found, strict=True) if k not in missing]
-        return [_checked_gradient(g, self._arrays[k], self.whole[k], self._place_of(k), zeroed) for k, g in pairs]
+        return [_checked_gradient(g, self._arrays[k], self.wholes[k], self._place_of(k), zeroed) for k, g in pairs]
 
     def _place_of(self, k: int) -> Place:
-        return Place(self.rule.name, tree.shown("grads", self.whole[k].path))
+        return Place(self.rule.name, tree.shown("grads", self.wholes[k].path))
 
     def _step_facts(self, work: Work, loss: Any) -> Facts:
         names = {self._place_of(k).argument: "None" for k in self._missing}
@@ -357,7 +357,7 @@ class Optimizer(one_process.Optimizer):
         state, problem = self._state(0), None
         try:
             if self.ranks.rank == 0:
-                states.write(path, state, self.whole)
+                states.write(path, state, self.wholes)
         except Exception as error:
             problem = error
         self.ranks.agree(problem, b"", dict)

@@ -46,7 +46,7 @@ class Owners:
         self._extents = _extents(opt.stepper)
         self._by_elements, self._ranges = opt.by_elements, opt.division.ranges
         self._places = {item.name: k for k, item in enumerate(opt.stepper.items)}
-        self.shapes = {item.name: item.array.shape for item in opt.whole}
+        self.shapes = {item.name: item.array.shape for item in opt.wholes}
 
     def whole_shape(self, kind: str, name: str) -> Any:
         """Of an array that ranks have parts of; None: it is on one rank, or the same on all."""
@@ -54,9 +54,7 @@ class Owners:
         return self.shapes[name] if elements and self._by_elements else None
 
     def has(self, rank: int, name: str) -> bool:
-        """Whether a rank has the arrays of a tensor that are not in parts; the first one does if all do."""
-        if self._by_elements:
-            return rank == 0
+        """Whether a rank has the arrays of a tensor that are not in parts: the first that has elements of it."""
         k = self._places[name]
         owners = [each for each, ranges in enumerate(self._ranges) if ranges[k].begin < ranges[k].end]
         return rank == (owners or [0])[0]

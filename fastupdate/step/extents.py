@@ -40,6 +40,6 @@ def check_matrices(rule: Rule, items: list[Item]) -> None:
 def multiply(matrix: Callable[..., Any], rule: Rule, flags: Mapping[str, bool], items: list[Item]) -> None:
     """What a rule asks of the array library between its phases. No state is written: this may fail half-way."""
     chosen, kind = rule.flag_tuple(flags), state_kind(rule.matrix_state or "")
-    for item in items:
+    for item in (item for item in items if item.array.size):
         array = device.owner_of(item.passing[kind])
         array[...] = matrix(chosen, array)
