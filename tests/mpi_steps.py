@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from cases import CASES, random_arrays
+from cases import CASES, EVERY_CASE, EVERY_PHASED_CASE, random_arrays
 from mpi_ranks import Check, Ranks
 
 import fastupdate as fu
 from fastupdate.sharded import division
-from fastupdate.sharded.pieces import share
 
 # Empty tensors and numbers among them, and some that are cut within, at blocks of 1024 elements.
 SHAPES = [(5,), (3, 4), (), (7, 3, 5), (0, 7), (9, 700), (1030,), (4096,), (33, 41)]
-MATRICES = [(3, 4), (9, 70), (33, 41), (1, 5), (64, 2)]
+KINDS = {"tensors": SHAPES, "matrices": [(3, 4), (9, 70), (33, 41), (1, 5), (64, 2)]}
 PIECES = 7
 
 
@@ -50,19 +49,38 @@ def same_states(shared: Any, whole: Any) -> None:
     assert repr(found) == repr(expected)
 
 
-def check_steps(case: Any, options: dict[str, Any], dtype: Any, shapes: Any, ranks: Ranks) -> None:
-    """Steps of pieces of which each rank has some, beside one process that is handed their sums."""
-    division.BUCKET = 8192  # so that there are several
-    expected, params = (tensors(1, shapes, dtype) for _ in range(2))
+class Data(NamedTuple):
+    """Where parameters start from, and of each step the gradients of all pieces and what they add up to."""
+
+    params: list[Any]
+    steps: list[tuple[list[list[Any]], list[Any]]]
+
+
+@cache
+def data(kind: str, dtype: Any) -> Data:
+    shapes = KINDS[kind]
+    steps = [[tensors(100 * step + piece, shapes, dtype) for piece in range(PIECES)] for step in (1, 2)]
+    return Data(tensors(1, shapes, dtype), [(pieces, folded(pieces)) for pieces in steps])
+
+
+def make(case: Any, params: Any, comm: Any, **options: Any) -> Any:
+    """An optimizer of a rule, on the ranks of a communicator."""
     cls = getattr(fu.sharded, fu.rules.get(case.rule).__name__)
-    shared = cls(params, ranks.comm, pieces=PIECES, **{**case.kwargs, **options})
+    return cls(params, comm, **{**case.kwargs, **options})
+
+
+def check_steps(case: Any, options: dict[str, Any], dtype: Any, kind: str, ranks: Ranks) -> None:
+    """Steps of pieces of which each rank has some, beside one process that is handed their sums."""
+    division.BUCKET = 32768  # so that there are several
+    start, steps = data(kind, dtype)
+    expected, params = ([p.copy() for p in start] for _ in range(2))
+    shared = make(case, params, ranks.comm, pieces=PIECES, **options)
     whole = case.make(expected, **options)
-    for step in range(3):
-        pieces = [tensors(100 * step + piece, shapes, dtype) for piece in range(PIECES)]
-        for piece in share(PIECES, ranks.rank, ranks.count):
+    for step, (pieces, total) in enumerate(steps):
+        for piece in shared.own_pieces:
             shared.accumulate(pieces[piece])
         report = shared.step(loss_scale=2.0)
-        other = whole.step(folded(pieces), loss_scale=2.0 * PIECES)
+        other = whole.step([g.copy() for g in total], loss_scale=2.0 * PIECES)
         assert repr(report.as_dict()) == repr(other.as_dict())
         for k, (p, q) in enumerate(zip(params, expected, strict=True)):
             same(p, q, f"parameter {k} after step {step + 1}")
@@ -70,7 +88,6 @@ def check_steps(case: Any, options: dict[str, Any], dtype: Any, shapes: Any, ran
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
     "clip_norm": {"clip_norm": 0.5, "nonfinite": "skip", "ema_decay": 0.9, "lookahead": (2, 0.5)},
     "clip_tensor_norm": {"clip_tensor_norm": 0.3, "l1": 1e-3, "shadow": "bfloat16", "maximize": True},
     "clip_value": {"clip_value": 0.3, "l1": 1e-3, "l1_mode": "proximal", "outliers": (3.0, 10)},
@@ -79,8 +96,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def needs_list(case: Any) -> bool:
+    """Whether a rule steps by sums over all tensors, which ranks have parts of."""
+    return any("list" in total.extents for phase in fu.rules.get(case.rule).rule.phases for total in phase.sums.values())
+
+
 def checks() -> Iterator[Check]:
     """Every rule as it is, and some rules with every option."""
-    for case in CASES:
-        for name, options in OPTIONS.items():
-            yield f"{case} {name}", partial(check_steps, case, options, np.float32, SHAPES)
+    for case in [*EVERY_CASE, *EVERY_PHASED_CASE]:
+        if not needs_list(case):
+            kind = "tensors" if fu.rules.get(case.rule).rule.matrix is None else "matrices"
+            yield f"{case}", partial(check_steps, case, {}, np.float64, kind)
+    for case, (name, options) in itertools.product([CASES[0], CASES[-1]], OPTIONS.items()):
+        yield f"{case} {name}", partial(check_steps, case, options, np.float32, "tensors")

@@ -306,7 +306,7 @@ class Optimizer(one_process.Optimizer):
 
     def gather(self) -> None:
         """Gives all ranks the parameters as each has its own part of them."""
-        states.give(self.ranks, self.division, self._arrays)
+        states.give(self.ranks, self.division, dict(enumerate(self._arrays)))
 
     def eval(self) -> None:
         """Makes the parameters those to judge a model by. See `fu.Optimizer.eval`."""

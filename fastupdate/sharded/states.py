@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from fastupdate.sharded.optimizer import Optimizer
 
 
-def give(ranks: Ranks, division: Division, arrays: Sequence[Array]) -> None:
-    """Gives all ranks the elements of these arrays that each has."""
-    buckets = division.buckets(range(len(arrays)))
-    Messages(ranks, buckets, [array.reshape(-1) for array in arrays], None).gather(range(len(buckets)))
+def give(ranks: Ranks, division: Division, arrays: Mapping[int, Array]) -> None:
+    """Gives all ranks the elements of these arrays, by the places of their tensors, that each has."""
+    buckets = division.buckets([*arrays])
+    flat = [array.reshape(-1) for array in arrays.values()]
+    bits = [array.view(np.uint16) if array.itemsize == 2 else array for array in flat]  # MPI has no narrow types
+    Messages(ranks, buckets, bits, None).gather(range(len(buckets)))
 
 
 def _extents(stepper: Stepper) -> dict[str, Extent]:
@@ -40,45 +42,60 @@ def _extents(stepper: Stepper) -> dict[str, Extent]:
 
 
 class Owners:
-    """Which rank has what of the arrays of an optimizer."""
+    """Which rank has what of the arrays of an optimizer.
+
+    places   of the tensors, by name
+    """
 
     def __init__(self, opt: Optimizer) -> None:
         self._extents = _extents(opt.stepper)
-        self._by_elements, self._ranges = opt.by_elements, opt.division.ranges
-        self._places = {item.name: k for k, item in enumerate(opt.stepper.items)}
-        self.shapes = {item.name: item.array.shape for item in opt.wholes}
+        self._ranges, self._rank = opt.division.ranges, opt.ranks.rank
+        self._shapes = {item.name: item.array.shape for item in opt.wholes}
+        self.places = {name: k for k, name in enumerate(self._shapes)}
 
-    def whole_shape(self, kind: str, name: str) -> Any:
-        """Of an array that ranks have parts of; None: it is on one rank, or the same on all."""
-        elements = kind == "param" or self._extents.get(kind) == "element"
-        return self.shapes[name] if elements and self._by_elements else None
+    def shape(self, kind: str, name: str) -> Any:
+        """The shape of the whole, where each rank has the elements that it moves; None: one rank has all of it."""
+        return self._shapes[name] if kind == "param" or self._extents.get(kind) == "element" else None
 
-    def has(self, rank: int, name: str) -> bool:
-        """Whether a rank has the arrays of a tensor that are not in parts: the first that has elements of it."""
-        k = self._places[name]
-        owners = [each for each, ranges in enumerate(self._ranges) if ranges[k].begin < ranges[k].end]
-        return rank == (owners or [0])[0]
-
-    def ends(self, rank: int, name: str) -> slice:
-        """Which elements of a tensor a rank has."""
-        r = self._ranges[rank][self._places[name]]
+    def here(self, name: str) -> slice:
+        """Which elements of a tensor are here."""
+        r = self._ranges[self._rank][self.places[name]]
         return slice(r.begin, r.end)
+
+    def has(self, name: str) -> bool:
+        """Whether this is the rank whose numbers of a tensor count: the first that moves elements of it, or the first."""
+        ranges = [of_rank[self.places[name]] for of_rank in self._ranges]
+        movers = [rank for rank, r in enumerate(ranges) if r.begin < r.end]
+        return self._rank == (movers or [0])[0]
 
 
 def gathered(opt: Optimizer, root: int | None) -> dict[str, Any]:
     """The state as one process has it, without the parameters; on one rank, or on all, and {} elsewhere."""
-    owners, comm, rank = Owners(opt), opt.ranks.comm, opt.ranks.rank
+    owners, here = Owners(opt), root in (None, opt.ranks.rank)
     state = saving.snapshot(opt.stepper, params=False)
-    arrays = {}
-    for key, array in state.pop("arrays").items():
+    own: dict[str, Array] = state.pop("arrays")
+    whole: dict[str, Array] = dict.fromkeys(own)  # type: ignore[arg-type]  # in this order
+    by_kind: dict[str, dict[int, tuple[str, Array]]] = {}
+    for key, array in own.items():
         kind, name = saving.split(key)
-        shape = owners.whole_shape(kind, name)
-        own = np.asarray(array) if shape is not None or owners.has(rank, name) else None
-        told = comm.allgather(own) if root is None else comm.gather(own, root)
-        if told is not None:
-            found = [each for each in told if each is not None]
-            arrays[key] = found[0].copy() if shape is None else np.concatenate(found).reshape(shape)
-    return {**state, "arrays": arrays} if root in (None, rank) else {}
+        if owners.shape(kind, name) is not None:
+            by_kind.setdefault(kind, {})[owners.places[name]] = key, array
+    for arrays in by_kind.values():
+        made = {}
+        for k, (key, array) in arrays.items():
+            name = saving.split(key)[1]
+            made[k] = np.empty(opt.wholes[k].array.shape, array.dtype)
+            made[k].reshape(-1)[owners.here(name)] = array.reshape(-1)
+        give(opt.ranks, opt.division, made)
+        whole |= {key: made[k] for k, (key, _) in arrays.items()} if here else {}
+    numbers = {key: array.copy() for key, array in own.items() if _is_number(owners, key)}
+    for told in opt.ranks.comm.allgather({key: n for key, n in numbers.items() if owners.has(saving.split(key)[1])}):
+        whole |= told
+    return {**state, "arrays": whole} if here else {}
+
+
+def _is_number(owners: Owners, key: str) -> bool:
+    return owners.shape(*saving.split(key)) is None
 
 
 def write(path: str | PathLike[str], state: Mapping[str, Any], whole: Sequence[Item]) -> None:
@@ -105,7 +122,7 @@ def load(opt: Optimizer, state: Mapping[str, Any], strict: bool, rename: Rename 
 
 def _cut(opt: Optimizer, arrays: Mapping[str, Any], rename: Rename | None) -> dict[str, Any]:
     """This rank's part of the arrays of a state; what has no place here stays as it is, to be named."""
-    owners, rank = Owners(opt), opt.ranks.rank
+    owners = Owners(opt)
     items = {item.name: item for item in opt.stepper.items}
     found = {}
     for key, array in arrays.items():
@@ -116,12 +133,12 @@ def _cut(opt: Optimizer, arrays: Mapping[str, Any], rename: Rename | None) -> di
         if here is None:
             found[key] = array
             continue
-        shape, array = owners.whole_shape(kind, name), np.asarray(array)
+        shape, array = owners.shape(kind, name), np.asarray(array)
         if shape is None:
-            found[key] = array if owners.has(rank, name) or array.shape == here.shape else here
+            found[key] = array if owners.has(name) or array.shape == here.shape else here
         elif array.shape != shape:
             place = Place(opt.rule.name, tree.shown("state_dict", ("arrays", key)))
             place.fail(ValueError, f"shape {shape}", f"shape {array.shape}")
         else:
-            found[key] = array.reshape(-1)[owners.ends(rank, name)]
+            found[key] = array.reshape(-1)[owners.here(name)].reshape(here.shape)
     return found
