@@ -50,9 +50,7 @@ def _run(checks: Iterable[Check], directory: Path) -> None:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    worlds = [
-        Ranks(world.Split(0 if world.rank < count else MPI.UNDEFINED), directory) for count in range(1, MOST + 1)
-    ]
+    worlds = [Ranks(world.Split(0 if world.rank < count else MPI.UNDEFINED), directory) for count in range(1, MOST + 1)]
     for name, check in checks:
         for count, ranks in enumerate(worlds, start=1):
             if world.rank < count:

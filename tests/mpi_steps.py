@@ -98,7 +98,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def needs_list(case: Any) -> bool:
     """Whether a rule steps by sums over all tensors, which ranks have parts of."""
-    return any("list" in total.extents for phase in fu.rules.get(case.rule).rule.phases for total in phase.sums.values())
+    return any(
+        "list" in total.extents for phase in fu.rules.get(case.rule).rule.phases for total in phase.sums.values()
+    )
 
 
 def checks() -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Tensors of which each rank holds a part: optimizers over MPI, and how what the parts come to adds up to sums of wholes.
+"""Tensors of which each rank has a part: optimizers over MPI, and how what parts come to adds up to sums of wholes.
 
 `fastupdate.sharded.AdamW(params, comm, lr=1e-3)` takes a communicator of mpi4py's. See docs/mpi.md.
 """

@@ -66,4 +66,4 @@ def in_words(value: Any) -> str:
 
 def values_of(array: Array) -> str:
     """The values of an array, in short."""
-    return f"{crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)):08x}"
+    return f"{crc32(array.reshape(-1).view(np.uint8).data):08x}"

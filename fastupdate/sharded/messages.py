@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -38,10 +37,8 @@ class Messages:
             nodes = [*order.nodes(pieces, ranks.count)]
             self._folding = Folding([nodes], len(nodes))
             handed = [order.share(pieces, rank, ranks.count) for rank in range(ranks.count)]
-            self._nodes = [len(order.levels(each.start, each.stop)) for each in handed]
-        self.own = [
-            np.empty_like(params[bucket.tensors[0]], shape=(bucket.counts[ranks.rank],)) for bucket in buckets
-        ]
+            self._nodes = [len(order.levels(each)) for each in handed]
+        self.own = [np.empty_like(params[bucket.tensors[0]], shape=(bucket.counts[ranks.rank],)) for bucket in buckets]
         self._free: list[Array] = []
         self._most = max((self._needs(k) for k in range(len(buckets))), default=0)
 
@@ -139,7 +136,7 @@ class Messages:
 
         return finish
 
-    def _wait_for_device(self, message: Array) -> None:
+    def _wait_for_device(self, message: Any) -> None:
         """MPI reads as soon as it is called; what a device is to write before is waited for."""
         if not isinstance(message, np.ndarray):
             sys.modules["cupy"].cuda.get_current_stream().synchronize()

@@ -10,12 +10,12 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from fastupdate import attributes
 from fastupdate import optimizer as one_process
-from fastupdate.arrays import accept, device, tree
+from fastupdate.arrays import device, tree
 from fastupdate.arrays.containers import Containers
-from fastupdate.arrays.memory import Array
 from fastupdate.arrays.numbers import POSITIVE, integer, real
-from fastupdate.arrays.patterns import Finder, Pattern
+from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec, taken_apart
 from fastupdate.rules.rule import Rule
@@ -23,14 +23,13 @@ from fastupdate.saving.loading import Loaded, Rename
 from fastupdate.sharded import states
 from fastupdate.sharded.alike import Facts, Ranks, in_words, values_of
 from fastupdate.sharded.division import Division, is_by_elements, part_of
-from fastupdate.sharded.pieces import Pieces, share
+from fastupdate.sharded.intake import Intake
+from fastupdate.sharded.pieces import share
 from fastupdate.sharded.step import Step, Work
-from fastupdate.step import gradients
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.options import Settings
-from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
-from fastupdate.step.tensors import Item, check_tree, make_items, sources
+from fastupdate.step.tensors import Item, make_items, sources
 from fastupdate.step.whole import take
 
 
@@ -95,10 +94,8 @@ class Optimizer(one_process.Optimizer):
             item.param.source = whole.param.source  # which patterns mean
         if self.stepper.plan.queued and (settings.needs_sums or settings.monitor):
             Place(rule, "options").fail(ValueError, "none that reads the gradients first, for arrays on a GPU", "one")
-        self._bound: Any = None
-        self._pieces = Pieces(*self._ends())
-        self._zeroed: list[Array] = []  # gradients that are to be, when they have been used
-        self._missing: tuple[int, ...] = ()  # of the pieces that are there
+        own_pieces = None if self.pieces is None else self.own_pieces
+        self._intake = Intake(self.stepper, self._containers, self.wholes, self._arrays, own_pieces)
         self._work: Work | None = None
 
     def _by_names(self, specs: Iterable[GroupSpec]) -> list[GroupSpec]:
@@ -115,17 +112,10 @@ class Optimizer(one_process.Optimizer):
     def _here(self) -> Any:
         return self.division.ranges[self.ranks.rank]
 
-    def _ends(self) -> tuple[int, int | None]:
-        return (0, None) if self.pieces is None else (self.own_pieces.start, self.own_pieces.stop)
-
     @property
     def own_pieces(self) -> range:
-        """Which pieces of a batch this rank is to hand over the gradients of."""
-        return range(self.ranks.rank, self.ranks.rank + 1) if self.pieces is None else self._share()
-
-    def _share(self) -> range:
-        assert self.pieces is not None
-        return share(self.pieces, self.ranks.rank, self.ranks.count)
+        """Which pieces of a batch this rank is to hand over the gradients of, if it is cut into some."""
+        return share(self.pieces or self.ranks.count, self.ranks.rank, self.ranks.count)
 
     def _facts(self) -> dict[str, str]:
         """What has to be the same on all ranks."""
@@ -172,17 +162,10 @@ class Optimizer(one_process.Optimizer):
                 outcome, (watched,) = take([step])
             finally:
                 stepper.let_go()
-                self._done(work)
+                self._intake.done()
+                work.done()
             self.report = step.report(outcome, watched)
         return self.report
-
-    def _done(self, work: Work) -> None:
-        """Lets go of the gradients, which are the user's, once they have been used."""
-        for grad in self._zeroed:
-            grad[...] = 0
-        self._zeroed = []
-        self._pieces.forget()
-        work.done()
 
     def _taken_in(self, grads: Any, loss_scale: Any, reduce: Any) -> Work:
         """The gradients of this rank's pieces, after every check."""
@@ -192,57 +175,17 @@ class Optimizer(one_process.Optimizer):
         number = real(Place(rule, "loss_scale"), loss_scale, POSITIVE)
         stepper.check_mode()
         stepper.derive()
-        if not self._pieces.count:
-            found = self._collected(grads)
-            parts = [[g.reshape(-1) for g in found]]
-            self._zeroed = found if self.stepper.settings.zero_grads else []
-        elif grads is not None:
-            Place(rule, "grads").fail(ValueError, "None, for pieces were accumulated", "gradients")
-        count = max(self._pieces.count, 1)
-        if self.pieces is not None and count != len(self.own_pieces):
-            expected = f"those of pieces {self.own_pieces.start} to {self.own_pieces.stop - 1} (see accumulate)"
-            Place(rule, "grads").fail(ValueError, expected, f"{count} of them")
-        if self._pieces.count:
-            parts = [self._pieces.whole()] if self.pieces is None else [p.gradients for p in self._pieces.parts]
-        work = self._work_for(stepper.plan)
-        together = self.pieces or count * self.ranks.count
-        work.take(parts, number * (1 if reduce == "sum" else together), count)
-        return work
-
-    def _work_for(self, plan: Plan) -> Work:
-        """What a step of the tensors works with that have gradients now."""
-        moving = tuple(k for k, item in enumerate(self.stepper.items) if not item.frozen and k not in self._missing)
+        parts, count = self._intake.parts(grads)
+        resting = self._intake.missing
+        moving = tuple(k for k, item in enumerate(stepper.items) if not item.frozen and k not in resting)
         if self._work is None or self._work.moving != moving:
-            self._work = Work(self.stepper, self.ranks, self.division, self._arrays, moving, self.pieces)
+            self._work = Work(stepper, self.ranks, self.division, self._arrays, moving, self.pieces)
+        together = self.pieces or count * self.ranks.count
+        self._work.take(parts, number * (1 if reduce == "sum" else together), count)
         return self._work
 
-    def _collected(self, grads: Any) -> list[Array]:
-        """The gradients of the tensors that move, checked; notes which ones have none."""
-        if grads is None and self._bound is None:
-            Place(self.rule.name, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-        plan = self.stepper.plan
-        check_tree(self._containers, self.wholes)
-        for own, whole in zip(self.stepper.items, self.wholes, strict=True):
-            whole.check()
-            whole.frozen = own.frozen
-        moving = [k for k, item in enumerate(self.stepper.items) if not item.frozen]
-        given = self._bound if grads is None else grads
-        found = gradients.collect(given, self._containers, self.wholes, plan)
-        skips = plan.settings.missing == "skip"
-        missing = tuple(k for k, g in zip(moving, found, strict=True) if g is None and skips)
-        if self._pieces.count and missing != self._missing:
-            place = self._place_of((set(missing) ^ set(self._missing)).pop())
-            place.fail(ValueError, "a gradient in all pieces of a step, or in none", "one in some")
-        self._missing = missing
-        zeroed = plan.settings.zero_grads
-        pairs = [(k, g) for k, g in zip(moving, found, strict=True) if k not in missing]
-        return [_checked_gradient(g, self._arrays[k], self.wholes[k], self._place_of(k), zeroed) for k, g in pairs]
-
-    def _place_of(self, k: int) -> Place:
-        return Place(self.rule.name, tree.shown("grads", self.wholes[k].path))
-
     def _step_facts(self, work: Work, loss: Any) -> Facts:
-        names = {self._place_of(k).argument: "None" for k in self._missing}
+        names = {self._intake.place_of(k).argument: "None" for k in self._intake.missing}
         settings = self.stepper.plan.settings
         limits = {name: repr(getattr(settings, name)) for name in settings.scheduled}
         count = "any" if self.pieces is not None else str(work.count)
@@ -259,38 +202,30 @@ class Optimizer(one_process.Optimizer):
     def bind(self, grads: Any) -> None:
         """Names the gradient buffers that every later `step()` and `accumulate()` reads, as `step` takes them."""
         with self.stepper.exclusive():
-            before, missing = self._bound, self._missing
-            try:
-                self._bound = grads
-                self._collected(None)
-            except BaseException:
-                self._bound, self._missing = before, missing
-                raise
+            self._intake.bind(grads)
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
         """Takes in the gradients of this rank's next piece of the batch; without a message. The next step() moves by
         all of them, of all ranks. There is no `reduce` and no `weight`: see `reduce="sum"` of `step`."""
         with self.stepper.exclusive():
-            place = Place(self.rule.name, "weight" if reduce is None else "reduce")
             if reduce is not None or weight != 1.0:
+                place = Place(self.rule.name, "weight" if reduce is None else "reduce")
                 place.fail(ValueError, "none (of weighed gradients, step(reduce='sum') takes the sum)", "one")
             self.stepper.derive()
-            if self.pieces is not None and self._pieces.count == len(self.own_pieces):
-                expected = f"{len(self.own_pieces)} pieces on this rank in a step"
-                Place(self.rule.name, "grads").fail(ValueError, expected, "one more")
-            found = self._collected(grads)
-            self._pieces.add(found)
-            for grad in found if self.stepper.settings.zero_grads else ():
-                grad[...] = 0
+            self._intake.add(grads)
 
     def discard(self) -> None:
         """Forgets the pieces that were accumulated since the last step."""
-        self._pieces.forget()
+        self._intake.forget()
 
     @property
     def params(self) -> Any:
         """The parameters, as they were handed in."""
         return self._containers.tree
+
+    @params.setter
+    def params(self, _: object) -> None:
+        attributes.fail(self, "params", "a new optimizer for other parameters, or theirs written in place")
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -344,9 +279,9 @@ class Optimizer(one_process.Optimizer):
 
     def _check_none(self, argument: str) -> None:
         problem = None
-        if self._pieces.count:
+        if self._intake.waiting:
             words = f"[{self.rule.name}] {argument}: expected no accumulated pieces (step or discard first), received"
-            problem = ValueError(f"{words} {self._pieces.count}")
+            problem = ValueError(f"{words} {self._intake.waiting}")
         self.ranks.agree(problem, b"", dict)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -388,17 +323,6 @@ def _checked(item: Item) -> Any:
     if not item.array.flags.c_contiguous:
         item.place.fail(ValueError, "an array in C order (np.ascontiguousarray), of which ranks have parts", "another")
     return array
-
-
-def _checked_gradient(grad: Any, param: Array, item: Item, place: Place, zeroed: bool) -> Any:
-    """A gradient as messages take it."""
-    array = accept.as_array(grad, place)
-    accept.check_gradient(array, item.array, place, samples=False)
-    if zeroed and not array.flags.writeable:
-        place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
-    if array.dtype.names:
-        place.fail(TypeError, "an array of NumPy's, which can be widened", type(grad).__name__)
-    return array if isinstance(param, np.ndarray) else grad
 
 
 def _check_possible(rule: Rule, settings: Settings) -> None:

@@ -26,10 +26,10 @@ def _siblings(first: int, level: int, other: int) -> bool:
     return level == other and (first >> level) % 2 == 0
 
 
-def levels(begin: int, end: int) -> list[int]:
-    """The levels of what a rank hands on that has pieces begin … end − 1, in order."""
+def levels(pieces: range) -> list[int]:
+    """The levels of what a rank hands on that has these pieces, in order."""
     found: list[tuple[int, int]] = []
-    for first in range(begin, end):
+    for first in pieces:
         found.append((first, 0))
         while len(found) > 1 and _siblings(*found[-2], found[-1][1]):
             found.pop()
@@ -40,19 +40,19 @@ def levels(begin: int, end: int) -> list[int]:
 class Pieces:
     """The pieces of a rank since the last step.
 
-    begin, end   which ones are to come; end None: as many as do
-    parts        what they add up to so far
-    count        how many there are
+    parts   what they add up to so far
+    count   how many there are
     """
 
-    def __init__(self, begin: int, end: int | None) -> None:
-        self.begin, self.end = begin, end
+    def __init__(self, begin: int) -> None:
+        """begin: the first of them, among those of all ranks."""
+        self._begin = begin
         self.parts: list[Part] = []
         self.count = 0
 
     def add(self, gradients: list[Array]) -> None:
         """Takes in the next piece, by copies."""
-        self.parts.append(Part(self.begin + self.count, 0, [np.array(g, copy=True).reshape(-1) for g in gradients]))
+        self.parts.append(Part(self._begin + self.count, 0, [np.array(g, copy=True).reshape(-1) for g in gradients]))
         self.count += 1
         with np.errstate(over="ignore", invalid="ignore"):
             while len(self.parts) > 1 and _siblings(*self.parts[-2][:2], self.parts[-1].level):
@@ -85,9 +85,5 @@ def share(pieces: int, rank: int, ranks: int) -> range:
 
 def nodes(pieces: int, ranks: int) -> Iterator[tuple[int, int]]:
     """Of what all ranks hand on, in order: place and level."""
-    found = [level for rank in range(ranks) for level in levels(*_ends(share(pieces, rank, ranks)))]
+    found = [level for rank in range(ranks) for level in levels(share(pieces, rank, ranks))]
     yield from enumerate(found)
-
-
-def _ends(pieces: range) -> tuple[int, int]:
-    return pieces.start, pieces.stop

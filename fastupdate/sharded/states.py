@@ -63,10 +63,10 @@ class Owners:
         return slice(r.begin, r.end)
 
     def has(self, name: str) -> bool:
-        """Whether this is the rank whose numbers of a tensor count: the first that moves elements of it, or the first."""
+        """Whether this is the rank whose numbers of a tensor count: the first that moves elements of it."""
         ranges = [of_rank[self.places[name]] for of_rank in self._ranges]
         movers = [rank for rank, r in enumerate(ranges) if r.begin < r.end]
-        return self._rank == (movers or [0])[0]
+        return bool(self._rank == (movers or [0])[0])
 
 
 def gathered(opt: Optimizer, root: int | None) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def gathered(opt: Optimizer, root: int | None) -> dict[str, Any]:
     owners, here = Owners(opt), root in (None, opt.ranks.rank)
     state = saving.snapshot(opt.stepper, params=False)
     own: dict[str, Array] = state.pop("arrays")
-    whole: dict[str, Array] = dict.fromkeys(own)  # type: ignore[arg-type]  # in this order
+    whole: dict[str, Any] = dict.fromkeys(own)  # in this order
     by_kind: dict[str, dict[int, tuple[str, Array]]] = {}
     for key, array in own.items():
         kind, name = saving.split(key)

@@ -1,4 +1,4 @@
-"""The sums of gradients of which each rank has ranges that begin where blocks do: those of whole tensors, on all ranks."""
+"""The sums of gradients of which each rank has ranges that begin where blocks do: those of whole tensors, on all."""
 
 from __future__ import annotations
 
