@@ -32,7 +32,7 @@ def folded(pieces: list[list[Any]]) -> list[Any]:
         half *= 2
     if len(pieces) == 1:
         return pieces[0]
-    return [a + b for a, b in zip(folded(pieces[:half]), folded(pieces[half:]), strict=True)]
+    return [np.asarray(a + b) for a, b in zip(folded(pieces[:half]), folded(pieces[half:]), strict=True)]
 
 
 def same(found: Any, expected: Any, what: str) -> None:
