@@ -48,3 +48,39 @@ def test_a_rank_that_dies_ends_the_others_and_leaves_the_checkpoint(tmp_path: Pa
 
     assert load(path)["step"] == 1
     assert [each.name for each in tmp_path.iterdir() if each != script] == ["run.fu"]
+
+
+def test_the_example_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
+    """On 2 and then 3 ranks, and on 1 all the way."""
+    peer("mpi4py")
+    example, said = str(Path(__file__).parents[1] / "examples" / "mpi.py"), {}
+    for run, ranks in [("shared", 2), ("shared", 3), ("alone", 1), ("alone", 1)]:
+        (tmp_path / run).mkdir(exist_ok=True)
+        done = mpiexec(ranks, example, "--directory", str(tmp_path / run))
+        assert done.returncode == 0, done.stderr
+        said[run], second = done.stdout.splitlines()
+        assert second.endswith(f"of the states are on the first of {ranks} ranks")
+    assert said["shared"] == said["alone"]
+    assert said["alone"].startswith("step 80: ")
+
+
+def test_the_demo_trains_alike_on_any_number_of_ranks(tmp_path: Path) -> None:
+    """The table without its times; without pieces the batches are cut otherwise, and so are the weights."""
+    for name in ("mpi4py", "sklearn", "matplotlib"):
+        peer(name)
+    tables = {}
+    for ranks, options in [(1, "--pieces 3"), (2, "--pieces 3"), (3, "--pieces 3"), (2, "")]:
+        command = f"-m fastupdate train --rule adamw lion --epochs 1 --batch-size 397 {options} --out".split()
+        done = mpiexec(ranks, *command[1:], str(tmp_path / "curves.png"))
+        assert done.returncode == 0, done.stderr
+        rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("adamw ", "lion "))]
+        tables[ranks, options] = [row[:4] + row[-2:] for row in rows]
+    assert tables[1, "--pieces 3"] == tables[2, "--pieces 3"] == tables[3, "--pieces 3"]
+    assert tables[2, ""] != tables[2, "--pieces 3"]
+
+
+def test_the_demo_says_once_what_is_wrong(tmp_path: Path) -> None:
+    peer("mpi4py")
+    done = mpiexec(2, "-m", "fastupdate", "train", "--pieces", "1", "--out", str(tmp_path / "curves.png"))
+    assert done.returncode == 2
+    assert done.stderr.count("--pieces: expected at least one for each of 2 processes, received 1") == 1

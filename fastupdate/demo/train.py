@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ import numpy.typing as npt
 import fastupdate as fu
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.data import Dataset
-from fastupdate.demo.network import MLP, Floats
+from fastupdate.demo.network import MLP, Floats, Labels
+from fastupdate.demo.ranks import SharedTraining
 from fastupdate.monitoring.diagnosis import Finding
 
 States = list[Floats | None]  # of one tensor, in the rule's order; None: a state that its flags switch off
@@ -34,7 +36,8 @@ EXPLODED = 10.0  # times the loss at the start, and it is called diverged
 class Settings:
     """What all rules of one comparison share. `lr` None: the rule's own; `backend` None: the library's choice.
 
-    `monitor`: a folder for statistics, with a folder in it for each rule.
+    `monitor`: a folder for statistics, with a folder in it for each rule. `comm`: the processes that train together,
+    None: this one alone; `pieces`: of a batch, whose gradients add up in one order.
     """
 
     epochs: int
@@ -43,6 +46,8 @@ class Settings:
     lr: float | None = None
     backend: str | None = None
     monitor: Path | None = None
+    comm: Any = None
+    pieces: int | None = None
 
 
 class Epoch(NamedTuple):
@@ -113,23 +118,25 @@ def _train(run: Run, data: Dataset, settings: Settings, progress: Progress, moni
     images = len(data.train_images)
     steps = settings.epochs * math.ceil(images / settings.batch_size)
     optimizer = make_optimizer(run.rule, network.params, settings, steps)
-    optimizer.bind(network.grads)
-    twin = NumpyTwin(optimizer, network.params)
+    training: Training | SharedTraining = Training(network, optimizer)
+    if settings.comm is not None:
+        training = SharedTraining(network, optimizer, settings.comm, settings.pieces)
+    twin = NumpyTwin(optimizer, training.params)
     times: list[tuple[float, float]] = []  # of the update, and of plain NumPy's
     run.start = network.loss(data.train_images, data.train_labels), network.accuracy(data.test_images, data.test_labels)
     progress.start(run.rule, settings.epochs, steps)
     for _ in range(settings.epochs):
         total = 0.0
         for batch in mini_batches(images, settings.batch_size, rng):
-            loss = network.compute_gradients(data.train_images[batch], data.train_labels[batch])
+            loss = training.compute_gradients(data.train_images[batch], data.train_labels[batch])
             total += loss * len(batch)
-            times.append((seconds(optimizer.step), seconds(lambda: twin.step(network.grads))))
+            times.append((seconds(training.update), seconds(lambda: twin.step(training.grads))))
             if monitor is not None and optimizer.report is not None:
                 monitor(optimizer.report, loss)
             progress.step()
         accuracy = network.accuracy(data.test_images, data.test_labels)
         update, plain = (median(column) for column in zip(*times, strict=True))
-        apart = twin.difference(network.params)
+        apart = training.largest(twin.difference(training.params))
         run.epochs.append(Epoch(total / images, accuracy, update, plain, apart, digest(network.params)))
         progress.epoch(run.last.loss, accuracy)
         if not math.isfinite(run.last.loss):
@@ -146,6 +153,10 @@ def learning_rate(rule: str, settings: Settings) -> float:
 def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, steps: int) -> fu.Optimizer:
     """The rule with its own defaults; its learning rate falls to zero along a cosine, which settles every rule."""
     optimizer_class: Callable[..., fu.Optimizer] = fu.rules.get(rule)
+    if settings.comm is not None:
+        optimizer_class = partial(
+            getattr(fu.sharded, optimizer_class.__name__), comm=settings.comm, pieces=settings.pieces
+        )
     schedule = fu.schedules.cosine(learning_rate(rule, settings), steps)
     try:
         return optimizer_class(params, lr=schedule, backend=settings.backend, monitor=settings.monitor is not None)
@@ -171,6 +182,23 @@ def make_monitor(rule: str, settings: Settings) -> AbstractContextManager[fu.Mon
         raise DemoError(f"--monitor: {error}") from error
 
 
+class Training:
+    """A network that is trained by an optimizer in one process.
+
+    params, grads   what it moves, and by what
+    """
+
+    def __init__(self, network: MLP, optimizer: fu.Optimizer) -> None:
+        self.params, self.grads = network.params, network.grads
+        optimizer.bind(network.grads)
+        self.update: Callable[[], object] = optimizer.step
+        self.compute_gradients: Callable[[Floats, Labels], float] = network.compute_gradients
+
+    def largest(self, difference: float) -> float:
+        """Over all processes, of which this is the only one."""
+        return difference
+
+
 class NumpyTwin:
     """Copies of the weights, (name -> float32), that plain NumPy updates with the gradients that the optimizer gets."""
 
@@ -190,7 +218,7 @@ class NumpyTwin:
 
     def difference(self, params: dict[str, Floats]) -> float:
         """The largest distance between a weight and its copy."""
-        return max(float(np.max(np.abs(p - self._params[name]))) for name, p in params.items())
+        return max(float(np.max(np.abs(p - self._params[name]), initial=0.0)) for name, p in params.items())
 
 
 def numpy_update(
