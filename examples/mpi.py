@@ -62,7 +62,8 @@ def main() -> None:
         here = sum(state.size for states in optimizer.state.values() for state in states.values())
         whole = 2 * sum(p.size for p in params.values())
         weights = crc32(b"".join(p.tobytes() for p in params.values()))
-        print(f"step {report.step}: loss of the first piece {losses[0]:.3f}, gradient norm {report.grad_norm:.3f}, weights {weights:08x}")
+        print(f"step {report.step}: loss of the first piece {losses[0]:.3f}, gradient norm {report.grad_norm:.3f}")
+        print(f"weights {weights:08x}")
         print(f"{here / whole:.0%} of the states are on the first of {comm.size} ranks")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-import fastupdate as fu
+from fastupdate import sharded
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.network import MLP, Floats, Labels
 
@@ -67,15 +67,14 @@ class SharedTraining:
     params, grads   what this process moves, and the gradients of the whole batch that it moves by
     """
 
-    def __init__(self, network: MLP, optimizer: fu.Optimizer, comm: Any, pieces: int | None) -> None:
+    def __init__(self, network: MLP, optimizer: sharded.Optimizer, comm: Any, pieces: int | None) -> None:
         self._network, self._optimizer, self._comm = network, optimizer, comm
         self._pieces = pieces or comm.size
-        self.params: dict[str, Floats] = optimizer.parts  # type: ignore[attr-defined]
+        self.params: dict[str, Floats] = optimizer.parts
 
     @property
     def grads(self) -> dict[str, Floats]:
-        found: dict[str, Floats] = self._optimizer.reduced  # type: ignore[attr-defined]
-        return found
+        return self._optimizer.reduced
 
     def update(self) -> None:
         """Moves all weights by the gradients that were taken in."""
@@ -88,7 +87,7 @@ class SharedTraining:
 
     def _losses(self, images: Floats, labels: Labels) -> Iterator[float]:
         cut = np.array_split(np.arange(len(labels)), self._pieces)
-        for piece in self._optimizer.own_pieces:  # type: ignore[attr-defined]
+        for piece in self._optimizer.own_pieces:
             yield self._network.compute_gradients(images[cut[piece]], labels[cut[piece]], of=len(labels))
             self._optimizer.accumulate(self._network.grads)
 

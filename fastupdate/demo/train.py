@@ -119,7 +119,7 @@ def _train(run: Run, data: Dataset, settings: Settings, progress: Progress, moni
     steps = settings.epochs * math.ceil(images / settings.batch_size)
     optimizer = make_optimizer(run.rule, network.params, settings, steps)
     training: Training | SharedTraining = Training(network, optimizer)
-    if settings.comm is not None:
+    if isinstance(optimizer, fu.sharded.Optimizer):
         training = SharedTraining(network, optimizer, settings.comm, settings.pieces)
     twin = NumpyTwin(optimizer, training.params)
     times: list[tuple[float, float]] = []  # of the update, and of plain NumPy's
