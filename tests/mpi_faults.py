@@ -89,6 +89,10 @@ def other_type(opt: Any, grads: dict[str, Any]) -> None:
     grads["b"] = grads["b"].astype(np.float64)
 
 
+def a_parameter(opt: Any, grads: dict[str, Any]) -> None:
+    grads["w"] = opt.params["w"]
+
+
 def other_step(opt: Any, grads: dict[str, Any]) -> None:
     opt.start_at(7)
 
@@ -102,6 +106,7 @@ STEPS: list[tuple[Any, Any, dict[str, Any], str]] = [
     (no_gradient, None, {}, "grads['b']"),
     (no_gradient, None, {"missing": "skip"}, "grads['b']"),
     (other_type, None, {}, "grads['b']"),
+    (a_parameter, None, {}, "grads['w']"),
     (other_step, lambda opt: opt.start_at(2), {}, "step"),
     (other_rate, lambda opt: setattr(opt, "lr", 0.25), {}, "groups[0]['lr']"),
 ]

@@ -69,14 +69,13 @@ def test_the_demo_trains_alike_on_any_number_of_ranks(tmp_path: Path) -> None:
     for name in ("mpi4py", "sklearn", "matplotlib"):
         peer(name)
     tables = {}
-    for ranks, options in [(1, "--pieces 3"), (2, "--pieces 3"), (3, "--pieces 3"), (2, "")]:
+    for ranks, options in [(1, "--pieces 3"), (3, "--pieces 3"), (2, "")]:
         command = f"-m fastupdate train --rule adamw lion --epochs 1 --batch-size 397 {options} --out".split()
         done = mpiexec(ranks, *command[1:], str(tmp_path / "curves.png"))
         assert done.returncode == 0, done.stderr
         rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("adamw ", "lion "))]
         tables[ranks, options] = [row[:4] + row[-2:] for row in rows]
-    assert tables[1, "--pieces 3"] == tables[2, "--pieces 3"] == tables[3, "--pieces 3"]
-    assert tables[2, ""] != tables[2, "--pieces 3"]
+    assert tables[1, "--pieces 3"] == tables[3, "--pieces 3"] != tables[2, ""]
 
 
 def test_the_demo_says_once_what_is_wrong(tmp_path: Path) -> None:

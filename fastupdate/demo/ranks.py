@@ -15,7 +15,7 @@ from fastupdate import sharded
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.network import MLP, Floats, Labels
 
-LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")  # what MPICH's launchers and Open MPI's tell processes
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # what MPICH's launchers and Open MPI's tell processes
 
 
 def communicator(pieces: int | None) -> Any:

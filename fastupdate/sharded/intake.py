@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastupdate.arrays import accept, tree
+from fastupdate.arrays import accept, overlap, tree
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
@@ -31,6 +31,9 @@ class Intake:
         self._pieces = Pieces(0 if own is None else own.start)
         self._bound: Any = None
         self._zeroed: list[Any] = []  # when they have been used
+        spans = [overlap.bounds(item.array) for item in wholes]
+        self._low, self._high = np.array(spans, np.uint64).reshape(-1, 2).T
+        self._apart: set[tuple[int, int]] = set()  # from all parameters: first and one-past-last byte
         self.missing: tuple[int, ...] = ()
 
     @property
@@ -120,6 +123,16 @@ class Intake:
         accept.check_gradient(array, self._wholes[k].array, place, samples=False)
         if self._stepper.settings.zero_grads and not array.flags.writeable:
             place.fail(ValueError, "a writable array, to be zeroed", "a read-only one")
+        if array.size and overlap.bounds(array) not in self._apart:
+            self._check_apart(array, place)
         if array.dtype.names:
             place.fail(TypeError, "an array of NumPy's, which can be widened", type(grad).__name__)
         return array if isinstance(self._arrays[k], np.ndarray) else grad
+
+    def _check_apart(self, array: Array, place: Place) -> None:
+        begin, end = overlap.bounds(array)
+        near = np.flatnonzero((self._low < end) & (self._high > begin)).tolist()
+        for k in near:
+            overlap.check_separate(array, self._wholes[k].array, place, self._wholes[k].place)
+        if not near:
+            self._apart.add((begin, end))

@@ -18,6 +18,11 @@ def _nodes(r: Range) -> list[Node]:
     return [Node(0, r.n, 0)] if r.n and (r.begin, r.end) == (0, r.n) else [*r.nodes()]
 
 
+def message_of(ranges: list[list[Range]]) -> int:
+    """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
+    return 8 * len(FIELDS) * max(sum(len(_nodes(r)) for r in of_rank) for of_rank in ranges)
+
+
 class RankSums:
     """The sums of the gradients of some tensors, told by each rank to all in one message.
 
@@ -53,11 +58,6 @@ class RankSums:
         self._filled = np.flatnonzero(totals >= 0)
         self._totals = totals[self._filled]
         self._sums = np.zeros((self._folding.size, len(FIELDS)))
-
-    @property
-    def bytes(self) -> int:
-        """What this rank tells the others in a step."""
-        return self._sent.nbytes
 
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient, in units of `unit`, all ranks' parts together."""
