@@ -246,12 +246,16 @@ class Optimizer(one_process.Optimizer):
     def eval(self) -> None:
         """Makes the parameters those to judge a model by. See `fu.Optimizer.eval`."""
         super().eval()
-        self.gather()
+        self._show_mode()
 
     def train(self) -> None:
         """Makes the parameters those to train at, again."""
         super().train()
-        self.gather()
+        self._show_mode()
+
+    def _show_mode(self) -> None:
+        if self.rule.evaluated is not None:
+            self.gather()
 
     def ema_weights(self) -> AbstractContextManager[Any]:
         """Within the context the parameters hold their moving average, on all ranks; afterwards they are as before."""

@@ -11,7 +11,6 @@ import numpy as np
 from fastupdate.arrays import tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.rules.extent import Extent
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
 from fastupdate.saving.loading import Loaded, Rename, loading
@@ -35,7 +34,7 @@ def give(ranks: Ranks, division: Division, arrays: Mapping[int, Array]) -> None:
     Messages(ranks, buckets, bits, None).gather(range(len(buckets)))
 
 
-def _extents(stepper: Stepper) -> dict[str, Extent]:
+def _extents(stepper: Stepper) -> dict[str, str]:
     """What there is one number for in the arrays of each kind."""
     kept = slots.states(stepper.rule, stepper.rule.kept(stepper.flags))
     return {slot.kind: slot.extent for slot in [*kept, *slots.copies(stepper.settings)]}
