@@ -25,7 +25,7 @@ from bench import machine
 from bench.workloads import WORKLOADS, Workload
 from fastupdate.engines.records import BLOCK
 from fastupdate.sharded.ranges import Range
-from fastupdate.torch.exchange import FIELDS
+from fastupdate.sharded.reader import FIELDS
 
 MORE_RANKS = (8, 64, 1024)  # of which what is told is worked out
 HYPERS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01}

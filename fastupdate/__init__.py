@@ -25,15 +25,16 @@ from fastupdate.step.stepper import BusyError as BusyError
 _MODULES = {"functional", "groups", "rules", "schedules"}  # the public ones
 
 if typing.TYPE_CHECKING:  # to type checkers, a module with __getattr__ has every name
+    from fastupdate import sharded as sharded
     from fastupdate import torch as torch
 
     __version__: str
 else:
 
     def __getattr__(name: str) -> object:
-        """What takes long to import, when it is asked for: the version, and `fastupdate.torch`, which imports torch."""
-        if name == "torch":
-            return importlib.import_module("fastupdate.torch")
+        """What few need, when it is asked for: the version, and the faces of torch, which is imported, and MPI."""
+        if name in ("sharded", "torch"):
+            return importlib.import_module(f"fastupdate.{name}")
         if name != "__version__":
             raise AttributeError(f"module 'fastupdate' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         from fastupdate.information import version

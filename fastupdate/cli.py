@@ -104,6 +104,13 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--lr", type=_learning_rate, metavar="X", help="learning rate at the start (default: the rule's)"
     )
+    train.add_argument(
+        "--pieces",
+        type=_positive_integer,
+        metavar="N",
+        help="cut each batch into N, whose gradients add up in one order: the same weights on any number of processes "
+        "(mpiexec -n 4 fastupdate train --pieces 4). Needs: pip install 'fastupdate[mpi]'",
+    )
     train.add_argument("--seed", type=_seed, default=0, metavar="N", help="of weights and batches (default: 0)")
     train.add_argument(
         "--threads", type=_positive_integer, default=1, metavar="N", help="for the update (default: 1, as NumPy has)"
@@ -141,17 +148,22 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from fastupdate.demo import DemoError  # here, because only this command needs what the demo imports
+    from fastupdate.demo import DemoError, ranks  # here, because only this command needs what the demo imports
 
     parser: _Parser = args.parser
+    comm = None
     try:
-        return _compare(args, parser)
+        comm = ranks.communicator(args.pieces)
+        with ranks.together(comm, args.pieces):
+            return _compare(args, parser, comm)
     except DemoError as error:
-        parser.error(str(error))
+        if ranks.is_first(comm):
+            parser.error(str(error))
+    return 2
 
 
-def _compare(args: argparse.Namespace, parser: _Parser) -> int:
-    from fastupdate.demo import data, report, train
+def _compare(args: argparse.Namespace, parser: _Parser, comm: Any) -> int:
+    from fastupdate.demo import DemoError, data, ranks, report, train
 
     every, rules = _choose_rules(args.rule or ["adamw"], parser)
     for name, given, wanted in (
@@ -160,8 +172,10 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         ("--json", args.json, True),
     ):
         if given is not None and every is not wanted:
-            parser.error(f"{name}: expected {'--rule all beside it' if wanted else 'none beside --rule all'}")
-    report.check_writable(args.out)
+            raise DemoError(f"{name}: expected {'--rule all beside it' if wanted else 'none beside --rule all'}")
+    if every and comm is not None:
+        raise DemoError("--rule all: expected one process, and no --pieces")
+    ranks.on_first(comm, lambda: report.check_writable(args.out))
     if every and args.json is not None:
         report.check_opens("--json", args.json)
     images = data.load(args.data)
@@ -172,6 +186,8 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
         lr=args.lr,
         backend=args.backend,
         monitor=args.monitor,
+        comm=comm,
+        pieces=args.pieces,
     )
     train.check(rules, settings)
     fu.set_num_threads(args.threads)
@@ -179,7 +195,7 @@ def _compare(args: argparse.Namespace, parser: _Parser) -> int:
 
 
 def _train_each(args: argparse.Namespace, rules: list[str], images: Dataset, settings: Settings) -> int:
-    from fastupdate.demo import report, train
+    from fastupdate.demo import ranks, report, train
 
     runs = [train.Run(rule, train.learning_rate(rule, settings)) for rule in rules]
     interrupted = False
@@ -192,14 +208,15 @@ def _train_each(args: argparse.Namespace, rules: list[str], images: Dataset, set
     shown = [run for run in runs if run.epochs]
     if shown:
         print(f"\n{report.format_table(shown, report.terminal_width())}")
-        report.draw_curves(shown, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
+        if ranks.is_first(settings.comm):
+            report.draw_curves(shown, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
         print(f"curves: {args.out}")
     if args.monitor is not None:
         events = f" (tensorboard --logdir {args.monitor})" if any(args.monitor.rglob("*tfevents*")) else ""
         print(f"statistics: {args.monitor}{events}")
         print("".join(f"{line}\n" for line in report.findings(shown)), end="")
     problems = report.problems(runs, settings.epochs, interrupted)
-    for problem in problems:
+    for problem in problems if ranks.is_first(settings.comm) else ():
         print(f"{args.parser.prog}: {problem}", file=sys.stderr)
     return INTERRUPTED if interrupted else 1 if problems else 0
 

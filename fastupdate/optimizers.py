@@ -77,11 +77,16 @@ def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, other
 def class_of(
     rule: Rule, base: type[T], module: str, doc: str, construct: Callable[..., None], *further: Parameter
 ) -> type[T]:
-    """A class with the arguments of a rule, and further ones; construct(self, params, values, options) takes them."""
+    """A class with the arguments of a rule, and further ones; construct(self, params, values, options) takes them.
+
+    Of the further ones, those without a default come before the rule's.
+    """
     given = arguments(rule).items()
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in given]
     leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
-    taken = Signature([*leading, *named, *further, Parameter("options", Parameter.VAR_KEYWORD)])
+    required = [each for each in further if each.default is Parameter.empty]
+    optional = [each for each in further if each.default is not Parameter.empty]
+    taken = Signature([*leading, *required, *named, *optional, Parameter("options", Parameter.VAR_KEYWORD)])
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the types of the optimizer classes, and of those for torch; with --check, fails if they are not up to date."""
+"""Writes the types of the optimizer classes, also for torch and over MPI; with --check, fails if others are there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,20 @@ from fastupdate.torch.optimizer import Optimizer as Optimizer
 
 _Number = float | Tensor  # of one element
 '''
+SHARDED = '''"""Written by scripts/stub.py from the rules: what each optimizer class over MPI takes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
+
+from fastupdate.sharded.optimizer import Optimizer as Optimizer
+from fastupdate.step.options import Options
+
+_Scheduled = float | Callable[[int], float]  # a number, or a function of the steps taken
+
+CLASSES: Mapping[str, type[Optimizer]]
+'''
 OTHERS = ["*", "others: Any = None"]
+PIECES = ["*", "pieces: int | None = None"]
 SWITCHES = [
     "*",
     "foreach: bool | None = None",
@@ -63,11 +76,11 @@ def argument(default: object, number: str) -> str:
     return f"{'bool' if isinstance(default, bool) else number} = {default}"
 
 
-def class_of(name: str, number: str, switches: list[str]) -> str:
+def class_of(name: str, number: str, switches: list[str], *leading: str) -> str:
     """The stub of one class."""
     rule = rules.get(name).rule
     given = [f"{key}: {argument(default, number)}" for key, default in optimizers.arguments(rule).items()]
-    lines = ["self", "params: Any", *given, *switches, "**options: Unpack[Options]"]
+    lines = ["self", "params: Any", *leading, *given, *switches, "**options: Unpack[Options]"]
     body = "".join(f"        {line},\n" for line in lines)
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
 
@@ -85,6 +98,8 @@ def main() -> int:
         ),
         PACKAGE / "torch" / "__init__.pyi": TORCH
         + "".join(class_of(name, "_Number", switches(name)) for name in rules.names()),
+        PACKAGE / "sharded" / "__init__.pyi": SHARDED
+        + "".join(class_of(name, "_Scheduled", PIECES, "comm: Any") for name in rules.names()),
     }
     for path, text in stubs.items():
         if "--check" not in sys.argv:

@@ -31,6 +31,7 @@ OTHERS = {
     "lightning",
     "transformers",
     "accelerate",
+    "mpi4py",
 }
 REQUIRED = bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
 

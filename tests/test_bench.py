@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
 from bench import calls, contestants, loops, machine, measuring, options, peers, picture, pipelines, tables, workloads  # noqa: E402
+from bench import mpi as bench_mpi  # noqa: E402
 
 TINY = workloads.WORKLOADS["tiny"]
 
@@ -285,3 +286,22 @@ def test_ranks_take_turns() -> None:
         assert f"    {contestant:32}" in done.stdout
     for ranks in (2, 8, 64, 1024):
         assert f"{ranks} ranks: " in done.stdout
+
+
+@pytest.mark.peer
+def test_steps_over_mpi_take_turns_and_are_worked_out_on_paper() -> None:
+    peer("mpi4py")
+    command = [sys.executable, "-m", "bench.mpi", "--workload", "tiny", "--ranks", "1", "2", "--rounds", "2"]
+    command += ["--models", "GPT-2 124M"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fu.sharded.AdamW, pieces") == 2
+    rows = [row.split() for row in done.stdout.partition("\nGPT-2 124M\n")[2].splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == [1, 2, 8, 64, 1024]
+    assert rows[0][2] == "0.00"  # nobody to send anything to
+    assert [float(row[1]) for row in rows[:2]] == [0.996, 0.498]  # states
+
+
+def test_models_on_paper_have_the_sizes_of_their_papers() -> None:
+    sizes = {name: sum(math.prod(shape) for shape in shapes) for name, shapes in bench_mpi.MODELS.items()}
+    assert sizes == {"GPT-2 124M": 124_439_808, "Llama 2 7B": 6_738_415_616, "Llama 2 70B": 68_976_648_192}

@@ -22,7 +22,7 @@ from fastupdate.arrays import tree
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["cnn", "draw_schedules", "fine_tuning", "linear_regression", "mlp", "rnn"]
-ELSEWHERE = ["gpu", "sharded"]  # need a CUDA device, and several processes (tests/test_sharded.py)
+ELSEWHERE = ["gpu", "mpi", "sharded"]  # need a CUDA device, or several processes (tests/test_mpi.py, test_sharded.py)
 LONGEST = 80  # lines
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
 

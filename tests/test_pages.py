@@ -24,7 +24,7 @@ def programs() -> list[pytest.param]:
         for k, (code, printed) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
             alone = "import fastupdate" in code
             before = code if alone else before + code
-            marks = [pytest.mark.peer] if "torch" in code else []
+            marks = [pytest.mark.peer] if "torch" in before or "mpi4py" in before else []
             if page.name in NEEDS_A_DEVICE:
                 marks.append(pytest.mark.skip(reason=NEEDS_A_DEVICE[page.name]))
             found.append(pytest.param(before, printed if alone else "", id=f"{page.stem}-{k}", marks=marks))
@@ -34,7 +34,7 @@ def programs() -> list[pytest.param]:
 @pytest.mark.parametrize(("code", "printed"), programs())
 def test_blocks_run(code, printed, tmp_path):
     for name in sorted(
-        set(re.findall(r"^(?:import|from) (torch|lightning|transformers|accelerate)\b", code, re.MULTILINE))
+        set(re.findall(r"^(?:import|from) (torch|lightning|transformers|accelerate|mpi4py)\b", code, re.MULTILINE))
     ):
         peer(name)
     strict = "lightning" not in code and "transformers" not in code  # which warn as they please

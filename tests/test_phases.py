@@ -635,3 +635,12 @@ def test_parts_that_do_not_fit_together_are_named(members: dict[str, Any], messa
     rule_of(declared())
     with pytest.raises(TypeError, match=rf"\[sized\] {message}"):
         rule_of(declared(**members))
+
+
+def test_a_matrix_without_elements_is_left_alone() -> None:
+    """Muon's scale by rows and columns would divide by zero, between the phases of a step."""
+    whole, params = [np.ones((3, 4))], [np.ones((3, 4)), np.zeros((0, 4))]
+    alone, both = (fu.Muon(arrays, rows_are_inputs=True) for arrays in (whole, params))
+    alone.step([np.eye(3, 4)])
+    both.step([np.eye(3, 4), np.zeros((0, 4))])
+    assert_same_bits(params[0], whole[0], "what has elements")

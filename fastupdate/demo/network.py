@@ -50,10 +50,13 @@ class MLP:
             if k > 1:  # the ReLU below passes on only what it let through; nobody needs the gradient of the images
                 d_z = (d_z @ self.params[f"w{k}"].T) * (outputs[k - 1] > 0.0)
 
-    def compute_gradients(self, x: Floats, labels: Labels) -> float:
-        """Forward and backward on one mini-batch, (n, inputs) and (n,); fills `grads` and returns the mean loss."""
+    def compute_gradients(self, x: Floats, labels: Labels, of: int | None = None) -> float:
+        """Forward and backward on one mini-batch, (n, inputs) and (n,); fills `grads` and returns the mean loss.
+
+        of: how many images the mean is over, if these are a piece of a mini-batch
+        """
         outputs = self.forward(x)
-        loss, d_logits = softmax_cross_entropy(outputs[-1], labels)
+        loss, d_logits = softmax_cross_entropy(outputs[-1], labels, of)
         self.backward(outputs, d_logits)
         return loss
 
@@ -66,15 +69,19 @@ class MLP:
         return float(np.mean(self.forward(x)[-1].argmax(axis=1) == labels))
 
 
-def softmax_cross_entropy(logits: Floats, labels: Labels) -> tuple[float, Floats]:
-    """Mean of -log softmax(logits)[label] over n rows; its gradient by the logits; both arrays (n, classes) float32."""
+def softmax_cross_entropy(logits: Floats, labels: Labels, of: int | None = None) -> tuple[float, Floats]:
+    """Mean of -log softmax(logits)[label] over n rows; its gradient by the logits; both arrays (n, classes) float32.
+
+    of: how many rows the mean is over, if these are some of them
+    """
+    of = of or len(labels)
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)  # the same softmax, and exp cannot overflow
     exp = np.exp(shifted)
     total = exp.sum(axis=1, keepdims=True)
-    loss = float(np.mean(np.log(total[:, 0]) - shifted[rows, labels]))
+    loss = float(np.sum(np.log(total[:, 0]) - shifted[rows, labels]) / of)
 
     d_logits = exp / total
     d_logits[rows, labels] -= 1.0
-    d_logits /= len(labels)
+    d_logits /= of
     return loss, d_logits

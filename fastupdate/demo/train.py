@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +19,8 @@ import numpy.typing as npt
 import fastupdate as fu
 from fastupdate.demo import DemoError, require
 from fastupdate.demo.data import Dataset
-from fastupdate.demo.network import MLP, Floats
+from fastupdate.demo.network import MLP, Floats, Labels
+from fastupdate.demo.ranks import SharedTraining
 from fastupdate.monitoring.diagnosis import Finding
 
 Optimizer = fu.Optimizer | fu.Partition
@@ -37,7 +37,8 @@ EXPLODED = 10.0  # times the loss at the start, and it is called diverged
 class Settings:
     """What all rules of one comparison share. `lr` None: the rule's own; `backend` None: the library's choice.
 
-    `monitor`: a folder for statistics, with a folder in it for each rule.
+    `monitor`: a folder for statistics, with a folder in it for each rule. `comm`: the processes that train together,
+    None: this one alone; `pieces`: of a batch, whose gradients add up in one order.
     """
 
     epochs: int
@@ -46,6 +47,8 @@ class Settings:
     lr: float | None = None
     backend: str | None = None
     monitor: Path | None = None
+    comm: Any = None
+    pieces: int | None = None
 
 
 class Epoch(NamedTuple):
@@ -116,26 +119,28 @@ def _train(run: Run, data: Dataset, settings: Settings, progress: Progress, moni
     images = len(data.train_images)
     steps = settings.epochs * math.ceil(images / settings.batch_size)
     optimizer = make_optimizer(run.rule, network.params, settings, steps)
-    optimizer.bind(network.grads)
-    twin = (
-        None if isinstance(optimizer, fu.Partition) or optimizer.rule.phases else NumpyTwin(optimizer, network.params)
-    )
+    training: Training | SharedTraining = Training(network, optimizer)
+    if isinstance(optimizer, fu.sharded.Optimizer):
+        training = SharedTraining(network, optimizer, settings.comm, settings.pieces)
+    twin = None
+    if not isinstance(optimizer, fu.Partition) and not optimizer.rule.phases:
+        twin = NumpyTwin(optimizer, training.params)
     times: list[tuple[float, float]] = []  # of the update, and of plain NumPy's
     run.start = network.loss(data.train_images, data.train_labels), network.accuracy(data.test_images, data.test_labels)
     progress.start(run.rule, settings.epochs, steps)
     for _ in range(settings.epochs):
         total = 0.0
-        for loss, count in passed(network, data, settings.batch_size, rng):
+        for loss, count in passed(training, data, settings.batch_size, rng):
             total += loss * count
-            update = seconds(optimizer.step)
-            times.append((update, math.nan if twin is None else seconds(partial(twin.step, network.grads))))
+            update = seconds(training.update)
+            times.append((update, math.nan if twin is None else seconds(lambda: twin.step(training.grads))))
             if monitor is not None and optimizer.report is not None:
                 monitor(optimizer.report, loss)
             progress.step()
         with at_their_best(optimizer):
             accuracy = network.accuracy(data.test_images, data.test_labels)
         update, plain = (median(column) for column in zip(*times, strict=True))
-        apart = math.nan if twin is None else twin.difference(network.params)
+        apart = math.nan if twin is None else training.largest(twin.difference(training.params))
         run.epochs.append(Epoch(total / images, accuracy, update, plain, apart, digest(network.params)))
         progress.epoch(run.last.loss, accuracy)
         if not math.isfinite(run.last.loss):
@@ -159,6 +164,11 @@ def make_optimizer(rule: str, params: dict[str, Floats], settings: Settings, ste
     arguments: dict[str, Any] = {"lr": lr if known.evaluated else fu.schedules.cosine(lr, steps)}
     if known.matrix is not None:
         arguments["others"] = fu.AdamW.with_(lr=fu.schedules.cosine(OTHERS_LR, steps))
+    if settings.comm is not None:
+        if known.matrix is not None:
+            raise DemoError(f"--rule: {rule} goes with another rule for what is no matrix, which ranks do not share")
+        optimizer_class = getattr(fu.sharded, optimizer_class.__name__)
+        arguments |= {"comm": settings.comm, "pieces": settings.pieces}
     try:
         return optimizer_class(params, **arguments, backend=settings.backend, monitor=settings.monitor is not None)
     except (ValueError, RuntimeError) as error:
@@ -181,6 +191,23 @@ def make_monitor(rule: str, settings: Settings) -> AbstractContextManager[fu.Mon
         return fu.Monitor(settings.monitor / rule)
     except (ImportError, OSError) as error:
         raise DemoError(f"--monitor: {error}") from error
+
+
+class Training:
+    """A network that is trained by an optimizer in one process.
+
+    params, grads   what it moves, and by what
+    """
+
+    def __init__(self, network: MLP, optimizer: Optimizer) -> None:
+        self.params, self.grads = network.params, network.grads
+        optimizer.bind(network.grads)
+        self.update: Callable[[], object] = optimizer.step
+        self.compute_gradients: Callable[[Floats, Labels], float] = network.compute_gradients
+
+    def largest(self, difference: float) -> float:
+        """Over all processes, of which this is the only one."""
+        return difference
 
 
 @contextmanager
@@ -212,7 +239,7 @@ class NumpyTwin:
 
     def difference(self, params: dict[str, Floats]) -> float:
         """The largest distance between a weight and its copy."""
-        return max(float(np.max(np.abs(p - self._params[name]))) for name, p in params.items())
+        return max(float(np.max(np.abs(p - self._params[name]), initial=0.0)) for name, p in params.items())
 
 
 def numpy_update(
@@ -239,7 +266,9 @@ def mini_batches(images: int, size: int, rng: np.random.Generator) -> Iterator[n
         yield order[start : start + size]
 
 
-def passed(network: MLP, data: Dataset, size: int, rng: np.random.Generator) -> Iterator[tuple[float, int]]:
+def passed(
+    network: MLP | Training | SharedTraining, data: Dataset, size: int, rng: np.random.Generator
+) -> Iterator[tuple[float, int]]:
     """One pass over all images: of each mini-batch its loss, and its size; the network has its gradients then."""
     for batch in mini_batches(len(data.train_images), size, rng):
         yield network.compute_gradients(data.train_images[batch], data.train_labels[batch]), len(batch)

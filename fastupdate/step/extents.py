@@ -53,7 +53,8 @@ def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignme
     matrix: Any = rule.matrix
     kept: list[Assignment] = []
     scalars = [_scalars(rule, group) for group in plan.groups] if "s" in rule.matrix_arguments else []
-    for item, row in zip(plan.items, plan.tensors["group"].tolist(), strict=True):
+    pairs = zip(plan.items, plan.tensors["group"].tolist(), strict=True)
+    for item, row in (pair for pair in pairs if pair[0].array.size):
         arrays = [_array(item, state_kind(name)) for name in rule.matrix_states]
         try:
             made = matrix(rule.flag_tuple(flags), *scalars[row : row + 1], *arrays)

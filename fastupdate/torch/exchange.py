@@ -12,38 +12,11 @@ from torch import distributed
 
 from fastupdate.arrays.memory import DTYPES, address
 from fastupdate.arrays.place import Place
-from fastupdate.engines import records
-from fastupdate.engines.records import BLOCK, Tables
+from fastupdate.engines.records import BLOCK
 from fastupdate.sharded.ranges import Range
+from fastupdate.sharded.reader import FIELDS, Reader
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.shards import groups_of, part_of
-
-FIELDS = ("gg", "nonfinite", "zeros")  # of the sums of a gradient
-
-
-class Reader:
-    """Sums stretches of numbers, each as a tensor of its own.
-
-    rows   TENSOR: of each stretch `g` and `g_dtype` are to be set before it is read
-    """
-
-    def __init__(self, stepper: Stepper, sizes: list[int], dtypes: list[int]) -> None:
-        self.rows = np.zeros(len(sizes), records.TENSOR)
-        self.rows["n"], self.rows["dtype"] = sizes, dtypes
-        self.rows["first_block"] = records.first_blocks(self.rows["n"])
-        self.rows["samples"], self.rows["scale"], self.rows["momentum"] = 1, 1.0, -1
-        blocks = np.zeros(int((-(-self.rows["n"] // BLOCK)).sum()), records.SUMS)
-        self._totals = np.zeros(len(sizes), records.SUMS)
-        other = (np.zeros(1, records.GROUP), np.zeros(1, records.RECIPE), np.zeros(3, np.int64))
-        tables = Tables(self.rows, *other, blocks)
-        self._engine = stepper.backend.make_plan(stepper.rule, stepper.flags, tables)
-
-    def read(self, scale: float) -> NDArray[np.float64]:
-        """What each stretch, times `scale`, comes to: FIELDS."""
-        if len(self.rows):
-            self._engine.gradient_sums(scale)
-            self._engine.fold(self._totals)
-        return np.stack([self._totals[field].astype(np.float64) for field in FIELDS], axis=-1)
 
 
 class Described(NamedTuple):

@@ -19,9 +19,10 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.ranges import Folding, Range
+from fastupdate.sharded.reader import FIELDS, Reader
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.exchange import FIELDS, Exchange, Group, Reader
+from fastupdate.torch.exchange import Exchange, Group
 from fastupdate.torch.shards import group_of, is_dtensor, part_of
 
 

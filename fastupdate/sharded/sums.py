@@ -1,0 +1,73 @@
+"""The sums of gradients of which each rank has ranges that begin where blocks do: those of whole tensors, on all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastupdate.arrays.memory import DTYPES, Array, address
+from fastupdate.engines import records
+from fastupdate.engines.records import Records
+from fastupdate.sharded.alike import Ranks
+from fastupdate.sharded.ranges import Folding, Node, Range
+from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.step.stepper import Stepper
+
+
+def _nodes(r: Range) -> list[Node]:
+    """What a rank sums of a tensor: one node if it has all of it."""
+    return [Node(0, r.n, 0)] if r.n and (r.begin, r.end) == (0, r.n) else [*r.nodes()]
+
+
+def message_of(ranges: list[list[Range]]) -> int:
+    """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
+    return 8 * len(FIELDS) * max(sum(len(_nodes(r)) for r in of_rank) for of_rank in ranges)
+
+
+class RankSums:
+    """The sums of the gradients of some tensors, told by each rank to all in one message.
+
+    Of each rank the message holds the sums of its nodes, tensor by tensor; those of the rank that has most determine
+    its length.
+    """
+
+    def __init__(self, stepper: Stepper, ranks: Ranks, ranges: list[list[Range]], gradients: list[Array]) -> None:
+        """ranges: of each rank, of all tensors. gradients: of what is here of each, which stay where they are."""
+        self._ranks, self._tensors = ranks, len(gradients)
+        nodes = [[(k, node) for k, r in enumerate(of_rank) for node in _nodes(r)] for of_rank in ranges]
+        rows = max(map(len, nodes))
+        self._sent = np.zeros((rows, len(FIELDS)))
+        self._told = np.zeros((ranks.count, rows, len(FIELDS)))
+        here, own = nodes[ranks.rank], ranges[ranks.rank]
+        codes = [DTYPES[np.dtype(gradients[k].dtype)] for k, _ in here]
+        self._reader = Reader(stepper, [node.end - node.begin for _, node in here], codes)
+        self._reader.rows["g_dtype"] = codes
+        self._reader.rows["g"] = [
+            address(gradients[k]) + (node.begin - own[k].begin) * gradients[k].itemsize for k, node in here
+        ]
+        self._gradients = gradients  # the reader knows where they are
+        places = sorted(
+            (k, node.begin, rank * rows + row, node.level)
+            for rank, of_rank in enumerate(nodes)
+            for row, (k, node) in enumerate(of_rank)
+        )
+        of_tensor: list[list[tuple[int, int]]] = [[] for _ in gradients]
+        for k, _, place, level in places:
+            of_tensor[k].append((place, level))
+        self._folding = Folding(of_tensor, ranks.count * rows)
+        totals = np.array(self._folding.totals, np.int64)
+        self._filled = np.flatnonzero(totals >= 0)
+        self._totals = totals[self._filled]
+        self._sums = np.zeros((self._folding.size, len(FIELDS)))
+
+    def totals(self, unit: float = 1.0) -> Records:
+        """Σg² and the counts of each gradient, in units of `unit`, all ranks' parts together."""
+        found = self._reader.read(1 / unit)
+        self._sent[: len(found)] = found
+        self._ranks.comm.Allgather(self._sent, self._told)
+        told = self._told.reshape(-1, len(FIELDS))
+        self._sums[: len(told)] = told
+        self._folding.fold(self._sums)
+        totals = np.zeros(self._tensors, records.SUMS)
+        for column, field in enumerate(FIELDS):
+            totals[field][self._filled] = self._sums[self._totals, column]
+        return totals
