@@ -97,14 +97,35 @@ void update_plainly(const Span& span, int64_t begin, int64_t end) {
   });
 }
 
+// A step of the rows that a gradient touches: what belongs to others rests. Each row is a run of elements.
+template <class T>
+void update_rows(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin, int64_t end) {
+  Tensor here = t;
+  here.touched = 0;
+  here.g_dtype = t.dtype;
+  const Span span = span_of(sweep, here);
+  const RowsAhead ahead(t, span.code.extents);
+  Scratch<T> scratch;
+  Lanes<T> lanes;
+  for (T& x : scratch.nothing) x = -T(0);
+  for_each_run(t, begin, end, [&](int64_t k, int64_t column, int64_t i, int n) {
+    if (column == 0) ahead.prefetch(k);
+    here.g = uint64_t(row_gradient(t, k, column, n, scratch.g)) - uint64_t(i) * sizeof(T);
+    if (!plain) return update_tile(span, i, n, scratch, lanes);
+    T* p = address<T>(t.p, i);
+    span.code.loop(span.scalars, span.scale, n, address<T>(here.g, i), p, p, p, t.slot, i);
+  });
+}
+
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || sweep.code[t.dtype]->extents) &&
                      Factor<T>(sweep.scale * t.scale).is_single();
   if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
+  if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
   const Span span = span_of(sweep, window.tensor());
-  if (!plain || span.t.samples > 1) return update_tiles(span, window, begin, end);
+  if (!plain || span.t.samples > 1 || t.touched) return update_tiles(span, window, begin, end);
   for (int64_t i = begin; i < end; i = window.stop()) {
     window.cover(i, 1);
     update_plainly<T>(span, i, window.stop());

@@ -21,6 +21,7 @@ L1Mode = Literal["subgradient", "proximal"]
 DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected"]
 NonFinite = Literal["propagate", "skip", "raise"]
 Missing = Literal["raise", "skip"]
+RowGradients = Literal["dense", "lazy"]
 Shadow = Literal["float16", "bfloat16"]
 Cautious = Literal[False, True, "mean", "count"]
 
@@ -46,6 +47,8 @@ class Options(TypedDict, total=False):
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
     missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone
+    rows            where a gradient touches few rows (fu.Rows, sparse tensors): "dense" moves every row, as by zeros
+                    elsewhere; "lazy" moves those rows and their states, and leaves all others alone
     outliers        (k, window): leaves out a step whose gradient norm, or `loss` if step() is told it, is more than k
                     standard deviations above the last `window` ones
     max_skips       how many steps in a row may be skipped before that is an error
@@ -77,6 +80,7 @@ class Options(TypedDict, total=False):
     clip_value: Any
     nonfinite: NonFinite
     missing: Missing
+    rows: RowGradients
     outliers: tuple[float, int] | None
     max_skips: int | None
     ema_decay: Any
@@ -113,6 +117,7 @@ class Settings:
     clip_value: Any = math.inf
     nonfinite: NonFinite = "propagate"
     missing: Missing = "raise"
+    rows: RowGradients = "dense"
     outliers: tuple[float, int] | None = None
     max_skips: int | None = None
     ema_decay: Any = None
@@ -134,6 +139,7 @@ class Settings:
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
         self._one_of("missing", get_args(Missing))
+        self._one_of("rows", get_args(RowGradients))
         self._one_of("shadow", (None, *NARROW))
         self._one_of("cautious", get_args(Cautious))
         self._one_of("centralize", (False, True))

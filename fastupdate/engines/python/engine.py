@@ -80,7 +80,7 @@ class RecordPlan:
         self._tensors, self._groups, recipe, self._clock, self._sums = tables
         self._rule, self._mask, self._recipe = rule, rule.mask(flags), recipe[0]
         self._dtypes = tables.dtypes
-        self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
+        self.recount()
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
         self._containers: list[Contents] = []
@@ -118,6 +118,10 @@ class RecordPlan:
         rows = [dict(zip(hypers, map(float, group["hyper"]), strict=False)) for group in self._groups]
         prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
         return np.array(prepared, np.float64)
+
+    def recount(self) -> None:
+        self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
+        self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def advance(self) -> None:
         self._groups["t"] += 1
@@ -188,7 +192,6 @@ class NumbaPlan(RecordPlan):
         self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
         compiled = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
         self._before, self._after = compiled[: rule.phases_before], compiled[rule.phases_before :]
-        self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def update(self, scale: float, off: int) -> None:
         super().measure(scale, off)

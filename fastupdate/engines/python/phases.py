@@ -20,10 +20,11 @@ from fastupdate.engines.python.formula import (
     Formula,
     compile_formula,
 )
+from fastupdate.engines.python.gradients import gradient_tile
 from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.stages import arguments, formula, slot
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
-from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, gradient_tile, read_tile, view
+from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, read_tile, view
 from fastupdate.rules.rule import EXTENTS, Extent, Rule
 from fastupdate.stages import Stage, at
 

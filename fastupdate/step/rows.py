@@ -1,0 +1,97 @@
+"""Gradients of few rows: every check on them, and the records by which engines read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastupdate.arrays import accept, memory
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.rows import Rows
+from fastupdate.engines import choose, records
+from fastupdate.engines.records import Records
+from fastupdate.rules.rule import Rule
+from fastupdate.step.options import Settings
+from fastupdate.step.tensors import Item
+
+Integers = NDArray[np.int64]
+
+
+class Touched:
+    """The rows of one tensor that a gradient touches, as engines read them.
+
+    values   the gradient's rows, contiguous
+    record   ROWS (csrc/core/plan.h): where the arrays below are, which it keeps
+    """
+
+    def __init__(self, gradient: Rows, item: Item, lazy: bool, place: Place) -> None:
+        param = item.array
+        if param.ndim == 0 or not memory.is_direct(param):
+            expected = "a dense gradient, or rows of a parameter that lies in C order (np.ascontiguousarray)"
+            place.fail(ValueError, expected, f"rows of one with strides {param.strides} for shape {param.shape}")
+        self.values = _values(gradient.values, param, _part(place, "values"))
+        indices = _indices(gradient.indices, len(self.values), len(param), _part(place, "indices"))
+        order = stable_order(indices, len(param))
+        in_order = indices[order]
+        starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]) if len(order) else order)
+        self.at, self._starts, self._positions = in_order[starts], np.append(starts, len(order)), order
+        self.record: Records = np.zeros(1, records.ROWS)
+        length = param.size // max(len(param), 1)
+        self.record[0] = (length, len(self.at), lazy, *map(memory.address, (self.at, self._starts, self._positions)))
+        self.elements = len(self.at) * length
+
+
+def _part(place: Place, name: str) -> Place:
+    return Place(place.rule, f"{place.argument}.{name}")
+
+
+def _values(values: Any, param: Array, place: Place) -> Array:
+    array = accept.as_array(values, place)
+    accept.check_rows(array, param, place)
+    return array if memory.is_direct(array) else np.ascontiguousarray(array)
+
+
+def _indices(indices: Any, count: int, rows: int, place: Place) -> Integers:
+    array = accept.as_array(indices, place)
+    if array.dtype.kind not in "iu":
+        place.fail(TypeError, "integers", memory.type_name(array.dtype))
+    if array.shape != (count,):
+        place.fail(ValueError, f"shape ({count},), an index for each row of values", f"shape {array.shape}")
+    if count and not (array.min() >= 0 and array.max() < rows):
+        k = int(np.flatnonzero((array < 0) | (array >= rows))[0])
+        expected = f"rows 0 … {rows - 1} of the parameter (negative ones do not count from its end)"
+        place.fail(IndexError, expected, f"{array[k]} at position {k}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _order_in_python(numbers: Integers, _bound: int) -> Integers:
+    return np.argsort(numbers, kind="stable")
+
+
+stable_order: Any = _order_in_python
+if choose.native_problem() is None:
+    from fastupdate import _core
+
+    stable_order = _core.stable_order
+
+
+def check_possible(rule: Rule, settings: Settings, item: Item, place: Place) -> None:
+    """ValueError where a step of the touched rows alone is not to be had, by what it would need all rows for."""
+    whole = {
+        f"a rule that measures whole tensors ({rule.name})": rule.matrix or _measures_more_than_rows(rule),
+        "ema_decay": "ema" in item.slots,
+        "lookahead": "slow" in item.slots,
+        "clip_unit_norm": settings.clip_unit_norm is not None,
+        "monitor": settings.monitor,
+        **{stage.options[0]: True for stage in settings.measuring},
+    }
+    needed = next((name for name, wanted in whole.items() if wanted), None)
+    if needed is not None:
+        place.fail(ValueError, f"rows='dense' (every row moves) beside {needed}", "rows with rows='lazy'")
+
+
+def _measures_more_than_rows(rule: Rule) -> bool:
+    return any(set(phase.settles) - {"row"} for phase in rule.phases)
