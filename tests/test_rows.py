@@ -110,6 +110,7 @@ def test_every_width(mode: str, case: Case, engine: Engine, dtype: Any) -> None:
 OPTIONS: dict[str, dict[str, Any]] = {
     "clips": {"clip_norm": 0.7, "clip_value": 0.4, "shadow": "bfloat16"},
     "tensor": {"clip_tensor_norm": 0.7, "l1": 1e-2, "l1_mode": "proximal", "maximize": True},
+    "numbers of rows": {"clip_norm": 0.7, "initial_accumulator_value": 0.1},
     "modifiers": {"cautious": True, "optimism": 0.3, "decay": "independent", "nonfinite": "skip"},
 }
 
@@ -119,10 +120,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("width", [1, 33, 128, 1500])
 def test_a_lazy_step_is_one_of_the_touched_rows_alone(width: int, name: str, backend: str) -> None:
     """Norms are those of the summed rows; other tensors step as ever."""
+    cls = fu.RowwiseAdagrad if name == "numbers of rows" else fu.Adam
     start, head = values(1, COUNT, width, np.float32), values(2, 3, 50, np.float32)
     kwargs = {"lr": 0.1, "weight_decay": 0.03, **OPTIONS[name]}
     params = {"rows": start.copy(), "head": head.copy()}
-    opt = fu.Adam(params, rows="lazy", backend=backend, **kwargs)
+    opt = cls(params, rows="lazy", backend=backend, **kwargs)
     for k, drawn in enumerate([[7, 0, 7, 4], [4, 7, 0, 0]]):
         gradient, grad = (
             fu.Rows(np.array(drawn), values(20 + k, 4, width, np.float32)),
@@ -131,14 +133,14 @@ def test_a_lazy_step_is_one_of_the_touched_rows_alone(width: int, name: str, bac
         at = sorted(set(drawn))
         if k == 0:
             alone = {"rows": start[at].copy(), "head": head.copy()}
-            beside = fu.Adam(alone, backend=backend, **kwargs)
+            beside = cls(alone, backend=backend, **kwargs)
         report = opt.step({"rows": gradient, "head": grad})
         assert repr(report) == repr(beside.step({"rows": densified(gradient, start)[at], "head": grad}))
     expected = start.copy()
     expected[at] = alone["rows"]
     assert_same_bits([*params.values()], [expected, alone["head"]], name)
     for kind, arrays in arrays_of(opt).items():
-        if kind not in ("params", "accumulator"):
+        if arrays and kind != "params":
             assert_same_bits([arrays[0][at], arrays[1]], arrays_of(beside)[kind], kind)
 
 
@@ -319,3 +321,21 @@ def test_rules_that_measure_whole_tensors(backend: str) -> None:
         ValueError, match=r"expected rows='dense' \(every row moves\) beside a rule that measures whole"
     ):
         opt.step([GRADIENT])
+
+
+@by_backend
+def test_numbers_of_the_rows_within_slices(backend: str) -> None:
+    """Of three axes, a gradient touches slices, each of which has several rows."""
+    start, width = values(1, COUNT * 4, 150, np.float32).reshape(COUNT, 4, 150), 600
+    params, alone = [start.copy()], [start[[2, 6]].copy()]
+    opt = fu.RowwiseAdagrad(params, lr=0.1, weight_decay=0.03, backend=backend)
+    beside = fu.RowwiseAdagrad(alone, lr=0.1, weight_decay=0.03, backend=backend)
+    for k in range(3):
+        grad = values(20 + k, 2, width, np.float32).reshape(2, 4, 150)
+        opt.step([rows([6, 2], grad)])
+        beside.step([grad[::-1]])
+    expected = start.copy()
+    expected[[2, 6]] = alone[0]
+    assert_same_bits(params, [expected], "rows")
+    assert_same_bits(opt.state["total"][0][[2, 6]], beside.state["total"][0], "numbers")
+    assert np.count_nonzero(opt.state["total"][0]) == 8

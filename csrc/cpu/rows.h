@@ -65,14 +65,21 @@ void load_rows(const Tensor& t, int64_t begin, int n, T* out) {
   }
 }
 
+// The tensor as if its gradient were a dense one of its own type, whose address is still to be set.
+inline Tensor untouched(Tensor t) {
+  t.touched = 0;
+  t.g_dtype = t.dtype;
+  return t;
+}
+
 // Of the touched rows' elements begin … end − 1: calls visit(k, column, i, n) for runs of n ≤ kTile of them, from a
-// column of the k-th of these rows on, which is element i of the tensor.
+// column of the k-th of these rows on, which is element i of the tensor. No run goes beyond a multiple of `most`.
 template <class Visit>
-void for_each_run(const Tensor& t, int64_t begin, int64_t end, Visit visit) {
+void for_each_run(const Tensor& t, int64_t begin, int64_t end, int64_t most, Visit visit) {
   const Rows& rows = rows_of(t);
   for (int64_t at = begin; at < end;) {
     const int64_t k = at / rows.length, column = at % rows.length;
-    int64_t n = rows.length - column;
+    int64_t n = most - column % most;
     if (n > end - at) n = end - at;
     if (n > kTile) n = kTile;
     visit(k, column, integers(rows.at)[k] * rows.length + column, int(n));

@@ -143,7 +143,7 @@ def _adopt_rows(plan: Plan, k: int, gradient: Rows, reduce: Reduce | None, zeroe
     if plan.queued or reduce or zeroed:
         asked = "parameters on a GPU" if plan.queued else f"reduce={reduce!r}" if reduce else "zero_grads=True"
         place.fail(TypeError, f"a dense gradient, beside {asked}", "rows")
-    lazy = settings.rows == "lazy"
+    lazy = settings.lazy_rows(plan.rule)
     if lazy:
         rows.check_possible(plan.rule, settings, plan.items[k], place)
     touched = rows.Touched(gradient, plan.items[k], lazy, place)

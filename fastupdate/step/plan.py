@@ -235,7 +235,9 @@ class Plan:
         for k, (touched, _) in self._touched.items():
             if touched.record["lazy"][0]:
                 place = Place(self.rule.name, self.items[k].place.argument.replace("params", "grads", 1))
-                place.fail(ValueError, "rows='dense', or the rows of all micro-batches in one step", "rows='lazy'")
+                place.fail(
+                    ValueError, "rows='dense', or the rows of all micro-batches in one step", "those of a lazy one"
+                )
 
     def recount(self) -> None:
         """Takes in how many elements there are, where only some rows of a tensor move."""

@@ -90,7 +90,7 @@ def check_possible(rule: Rule, settings: Settings, item: Item, place: Place) -> 
     }
     needed = next((name for name, wanted in whole.items() if wanted), None)
     if needed is not None:
-        place.fail(ValueError, f"rows='dense' (every row moves) beside {needed}", "rows with rows='lazy'")
+        place.fail(ValueError, f"rows='dense' (every row moves) beside {needed}", "rows of a lazy step")
 
 
 def _measures_more_than_rows(rule: Rule) -> bool:

@@ -20,7 +20,7 @@ from fastupdate.engines.python.formula import (
     Formula,
     compile_formula,
 )
-from fastupdate.engines.python.gradients import gradient_tile
+from fastupdate.engines.python.gradients import AT, COUNT, INTEGERS, LENGTH, gradient_tile, is_lazy, rows_of, sum_row
 from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.stages import arguments, formula, slot
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
@@ -65,9 +65,17 @@ def fold_parts(x, count, pitch, largest):
 
 @exact
 def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
-    """change: the change of p that the rule would make, for a stage that measures it; else nothing."""
+    gradient_tile(t, begin, scratch[0, :n])
+    measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms)
+
+
+@exact
+def measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
+    """change: the change of p that the rule would make, for a stage that measures it; else nothing.
+
+    The first of the tiles in scratch is the raw gradient.
+    """
     raw, p, g, x = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
-    gradient_tile(t, begin, raw)
     read_tile(t.p, t.p_layout, begin, p)
     condition_tile(run, t, group, scale, stages, False, begin, raw, p, g)
     x[:] = g
@@ -128,6 +136,38 @@ def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end
 
 
 @exact
+def measure_touched(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
+    """The touched rows that start within a span, of a phase that settles rows alone."""
+    touched = rows_of(t)
+    count, width, length = len(terms), t.columns, touched[LENGTH]
+    at = view(touched[AT], touched[COUNT], INTEGERS)
+    first, last = (begin + length - 1) // length, (end + length - 1) // length
+    sums = view(t.work, count * (1 + len(at) * (length // width)), DOUBLE)[count:]
+    pieces = np.empty((count, (width + BLOCK - 1) // BLOCK))
+    for row in range(first * length // width, last * length // width):
+        k, column = row * width // length, row * width % length
+        for number, i in enumerate(range(0, width, BLOCK)):
+            n, begin = min(BLOCK, width - i), at[k] * length + column + i
+            sum_row(t, k, column + i, scratch[0, :n])
+            measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms)
+            for j in range(count):
+                pieces[j, number] = sum_of(terms[j, :n], maxima >> j & 1)
+        for j in range(count):
+            sums[row * count + j] = fold_parts(pieces[j], len(pieces[j]), 1, maxima >> j & 1)
+
+
+@exact
+def settle_touched(of_row, t, scalars, count):
+    """The rows within the slices that a gradient touches."""
+    touched = rows_of(t)
+    at, ranges = view(touched[AT], touched[COUNT], INTEGERS), touched[LENGTH] // t.columns
+    sums = view(t.work, count * (1 + len(at) * ranges), DOUBLE)[count:]
+    for k in range(len(at)):
+        for r in range(ranges):
+            of_row(t, scalars, float(t.columns), sums[(k * ranges + r) * count :], at[k] * ranges + r)
+
+
+@exact
 def measure(
     tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
 ):
@@ -136,7 +176,9 @@ def measure(
         t = tensors[i]
         begin, end = span(t, like, first, last)
         group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
-        if begin < end and by_rows:
+        if begin < end and is_lazy(t):
+            measure_touched(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
+        elif begin < end and by_rows:
             measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns)
         elif begin < end:
             measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
@@ -161,6 +203,9 @@ def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, o
         if t.n == 0:
             continue
         row = scalars[t.group]
+        if is_lazy(t):
+            settle_touched(of_row, t, row, count)
+            continue
         matrices, per = t.n // (t.rows * t.columns), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
         parts = matrices * t.rows if by_rows else (t.n + BLOCK - 1) // BLOCK
         size = count * (1 + parts + (matrices * per * t.columns if shape >> COLUMN & 1 else 0))
