@@ -39,11 +39,12 @@ class Plan {
       if (occurs[dtype] || (dtype == kFloat64 && code[dtype].phases)) dtypes_.push_back(dtype);
   }
 
-  // Takes in how many elements there are to work on, which is as many as the rows that gradients touch have.
+  // Takes in how many elements there are to work on: of some tensors those of the rows alone that gradients touch.
   void recount() {
     cost_ = blocks_ = 0;
     for (int64_t i = 0; i < count_; ++i) {
       cost_ += tensors_[i].n + kTensorCost;
+      tensors_[i].first_block = blocks_;
       blocks_ += block_count(tensors_[i]);
     }
   }

@@ -274,7 +274,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.def("glance", &glance);
-  m.def("stable_order", &stable_order);
+  m.def("grouped", &grouped);
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
   py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);

@@ -11,9 +11,9 @@ namespace fastupdate {
 
 namespace py = pybind11;
 
-// The positions of numbers 0 … bound − 1 in rising order of these, those of equal numbers in their own: by counting,
-// digit by digit from the last.
-inline py::array_t<int64_t> stable_order(const py::array_t<int64_t, py::array::c_style>& numbers, int64_t bound) {
+// Groups numbers 0 … bound − 1: those that occur in rising order, where each one's positions start, and the positions,
+// those of one number in their order. Sorted by counting, digit by digit from the last.
+inline py::tuple grouped(const py::array_t<int64_t, py::array::c_style>& numbers, int64_t bound) {
   constexpr int kBits = 11;
   constexpr int64_t kDigits = 1 << kBits;
   using Entry = std::pair<int64_t, int64_t>;  // number, position
@@ -29,9 +29,17 @@ inline py::array_t<int64_t> stable_order(const py::array_t<int64_t, py::array::c
     for (const Entry& entry : from) to[size_t(next[digit(entry)]++)] = entry;
     std::swap(from, to);
   }
-  py::array_t<int64_t> order(n);
-  for (int64_t i = 0; i < n; ++i) order.mutable_data()[i] = from[size_t(i)].second;
-  return order;
+  const auto begins = [&from](int64_t i) { return i == 0 || from[size_t(i)].first != from[size_t(i) - 1].first; };
+  int64_t distinct = 0;
+  for (int64_t i = 0; i < n; ++i) distinct += begins(i);
+  py::array_t<int64_t> found(distinct), starts(distinct + 1), positions(n);
+  int64_t *next = found.mutable_data(), *start = starts.mutable_data();
+  for (int64_t i = 0; i < n; ++i) {
+    positions.mutable_data()[i] = from[size_t(i)].second;
+    if (begins(i)) *next++ = from[size_t(i)].first, *start++ = i;
+  }
+  *start = n;
+  return py::make_tuple(found, starts, positions);
 }
 
 }  // namespace fastupdate

@@ -35,7 +35,7 @@ class Engine(Protocol):
     measure_again   those
     finish          the same, moves all tensors as measured, and counts the step
     move, advance   the last two in parts: tensors first … last − 1, in any order; and when all have moved, the count
-    recount         takes in that records tell of other numbers of elements
+    recount         takes in other numbers of elements in the records, and numbers their blocks
     gradient_sums   Σ(scale·g)² and non-finite counts of each block
     unit_norms      norms of gradient and weight of each unit, both times scale
     accumulate      adds the gradients to the accumulators

@@ -225,15 +225,16 @@ class Plan:
     def point_to_rows(self, k: int, touched: Touched) -> None:
         """Notes the rows that tensor k's gradient touches, for one step (see `forget_rows`)."""
         self.point_to_gradient(k, touched.values, samples=False)
-        row, lazy = self.tensors[k], bool(touched.record["lazy"][0])
+        row = self.tensors[k]
         self._touched[k] = touched, row["n"]
         row["scale"], row["g_layout"], row["touched"] = 1.0, 0, memory.address(touched.record)
-        row["n"] = touched.elements if lazy else row["n"]
+        if touched.lazy:
+            row["n"] = touched.elements
 
     def check_whole(self) -> None:
         """ValueError where only some rows of a tensor are to move: accumulators are whole."""
         for k, (touched, _) in self._touched.items():
-            if touched.record["lazy"][0]:
+            if touched.lazy:
                 place = Place(self.rule.name, self.items[k].place.argument.replace("params", "grads", 1))
                 place.fail(
                     ValueError, "rows='dense', or the rows of all micro-batches in one step", "those of a lazy one"
@@ -241,8 +242,7 @@ class Plan:
 
     def recount(self) -> None:
         """Takes in how many elements there are, where only some rows of a tensor move."""
-        if self._touched:
-            self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
+        if any(touched.lazy for touched, _ in self._touched.values()):
             self.engine.recount()
 
     def forget_rows(self) -> None:

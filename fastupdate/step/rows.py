@@ -23,8 +23,10 @@ Integers = NDArray[np.int64]
 class Touched:
     """The rows of one tensor that a gradient touches, as engines read them.
 
-    values   the gradient's rows, contiguous
-    record   ROWS (csrc/core/plan.h): where the arrays below are, which it keeps
+    values     the gradient's rows, contiguous
+    lazy       only these rows move
+    elements   how many they have
+    record     ROWS (csrc/core/plan.h)
     """
 
     def __init__(self, gradient: Rows, item: Item, lazy: bool, place: Place) -> None:
@@ -34,14 +36,11 @@ class Touched:
             place.fail(ValueError, expected, f"rows of one with strides {param.strides} for shape {param.shape}")
         self.values = _values(gradient.values, param, _part(place, "values"))
         indices = _indices(gradient.indices, len(self.values), len(param), _part(place, "indices"))
-        order = stable_order(indices, len(param))
-        in_order = indices[order]
-        starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]) if len(order) else order)
-        self.at, self._starts, self._positions = in_order[starts], np.append(starts, len(order)), order
-        self.record: Records = np.zeros(1, records.ROWS)
-        length = param.size // max(len(param), 1)
-        self.record[0] = (length, len(self.at), lazy, *map(memory.address, (self.at, self._starts, self._positions)))
-        self.elements = len(self.at) * length
+        self._arrays = grouped(indices, len(param))
+        at, starts, positions = memory.addresses(self._arrays).tolist()
+        length, count = param.size // max(len(param), 1), len(self._arrays[0])
+        self.record: Records = np.array([(length, count, lazy, at, starts, positions)], records.ROWS)
+        self.lazy, self.elements = lazy, length * count
 
 
 def _part(place: Place, name: str) -> Place:
@@ -67,15 +66,18 @@ def _indices(indices: Any, count: int, rows: int, place: Place) -> Integers:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _order_in_python(numbers: Integers, _bound: int) -> Integers:
-    return np.argsort(numbers, kind="stable")
+def _grouped_in_python(numbers: Integers, _bound: int) -> tuple[Integers, Integers, Integers]:
+    """Those that occur in rising order, where each one's positions start, and the positions, in order."""
+    order = np.argsort(numbers, kind="stable")
+    found, starts = np.unique(numbers[order], return_index=True)
+    return found, np.append(starts, len(order)), order
 
 
-stable_order: Any = _order_in_python
+grouped: Any = _grouped_in_python
 if choose.native_problem() is None:
     from fastupdate import _core
 
-    stable_order = _core.stable_order
+    grouped = _core.grouped
 
 
 def check_possible(rule: Rule, settings: Settings, item: Item, place: Place) -> None:

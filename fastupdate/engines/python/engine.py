@@ -120,6 +120,7 @@ class RecordPlan:
         return np.array(prepared, np.float64)
 
     def recount(self) -> None:
+        self._tensors["first_block"] = records.first_blocks(self._tensors["n"])
         self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
         self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
