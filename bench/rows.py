@@ -1,8 +1,8 @@
 """Gradients of few rows: `python -m bench.rows [--quick] [--json FILE]`.
 
 A table of 1 000 000 × 128 float32, as of an embedding, is stepped by gradients of which each names 0.1, 1 or 10 % as
-many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, each step having a
-gradient of its own, as in training: fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that nn.Embedding
+many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, each round having a
+gradient of its own; before each step two matrices are multiplied, as in training: fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that nn.Embedding
 hands it, and a C loop (bench/stream.c) that reads and writes the same rows with trivial arithmetic, told beforehand in
 which order, with prefetching and without, whichever is faster. What is wanted: at least 70 % of that stream and five
 times torch.
@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 import fastupdate as fu
 from bench import machine
 from bench.contestants import STREAM_FACTOR, library
+from bench.measuring import Protocol
 from bench.tables import duration
 from fastupdate.engines import choose
 
 ROWS, LENGTH, EXPONENT = 1_000_000, 128, 1.05
 SHARES = (0.001, 0.01, 0.1)
-AHEAD = (0, 4, 8)  # rows that the stream fetches before it comes to them
+AHEAD = (0, 8)  # rows that the stream fetches before it comes to them
 WANTED, FASTER = 0.7, 5.0
 
 Array = NDArray[Any]
@@ -102,21 +103,22 @@ def stream(weights: Array, ahead: int) -> Step:
 
 
 def contestants() -> dict[str, Step]:
-    shared = table()  # of the streams, whose results are of no account
     return {
         "fastupdate": ours(table()),
         "torch": torchs(table()),
-        **{f"stream, {ahead} ahead": stream(shared, ahead) for ahead in AHEAD},
+        **{f"stream, {ahead} ahead": stream(table(), ahead) for ahead in AHEAD},
     }
 
 
 def measure(steps: dict[str, Step], share: float, rounds: int) -> dict[str, Any]:
     """Seconds of a step, medians; and how many rows a gradient touches."""
     times: dict[str, list[float]] = {name: [] for name in steps}
+    disturb = Protocol(os.cpu_count() or 1).disturbance()
     for k in range(rounds + 1):
         rows = drawn(int(share * ROWS), 100 + k)
         for name, made in steps.items():
             step = made(rows)
+            disturb()
             begin = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - begin)
