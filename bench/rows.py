@@ -2,10 +2,10 @@
 
 A table of 1 000 000 × 128 float32, as of an embedding, is stepped by gradients of which each names 0.1, 1 or 10 % as
 many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, each round having a
-gradient of its own; before each step two matrices are multiplied, as in training: fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that nn.Embedding
-hands it, and a C loop (bench/stream.c) that reads and writes the same rows with trivial arithmetic, told beforehand in
-which order, with prefetching and without, whichever is faster. What is wanted: at least 70 % of that stream and five
-times torch.
+gradient of its own; before each step two matrices are multiplied, as in training. They are fu.SparseAdam,
+torch.optim.SparseAdam with the sparse tensors that nn.Embedding hands it, and a C loop (bench/stream.c) that reads and
+writes the same rows with trivial arithmetic, told beforehand in which order, with prefetching and without, whichever is
+faster. What is wanted: at least 70 % of that stream and five times torch.
 
 Prediction: torch sorts and copies values, and makes sparse tensors of every intermediate result, each of which costs a
 pass over the values and a search in rows; a lazy step sorts indices alone, and reads each row once.
