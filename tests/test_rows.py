@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cases import (
     BACKENDS,
+    BEST,
     CASES,
     ENGINES,
     PARALLEL,
@@ -24,6 +25,7 @@ from cases import (
     in_sample,
     random_arrays,
 )
+from device_arrays import FakeArray
 from reference import Reference
 
 import fastupdate as fu
@@ -31,10 +33,10 @@ from fastupdate.engines import threads
 
 SAMPLE = [case for case in CASES if in_sample(case) and not fu.rules.get(case.rule).rule.phases]
 WITH_STATES = [case for case in SAMPLE if str(case) in ("adam-amsgrad", "sgd-nesterov")]
-RUNS = [
+RUNS = [  # all of them on the best instruction set; Numba compiles each rule for seconds
     pytest.param(case, *engine.values, id=f"{case}-{engine.id}", marks=engine.marks)
     for engine in ENGINES
-    for case in (SAMPLE if engine.values[0].backend == "native" else WITH_STATES)  # Numba compiles for seconds
+    for case in (SAMPLE if engine in BEST and engine.values[0].backend == "native" else WITH_STATES)
 ]
 by_mode = pytest.mark.parametrize("mode", ["lazy", "dense"])
 WIDTHS = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 1025]
@@ -339,3 +341,14 @@ def test_numbers_of_the_rows_within_slices(backend: str) -> None:
     assert_same_bits(params, [expected], "rows")
     assert_same_bits(opt.state["total"][0][[2, 6]], beside.state["total"][0], "numbers")
     assert np.count_nonzero(opt.state["total"][0]) == 8
+
+
+@pytest.mark.usefixtures("shim")
+def test_parameters_on_a_device_are_refused() -> None:
+    param = FakeArray(values(1, COUNT, 4, np.float32))
+    opt = fu.SGD([param], lr=1.0)
+    with pytest.raises(
+        TypeError, match=r"\[sgd\] grads\[0\]: expected a dense gradient, beside parameters on a GPU, rec"
+    ):
+        opt.step([GRADIENT])
+    assert opt.step_count == 0
