@@ -150,7 +150,7 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(built))
     int64, integer = ctypes.c_int64, ctypes.c_int
     loaded.stream.argtypes = [ctypes.c_void_p, int64, int64, integer, ctypes.c_float, integer]
-    loaded.stream.restype = loaded.pass_over.restype = None
+    loaded.stream.restype = loaded.pass_over.restype = loaded.rows_stream.restype = None
     return loaded
 
 

@@ -58,6 +58,47 @@ void stream(const Tensor* tensors, int64_t count, int64_t blocks, int threads, f
   for (int k = 0; k < threads; ++k) walk(tensors, count, blocks * k / threads, blocks * (k + 1) / threads, c, divide);
 }
 
+/* What a lazy step moves: touched rows of p, m and v are read and written, where the rows of values that add up to each
+ * of them are read. Rows that come later are fetched `ahead` of time. */
+typedef struct {
+  float *p, *m, *v;
+  const float* values;
+  const int64_t *at, *starts, *positions;  // as csrc/core/plan.h has them
+  int64_t count, length;
+} Rows;
+
+static void fetch(const float* row, int64_t length) {
+  for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(row + i, 1);
+}
+
+static void walk_rows(const Rows* r, int64_t first, int64_t last, int64_t ahead, float c) {
+  const int64_t n = r->length;
+  float sum[1024];
+  for (int64_t k = first; k < last; ++k) {
+    if (ahead && k + ahead < last) {
+      const int64_t row = r->at[k + ahead] * n;
+      fetch(r->p + row, n);
+      fetch(r->m + row, n);
+      fetch(r->v + row, n);
+      fetch(r->values + r->positions[r->starts[k + ahead]] * n, n);
+    }
+    const float* g = r->values + r->positions[r->starts[k]] * n;
+    for (int64_t s = r->starts[k] + 1; s < r->starts[k + 1]; ++s) {
+      const float* next = r->values + r->positions[s] * n;
+      for (int64_t i = 0; i < n; ++i) sum[i] = g[i] + next[i];
+      g = sum;
+    }
+    const int64_t row = r->at[k] * n;
+    sweep(r->p + row, g, r->m + row, r->v + row, n, c, 0);
+  }
+}
+
+void rows_stream(const Rows* rows, int threads, int64_t ahead, float c) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int k = 0; k < threads; ++k)
+    walk_rows(rows, rows->count * k / threads, rows->count * (k + 1) / threads, ahead, c);
+}
+
 /* One pass over whole arrays: all of them are read, those whose bit is set in `writes` are written too. */
 static void pass_part(float* const* arrays, int count, uint32_t writes, int64_t begin, int64_t end, float c) {
   enum { kPart = 256 };

@@ -9,6 +9,7 @@ from fastupdate import functional as functional
 from fastupdate import groups as groups
 from fastupdate import rules as rules
 from fastupdate import schedules as schedules
+from fastupdate.arrays.rows import Rows as Rows
 from fastupdate.engines.threads import get_num_threads as get_num_threads
 from fastupdate.engines.threads import set_num_threads as set_num_threads
 from fastupdate.information import info as info

@@ -537,6 +537,17 @@ class RMSprop(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class RowwiseAdagrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.01,
+        weight_decay: _Scheduled = 0.0,
+        eps: _Scheduled = 1e-08,
+        initial_accumulator_value: _Scheduled = 0.0,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Rprop(Optimizer):
     def __init__(
         self,
@@ -646,6 +657,24 @@ class SM3(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class SOAP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.003,
+        betas: tuple[_Scheduled, _Scheduled] = (0.95, 0.95),
+        shampoo_beta: _Scheduled = 0.95,
+        eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.01,
+        precondition_frequency: _Scheduled = 10.0,
+        max_precondition_dim: _Scheduled = 10000.0,
+        uncorrected: bool = False,
+        normalize: bool = False,
+        *,
+        others: Any = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Sophia(Optimizer):
     def __init__(
         self,
@@ -657,6 +686,16 @@ class Sophia(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0001,
         bias_correction: bool = False,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SparseAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Scheduled = 0.001,
+        betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
+        eps: _Scheduled = 1e-08,
         **options: Unpack[Options],
     ) -> None: ...
 

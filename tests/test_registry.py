@@ -26,6 +26,7 @@ RECORDS = {
     "Group": records.GROUP,
     "Sums": records.SUMS,
     "Layout": records.LAYOUT,
+    "Rows": records.ROWS,
     "Recipe": records.RECIPE,
     "Schedule": records.SCHEDULE,
     "Link": records.LINK,

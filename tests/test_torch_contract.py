@@ -478,7 +478,7 @@ WRONG_TENSORS: dict[str, Any] = {
     ),
     "half": (lambda: _one(dtype=torch.float16), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
     "meta": (lambda: _one(device="meta"), None, TypeError, r"params\[0\]\[0\]: "),
-    "sparse gradient": (_one, _sparse, TypeError, r"grads\[0\]\[0\]: cannot share the memory"),
+    "sparse gradient": (_one, _sparse, ValueError, r"grads\[0\]\[0\]: expected a sparse tensor of rows"),
     "broadcast": (
         lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(),
         None,

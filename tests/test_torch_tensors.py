@@ -241,7 +241,7 @@ def fake() -> Any:
 UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "None": (lambda: None, "expected an array"),
     "meta": (lambda: torch.empty(3, device="meta"), "meta"),
-    "sparse": (lambda: torch.ones(3).to_sparse(), "Sparse"),
+    "sparse": (lambda: torch.ones(3, 1).to_sparse_csr(), "Sparse"),
     "quantized": (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "QInt8"),
     "mkldnn": (lambda: torch.ones(3, 3).to_mkldnn(), "Mkldnn"),
     "negated": (lambda: torch.complex(torch.ones(3), torch.ones(3)).conj().imag, "negative bit"),

@@ -41,6 +41,14 @@ struct Layout {
   int64_t stride[kMaxDims];  // bytes
 };
 
+// A gradient that touches few rows of its tensor, which are slices along the first axis: which ones, in rising order,
+// and which rows of the gradient's array add up to each, positions[starts[k]] … positions[starts[k + 1] − 1] in turn.
+struct Rows {
+  int64_t length, count;           // elements of a row; rows that are touched
+  int64_t lazy;                    // only these move, and the tensor's n counts their elements alone
+  uint64_t at, starts, positions;  // int64_t*
+};
+
 // One tensor. Addresses are 0 where there is no such array; only p and g may have a layout. What every step reads comes
 // first, in one cache line.
 struct Tensor {
@@ -63,6 +71,7 @@ struct Tensor {
   uint64_t order, g_order;
   int64_t rows, columns;  // of each of the matrices that the tensor is cut into (core/extents.h)
   uint64_t work;          // double*: what its sums add up in, while a rule is measured
+  uint64_t touched;       // Rows*: the gradient is one of few rows; 0: it is of all
 };
 
 FASTUPDATE_HD bool is_narrow(uint8_t dtype) { return dtype > kFloat64; }
@@ -90,7 +99,7 @@ FASTUPDATE_HD uint8_t slot_dtype(const Tensor& t, int slot) { return slot == kSh
 FASTUPDATE_HD int64_t block_count(const Tensor& t) { return (t.n + kBlock - 1) / kBlock; }
 
 // Whether the gradient is one array, which lies as the tensor does.
-FASTUPDATE_HD bool is_whole(const Tensor& t) { return !t.g_layout && t.samples == 1; }
+FASTUPDATE_HD bool is_whole(const Tensor& t) { return !t.g_layout && t.samples == 1 && !t.touched; }
 
 // Whether it can be read where it is, as the step's own type.
 FASTUPDATE_HD bool is_direct(const Tensor& t) { return is_whole(t) && t.g_dtype == t.dtype; }

@@ -105,15 +105,34 @@ void update_plainly(const Span& span, int64_t begin, int64_t end) {
   });
 }
 
+// A step of the rows that a gradient touches: what belongs to others rests. Each row is a run of elements.
+template <class T>
+void update_rows(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin, int64_t end) {
+  Tensor here = untouched(t);
+  const Span span = span_of(sweep, here);
+  const RowsAhead ahead(t, span.code.extents);
+  Scratch<T> scratch;
+  Lanes<T> lanes;
+  for (T& x : scratch.nothing) x = -T(0);
+  for_each_run(t, begin, end, rows_of(t).length, [&](int64_t k, int64_t column, int64_t i, int n) {
+    if (column == 0) ahead.prefetch(k);
+    here.g = uint64_t(row_gradient(t, k, column, n, scratch.g)) - uint64_t(i) * sizeof(T);
+    if (!plain) return update_tile(span, i, n, scratch, lanes);
+    T* p = address<T>(t.p, i);
+    span.code.loop(span.scalars, span.scale, n, address<T>(here.g, i), p, p, p, t.slot, i);
+  });
+}
+
 template <class T>
 void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   const RuleCode& code = *sweep.code[t.dtype];
   const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || (code.extents && !code.numbers_alone)) &&
                      Factor<T>(sweep.scale * t.scale).is_single();
   if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
+  if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
   const Span span = span_of(sweep, window.tensor());
-  if (!plain || span.t.samples > 1) return update_tiles(span, window, begin, end);
+  if (!plain || span.t.samples > 1 || t.touched) return update_tiles(span, window, begin, end);
   for (int64_t i = begin; i < end; i = window.stop()) {
     window.cover(i, 1);
     update_plainly<T>(span, i, window.stop());
@@ -174,9 +193,33 @@ void clear_gradients_span(const Sweep&, const Tensor& t, int64_t begin, int64_t 
     clear_stretch(item_size(t.g_dtype), t.g + uint64_t(k * t.sample_stride), layout, begin, end - begin);
 }
 
+// The touched rows that start within a span, of a phase that settles rows alone.
+template <class T>
+void measure_touched(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const Rows& touched = rows_of(t);
+  Tensor here = untouched(t);
+  const Span span = span_of(sweep, here);
+  const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
+  Window<T> window(here, Use::kRead, false, false, 0, INT64_MAX);
+  const int count = phase.shape.terms;
+  const int64_t length = touched.length, first = (begin + length - 1) / length, last = (end + length - 1) / length;
+  double* out = parts_of(t, count) + first * (length / t.columns) * count;
+  double terms[kMaxTerms][kTile];
+  Scratch<T> scratch;
+  StretchSum sums[kMaxTerms];
+  for (int k = 0; k < count; ++k) sums[k].start(phase.shape.joined(k));
+  for_each_run(t, first * length, last * length, t.columns, [&](int64_t k, int64_t column, int64_t i, int n) {
+    here.g = uint64_t(row_gradient(t, k, column, n, scratch.g)) - uint64_t(i) * sizeof(T);
+    measure_tile(span, window, phase, i, n, scratch, terms);
+    for (int term = 0; term < count; ++term) sums[term].add(terms[term], n);
+    if ((i + n) % t.columns == 0)
+      for (int term = 0; term < count; ++term) *out++ = sums[term].finish();
+  });
+}
+
 // last: the end of what is read, for a chunk of rows may reach beyond a span. rows: how a phase goes by rows.
-template <class T, class Rows>
-void measure_up_to(int64_t last, Rows rows, const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+template <class T, class ByRows>
+void measure_up_to(int64_t last, ByRows rows, const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   Window<T> window(t, Use::kRead, false, false, begin, last);
   const Span span = span_of(sweep, window.tensor());
   const PhaseCode& phase = phase_of<T>(span.code, sweep.phase, sweep.measuring);
@@ -186,6 +229,7 @@ void measure_up_to(int64_t last, Rows rows, const Sweep& sweep, const Tensor& t,
 
 template <class T>
 void measure_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  if (is_lazy(t)) return measure_touched<T>(sweep, t, begin, end);
   measure_up_to<T>(t.n, measure_rows<T>, sweep, t, begin, end);
 }
 
@@ -200,7 +244,9 @@ template <class T>
 void settle_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
   if (begin != 0 || !end) return;
   const PhaseCode& phase = phase_of<double>(*sweep.code[kFloat64], sweep.phase, sweep.measuring);
-  if (!phase.stage)
+  if (is_lazy(t))
+    settle_touched(t, phase, scalars_of(sweep, t, kFloat64));
+  else if (!phase.stage)
     settle_tensor(t, phase, scalars_of(sweep, t, kFloat64));
   else if (t.slot[phase.slot])
     settle_tensor(t, phase, &sweep.groups[t.group].numbers);

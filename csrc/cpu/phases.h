@@ -253,6 +253,19 @@ inline void settle_rows(const Tensor& t, const PhaseCode& phase, Extent extent, 
   }
 }
 
+// Settles the rows within the slices that a gradient touches.
+inline void settle_touched(const Tensor& t, const PhaseCode& phase, const void* scalars) {
+  const Rows& touched = rows_of(t);
+  const int terms = phase.shape.terms;
+  const int64_t ranges = touched.length / t.columns;
+  uint64_t state[kSlots];
+  for (int64_t k = 0; k < touched.count; ++k) {
+    const int64_t first = integers(touched.at)[k] * ranges;
+    for (int s = 0; s < kSlots; ++s) state[s] = t.slot[s] + uint64_t(first) * sizeof(double);
+    phase.settle[kRow](scalars, ranges, double(t.columns), parts_of(t, terms) + k * ranges * terms, state);
+  }
+}
+
 // Settles everything of one tensor that a phase has summed, but the list.
 inline void settle_tensor(const Tensor& t, const PhaseCode& phase, const void* scalars) {
   const PhaseShape& shape = phase.shape;

@@ -33,13 +33,20 @@ class Plan {
         scalars_(size_t(group_count) * 2 * kScalarBytes) {
     sweep_ = {tensors, count, groups, {&code[0], &code[1]}, scalars_.data(), 1.0, 0, false, 0, sums};
     bool occurs[2] = {};
-    for (int64_t i = 0; i < count; ++i) {
-      cost_ += tensors[i].n + kTensorCost;
-      blocks_ += block_count(tensors[i]);
-      occurs[tensors[i].dtype] = true;
-    }
+    for (int64_t i = 0; i < count; ++i) occurs[tensors[i].dtype] = true;
+    recount();
     for (int dtype : {kFloat32, kFloat64})
       if (occurs[dtype] || (dtype == kFloat64 && code[dtype].phases)) dtypes_.push_back(dtype);
+  }
+
+  // Takes in how many elements there are to work on: of some tensors those of the rows alone that gradients touch.
+  void recount() {
+    cost_ = blocks_ = 0;
+    for (int64_t i = 0; i < count_; ++i) {
+      cost_ += tensors_[i].n + kTensorCost;
+      tensors_[i].first_block = blocks_;
+      blocks_ += block_count(tensors_[i]);
+    }
   }
 
   int64_t count() const { return count_; }

@@ -6,6 +6,7 @@
 
 #include "core/extents.h"
 #include "core/sums.h"
+#include "cpu/rows.h"
 #include "cpu/window.h"
 
 namespace fastupdate {
@@ -67,9 +68,13 @@ FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t bytes, int64_t begin, 
     __builtin_prefetch(address<char>(array, (begin + kPrefetch) * bytes + k));
 }
 
-// A gradient of a narrow type, or the sum of its samples in order.
+// A gradient of a narrow type, or of few rows, or the sum of its samples in order.
 template <class T>
 const T* gathered_tile(const Tensor& t, int64_t begin, int n, Scratch<T>& scratch) {
+  if (t.touched) {
+    load_rows(t, begin, n, scratch.g);
+    return scratch.g;
+  }
   load_array(t.g_dtype, t.g, begin, n, scratch.g);
   for (int64_t k = 1; k < t.samples; ++k) {
     load_array(t.g_dtype, t.g + uint64_t(k * t.sample_stride), begin, n, scratch.sample);

@@ -21,6 +21,7 @@
 #include "python/glance.h"
 #include "python/held.h"
 #include "python/lookout.h"
+#include "python/ordering.h"
 #include "python/own.h"
 #include "python/records.h"
 #include "python/skeleton.h"
@@ -127,6 +128,7 @@ class PlanOfArrays {
     released([&] { plan_.move(first, last); });
   }
   void advance() { plan_.advance(); }
+  void recount() { plan_.recount(); }
 
   // A step of parts (Plan::prepare). parts: [part][row of tensors, first element, one past the last].
   void prepare(double scale, uint32_t off) { plan_.prepare(scale, off); }
@@ -272,6 +274,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   });
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.def("glance", &glance);
+  m.def("grouped", &grouped);
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
   py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);
@@ -304,6 +307,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("finish", &PlanOfArrays::finish)
       .def("move", &PlanOfArrays::move)
       .def("advance", &PlanOfArrays::advance)
+      .def("recount", &PlanOfArrays::recount)
       .def("prepare", &PlanOfArrays::prepare)
       .def("update_parts", &PlanOfArrays::update_parts)
       .def("measure_parts", &PlanOfArrays::measure_parts)

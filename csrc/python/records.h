@@ -69,6 +69,7 @@ inline py::dict record_sizes() {
   sizes["group"] = sizeof(Group);
   sizes["sums"] = sizeof(Sums);
   sizes["layout"] = sizeof(Layout);
+  sizes["rows"] = sizeof(Rows);
   sizes["recipe"] = sizeof(Recipe);
   sizes["schedule"] = sizeof(Schedule);
   sizes["link"] = sizeof(Link);

@@ -128,13 +128,25 @@ def check_gradient(array: Array, param: Array, place: Place, *, samples: bool) -
 
     Its elements may be one and the same (a broadcast array): whoever writes them checks that (`check_distinct`).
     """
-    _check_memory(array, param, place)
-    if not (memory.type_name(array.dtype) in memory.NARROW and param.dtype == np.float32):
-        _check_dtype(array, param, place)
+    _check_storage(array, param, place)
     shape = array.shape[1:] if samples else array.shape
     if shape != param.shape or (samples and (array.ndim == 0 or len(array) == 0)):
         expected = f"shape ({'samples, ' + ', '.join(map(str, param.shape))})" if samples else f"shape {param.shape}"
         place.fail(ValueError, expected, f"shape {array.shape}")
+
+
+def check_rows(array: Array, param: Array, place: Place) -> None:
+    """Some rows of a gradient, slices along the first axis, are as those of the parameter, and of such a dtype."""
+    _check_storage(array, param, place)
+    if array.ndim == 0 or array.shape[1:] != param.shape[1:]:
+        expected = f"shape ({', '.join(map(str, ('rows', *param.shape[1:])))})"
+        place.fail(ValueError, expected, f"shape {array.shape}")
+
+
+def _check_storage(array: Array, param: Array, place: Place) -> None:
+    _check_memory(array, param, place)
+    if not (memory.type_name(array.dtype) in memory.NARROW and param.dtype == np.float32):
+        _check_dtype(array, param, place)
 
 
 def _check_memory(array: Array, param: Array, place: Place) -> None:

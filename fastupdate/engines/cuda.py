@@ -145,6 +145,9 @@ class Plan:
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
 
+    def recount(self) -> None:
+        raise NotImplementedError("a device moves whole tensors: gradients of few rows are refused")
+
     def advance(self) -> None:
         raise NotImplementedError("a device counts a step when it moves the tensors: see finish")
 

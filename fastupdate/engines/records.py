@@ -28,7 +28,7 @@ TENSOR = np.dtype(
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"),
         ("g_dtype", "u1"), ("first_block", "i8"), ("slot", "u8", SLOTS), ("sample_stride", "i8"),
         ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"), ("order", "u8"), ("g_order", "u8"),
-        ("rows", "i8"), ("columns", "i8"), ("work", "u8"),
+        ("rows", "i8"), ("columns", "i8"), ("work", "u8"), ("touched", "u8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(
@@ -52,6 +52,9 @@ RECIPE = np.dtype(
 )  # fmt: skip
 SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])
 LINK = np.dtype([("row", "i8"), ("column", "i8"), ("schedule", "i8")])
+ROWS = np.dtype(
+    [("length", "i8"), ("count", "i8"), ("lazy", "i8"), ("at", "u8"), ("starts", "u8"), ("positions", "u8")]
+)
 LAYOUT = np.dtype([("ndim", "i8"), ("shape", "i8", MAX_DIMS), ("stride", "i8", MAX_DIMS)])
 
 ZERO_GRADS, MONITOR = stages.FIRST_OTHER, 2 * stages.FIRST_OTHER  # beside the stages

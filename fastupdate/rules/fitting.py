@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastupdate.rules.rule import Parts
 
 MODES = ("evaluated", "trained")
-OTHERS = {"prepare", "update", "check", "decoupled_decay", "matrix", *MODES}
+OTHERS = {"prepare", "update", "check", "decoupled_decay", "lazy_rows", "matrix", *MODES}
 Signatures = dict[str, tuple[str, ...]]  # the functions of a rule, and the arguments that each takes
 
 

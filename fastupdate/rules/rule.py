@@ -225,6 +225,7 @@ class Rule:
     momentum: str | None = None  # the state that is a running mean of gradients, for monitoring
     momentum_sign: int = 1  # −1: that state points down the slope, as a velocity does
     decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
+    lazy_rows: bool = False  # of gradients of few rows, a step moves these rows alone
     native: bool = True  # it is part of the compiled modules
     phases: tuple[Phase, ...] = ()
     extents: Mapping[str, Extent | Side] = field(default_factory=dict)  # of the states
@@ -300,6 +301,7 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         momentum=next(iter(roles.values()), None),
         momentum_sign=-1 if "velocity" in roles else 1,
         decoupled_decay=getattr(formula, "decoupled_decay", False),
+        lazy_rows=getattr(formula, "lazy_rows", False),
         native=native,
         phases=_phases(formula, sums),
         extents={key: state.per for key, state in states.items()} | {key: each.per for key, each in factors.items()},

@@ -12,8 +12,9 @@ from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
+from fastupdate.arrays.rows import Rows, as_gradient, touches_rows
 from fastupdate.engines.records import MICRO_BATCHES
-from fastupdate.step import held
+from fastupdate.step import held, rows
 from fastupdate.step.plan import Plan
 from fastupdate.step.tensors import Item, check_tree
 
@@ -104,11 +105,12 @@ def adopt(
     if reduce or plan.unseen or plan.engine.adopt(plan.arrays, arrays, 0, zeroed) >= 0:
         plan = checked()
         _check_there(plan, grads) if plan.settings.missing == "raise" else None
-        arrays = [accept.as_array(g, place_of(plan, k)) for k, g in enumerate(grads)]
+        arrays = [as_gradient(g, plan.items[k].array.shape, place_of(plan, k)) for k, g in enumerate(grads)]
         k = 0 if reduce else plan.engine.adopt(plan.arrays, arrays, 0, zeroed)
         while 0 <= k < len(arrays):
             _adopt_closely(plan, k, arrays[k], reduce, zeroed)
             k = k + 1 if reduce else plan.engine.adopt(plan.arrays, arrays, k + 1, zeroed)
+        plan.recount()
     if zeroed and plan.zeroing_may_harm():
         places = [place_of(plan, k) for k in range(len(arrays))] + [Place(rule, name) for _, name in plan.held]
         looked_at = [accept.as_array(array, place) for array, place in zip(arrays, places, strict=False)]
@@ -121,8 +123,11 @@ def place_of(plan: Plan, k: int) -> Place:
     return Place(plan.settings.rule, tree.shown("grads", plan.items[k].path))
 
 
-def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None, zeroed: bool) -> None:
+def _adopt_closely(plan: Plan, k: int, array: Array | Rows, reduce: Reduce | None, zeroed: bool) -> None:
     row, place = plan.tensors[k], place_of(plan, k)
+    if isinstance(array, Rows):
+        _adopt_rows(plan, k, array, reduce, zeroed)
+        return
     accept.check_gradient(array, plan.items[k].array, place, samples=reduce is not None)
     if zeroed:
         overlap.check_distinct(array, place)
@@ -131,6 +136,19 @@ def _adopt_closely(plan: Plan, k: int, array: Array, reduce: Reduce | None, zero
     _check_apart(plan, array, place)
     plan.point_to_gradient(k, array, samples=reduce is not None)
     row["scale"] = 1.0 / len(array) if reduce == "mean" else 1.0
+
+
+def _adopt_rows(plan: Plan, k: int, gradient: Rows, reduce: Reduce | None, zeroed: bool) -> None:
+    place, settings = place_of(plan, k), plan.settings
+    if plan.queued or reduce or zeroed:
+        asked = "parameters on a GPU" if plan.queued else f"reduce={reduce!r}" if reduce else "zero_grads=True"
+        place.fail(TypeError, f"a dense gradient, beside {asked}", "rows")
+    lazy = settings.lazy_rows(plan.rule)
+    if lazy:
+        rows.check_possible(plan.rule, settings, plan.items[k], place)
+    touched = rows.Touched(gradient, plan.items[k], lazy, place)
+    _check_apart(plan, touched.values, place)
+    plan.point_to_rows(k, touched)
 
 
 def _check_apart(plan: Plan, grad: Array, place: Place) -> None:
@@ -197,6 +215,11 @@ class Bound:
 
     def take(self, tree: Any, collected: list[Any], plan: Plan, checked: Callable[[], Plan]) -> None:
         """Binds a structure of gradients, after every check (see `adopt`)."""
+        for k, gradient in enumerate(collected):
+            if touches_rows(gradient):
+                place_of(plan, k).fail(
+                    TypeError, "a dense gradient (rows are others in each step: step(grads))", "rows"
+                )
         arrays = adopt(plan, collected, None, plan.settings.zero_grads, checked)
         shared_memory = all(accept.framework_of(g) != "torch" for g in collected)
         self.tree, self.flat = tree, arrays if shared_memory else collected

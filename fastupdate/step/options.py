@@ -21,6 +21,7 @@ L1Mode = Literal["subgradient", "proximal"]
 DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected"]
 NonFinite = Literal["propagate", "skip", "raise"]
 Missing = Literal["raise", "skip"]
+RowGradients = Literal["dense", "lazy"]
 Shadow = Literal["float16", "bfloat16"]
 Cautious = Literal[False, True, "mean", "count"]
 
@@ -54,6 +55,9 @@ class Options(TypedDict, total=False):
     nonfinite       where a gradient is NaN or infinite: "propagate" steps all the same, "skip" leaves the step out,
                     "raise" is a FloatingPointError
     missing         where a gradient is None or absent: "raise" is an error, "skip" leaves that tensor alone
+    rows            where a gradient touches few rows (fu.Rows, sparse tensors): "dense" moves every row, as by zeros
+                    elsewhere; "lazy" moves those rows and their states, and leaves all others alone; None: as the rule
+                    defines it
     outliers        (k, window): leaves out a step whose gradient norm, or `loss` if step() is told it, is more than k
                     standard deviations above the last `window` ones
     max_skips       how many steps in a row may be skipped before that is an error
@@ -85,6 +89,7 @@ class Options(TypedDict, total=False):
     clip_value: Any
     nonfinite: NonFinite
     missing: Missing
+    rows: RowGradients | None
     outliers: tuple[float, int] | None
     max_skips: int | None
     ema_decay: Any
@@ -121,6 +126,7 @@ class Settings:
     clip_value: Any = math.inf
     nonfinite: NonFinite = "propagate"
     missing: Missing = "raise"
+    rows: RowGradients | None = None
     outliers: tuple[float, int] | None = None
     max_skips: int | None = None
     ema_decay: Any = None
@@ -142,6 +148,7 @@ class Settings:
         self._one_of("decay", (None, *get_args(DecayMode)))
         self._one_of("nonfinite", get_args(NonFinite))
         self._one_of("missing", get_args(Missing))
+        self._one_of("rows", (None, *get_args(RowGradients)))
         self._one_of("shadow", (None, *NARROW))
         self._one_of("cautious", get_args(Cautious))
         self._one_of("centralize", (False, True))
@@ -208,6 +215,10 @@ class Settings:
     def decay_mode(self, rule: Rule) -> DecayMode:
         """How weight decay acts: as the rule defines it, unless another mode was asked for."""
         return self.decay or own_decay(rule)
+
+    def lazy_rows(self, rule: Rule) -> bool:
+        """Whether a step by a gradient of few rows moves these alone."""
+        return rule.lazy_rows if self.rows is None else self.rows == "lazy"
 
     def has_extra_decay(self, rule: Rule) -> bool:
         """Whether weight decay is a stage around the rule, and not the rule's own: a mask must not reach that."""

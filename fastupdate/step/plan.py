@@ -24,6 +24,7 @@ from fastupdate.stages import ARRAYS, FLAGS
 from fastupdate.step import extents, held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
+from fastupdate.step.rows import Touched
 from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind, written
 
 NEVER = 2**63 - 1  # more steps than there will be
@@ -68,6 +69,7 @@ class Plan:
         self.groups["given"] = [row for row, _ in rows]
         self.groups["t"] = [t for _, t in rows]
         self.tensors = memory.room(len(self.items) * records.TENSOR.itemsize).view(records.TENSOR)
+        self._touched: dict[int, tuple[Touched, int]] = {}  # by gradients of few rows; elements of the whole tensor
         self._moves = 0  # of gradients, beside those of the engine
         self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
@@ -220,6 +222,36 @@ class Plan:
         row["g_order"] = self.layout("g_order", k, sample) if item.order else 0
         row["samples"] = len(array) if samples else 1
         row["sample_stride"] = array.strides[0] if samples else 0
+
+    def point_to_rows(self, k: int, touched: Touched) -> None:
+        """Notes the rows that tensor k's gradient touches, for one step (see `forget_rows`)."""
+        self.point_to_gradient(k, touched.values, samples=False)
+        row = self.tensors[k]
+        self._touched[k] = touched, row["n"]
+        row["scale"], row["g_layout"], row["touched"] = 1.0, 0, memory.address(touched.record)
+        if touched.lazy:
+            row["n"] = touched.elements
+
+    def check_whole(self) -> None:
+        """ValueError where only some rows of a tensor are to move: accumulators are whole."""
+        for k, (touched, _) in self._touched.items():
+            if touched.lazy:
+                place = Place(self.rule.name, self.items[k].place.argument.replace("params", "grads", 1))
+                place.fail(
+                    ValueError, "rows='dense', or the rows of all micro-batches in one step", "those of a lazy one"
+                )
+
+    def recount(self) -> None:
+        """Takes in how many elements there are, where only some rows of a tensor move."""
+        if any(touched.lazy for touched, _ in self._touched.values()):
+            self.engine.recount()
+
+    def forget_rows(self) -> None:
+        """Makes the tensors whole again, whose gradients touched rows."""
+        for k, (_, n) in self._touched.items():
+            self.tensors["n"][k], self.tensors["touched"][k] = n, 0
+        self.recount()
+        self._touched.clear()
 
     def zeroing_may_harm(self) -> bool:
         """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""

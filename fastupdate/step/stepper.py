@@ -192,6 +192,7 @@ class Stepper:
 
     def let_go(self) -> None:
         """Gradients are the user's to free; those that a device may still be reading are held until the next call."""
+        self.plan.forget_rows()
         if not self.plan.queued:
             self._held = []
 
@@ -286,7 +287,9 @@ class Stepper:
         weight as a number."""
         self.derive()  # a tensor that thaws now takes part from the first micro-batch on
         number = self.micro_batches.check(weight, self.plan.dtype)
-        return self.adopt(grads, reduce, False), number
+        written = self.adopt(grads, reduce, False)
+        self.plan.check_whole()
+        return written, number
 
     def adding(self, written: list[Any], weight: float) -> Assignment:
         """The call that adds the micro-batch that was taken in."""

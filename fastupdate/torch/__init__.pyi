@@ -729,6 +729,22 @@ class RMSprop(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class RowwiseAdagrad(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.01,
+        weight_decay: _Number = 0.0,
+        eps: _Number = 1e-08,
+        initial_accumulator_value: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Rprop(Optimizer):
     def __init__(
         self,
@@ -881,6 +897,27 @@ class SM3(Optimizer):
         **options: Unpack[Options],
     ) -> None: ...
 
+class SOAP(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.003,
+        betas: tuple[_Number, _Number] = (0.95, 0.95),
+        shampoo_beta: _Number = 0.95,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.01,
+        precondition_frequency: _Number = 10.0,
+        max_precondition_dim: _Number = 10000.0,
+        uncorrected: bool = False,
+        normalize: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
 class Sophia(Optimizer):
     def __init__(
         self,
@@ -892,6 +929,21 @@ class Sophia(Optimizer):
         eps: _Number = 1e-08,
         weight_decay: _Number = 0.0001,
         bias_correction: bool = False,
+        *,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+class SparseAdam(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
         *,
         foreach: bool | None = None,
         capturable: bool = False,

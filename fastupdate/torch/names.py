@@ -25,9 +25,11 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "rprop": {},  # under the same names
     "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},
     "sgd": {"b": "momentum_buffer"},
+    "sparseadam": _ADAM,
 }
 UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
+INTEGERS = {"sparseadam"}  # torch counts their steps in Python's integers
 
 STEP = "step"
 

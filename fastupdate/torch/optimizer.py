@@ -15,7 +15,7 @@ from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
-from fastupdate.torch.names import NUMBERS, STEP
+from fastupdate.torch.names import INTEGERS, NUMBERS, STEP
 from fastupdate.torch.numbers import DECOUPLED, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.run import Run, choose
@@ -169,11 +169,14 @@ class Optimizer(torch.optim.Optimizer):
         return found
 
     def _add_numbers(self, entries: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
-        """Writes the numbers that torch keeps with each parameter."""
+        """Writes the numbers that torch keeps with each parameter, as it has them."""
         for name, number in NUMBERS.get(self.rule.name, {}).items():
             for group in groups:
                 for entry in (entries[key] for key in group["params"] if STEP in entries.get(key, ())):
                     entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
+        if self.rule.name in INTEGERS:
+            for entry in (entry for entry in entries.values() if STEP in entry):
+                entry[STEP] = int(entry[STEP])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's; but tensors are copied, and keep their dtypes."""

@@ -18,7 +18,7 @@ from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine, Made
-from fastupdate.engines.python import kernels, phases, sums, tiles
+from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
 from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Mode, done_whole
@@ -80,7 +80,7 @@ class RecordPlan:
         self._tensors, self._groups, recipe, self._clock, self._sums = tables
         self._rule, self._mask, self._recipe = rule, rule.mask(flags), recipe[0]
         self._dtypes = tables.dtypes
-        self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
+        self.recount()
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
         self._containers: list[Contents] = []
@@ -118,6 +118,11 @@ class RecordPlan:
         rows = [dict(zip(hypers, map(float, group["hyper"]), strict=False)) for group in self._groups]
         prepared = [self._rule.prepare(h, int(t) + 1) for h, t in zip(rows, self._groups["t"], strict=True)]
         return np.array(prepared, np.float64)
+
+    def recount(self) -> None:
+        self._tensors["first_block"] = records.first_blocks(self._tensors["n"])
+        self._blocks = int((-(-self._tensors["n"] // records.BLOCK)).sum())
+        self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def advance(self) -> None:
         self._groups["t"] += 1
@@ -186,9 +191,8 @@ class NumbaPlan(RecordPlan):
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         stores = ("p[i] = p[i] + delta", "out[i] = delta")
         self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
-        compiled = [phases.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
+        compiled = [measuring.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
         self._before, self._after = compiled[: rule.phases_before], compiled[rule.phases_before :]
-        self._cost = int(self._tensors["n"].sum()) + TENSOR_COST * len(self._tensors)
 
     def update(self, scale: float, off: int) -> None:
         super().measure(scale, off)
@@ -221,7 +225,7 @@ class NumbaPlan(RecordPlan):
         for stage in MEASURING:
             if stage.bit & stages & places:
                 numbers = np.array([[group[number] for number in stage.numbers] for group in self._groups], np.float64)
-                phase = phases.compiled_stage(stage, self._rule, self._mask, self._dtypes)
+                phase = measuring.compiled_stage(stage, self._rule, self._mask, self._dtypes)
                 self._measure_phase(numbers, stages & (stage.bit - 1), **phase)
 
     def _measure_phase(

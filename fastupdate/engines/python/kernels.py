@@ -6,6 +6,17 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled, exact, inlined
+from fastupdate.engines.python.gradients import (
+    AT,
+    COUNT,
+    INTEGERS,
+    LENGTH,
+    clear_gradient,
+    gradient_tile,
+    is_lazy,
+    rows_of,
+    sum_row,
+)
 from fastupdate.engines.python.sums import sum_gradient, sum_momentum, sum_update, unit_norms_span
 from fastupdate.engines.python.tiles import (
     AFTER,
@@ -16,11 +27,9 @@ from fastupdate.engines.python.tiles import (
     add_tile,
     apply_tile,
     cast,
-    clear_gradient,
     condition_tile,
     copy_out,
     factors_of,
-    gradient_tile,
     read_tile,
     scale_tile,
     view,
@@ -69,8 +78,8 @@ def span(t, like, first, last):
 
 @compiled
 def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
+    """The first of the tiles in scratch is the raw gradient."""
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
-    gradient_tile(t, begin, raw)
     read_tile(t.p, t.p_layout, begin, p)
     before[:] = p
     if stages & MONITOR:
@@ -93,8 +102,22 @@ def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, lik
 
 
 @compiled
+def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch):
+    """A step of the rows that a gradient touches: what belongs to others rests. Each row is a run of elements."""
+    rows = rows_of(t)
+    length, at = rows[LENGTH], view(rows[AT], rows[COUNT], INTEGERS)
+    while begin < end:
+        k, column = begin // length, begin % length
+        n = min(length - column, end - begin, BLOCK)
+        sum_row(t, k, column, scratch[0, :n])
+        i = at[k] * length + column
+        update_tile(loop, run, t, group, scalars, scale, stages, sums[:1], i, n, like, scratch)
+        begin += n
+
+
+@compiled
 def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begin, end, like):
-    direct = t.samples == 1 and t.g_dtype == t.dtype and not t.g_layout
+    direct = t.samples == 1 and t.g_dtype == t.dtype and not (t.g_layout or t.touched)
     plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
     plain = plain and factors_of(scale, like)[1] == 1
     if plain:
@@ -102,9 +125,13 @@ def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begi
         apply(t, scalars, cast(scale, like), begin, g, p, p)
         return
     scratch = np.empty((5, BLOCK), like.dtype)
+    if is_lazy(t):
+        update_rows(differ, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch)
+        return
     for i in range(begin, end, BLOCK):
         k = t.first_block + i // BLOCK if stages & MONITOR else 0
         n = min(BLOCK, end - i)
+        gradient_tile(t, i, scratch[0, :n])
         update_tile(differ, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
 
 

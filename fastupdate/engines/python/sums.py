@@ -6,7 +6,8 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled, inlined
-from fastupdate.engines.python.tiles import DOUBLE, gradient_tile, read_tile, scale_tile, view
+from fastupdate.engines.python.gradients import gradient_tile
+from fastupdate.engines.python.tiles import DOUBLE, read_tile, scale_tile, view
 
 BLOCK, LANES = records.BLOCK, records.LANES
 

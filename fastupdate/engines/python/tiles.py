@@ -109,33 +109,6 @@ def load_tile(storage, base, layout, begin, out):
 
 
 @inlined
-def sample_of(t, s):
-    """The address of a gradient's sample."""
-    return np.uint64(np.int64(t.g) + s * t.sample_stride)
-
-
-@compiled
-def gradient_tile(t, begin, out):
-    """out ← the raw gradient of a tile: one array, or the sum of several in order."""
-    load_tile(t.g_dtype, t.g, t.g_layout, begin, out)
-    if t.samples > 1:
-        sample = np.empty_like(out)
-        for s in range(1, t.samples):
-            load_tile(t.g_dtype, sample_of(t, s), t.g_layout, begin, sample)
-            for k in range(len(out)):
-                out[k] = out[k] + sample[k]
-
-
-@compiled
-def clear_gradient(t, begin, n, like):
-    for s in range(t.samples):
-        if t.g_dtype == t.dtype:
-            write_tile(sample_of(t, s), t.g_layout, begin, np.zeros(n, like.dtype))
-        else:
-            write_tile(sample_of(t, s), t.g_layout, begin, np.zeros(n, np.uint16))
-
-
-@inlined
 def cast(x, like):
     """A float64 rounded once to the type of `like`."""
     return like.dtype.type(x)

@@ -1,0 +1,126 @@
+// Gradients of few rows of a tensor: read as if all others were zero, or for the touched rows alone.
+#pragma once
+
+#include "core/extent.h"
+#include "core/views.h"
+#include "cpu/window.h"
+
+namespace fastupdate::FASTUPDATE_TARGET {
+
+inline const Rows& rows_of(const Tensor& t) { return *reinterpret_cast<const Rows*>(t.touched); }
+inline bool is_lazy(const Tensor& t) { return t.touched && rows_of(t).lazy; }
+inline const int64_t* integers(uint64_t array) { return reinterpret_cast<const int64_t*>(array); }
+
+// out ← what touches the k-th of these rows, summed in order: n elements from a column on.
+template <class T>
+void sum_row(const Tensor& t, int64_t k, int64_t column, int n, T* __restrict out) {
+  const Rows& rows = rows_of(t);
+  const int64_t *starts = integers(rows.starts), *positions = integers(rows.positions);
+  T sample[kTile];
+  load_array(t.g_dtype, t.g, positions[starts[k]] * rows.length + column, n, out);
+  for (int64_t s = starts[k] + 1; s < starts[k + 1]; ++s) {
+    load_array(t.g_dtype, t.g, positions[s] * rows.length + column, n, sample);
+#pragma omp simd
+    for (int i = 0; i < n; ++i) out[i] += sample[i];
+  }
+}
+
+// The same where it lies, if it can be read there, or in `out`.
+template <class T>
+const T* row_gradient(const Tensor& t, int64_t k, int64_t column, int n, T* out) {
+  const Rows& rows = rows_of(t);
+  const int64_t* const starts = integers(rows.starts);
+  if (starts[k + 1] - starts[k] == 1 && t.g_dtype == t.dtype)
+    return reinterpret_cast<const T*>(t.g) + integers(rows.positions)[starts[k]] * rows.length + column;
+  sum_row(t, k, column, n, out);
+  return out;
+}
+
+// The first of the touched rows that is not before `row`.
+inline int64_t find_row(const Rows& rows, int64_t row) {
+  int64_t low = 0, high = rows.count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (integers(rows.at)[middle] < row)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+// out ← the gradient of n ≤ kTile elements: of the touched rows, one after the other, if those alone are counted; else
+// of the tensor, where rows that are not touched have zeros.
+template <class T>
+void load_rows(const Tensor& t, int64_t begin, int n, T* out) {
+  const Rows& rows = rows_of(t);
+  const int64_t end = begin + n;
+  if (!rows.lazy)
+    for (int i = 0; i < n; ++i) out[i] = 0;
+  for (int64_t k = rows.lazy ? begin / rows.length : find_row(rows, begin / rows.length); k < rows.count; ++k) {
+    const int64_t row = (rows.lazy ? k : integers(rows.at)[k]) * rows.length;
+    if (row >= end) break;
+    const int64_t first = row < begin ? begin : row, stop = row + rows.length < end ? row + rows.length : end;
+    sum_row(t, k, first - row, int(stop - first), out + (first - begin));
+  }
+}
+
+// The tensor as if its gradient were a dense one of its own type, whose address is still to be set.
+inline Tensor untouched(Tensor t) {
+  t.touched = 0;
+  t.g_dtype = t.dtype;
+  return t;
+}
+
+// Of the touched rows' elements begin … end − 1: calls visit(k, column, i, n) for runs of n ≤ kTile of them, from a
+// column of the k-th of these rows on, which is element i of the tensor. No run goes beyond a multiple of `most`.
+template <class Visit>
+void for_each_run(const Tensor& t, int64_t begin, int64_t end, int64_t most, Visit visit) {
+  const Rows& rows = rows_of(t);
+  for (int64_t at = begin; at < end;) {
+    const int64_t k = at / rows.length, column = at % rows.length;
+    int64_t n = most - column % most;
+    if (n > end - at) n = end - at;
+    if (n > kTile) n = kTile;
+    visit(k, column, integers(rows.at)[k] * rows.length + column, int(n));
+    at += n;
+  }
+}
+
+// Fetches what a step will read of rows that come later: they are scattered all over memory.
+class RowsAhead {
+ public:
+  // extents: what the states are of; null: of elements.
+  RowsAhead(const Tensor& t, const Extent* extents) : t_(t), rows_(rows_of(t)), size_(rows_.length * item_size(t)) {
+    arrays_[count_++] = t.p;
+    for (int k = 0; k < kMaxStates; ++k)
+      if (t.slot[k] && (!extents || extents[k] == kElement)) arrays_[count_++] = t.slot[k];
+    distance_ = size_ < kReach ? kReach / size_ : 1;
+  }
+
+  // While the k-th of the touched rows is worked on.
+  void prefetch(int64_t k) const {
+    const int64_t next = k + distance_;
+    if (next >= rows_.count) return;
+    const int64_t size = rows_.length * item_size(t_.g_dtype);
+    const uint64_t offset = uint64_t(integers(rows_.at)[next] * size_);
+    for (int a = 0; a < count_; ++a) fetch<1>(arrays_[a] + offset, size_);
+    fetch<0>(t_.g + uint64_t(integers(rows_.positions)[integers(rows_.starts)[next]] * size), size);
+  }
+
+ private:
+  template <int written>
+  static void fetch(uint64_t address, int64_t size) {
+    for (int64_t byte = 0; byte < size && byte < kReach; byte += kLine)
+      __builtin_prefetch(reinterpret_cast<const char*>(address + uint64_t(byte)), written);
+  }
+
+  static constexpr int64_t kReach = 2048;  // bytes
+  const Tensor& t_;
+  const Rows& rows_;
+  int64_t size_, distance_;  // bytes of a row; rows ahead
+  int count_ = 0;
+  uint64_t arrays_[kMaxStates + 1];
+};
+
+}  // namespace fastupdate::FASTUPDATE_TARGET

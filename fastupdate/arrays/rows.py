@@ -1,0 +1,46 @@
+"""Gradients of few rows, as users hand them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastupdate.arrays import accept
+from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """A gradient that touches few rows of its parameter, as that of an embedding does, and is zero elsewhere.
+
+        opt.step({"embedding": fu.Rows(tokens, output_grads), "head": head_grad})
+
+    indices  [k] the rows that it touches, slices along the parameter's first axis: integers of any type, in any order;
+             a row that is named several times gets the sum, added up in the order in which it is named
+    values   [k, *parameter.shape[1:]] their gradients, of the parameter's type or, where that is float32, a narrow one
+
+    Whether the other rows take part in a step is for the option `rows` to say (docs/sparse.md).
+    """
+
+    indices: Any
+    values: Any
+
+
+def touches_rows(x: Any) -> bool:
+    """Whether a gradient is of few rows."""
+    return isinstance(x, Rows) or (accept.framework_of(x) == "torch" and getattr(x, "is_sparse", False) is True)
+
+
+def as_gradient(x: Any, shape: tuple[int, ...], place: Place) -> Array | Rows:
+    """A gradient as an array that shares its memory (`as_array`), or as rows, which sparse tensors of torch's are."""
+    if isinstance(x, Rows):
+        return x
+    if not touches_rows(x):
+        return accept.as_array(x, place)
+    if tuple(x.shape) != shape:
+        place.fail(ValueError, f"shape {shape}", f"shape {tuple(x.shape)}")
+    if x.sparse_dim() != 1:
+        expected = "a sparse tensor of rows (x.sparse_dim() == 1, as nn.Embedding(…, sparse=True) has them)"
+        place.fail(ValueError, expected, f"one of {x.sparse_dim()} sparse axes")
+    return Rows(x._indices()[0], x._values())

@@ -1,0 +1,354 @@
+"""Gradients of few rows: the steps of dense ones, and lazy steps, which move what is touched and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from cases import (
+    BACKENDS,
+    BEST,
+    CASES,
+    ENGINES,
+    PARALLEL,
+    Case,
+    Engine,
+    arrays_of,
+    assert_same_bits,
+    by_backend,
+    by_dtype,
+    fingerprint,
+    in_sample,
+    random_arrays,
+)
+from device_arrays import FakeArray
+from reference import Reference
+
+import fastupdate as fu
+from fastupdate.engines import threads
+
+SAMPLE = [case for case in CASES if in_sample(case) and not fu.rules.get(case.rule).rule.phases]
+WITH_STATES = [case for case in SAMPLE if str(case) in ("adam-amsgrad", "sgd-nesterov")]
+RUNS = [  # all of them on the best instruction set; Numba compiles each rule for seconds
+    pytest.param(case, *engine.values, id=f"{case}-{engine.id}", marks=engine.marks)
+    for engine in ENGINES
+    for case in (SAMPLE if engine in BEST and engine.values[0].backend == "native" else WITH_STATES)
+]
+by_mode = pytest.mark.parametrize("mode", ["lazy", "dense"])
+WIDTHS = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 1025]
+COUNT = 9  # rows of a parameter
+DRAWS: dict[str, list[list[int]]] = {  # rows that gradients touch, step by step
+    "distinct": [[7, 0, 4], [8], [1, 7, 0]],
+    "repeated": [[3, 3, 8, 3, 0, 8], [5, 5], [0, 3, 0, 3, 0]],
+    "none, all": [[], [8, 7, 6, 5, 4, 3, 2, 1, 0], [2]],
+}
+
+
+def values(seed: int, count: int, width: int, dtype: Any) -> np.ndarray:
+    return random_arrays(seed, [count * width], dtype, spread=1.0)[0].reshape(count, width)
+
+
+def rows(indices: Any, values: Any) -> fu.Rows:
+    return fu.Rows(np.array(indices), values)
+
+
+def densified(gradient: fu.Rows, like: np.ndarray) -> np.ndarray:
+    """Added up in the order in which rows are named, starting from the first."""
+    grad, seen = np.zeros_like(like), set[int]()
+    for index, value in zip(gradient.indices, gradient.values, strict=True):
+        grad[index] = grad[index] + value.astype(like.dtype) if int(index) in seen else value
+        seen.add(int(index))
+    return grad
+
+
+def steps(draws: str, width: int, dtype: Any, index_type: Any = np.int64) -> list[fu.Rows]:
+    return [
+        fu.Rows(np.array(drawn, index_type), values(20 + k, len(drawn), width, dtype))
+        for k, drawn in enumerate(DRAWS[draws])
+    ]
+
+
+def masked_step(reference: Reference, grad: np.ndarray, touched: list[int]) -> None:
+    """A step by a dense gradient, of which the rows that are not touched are taken back."""
+    [tensor] = reference.tensors
+    before = copy.deepcopy([tensor.p, *tensor.states])
+    reference.step([grad])
+    rest = np.setdiff1d(np.arange(COUNT), touched)
+    for array, old in zip([tensor.p, *tensor.states], before, strict=True):
+        array[rest] = old[rest]
+
+
+@by_dtype
+@pytest.mark.parametrize(("case", "engine"), RUNS)
+@by_mode
+def test_every_width(mode: str, case: Case, engine: Engine, dtype: Any) -> None:
+    backend = engine.select()
+    for width in WIDTHS:
+        for k, draws in enumerate(DRAWS):
+            start = values(1, COUNT, width, dtype)
+            params = [start.copy()]
+            reference = Reference(case, [start.copy()])
+            opt = case.make(params, rows=mode, backend=backend)
+            for gradient, drawn in zip(
+                steps(draws, width, dtype, (np.int32, np.int64)[k % 2]), DRAWS[draws], strict=True
+            ):
+                opt.step([gradient])
+                touched = drawn if mode == "lazy" else list(range(COUNT))
+                masked_step(reference, densified(gradient, start), touched)
+            what = f"{draws}, width {width}"
+            assert_same_bits(params, reference.params, what)
+            kept = [
+                s
+                for name, s in zip(opt.rule.states, reference.tensors[0].states, strict=True)
+                if name in reference.kept
+            ]
+            assert_same_bits([*opt.stepper.items[0].states.values()], kept, what)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clips": {"clip_norm": 0.7, "clip_value": 0.4, "shadow": "bfloat16"},
+    "tensor": {"clip_tensor_norm": 0.7, "l1": 1e-2, "l1_mode": "proximal", "maximize": True},
+    "numbers of rows": {"clip_norm": 0.7, "initial_accumulator_value": 0.1},
+    "modifiers": {"cautious": True, "optimism": 0.3, "decay": "independent", "nonfinite": "skip"},
+}
+
+
+@by_backend
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("width", [1, 33, 128, 1500])
+def test_a_lazy_step_is_one_of_the_touched_rows_alone(width: int, name: str, backend: str) -> None:
+    """Norms are those of the summed rows; other tensors step as ever."""
+    cls = fu.RowwiseAdagrad if name == "numbers of rows" else fu.Adam
+    start, head = values(1, COUNT, width, np.float32), values(2, 3, 50, np.float32)
+    kwargs = {"lr": 0.1, "weight_decay": 0.03, **OPTIONS[name]}
+    params = {"rows": start.copy(), "head": head.copy()}
+    opt = cls(params, rows="lazy", backend=backend, **kwargs)
+    for k, drawn in enumerate([[7, 0, 7, 4], [4, 7, 0, 0]]):
+        gradient, grad = (
+            fu.Rows(np.array(drawn), values(20 + k, 4, width, np.float32)),
+            values(30 + k, 3, 50, np.float32),
+        )
+        at = sorted(set(drawn))
+        if k == 0:
+            alone = {"rows": start[at].copy(), "head": head.copy()}
+            beside = cls(alone, backend=backend, **kwargs)
+        report = opt.step({"rows": gradient, "head": grad})
+        assert repr(report) == repr(beside.step({"rows": densified(gradient, start)[at], "head": grad}))
+    expected = start.copy()
+    expected[at] = alone["rows"]
+    assert_same_bits([*params.values()], [expected, alone["head"]], name)
+    for kind, arrays in arrays_of(opt).items():
+        if arrays and kind != "params":
+            assert_same_bits([arrays[0][at], arrays[1]], arrays_of(beside)[kind], kind)
+
+
+@by_backend
+@pytest.mark.parametrize("name", ["clip_unit_norm", "monitor", "ema_decay", "lookahead", "centralize"])
+def test_dense_rows_take_every_option(name: str, backend: str) -> None:
+    options: dict[str, Any] = {
+        "clip_unit_norm": {"clip_unit_norm": 0.1},
+        "monitor": {"monitor": True},
+        "ema_decay": {"ema_decay": 0.9},
+        "lookahead": {"lookahead": (2, 0.5)},
+        "centralize": {"centralize": True},
+    }[name]
+    start = values(1, COUNT, 200, np.float32)
+    here, there = [start.copy()], [start.copy()]
+    opt, beside = (fu.AdamW(p, lr=0.1, weight_decay=0.03, backend=backend, **options) for p in (here, there))
+    for gradient in steps("repeated", 200, np.float32):
+        assert repr(opt.step([gradient])) == repr(beside.step([densified(gradient, start)]))
+    assert_same_bits(here, there, name)
+
+
+@by_backend
+@by_mode
+def test_any_number_of_threads(mode: str, backend: str) -> None:
+    width = 70
+    count = PARALLEL // width * 2
+    rng = np.random.default_rng(0)
+    drawn = np.minimum(rng.zipf(1.2, count) - 1, count - 1)
+    found = []
+    for n in (1, 2, 3):
+        threads.set_num_threads(n)
+        params = [values(1, count, width, np.float32)]
+        opt = fu.Adam(params, lr=0.1, weight_decay=0.03, rows=mode, clip_norm=2.0, backend=backend)
+        report = opt.step([fu.Rows(drawn, values(2, count, width, np.float32))])
+        found.append((params[0].tobytes(), report.grad_norm))
+    assert found[0] == found[1] == found[2]
+
+
+@by_backend
+@by_mode
+def test_values_of_other_kinds(mode: str, backend: str) -> None:
+    """Narrow types, other strides and other kinds of indices; and parameters of one and of three axes."""
+    for shape in ((COUNT,), (COUNT, 3, 5)):
+        for make in (
+            lambda v: v.astype(ml_dtypes.bfloat16),
+            lambda v: v.astype(np.float16),
+            lambda v: np.repeat(v, 2, axis=0)[::2],
+            lambda v: v[:, ...][::-1][::-1],
+        ):
+            given = make(values(5, 4, int(np.prod(shape[1:])), np.float32).reshape(4, *shape[1:]))
+            found = []
+            for indices in ([8, 1, 1, 0], np.array([8, 1, 1, 0], np.uint8)):
+                for as_float in (False, True):
+                    params = [values(1, COUNT, int(np.prod(shape[1:])), np.float32).reshape(shape)]
+                    opt = fu.Adam(params, lr=0.1, weight_decay=0.03, rows=mode, backend=backend)
+                    opt.step([fu.Rows(np.array(indices), given.astype(np.float32) if as_float else given)])
+                    found.append(params[0].tobytes())
+            assert len(set(found)) == 1
+
+
+@by_backend
+@by_mode
+def test_dense_gradients_and_rows_take_turns(mode: str, backend: str) -> None:
+    """Nothing of a step by rows is left for the next one; the step count goes on."""
+    start = values(1, COUNT, 40, np.float32)
+    params, grad = [start.copy()], values(3, COUNT, 40, np.float32)
+    opt = fu.Adam(params, lr=0.1, weight_decay=0.03, rows=mode, backend=backend)
+    [gradient, *_] = steps("repeated", 40, np.float32)
+    reference = Reference(Case("adam", "plain", {"lr": 0.1, "weight_decay": 0.03}), [start.copy()])
+    for k in range(4):
+        if k % 2:
+            opt.step([gradient])
+            masked_step(reference, densified(gradient, start), [0, 3, 8] if mode == "lazy" else list(range(COUNT)))
+        else:
+            opt.step([grad])
+            reference.step([grad])
+    assert_same_bits(params, reference.params, mode)
+    assert opt.step_count == 4
+
+
+@by_backend
+def test_micro_batches_of_rows(backend: str) -> None:
+    params, beside = ([values(1, COUNT, 40, np.float32)] for _ in range(2))
+    opt, dense = (fu.Adam(p, lr=0.1, weight_decay=0.03, backend=backend) for p in (params, beside))
+    for gradient in steps("repeated", 40, np.float32):
+        opt.accumulate([gradient])
+        dense.accumulate([densified(gradient, params[0])])
+    opt.step()
+    dense.step()
+    assert_same_bits(params, beside, "micro-batches")
+
+
+@by_backend
+def test_rules_of_a_partition(backend: str) -> None:
+    start = values(1, COUNT, 40, np.float32)
+    params = {"rows": start.copy(), "head": start.copy()}
+    opt = fu.Partition(params, [("rows", fu.Adam), ("head", fu.SGD)], rows="lazy", clip_norm=1.0, backend=backend)
+    [gradient, *_] = steps("repeated", 40, np.float32)
+    opt.step({"rows": gradient, "head": start})
+    moved = (params["rows"] != start).all(axis=1)
+    assert np.flatnonzero(moved).tolist() == [0, 3, 8]
+    assert (params["head"] != start).all()
+
+
+SOME = [0, 3]
+NO_ROW = r"\.indices: expected rows 0 … 8 of the parameter \(negative .*\), received "
+REFUSED: dict[str, tuple[dict[str, Any], Callable[[Any], Any], type[Exception], str]] = {
+    "negative": ({}, lambda v: rows([0, -1], v), IndexError, NO_ROW + "-1 at position 1"),
+    "too large": ({}, lambda v: rows([9, 0], v), IndexError, NO_ROW + "9 at position 0"),
+    "floats": ({}, lambda v: rows([0.0, 1.0], v), TypeError, r"\.indices: expected integers, received float64"),
+    "truths": ({}, lambda v: fu.Rows(np.ones(2, bool), v), TypeError, r"\.indices: expected integers, received bool"),
+    "too few": ({}, lambda v: rows([0], v), ValueError, r"\.indices: expected shape \(2,\)"),
+    "axes": ({}, lambda v: rows([[0, 1]], v), ValueError, r"\.indices: expected shape \(2,\)"),
+    "wide": ({}, lambda v: rows(SOME, v[:, :3]), ValueError, r"\.values: expected shape \(rows, 4\), .*\(2, 3\)"),
+    "flat": ({}, lambda v: rows(SOME, v[0]), ValueError, r"\.values: expected shape \(rows, 4\)"),
+    "type": ({}, lambda v: rows(SOME, v.astype(np.float64)), TypeError, r"\.values: expected float32"),
+    "a list": ({}, lambda v: fu.Rows(SOME, v), TypeError, r"\.indices: expected an array, received list"),
+    "no array": ({}, lambda v: rows(SOME, None), TypeError, r"\.values: expected an array, received None"),
+    "zero_grads": ({"zero_grads": True}, lambda v: rows(SOME, v), TypeError, "a dense gradient, beside zero_grads"),
+    **{
+        name: ({name: value, "rows": "lazy"}, lambda v: rows(SOME, v), ValueError, f"rows='dense' .* beside {name}")
+        for name, value in {
+            "ema_decay": 0.9, "lookahead": (2, 0.5), "clip_unit_norm": 0.1, "monitor": True, "centralize": True,
+            "optimism_norm": 1.0,
+        }.items()
+    },
+}  # fmt: skip
+
+
+@by_backend
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str, backend: str) -> None:
+    """Another tensor, whose gradient is fine, has not moved either."""
+    options, make, error, message = REFUSED[name]
+    params = {"head": values(1, 3, 4, np.float32), "rows": values(1, COUNT, 4, np.float32)}
+    opt = fu.Adam(params, weight_decay=0.03, backend=backend, **options)
+    before = fingerprint(opt)
+    with pytest.raises(
+        error, match=r"\[adam\] grads\['rows'\]" + ("" if message.startswith("\\.") else ".*") + message
+    ):
+        opt.step({"head": values(3, 3, 4, np.float32), "rows": make(values(2, 2, 4, np.float32))})
+    assert fingerprint(opt) == before
+    assert opt.step({"head": values(3, 3, 4, np.float32), "rows": params["rows"].copy()}).step == 1
+
+
+GRADIENT = rows(SOME, values(2, 2, 4, np.float32))
+
+
+@by_backend
+def test_calls_that_take_no_rows(backend: str) -> None:
+    params = [values(1, COUNT, 4, np.float32)]
+    opt = fu.Adam(params, backend=backend, rows="lazy")
+    before = fingerprint(opt)
+    with pytest.raises(TypeError, match=r"grads\[0\]: expected a dense gradient \(rows are others in each step"):
+        opt.bind([GRADIENT])
+    with pytest.raises(ValueError, match=r"grads\[0\]: expected rows='dense', or the rows of all micro-batches"):
+        opt.accumulate([GRADIENT])
+    with pytest.raises(TypeError, match=r"grads\[0\]: expected a dense gradient, beside reduce='mean'"):
+        opt.step([GRADIENT], reduce="mean")
+    with pytest.raises(ValueError, match=r"grads\[0\]: expected memory apart from params\[0\]"):
+        opt.step([rows(SOME, params[0][:2])])
+    assert fingerprint(opt) == before
+
+
+@by_backend
+@pytest.mark.parametrize("kind", ["transposed", "strided", "scalar"])
+def test_parameters_whose_rows_are_no_runs(kind: str, backend: str) -> None:
+    made = values(1, 8, 8, np.float32)
+    param = {"transposed": made.T, "strided": made[:, ::2], "scalar": np.ones((), np.float32)}[kind]
+    with pytest.raises(ValueError, match=r"expected a dense gradient, or rows of a parameter that lies in C order"):
+        fu.SGD([param], backend=backend).step([rows([0], np.ones((1, 8), np.float32))])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rules_that_measure_whole_tensors(backend: str) -> None:
+    opt = fu.Lamb([values(1, COUNT, 4, np.float32)], rows="lazy", backend=backend)
+    with pytest.raises(
+        ValueError, match=r"expected rows='dense' \(every row moves\) beside a rule that measures whole"
+    ):
+        opt.step([GRADIENT])
+
+
+@by_backend
+def test_numbers_of_the_rows_within_slices(backend: str) -> None:
+    """Of three axes, a gradient touches slices, each of which has several rows."""
+    start, width = values(1, COUNT * 4, 150, np.float32).reshape(COUNT, 4, 150), 600
+    params, alone = [start.copy()], [start[[2, 6]].copy()]
+    opt = fu.RowwiseAdagrad(params, lr=0.1, weight_decay=0.03, backend=backend)
+    beside = fu.RowwiseAdagrad(alone, lr=0.1, weight_decay=0.03, backend=backend)
+    for k in range(3):
+        grad = values(20 + k, 2, width, np.float32).reshape(2, 4, 150)
+        opt.step([rows([6, 2], grad)])
+        beside.step([grad[::-1]])
+    expected = start.copy()
+    expected[[2, 6]] = alone[0]
+    assert_same_bits(params, [expected], "rows")
+    assert_same_bits(opt.state["total"][0][[2, 6]], beside.state["total"][0], "numbers")
+    assert np.count_nonzero(opt.state["total"][0]) == 8
+
+
+@pytest.mark.usefixtures("shim")
+def test_parameters_on_a_device_are_refused() -> None:
+    param = FakeArray(values(1, COUNT, 4, np.float32))
+    opt = fu.SGD([param], lr=1.0)
+    with pytest.raises(
+        TypeError, match=r"\[sgd\] grads\[0\]: expected a dense gradient, beside parameters on a GPU, rec"
+    ):
+        opt.step([GRADIENT])
+    assert opt.step_count == 0
