@@ -21,6 +21,7 @@ OTHERS = {
     "keras",
     "thinc",
     "prodigyopt",
+    "dadaptation",
     "pytorch_optimizer",
     "lion_pytorch",
     "optimi",

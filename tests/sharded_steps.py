@@ -15,9 +15,10 @@ from cases import CASES, random_arrays
 from ranks import Check, Ranks
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch_cases import CASES_HERE, ours
+from torch_cases import CASES_HERE, LISTED, ours
 
 import fastupdate as fu
+from fastupdate.torch.listed import names_of
 from fastupdate.torch.names import state_names
 from fastupdate.torch.shards import part_of
 
@@ -61,6 +62,8 @@ def same(found: Any, expected: Any, what: str) -> None:
 def same_optimizers(shared: Any, whole: Any, params: list[Any], expected: list[Any]) -> None:
     """The parameters and states of both, byte for byte; states are shared as their parameters are."""
     ranged = {key for name, key in state_names(shared.rule).items() if shared.rule.extents[name] != "element"}
+    for here, there in zip(shared.param_groups, whole.param_groups, strict=True):  # numbers of the list are there
+        assert all(here[name] == there[name] for name in names_of(shared.rule).values())
     for k, (p, q) in enumerate(zip(params, expected, strict=True)):
         same(p, q, f"parameter {k}")
         assert shared.state[p].keys() == whole.state[q].keys()
@@ -233,7 +236,7 @@ def checks() -> Iterator[Check]:
     yield "FSDP2, offloaded", partial(check_fsdp, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}, False)
     yield "refusals", check_refusals
     yield "DDP", check_data_parallel
-    for case in CASES_HERE:
+    for case in (*CASES_HERE, *LISTED):
         yield f"{case}", partial(check_rule, case, {}, np.float32)
     for case, (name, options) in itertools.product(CASES, OPTIONS.items()):
         yield f"{case} {name} in float64", partial(check_rule, case, options, np.float64)

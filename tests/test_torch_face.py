@@ -127,11 +127,6 @@ def test_a_matrix_rule_moves_matrices_alone() -> None:
         fu.torch.Muon([vector]).step()
 
 
-def test_a_rule_with_states_of_the_whole_list_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"\[prodigy\] optimizer: expected fu.Prodigy"):
-        fu.torch.Prodigy(parameters(1))
-
-
 @by_rule
 @by_layout
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

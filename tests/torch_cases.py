@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import EVERY_CASE, RULES, Case, random_arrays
+from cases import EVERY_CASE, EVERY_PHASED_CASE, RULES, Case, random_arrays
 from peers import Module
 
 import fastupdate as fu
+from fastupdate import rules
 
 torch: Any = Module("torch")
 
 # Rules whose states are torch's too.
 TORCHS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop", "rprop", "sgd")
-# Rules that move tensors of any shape, each by itself; the others have tests of their own.
+# Rules that move tensors of any shape, each by itself; others have tests of their own (those that keep numbers of the
+# whole list: test_torch_listed.py).
 CASES_HERE = [
     case
     for case in EVERY_CASE
@@ -25,6 +27,7 @@ CASES_HERE = [
     and (rule := fu.rules.get(case.rule).rule).matrix is None
     and "list" not in rule.extents.values()
 ]
+LISTED = [case for case in EVERY_PHASED_CASE if rules.every()[case.rule].states_of("list")]
 OURS_ALONE = {"eps_inside", "eps_outside", "decay"}  # arguments that torch has not
 by_case = pytest.mark.parametrize("case", CASES_HERE, ids=str)
 by_rule = pytest.mark.parametrize(

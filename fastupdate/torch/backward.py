@@ -40,6 +40,9 @@ class Arrivals:
         self._params = [p for group in optimizer.param_groups for p in group["params"] if id(p) in chosen]
         if not self._params:
             Place(optimizer.rule.name, "model").fail(ValueError, "parameters of the optimizer's", "none")
+        if optimizer.rule.states_of("list"):
+            expected = "a rule that moves each tensor by itself (this one has numbers of all tensors; call step())"
+            Place(optimizer.rule.name, "optimizer").fail(ValueError, expected, optimizer.rule.formula.__name__)
         if (self._decides_late or needs_sums(optimizer.rule, settings)) and any(map(is_dtensor, self._params)):
             expected = "parameters that ranks do not share, where a step depends on sums"
             Place(optimizer.rule.name, "model").fail(ValueError, expected, "DTensors")

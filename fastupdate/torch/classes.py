@@ -11,6 +11,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import DECOUPLING
 from fastupdate.torch.numbers import DECOUPLED
 from fastupdate.torch.optimizer import SWITCHES, Optimizer
+from fastupdate.torch.packages import FIXED
 
 PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; float32 or float64"
 
@@ -18,6 +19,7 @@ PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; floa
 def make(rule: Rule, module: str) -> type[Optimizer]:
     """The torch optimizer class of a rule, as if it had been written out in that module."""
     switches = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in SWITCHES.items()]
+    switches += [Parameter(n, Parameter.KEYWORD_ONLY, default=v) for n, (v, _) in FIXED.get(rule.name, {}).items()]
     if rule.name in DECOUPLING:
         switches.insert(0, Parameter(DECOUPLED, Parameter.POSITIONAL_OR_KEYWORD, default=False))
     return class_of(rule, Optimizer, module, _page(rule), Optimizer.__init__, *switches)

@@ -44,6 +44,8 @@ class Lent:
         wanted = [slot for slot in kept if slot.lasts]
         extents.check_matrices(rule, stepper.items)
         slots.allocate(stepper.items, [slot for slot in kept if not slot.lasts])
+        slots.allocate(stepper.items, [slot for slot in wanted if slot.extent == "list"], stepper.hypers.groups)
+        wanted = [slot for slot in wanted if slot.extent != "list"]  # of all tensors: see listed.py
         if not wanted and not self.counted:
             return
         for item in stepper.items:
@@ -51,6 +53,7 @@ class Lent:
             entry = self._states[param]
             self.owners.append((param, entry))
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
+            item.shared = rule.states_of("list")
             item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
             for slot in wanted:
                 groups, of_all = stepper.hypers.groups, tuple(param.shape)

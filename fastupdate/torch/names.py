@@ -1,4 +1,6 @@
-"""What torch calls things: the names under which `torch.optim` keeps the states of the rules that it has."""
+"""What torch calls things: the names under which `torch.optim` keeps the states of the rules that it has.
+
+Those that it has not have the names of their authors' packages."""
 
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "adamw": _ADAM,
     "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
+    "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
     "muon": {"m": "momentum_buffer"},
     "nadam": _ADAM,
+    "prodigy": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
     "radam": _ADAM,
     "rprop": {},  # under the same names
     "rmsprop": {"v": "square_avg", "g_mean": "grad_avg", "b": "momentum_buffer"},

@@ -14,6 +14,7 @@ from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode
+from fastupdate.torch.packages import FIXED, check_fixed
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
@@ -24,7 +25,7 @@ DECOUPLED = "decoupled_weight_decay"  # whether weights shrink by it, which torc
 
 def keys_of(rule: Rule, group: Mapping[str, Any]) -> list[str]:
     """The entries of a group that a step reads, lr first."""
-    optional = [key for key in (*SHARED, DECOUPLED) if key in group]
+    optional = [key for key in (*SHARED, DECOUPLED, *FIXED.get(rule.name, ())) if key in group]
     first = sorted(arguments(rule), key=lambda name: name != "lr")  # which changes most often
     return [*first, "maximize", *REFUSED, *optional]
 
@@ -40,6 +41,7 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in REFUSED:
         if values.get(name):
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
+    check_fixed(rule, values)
     numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:

@@ -14,10 +14,12 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
+from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP
 from fastupdate.torch.numbers import DECOUPLED, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
+from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import Run, choose
 from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
@@ -42,10 +44,6 @@ class Optimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        if "list" in self.rule.extents.values():
-            name = self.rule.formula.__name__
-            expected = f"fu.{name} (it keeps numbers of all tensors together, for which torch's states have no place)"
-            Place(self.rule.name, "optimizer").fail(TypeError, expected, f"fu.torch.{name}")
         self.options = self._checked_options(options)
         decay_of(self.rule, bool(values.get(DECOUPLED, self.rule.decoupled_decay)), options.get("decay"))
         self._forget()
@@ -65,6 +63,7 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Forgets how the last steps were taken; what is kept is in groups and state."""
         self.report: Report | None = None
+        self._listed = bool(self.rule.states_of("list"))
         self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
@@ -103,7 +102,7 @@ class Optimizer(torch.optim.Optimizer):
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
 
     def _step(self, loss_scale: float) -> None:
-        if not self.state and self._is_dry():
+        if (self._listed or not self.state) and self._is_dry():
             run = self._choose()
             if run is not None:
                 run.keep_states()
@@ -127,9 +126,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def _is_dry(self) -> bool:
         """Whether a step has no other purpose than that states be there: the first one, with lr and gradients of zero.
-        So torch.distributed.checkpoint looks for what it is to load."""
+        So torch.distributed.checkpoint looks for what it is to load. Where tensors have numbers in common, every step
+        with lr of zero is one, as in the packages of their authors: it would spoil the estimates."""
+        if any(float(group["lr"]) for group in self.param_groups):
+            return False
         grads = (p.grad for group in self.param_groups for p in group["params"] if p.grad is not None)
-        return not any(float(group["lr"]) for group in self.param_groups) and not any(map(has_nonzero, grads))
+        return self._listed or not any(map(has_nonzero, grads))
 
     _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined]
 
@@ -153,7 +155,9 @@ class Optimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, after a check of the group's values."""
         if isinstance(param_group, dict):
-            checked(self.rule, {**self.defaults, **param_group})
+            values = {**self.defaults, **param_group}
+            checked(self.rule, values)
+            param_group.update({**at_start(self.rule, values, self.param_groups), **param_group})
         super().add_param_group(param_group)
 
     # -- saving and resuming ------------------------------------------------------------------------------------------
@@ -166,6 +170,7 @@ class Optimizer(torch.optim.Optimizer):
         if "state" in found:
             found["state"] = {key: plain(value) for key, value in found["state"].items()}
             self._add_numbers(found["state"], found["param_groups"])
+            as_theirs(self.rule, found["state"])
         return found
 
     def _add_numbers(self, entries: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
@@ -200,16 +205,18 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
+            values = {**self.defaults, **group}
+            group.update({**at_start(self.rule, values, ()), **values})
         loaded = vars(self).get("_loading")
         self.state = States(self.state) if loaded is None else States(self._copied(loaded), shown=False)
         self._forget()
 
 
-def _remember(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
-    vars(optimizer)["_loading"] = state_dict
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    loading = vars(optimizer)["_loading"] = from_theirs(optimizer.rule, state_dict, params)
+    return loading
 
 
 def _copy(value: Any, left_out: Container[str] = ()) -> Any:

@@ -19,6 +19,7 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
+from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.numbers import (
@@ -82,7 +83,11 @@ class Row:
 def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
     """The run for the parameters that have gradients now; None if none has."""
     groups = optimizer.param_groups
-    moving = [[p for p in group["params"] if p.grad is not None] for group in groups]
+    still = resting(optimizer.rule, groups)
+    moving = [
+        [p for p in group["params"] if p.grad is not None and not rests]
+        for group, rests in zip(groups, still, strict=True)
+    ]
     if not any(moving):
         return None
     key = tuple(tuple(map(id, params)) for params in moving)
@@ -131,7 +136,9 @@ class Run:
         self._outdated = False  # what groups said has come to mean other equations
         self._rows = [Row(rule, group) for group in groups]
         chosen = {id(p) for params in moving for p in params}
-        self._waiting = [p for row in self._rows for p in row.params if id(p) not in chosen] if self._whole else []
+        self._still = self._resting()
+        awake = [row for row, rests in zip(self._rows, self._still, strict=True) if self._whole and not rests]
+        self._waiting = [p for row in awake for p in row.params if id(p) not in chosen]
         self._flags = flags_of(rule, self._rows)
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
@@ -139,6 +146,7 @@ class Run:
         self._shared = bool(self._shards.params)
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
+        self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
         self._mesh_sums: MeshSums | None = None
         self._together: Together | None = None
@@ -160,6 +168,12 @@ class Run:
         except BaseException:
             self._lent.withdraw()
             raise
+
+    def _resting(self) -> list[bool]:
+        """Which groups take no part; ValueError if they are at odds."""
+        values = [row.values for row in self._rows]
+        check_alike(self._rule, values)
+        return resting(self._rule, values)
 
     def _numbers(self, k: int) -> dict[str, Any]:
         """The hyperparameters of a group."""
@@ -191,16 +205,20 @@ class Run:
                 return False
             if names := row.changes(group):
                 changes[k] = names
+        self._groups = groups
         return not changes or self._take(changes)
 
     def _take(self, changes: dict[int, list[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
         first, hypers = self._rows[0].values, self._rule.flag_hypers.values()
         decisive = {*self._rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
-        if any(decisive.intersection(names) for names in changes.values()):
-            self._outdated = flags_of(self._rule, self._rows) != self._flags
-        if self._outdated:
+        self._outdated = True  # should groups be at odds: a new run will say so again
+        decided = any(decisive.intersection(names) for names in changes.values())
+        if decided and flags_of(self._rule, self._rows) != self._flags:
             return False
+        if self._listed is not None and self._resting() != self._still:
+            return False
+        self._outdated = False
         for k, names in changes.items():
             if k in self._moving:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
@@ -264,7 +282,13 @@ class Run:
         if self._tally is not None and self.stepper.clock[STEPS] != self._clock:
             self._counts[self._places] = self.stepper.counts
             self._tally.look()
+            self._tell(int(self.stepper.clock[STEPS]) - self._clock)
             self._clock = int(self.stepper.clock[STEPS])
+
+    def _tell(self, steps: int) -> None:
+        """Writes numbers of the whole list to the groups, some steps having been taken."""
+        if self._listed is not None:
+            self._listed.write(self._groups, steps)
 
     def keep_states(self) -> None:
         """Keeps the states that were made, though no step was taken."""
@@ -310,6 +334,8 @@ class Run:
         """
         plan = self.stepper.plan
         try:
+            if self._listed is not None:
+                self._listed.read(self._groups)
             if self._shared:
                 self._shards.hand_over()
             if self._mesh_sums is not None or self._together is not None:
@@ -334,6 +360,7 @@ class Run:
             self._lent.made.clear()
             if self._tally is not None:
                 self._tally.advance()
+            self._tell(1)
             self._clock += 1
         return report
 

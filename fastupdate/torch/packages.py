@@ -1,0 +1,95 @@
+"""What packages beside torch call things, of rules that torch has not: arguments, groups and checkpoints of theirs.
+
+Prodigy is `prodigyopt`'s, DAdaptAdam and DAdaptSGD are `dadaptation`'s; `pytorch_optimizer`'s have other names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from fastupdate.arrays.place import Place
+from fastupdate.rules.rule import Rule
+from fastupdate.torch.names import STEP
+from fastupdate.torch.shards import is_dtensor
+
+_UNBOUNDED = (math.inf, "d grows as it will")
+_ALONE = (False, "parameters that ranks share are known by their type, DTensor")
+
+# Arguments of theirs that the rule here has one value of, and why.
+FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "prodigy": {
+        "beta3": (None, "the root of beta2"),
+        "decouple": (True, "weights shrink by d·lr·λ; an L2 penalty can be part of the loss"),
+        "growth_rate": _UNBOUNDED,
+        "fsdp_in_use": _ALONE,
+        "slice_p": (1, "every element takes part"),
+    },
+    "dadaptadam": {
+        "growth_rate": _UNBOUNDED,
+        "fsdp_in_use": _ALONE,
+        "layer_scale": (1.0, "lr is the same for all; d has one meaning"),
+        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
+    },
+    "dadaptsgd": {
+        "growth_rate": _UNBOUNDED,
+        "fsdp_in_use": _ALONE,
+        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
+    },
+}
+
+FLAT = {"prodigy": ("s", "p0")}  # states that are vectors there
+RENAMED = {  # entries of groups in `pytorch_optimizer`
+    "dadaptadam": {"weight_decouple": "decouple", "bias_correction": "use_bias_correction", "step": "k"},
+    "dadaptsgd": {"step": "k"},
+}
+# What groups of a package say if their checkpoints are not taken.
+OTHERS = {"dog": ("init_buffer",), "dadaptadam": ("fixed_decay",), "dadaptsgd": ("fixed_decay", "weight_decouple")}
+
+
+def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
+    """ValueError if a group has another value of such an argument."""
+    for name, (value, why) in FIXED.get(rule.name, {}).items():
+        if name in values and values[name] != value:
+            Place(rule.name, name).fail(ValueError, f"{value} ({why})", repr(values[name]))
+
+
+def as_theirs(rule: Rule, entries: Mapping[Any, dict[str, Any]]) -> None:
+    """Gives what is saved of each parameter the shapes that it has there. DTensors keep theirs."""
+    for entry in entries.values():
+        for name in FLAT.get(rule.name, ()):
+            if isinstance(entry, dict) and name in entry and not is_dtensor(entry[name]):
+                entry[name] = entry[name].reshape(-1)
+
+
+def from_theirs(rule: Rule, saved: Mapping[str, Any], params: list[Any]) -> dict[str, Any]:
+    """What was saved, as it is here; all that is not of a package's stays as it is."""
+    rename = RENAMED.get(rule.name, {})
+    groups = [{rename.get(name, name): value for name, value in group.items()} for group in saved["param_groups"]]
+    state, rest = dict(saved["state"]), iter(params)
+    for group in groups:
+        for name in OTHERS.get(rule.name, ()):
+            if group.get(name):
+                place = Place(rule.name, f"state_dict['param_groups'][…][{name!r}]")
+                place.fail(ValueError, f"none (fu.torch.{rule.formula.__name__} takes no such state)", "one")
+        for key, p in zip(group["params"], rest, strict=False):  # torch says if there are more or fewer
+            if isinstance(state.get(key), dict):
+                state[key] = dict(_entry(rule, group, state[key], p))
+    return {**saved, "state": state, "param_groups": groups}
+
+
+def _entry(rule: Rule, group: dict[str, Any], entry: Mapping[str, Any], p: Any) -> Iterator[tuple[str, Any]]:
+    if "k" in group and STEP not in entry:
+        yield STEP, torch.tensor(float(group["k"]))
+    scaled = rule.name == "dadaptsgd" and "x0" in entry  # theirs is divided by the first gradient's norm
+    if scaled:
+        yield from (("z", entry["s"] * group["g0_norm"]), ("p0", entry["x0"]))
+        group.setdefault("shrink", 1 / group["g0_norm"])
+    for name, value in entry.items():
+        if name in FLAT.get(rule.name, ()) and not is_dtensor(value):
+            yield name, value.expand(p.numel()).reshape(p.shape)  # one zero stands for zeros there
+        elif not scaled or name not in ("s", "x0", "z"):
+            yield name, value
