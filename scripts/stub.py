@@ -42,6 +42,7 @@ from fastupdate.step.options import Options
 from fastupdate.torch.backward import Arrivals as Arrivals
 from fastupdate.torch.backward import in_backward as in_backward
 from fastupdate.torch.optimizer import Optimizer as Optimizer
+from fastupdate.torch.partition import Partition as Partition
 
 _Number = float | Tensor  # of one element
 '''
@@ -66,6 +67,22 @@ SWITCHES = [
     "differentiable: bool = False",
     "fused: bool | None = None",
 ]
+FIXED = {  # arguments of packages that the rule has one value of
+    "prodigy": [
+        "beta3: None = None",
+        "decouple: bool = True",
+        "growth_rate: float = ...",
+        "fsdp_in_use: bool = False",
+        "slice_p: int = 1",
+    ],
+    "dadaptadam": [
+        "growth_rate: float = ...",
+        "fsdp_in_use: bool = False",
+        "layer_scale: float = 1.0",
+        "log_every: int = 0",
+    ],
+    "dadaptsgd": ["growth_rate: float = ...", "fsdp_in_use: bool = False", "log_every: int = 0"],
+}
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take one more
 
 
@@ -87,7 +104,8 @@ def class_of(name: str, number: str, switches: list[str], *leading: str) -> str:
 
 def switches(name: str) -> list[str]:
     """What a class for torch takes beside the rule's own arguments."""
-    return ["decoupled_weight_decay: bool = False", *SWITCHES] if name in DECOUPLING else SWITCHES
+    first = ["decoupled_weight_decay: bool = False"] if name in DECOUPLING else []
+    return [*first, *SWITCHES, *FIXED.get(name, []), *(OTHERS[1:] if rules.get(name).rule.matrix else [])]
 
 
 def main() -> int:

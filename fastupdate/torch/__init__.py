@@ -6,7 +6,8 @@ Importing this module imports torch, which fastupdate itself never does. See doc
 from fastupdate.torch.backward import in_backward as in_backward
 from fastupdate.torch.classes import CLASSES
 from fastupdate.torch.optimizer import Optimizer as Optimizer
+from fastupdate.torch.partition import Partition as Partition
 
 globals().update(CLASSES)
 
-__all__ = ["Optimizer", "in_backward", *CLASSES]  # noqa: PLE0604
+__all__ = ["Optimizer", "Partition", "in_backward", *CLASSES]  # noqa: PLE0604

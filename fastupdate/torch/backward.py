@@ -14,8 +14,8 @@ from fastupdate.engines.records import Records
 from fastupdate.step.options import Settings
 from fastupdate.torch.modes import check_mode
 from fastupdate.torch.optimizer import Optimizer
-from fastupdate.torch.run import Run, tree_of
-from fastupdate.torch.shards import is_dtensor, needs_sums
+from fastupdate.torch.run import Run
+from fastupdate.torch.shards import is_dtensor, needs_sums, tree_of
 
 
 class Arrived(NamedTuple):
@@ -30,6 +30,8 @@ class Arrivals:
     """The gradients that arrive in backward passes; made by `in_backward`."""
 
     def __init__(self, model: Any, optimizer: Optimizer) -> None:
+        if not hasattr(optimizer, "rule"):
+            Place("partition", "optimizer").fail(TypeError, "an optimizer of one rule", type(optimizer).__name__)
         self._optimizer = optimizer
         settings = Settings(optimizer.rule.name, **optimizer.options)
         self._decides_late = settings.needs_sums or settings.monitor

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import Parameter, getdoc
+from inspect import Parameter, getdoc, signature
+from typing import Any
 
 from fastupdate import rules
+from fastupdate.arrays.place import Place
 from fastupdate.optimizers import class_of, page
 from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import DECOUPLING
 from fastupdate.torch.numbers import DECOUPLED
 from fastupdate.torch.optimizer import SWITCHES, Optimizer
 from fastupdate.torch.packages import FIXED
+from fastupdate.torch.partition import divided
 
+OTHERS = Parameter("others", Parameter.KEYWORD_ONLY, default=None)
+OTHERS_PAGE = """others is the rule of what is no matrix, as fu.AdamW.with_(lr=1e-3); or (pattern, rule), for what
+else is to go by it, by names. The result is a fu.torch.Partition."""
 PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; float32 or float64"
 
 
@@ -22,13 +28,35 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     switches += [Parameter(n, Parameter.KEYWORD_ONLY, default=v) for n, (v, _) in FIXED.get(rule.name, {}).items()]
     if rule.name in DECOUPLING:
         switches.insert(0, Parameter(DECOUPLED, Parameter.POSITIONAL_OR_KEYWORD, default=False))
-    return class_of(rule, Optimizer, module, _page(rule), Optimizer.__init__, *switches)
+    if rule.matrix is None:
+        return class_of(rule, Optimizer, module, _page(page(rule, PARAMS)), Optimizer.__init__, *switches)
+    cls = class_of(rule, Optimizer, module, _page(f"{page(rule, PARAMS)}\n\n{OTHERS_PAGE}"), _alone, *switches, OTHERS)
+    cls.__signature__ = signature(cls)  # type: ignore[attr-defined]
+    cls.__new__ = _new_of_matrices  # type: ignore[assignment,method-assign]
+    return cls
 
 
-def _page(rule: Rule) -> str:
-    return f"{page(rule, PARAMS)}\n\n{getdoc(Optimizer)}"
+def _alone(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
+    if values.pop("others") is not None:  # it makes a partition, before this is called
+        Place(self.rule.name, "others").fail(TypeError, "None in a subclass (see fu.torch.Partition)", "a rule")
+    Optimizer.__init__(self, params, values, options)
+
+
+def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, others: Any = None, **kwargs: Any) -> Any:
+    """An optimizer, or a partition if there is a rule for what is no matrix."""
+    if others is None:
+        return object.__new__(cls)
+    arguments = signature(cls.__init__).bind(None, params, *args, **kwargs).arguments
+    del arguments["self"]
+    options = arguments.pop("options", {})
+    return divided(cls, others, arguments.pop("params"), {**arguments, **options})
+
+
+def _page(own: str) -> str:
+    return f"{own}\n\n{getdoc(Optimizer)}"
 
 
 CLASSES: Mapping[str, type[Optimizer]] = {
     found.formula.__name__: make(found, "fastupdate.torch") for found in rules.every().values()
 }
+BY_NAME: Mapping[str, type[Optimizer]] = {cls.rule.name: cls for cls in CLASSES.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -47,10 +47,18 @@ class Optimizer(torch.optim.Optimizer):
         self.options = self._checked_options(options)
         decay_of(self.rule, bool(values.get(DECOUPLED, self.rule.decoupled_decay)), options.get("decay"))
         self._forget()
-        shared = {name: options[name] for name in SHARED if options.get(name) is not None}
-        mode = {} if self.rule.evaluated is None else {TRAIN_MODE: True}
-        super().__init__(params, {**values, **shared, **mode})
+        super().__init__(params, self.all_defaults(values))
         self.state = States(self.state, shown=False)
+
+    def all_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a group holds that says nothing else: the rule's arguments, and options that groups may have."""
+        shared = {name: self.options[name] for name in SHARED if self.options.get(name) is not None}
+        mode = {} if self.rule.evaluated is None else {TRAIN_MODE: True}
+        return {**values, **shared, **mode}
+
+    def rule_of(self, group: Mapping[str, Any]) -> Rule:
+        """The rule of a group's parameters."""
+        return self.rule
 
     def _checked_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         check_names(type(self), options)
@@ -87,8 +95,7 @@ class Optimizer(torch.optim.Optimizer):
         return bool(own or shared) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self.rule.evaluated is not None:
-            check_mode(self)
+        self._check_mode()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -101,19 +108,18 @@ class Optimizer(torch.optim.Optimizer):
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
 
+    def _check_mode(self) -> None:
+        if self.rule.evaluated is not None:
+            check_mode(self)
+
     def _step(self, loss_scale: float) -> None:
-        if (self._listed or not self.state) and self._is_dry():
-            run = self._choose()
-            if run is not None:
-                run.keep_states()
+        if (self._listed or not self.state) and self.is_dry(not self.state):
+            self.make_states()
             return
-        run = self._run
-        if run is None or type(self.state) is not States or not run.holds(self):
-            run = self._choose()
         try:
-            self._take(run, loss_scale)
+            self._take(self.run_now(), loss_scale)
         except NoGradientError:  # fewer parameters have one than in the step before
-            self._take(self._choose(), loss_scale)
+            self._take(self.choose(), loss_scale)
 
     def _take(self, run: Run | None, loss_scale: float) -> None:
         if run is None:
@@ -124,18 +130,32 @@ class Optimizer(torch.optim.Optimizer):
             self.report = run.step(loss_scale, self.arrivals.totals(run.params))
             self.arrivals.free()
 
-    def _is_dry(self) -> bool:
+    def run_now(self) -> Run | None:
+        """The run for the parameters that have gradients now; None if none has."""
+        run = self._run
+        if run is None or type(self.state) is not States or not run.holds(self):
+            run = self.choose()
+        return run
+
+    def make_states(self) -> None:
+        """Makes the states of the parameters that have gradients, and takes no step."""
+        run = self.choose()
+        if run is not None:
+            run.keep_states()
+
+    def is_dry(self, first: bool) -> bool:
         """Whether a step has no other purpose than that states be there: the first one, with lr and gradients of zero.
         So torch.distributed.checkpoint looks for what it is to load. Where tensors have numbers in common, every step
         with lr of zero is one, as in the packages of their authors: it would spoil the estimates."""
-        if any(float(group["lr"]) for group in self.param_groups):
+        if not (first or self._listed) or any(float(group["lr"]) for group in self.param_groups):
             return False
         grads = (p.grad for group in self.param_groups for p in group["params"] if p.grad is not None)
         return self._listed or not any(map(has_nonzero, grads))
 
     _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined]
 
-    def _choose(self) -> Run | None:
+    def choose(self) -> Run | None:
+        """The same, looked for anew."""
         if type(self.state) is not States:
             self.state = States(self.state)
         self._run = choose(self, self._runs)
@@ -155,33 +175,32 @@ class Optimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, after a check of the group's values."""
         if isinstance(param_group, dict):
-            values = {**self.defaults, **param_group}
-            checked(self.rule, values)
-            param_group.update({**at_start(self.rule, values, self.param_groups), **param_group})
+            self.complete(param_group, self.param_groups)
         super().add_param_group(param_group)
+
+    def complete(self, group: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+        """Gives a group that joins others what it does not say, after a check of what it does."""
+        values = {**self.defaults, **group}
+        checked(self.rule, values)
+        group.update({**at_start(self.rule, values, groups), **values})
 
     # -- saving and resuming ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, and interchangeable with that of the class of the same name in torch.optim."""
-        if self._run is not None:
-            self._run.show_counts()
+        self._show_counts()
         found: dict[str, Any] = super().state_dict()
         if "state" in found:
             found["state"] = {key: plain(value) for key, value in found["state"].items()}
-            self._add_numbers(found["state"], found["param_groups"])
-            as_theirs(self.rule, found["state"])
+            for group in found["param_groups"]:
+                entries = [found["state"][key] for key in group["params"] if key in found["state"]]
+                _add_numbers(self.rule_of(group), group, [entry for entry in entries if STEP in entry])
+                as_theirs(self.rule_of(group), entries)
         return found
 
-    def _add_numbers(self, entries: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
-        """Writes the numbers that torch keeps with each parameter, as it has them."""
-        for name, number in NUMBERS.get(self.rule.name, {}).items():
-            for group in groups:
-                for entry in (entries[key] for key in group["params"] if STEP in entries.get(key, ())):
-                    entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
-        if self.rule.name in INTEGERS:
-            for entry in (entry for entry in entries.values() if STEP in entry):
-                entry[STEP] = int(entry[STEP])
+    def _show_counts(self) -> None:
+        if self._run is not None:
+            self._run.show_counts()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's; but tensors are copied, and keep their dtypes."""
@@ -196,26 +215,42 @@ class Optimizer(torch.optim.Optimizer):
         """The state that was saved by the parameters here, in tensors of its own."""
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
         params = dict(zip(saved, [p for group in self.param_groups for p in group["params"]], strict=True))
-        left_out = NUMBERS.get(self.rule.name, {})
-        return {params.get(key, key): _copy(value, left_out) for key, value in state_dict["state"].items()}
+        left_out = {
+            key: NUMBERS.get(self.rule_of(group).name, {})
+            for group in state_dict["param_groups"]
+            for key in group["params"]
+        }
+        return {params.get(key, key): _copy(v, left_out.get(key, ())) for key, v in state_dict["state"].items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "options": self.options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
-            values = {**self.defaults, **group}
-            group.update({**at_start(self.rule, values, ()), **values})
+        self._complete_all()
         loaded = vars(self).get("_loading")
         self.state = States(self.state) if loaded is None else States(self._copied(loaded), shown=False)
         self._forget()
+
+    def _complete_all(self) -> None:
+        for group in self.param_groups:
+            values = {**self.defaults, **group}
+            group.update({**at_start(self.rule, values, ()), **values})
+
+
+def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, Any]]) -> None:
+    """Writes the numbers that torch keeps with each parameter, as it has them."""
+    for entry in entries:
+        for name, number in NUMBERS.get(rule.name, {}).items():
+            entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
+        if rule.name in INTEGERS:
+            entry[STEP] = int(entry[STEP])
 
 
 def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    loading = vars(optimizer)["_loading"] = from_theirs(optimizer.rule, state_dict, params)
+    loading = vars(optimizer)["_loading"] = from_theirs(optimizer.rule_of, state_dict, params)
     return loading
 
 

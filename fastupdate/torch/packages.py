@@ -6,7 +6,7 @@ Prodigy is `prodigyopt`'s, DAdaptAdam and DAdaptSGD are `dadaptation`'s; `pytorc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -57,20 +57,23 @@ def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
             Place(rule.name, name).fail(ValueError, f"{value} ({why})", repr(values[name]))
 
 
-def as_theirs(rule: Rule, entries: Mapping[Any, dict[str, Any]]) -> None:
+def as_theirs(rule: Rule, entries: Iterable[Any]) -> None:
     """Gives what is saved of each parameter the shapes that it has there. DTensors keep theirs."""
-    for entry in entries.values():
+    for entry in entries:
         for name in FLAT.get(rule.name, ()):
             if isinstance(entry, dict) and name in entry and not is_dtensor(entry[name]):
                 entry[name] = entry[name].reshape(-1)
 
 
-def from_theirs(rule: Rule, saved: Mapping[str, Any], params: list[Any]) -> dict[str, Any]:
+def from_theirs(
+    rule_of: Callable[[Mapping[str, Any]], Rule], saved: Mapping[str, Any], params: list[Any]
+) -> dict[str, Any]:
     """What was saved, as it is here; all that is not of a package's stays as it is."""
-    rename = RENAMED.get(rule.name, {})
-    groups = [{rename.get(name, name): value for name, value in group.items()} for group in saved["param_groups"]]
-    state, rest = dict(saved["state"]), iter(params)
-    for group in groups:
+    groups, state, rest = [], dict(saved["state"]), iter(params)
+    for theirs in saved["param_groups"]:
+        rule = rule_of(theirs)
+        group = {RENAMED.get(rule.name, {}).get(name, name): value for name, value in theirs.items()}
+        groups.append(group)
         for name in OTHERS.get(rule.name, ()):
             if group.get(name):
                 place = Place(rule.name, f"state_dict['param_groups'][…][{name!r}]")

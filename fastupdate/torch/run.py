@@ -22,6 +22,7 @@ from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.mesh import MeshSums
+from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import (
     DECOUPLED,
     changes_in_place,
@@ -32,8 +33,8 @@ from fastupdate.torch.numbers import (
     number_in_group,
     reader,
 )
-from fastupdate.torch.shards import Shards, needs_sums, part_of
-from fastupdate.torch.states import States
+from fastupdate.torch.shards import Shards, needs_sums, part_of, tree_of
+from fastupdate.torch.states import Entry, States
 from fastupdate.torch.together import Together
 
 if TYPE_CHECKING:
@@ -250,11 +251,16 @@ class Run:
         entries = [entry for _, entry in self._lent.owners]
         found = counts_of(entries)
         if found is None:  # all of the state's, so that another choice of parameters finds its own among them
-            move_together(self._states.counted() if self._whole else entries)
+            move_together(self._counted() if self._whole else entries)
             found = counts_of(entries)
             assert found is not None
         self._counts, self._places = found
         self._tally = Tally(self._counts, self._places)
+
+    def _counted(self) -> list[Any]:
+        """The states that hold a step count, of all parameters of the groups."""
+        found = [self._states.get(p) for row in self._rows for p in row.params]
+        return [entry for entry in found if isinstance(entry, Entry) and STEP in entry]
 
     def _counted_here(self) -> bool:
         """Whether the step counts in the state are still the ones that are counted."""
@@ -332,49 +338,49 @@ class Run:
 
         totals: sums of the gradients, if they are known
         """
-        plan = self.stepper.plan
         try:
-            if self._listed is not None:
-                self._listed.read(self._groups)
-            if self._shared:
-                self._shards.hand_over()
-            if self._mesh_sums is not None or self._together is not None:
-                self._follow()
-                plan = self.stepper.plan
-            if self._mesh_sums is not None:
-                plan.sums_of_all = self._mesh_sums.totals
-                totals = self._mesh_sums.totals()
-            if totals is not None:
-                plan.totals[:] = totals
-                plan.measured = True
+            self.prepare(totals)
             report = self.stepper.step(None, loss_scale, None)
         except BaseException:
-            if self.stepper.clock[STEPS] == self._clock:
-                self._lent.withdraw()
+            self.give_up()
             raise
         finally:
-            plan.measured = False
-            if self._shared:
-                self._shards.take_back()
+            self.let_go()
         if not report.skipped:
-            self._lent.made.clear()
-            if self._tally is not None:
-                self._tally.advance()
-            self._tell(1)
-            self._clock += 1
+            self.count()
         return report
 
+    def prepare(self, totals: Records | None = None) -> None:
+        """What comes before a step of the stepper, which may be one of several that take it together."""
+        if self._listed is not None:
+            self._listed.read(self._groups)
+        if self._shared:
+            self._shards.hand_over()
+        if self._mesh_sums is not None or self._together is not None:
+            self._follow()
+        plan = self.stepper.plan
+        if self._mesh_sums is not None:
+            plan.sums_of_all = self._mesh_sums.totals
+            totals = self._mesh_sums.totals()
+        if totals is not None:
+            plan.totals[:] = totals
+            plan.measured = True
 
-def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
-    """The parameters, or what is here of them, by name, if they have one each; else by group and place in it."""
-    chosen = {id(p) for params in moving for p in params}
-    found = [
-        (k, i, part_of(p)) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen
-    ]
-    named = {groups[k]["param_names"][i]: p for k, i, p in found if "param_names" in groups[k]}
-    if len(named) == len(found):
-        return named
-    tree: dict[int, dict[int, Any]] = {}
-    for k, i, p in found:
-        tree.setdefault(k, {})[i] = p
-    return tree
+    def give_up(self) -> None:
+        """Takes back what was made for a step that was not taken."""
+        if self.stepper.clock[STEPS] == self._clock:
+            self._lent.withdraw()
+
+    def let_go(self) -> None:
+        """What comes after a step, taken or not."""
+        self.stepper.plan.measured = False
+        if self._shared:
+            self._shards.take_back()
+
+    def count(self) -> None:
+        """What comes after a step that was taken."""
+        self._lent.made.clear()
+        if self._tally is not None:
+            self._tally.advance()
+        self._tell(1)
+        self._clock += 1

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastupdate.torch.names import STEP
-
 CHANGING = ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update")
 SHOWING = ("__getitem__", "__iter__", "__or__", "__ror__", "copy", "get", "items", "values")
 
@@ -98,10 +96,6 @@ class States(defaultdict[Any, Any]):
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(other)
         return self
-
-    def counted(self) -> list[Entry]:
-        """The entries that hold a step count."""
-        return [entry for entry in self.values() if isinstance(entry, Entry) and STEP in entry]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return defaultdict, (dict,), None, None, iter([(key, plain(value)) for key, value in self.items()])
