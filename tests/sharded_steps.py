@@ -227,6 +227,36 @@ def check_data_parallel(ranks: Ranks) -> None:
             same(other, p, "the parameter on another rank")
 
 
+def check_partition(options: dict[str, Any], ranks: Ranks) -> None:
+    """Two rules in one step, of shared and of whole tensors."""
+    expected = [torch.nn.Parameter(t) for t in tensors(1, np.float32)]
+    kinds = [kind for kind, _ in zip(itertools.cycle([[Shard(0)], [Replicate()], None]), expected, strict=False)]
+    params = [
+        torch.nn.Parameter(q.detach().clone() if kind is None else share(q.detach().clone(), ranks.mesh, kind))
+        for q, kind in zip(expected, kinds, strict=True)
+    ]
+    shared, whole = (
+        fu.torch.Partition(
+            [
+                {"params": part[::2], "rule": fu.AdamW.with_(lr=0.01, weight_decay=0.3)},
+                {"params": part[1::2], "rule": fu.Prodigy.with_(d0=1e-2, weight_decay=0.1)},
+            ],
+            **options,
+        )
+        for part in (params, expected)
+    )
+    for step in range(3):
+        for g, p, q, kind in zip(tensors(10 + step, np.float32), params, expected, kinds, strict=True):
+            q.grad = g
+            p.grad = g.clone() if kind is None else share(g.clone(), ranks.mesh, kind)
+        shared.step()
+        whole.step()
+    for k, (p, q) in enumerate(zip(params, expected, strict=True)):
+        same(p, q, f"parameter {k}")
+    assert shared.param_groups[1]["d"] == whole.param_groups[1]["d"]
+    assert shared.report.grad_norm == whole.report.grad_norm
+
+
 def checks() -> Iterator[Check]:
     """Many rules as they are, and some rules with every option."""
     yield "within backward", check_in_backward
@@ -236,6 +266,8 @@ def checks() -> Iterator[Check]:
     yield "FSDP2, offloaded", partial(check_fsdp, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}, False)
     yield "refusals", check_refusals
     yield "DDP", check_data_parallel
+    yield "partition", partial(check_partition, {})
+    yield "partition, clipped", partial(check_partition, {"clip_norm": 0.5})
     for case in (*CASES_HERE, *LISTED):
         yield f"{case}", partial(check_rule, case, {}, np.float32)
     for case, (name, options) in itertools.product(CASES, OPTIONS.items()):
