@@ -5,7 +5,7 @@ What a run was made for is looked at again in every step: lists of parameters, v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 1024
 SHARED_SWITCHES = ("maximize", DECOUPLED)  # that all groups have alike
 
+LR = ("lr",)
 Flags = dict[str, bool]
 
 
@@ -59,23 +60,21 @@ class Row:
 
     def _look(self, group: dict[str, Any]) -> None:
         keys = keys_of(self._rule, group)
-        read = reader(keys)
-        seen = read(group)
-        self.values = checked(self._rule, dict(zip(keys, seen, strict=True)))
-        self._read, self._seen, self._length = read, seen, len(group)
-        self._live = changes_in_place(seen)
+        lr, *rest = reader(keys)(group)
+        self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
+        self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
+        self._lr, (self._low, self._high) = lr, self._rule.hypers["lr"][:2]
+        self._live = changes_in_place((lr, *rest))
 
-    def changes(self, group: dict[str, Any]) -> list[str]:
+    def changes(self, group: dict[str, Any]) -> Sequence[str]:
         """The names of the values that have become others; these are checked, and taken."""
-        same_keys = not self._live and len(group) == self._length
-        seen = self._read(group) if same_keys else ()
-        if same_keys and seen == self._seen:
-            return []
-        low, high = self._rule.hypers["lr"][:2]
-        if same_keys and seen[1:] == self._seen[1:] and type(seen[0]) is float and low < seen[0] < high:
-            self._seen = seen  # a scheduler's doing, as in every step
-            self.values["lr"] = seen[0]
-            return ["lr"]
+        if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
+            lr = group["lr"]
+            if lr == self._lr:
+                return ()
+            if type(lr) is float and self._low < lr < self._high:  # a scheduler's doing, as in every step
+                self._lr = self.values["lr"] = lr
+                return LR
         before = self.values
         self._look(group)
         return [name for name, value in self.values.items() if before.get(name) != value]
@@ -141,6 +140,8 @@ class Run:
         awake = [row for row, rests in zip(self._rows, self._still, strict=True) if self._whole and not rests]
         self._waiting = [p for row in awake for p in row.params if id(p) not in chosen]
         self._flags = flags_of(rule, self._rows)
+        first, hypers = self._rows[0].values, rule.flag_hypers.values()
+        self._decisive = {*rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
         self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
@@ -209,12 +210,10 @@ class Run:
         self._groups = groups
         return not changes or self._take(changes)
 
-    def _take(self, changes: dict[int, list[str]]) -> bool:
+    def _take(self, changes: dict[int, Sequence[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        first, hypers = self._rows[0].values, self._rule.flag_hypers.values()
-        decisive = {*self._rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._outdated = True  # should groups be at odds: a new run will say so again
-        decided = any(decisive.intersection(names) for names in changes.values())
+        decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
             return False
         if self._listed is not None and self._resting() != self._still:
