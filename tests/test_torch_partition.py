@@ -359,6 +359,17 @@ def test_an_interrupted_step_is_taken_or_not(first: bool) -> None:
     assert list(outcomes(made, lambda optimizer: optimizer.step(), look, again, of_each=1)) == []
 
 
+def test_a_step_can_be_compiled_around() -> None:
+    params, others = parameters(), parameters()
+    optimizer, reference = make(RULES["matrices"], params), make(RULES["matrices"], others)
+    compiled = torch.compile(optimizer.step, backend="eager")
+    for seed in range(2):
+        step(reference, others, seed)
+        hand_over([*params.values()], [torch.from_numpy(g) for g in some(10 + seed).values()])
+        compiled()
+    assert_same_bits(values(params), values(others), "parameters")
+
+
 @by_rules
 def test_a_grad_scaler_scales_and_skips(rules: Any) -> None:
     params, others = parameters(), parameters()

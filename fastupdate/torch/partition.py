@@ -22,7 +22,7 @@ from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.whole import WholeStep, take
 from fastupdate.torch.looking import same_objects
-from fastupdate.torch.modes import check_mode, turn
+from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.run import Run
 from fastupdate.torch.states import States
@@ -130,8 +130,9 @@ class Partition(Optimizer):
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def _check_mode(self) -> None:
-        for part in self.parts().values():
-            check_mode(part)
+        if not all(group.get(TRAIN_MODE, True) for group in self.param_groups):
+            for part in self.parts().values():
+                check_mode(part)
 
     def _step(self, loss_scale: float) -> None:
         parts, first = self.parts().values(), not self.state
@@ -144,6 +145,8 @@ class Partition(Optimizer):
             self._take_all([part.run_now for part in moving], loss_scale)
         except NoGradientError:  # fewer parameters have one than in the step before
             self._take_all([part.choose for part in moving], loss_scale)
+
+    _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined, arg-type]
 
     def _take_all(self, ways: list[Callable[[], Run | None]], loss_scale: float) -> None:
         runs: list[Run] = []
