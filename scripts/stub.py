@@ -67,22 +67,6 @@ SWITCHES = [
     "differentiable: bool = False",
     "fused: bool | None = None",
 ]
-FIXED = {  # arguments of packages that the rule has one value of
-    "prodigy": [
-        "beta3: None = None",
-        "decouple: bool = True",
-        "growth_rate: float = ...",
-        "fsdp_in_use: bool = False",
-        "slice_p: int = 1",
-    ],
-    "dadaptadam": [
-        "growth_rate: float = ...",
-        "fsdp_in_use: bool = False",
-        "layer_scale: float = 1.0",
-        "log_every: int = 0",
-    ],
-    "dadaptsgd": ["growth_rate: float = ...", "fsdp_in_use: bool = False", "log_every: int = 0"],
-}
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take one more
 
 
@@ -100,6 +84,24 @@ def class_of(name: str, number: str, switches: list[str], *leading: str) -> str:
     lines = ["self", "params: Any", *leading, *given, *switches, "**options: Unpack[Options]"]
     body = "".join(f"        {line},\n" for line in lines)
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
+
+
+FIXED = {  # arguments of packages that the rule has one value of
+    "prodigy": [
+        "beta3: None = None",
+        "decouple: bool = True",
+        "growth_rate: float = ...",
+        "fsdp_in_use: bool = False",
+        "slice_p: int = 1",
+    ],
+    "dadaptadam": [
+        "growth_rate: float = ...",
+        "fsdp_in_use: bool = False",
+        "layer_scale: float = 1.0",
+        "log_every: int = 0",
+    ],
+    "dadaptsgd": ["growth_rate: float = ...", "fsdp_in_use: bool = False", "log_every: int = 0"],
+}
 
 
 def switches(name: str) -> list[str]:

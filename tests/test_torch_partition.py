@@ -251,6 +251,29 @@ def test_copies_go_on_by_themselves(rules: Any, copying: Any) -> None:
     assert twin.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
 
 
+@by_rules
+@pytest.mark.parametrize("flat", [False, True])
+def test_checkpoints_of_torch_distributed_hold_all_of_it(rules: Any, flat: bool) -> None:
+    module = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+    how = module.StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def model() -> Any:
+        made = torch.nn.Module()
+        params = parameters()
+        made.params = torch.nn.ParameterList(params.values())
+        return made, params
+
+    (saved, params), (loaded, others) = model(), model()
+    optimizer, another = make(rules, params), make(rules, others)
+    steps(optimizer, params, 0)
+    state = module.get_optimizer_state_dict(saved, optimizer, options=how)
+    loaded.load_state_dict(saved.state_dict())
+    module.set_optimizer_state_dict(loaded, another, state, options=how)
+    for o, its in ((optimizer, params), (another, others)):
+        steps(o, its, 3)
+    assert_same_bits(values(others), values(params), "parameters")
+
+
 def _plain_state(optimizer: Any, params: dict[str, Any]) -> None:
     optimizer.state = defaultdict(dict, {p: dict(entry) for p, entry in optimizer.state.items()})
 
