@@ -14,8 +14,8 @@ from fastupdate.engines.records import Records
 from fastupdate.step.options import Settings
 from fastupdate.torch.modes import check_mode
 from fastupdate.torch.optimizer import Optimizer
-from fastupdate.torch.run import Run
-from fastupdate.torch.shards import is_dtensor, needs_sums, tree_of
+from fastupdate.torch.run import Run, tree_of
+from fastupdate.torch.shards import is_dtensor, needs_sums
 
 
 class Arrived(NamedTuple):

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastupdate.arrays.memory import address
-from fastupdate.arrays.place import Place
 from fastupdate.engines.records import STEPS, Records
-from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
@@ -25,15 +23,11 @@ from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import (
     DECOUPLED,
-    changes_in_place,
-    checked,
     decay_of,
-    keys_of,
     name_in_group,
-    number_in_group,
-    reader,
 )
-from fastupdate.torch.shards import Shards, needs_sums, part_of, tree_of
+from fastupdate.torch.seen import LR, SHARED_SWITCHES, Row, flags_of
+from fastupdate.torch.shards import Shards, needs_sums, part_of
 from fastupdate.torch.states import Entry, States
 from fastupdate.torch.together import Together
 
@@ -41,43 +35,6 @@ if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
 
 MOST_RUNS = 1024
-SHARED_SWITCHES = ("maximize", DECOUPLED)  # that all groups have alike
-
-LR = ("lr",)
-Flags = dict[str, bool]
-
-
-class Row:
-    """A parameter group as it was last seen.
-
-    values  what a step reads of it, checked
-    """
-
-    def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
-        self._rule = rule
-        self.params = list(group["params"])
-        self._look(group)
-
-    def _look(self, group: dict[str, Any]) -> None:
-        keys = keys_of(self._rule, group)
-        lr, *rest = reader(keys)(group)
-        self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
-        self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
-        self._lr, (self._low, self._high) = lr, self._rule.hypers["lr"][:2]
-        self._live = changes_in_place((lr, *rest))
-
-    def changes(self, group: dict[str, Any]) -> Sequence[str]:
-        """The names of the values that have become others; these are checked, and taken."""
-        if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
-            lr = group["lr"]
-            if lr == self._lr:
-                return ()
-            if type(lr) is float and self._low < lr < self._high:  # a scheduler's doing, as in every step
-                self._lr = self.values["lr"] = lr
-                return LR
-        before = self.values
-        self._look(group)
-        return [name for name, value in self.values.items() if before.get(name) != value]
 
 
 def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
@@ -100,20 +57,6 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
             del runs[next(iter(runs))]
         run = runs[key] = Run(optimizer, groups, moving, tree_of(groups, moving))
     return run
-
-
-def flags_of(rule: Rule, rows: list[Row]) -> Flags:
-    """The flags that the values of all groups mean together."""
-    first, flags = rows[0].values, {}
-    for k, row in enumerate(rows):
-        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), *SHARED_SWITCHES):
-            if row.values[name] != first[name]:
-                place = Place(rule.name, f"param_groups[{k}][{name!r}]")
-                place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
-            flags[name] = first[name]
-    for flag, hyper in rule.flag_hypers.items():
-        flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
-    return flags
 
 
 class Run:
@@ -383,3 +326,18 @@ class Run:
             self._tally.advance()
         self._tell(1)
         self._clock += 1
+
+
+def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
+    """The parameters, or what is here of them, by name, if they have one each; else by group and place in it."""
+    chosen = {id(p) for params in moving for p in params}
+    found = [
+        (k, i, part_of(p)) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen
+    ]
+    named = {groups[k]["param_names"][i]: p for k, i, p in found if "param_names" in groups[k]}
+    if len(named) == len(found):
+        return named
+    tree: dict[int, dict[int, Any]] = {}
+    for k, i, p in found:
+        tree.setdefault(k, {})[i] = p
+    return tree

@@ -96,21 +96,6 @@ def groups_of(params: list[Any]) -> list[tuple[Any, list[int]]]:
     return [*groups.values()]
 
 
-def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
-    """The parameters, or what is here of them, by name, if they have one each; else by group and place in it."""
-    chosen = {id(p) for params in moving for p in params}
-    found = [
-        (k, i, part_of(p)) for k, group in enumerate(groups) for i, p in enumerate(group["params"]) if id(p) in chosen
-    ]
-    named = {groups[k]["param_names"][i]: p for k, i, p in found if "param_names" in groups[k]}
-    if len(named) == len(found):
-        return named
-    tree: dict[int, dict[int, Any]] = {}
-    for k, i, p in found:
-        tree.setdefault(k, {})[i] = p
-    return tree
-
-
 class Shards:
     """The DTensors among some parameters.
 

@@ -1,0 +1,61 @@
+"""Parameter groups as a run last saw them, and what has changed in them since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastupdate.arrays.place import Place
+from fastupdate.rules.rule import Rule
+from fastupdate.torch.numbers import DECOUPLED, changes_in_place, checked, keys_of, number_in_group, reader
+
+SHARED_SWITCHES = ("maximize", DECOUPLED)  # that all groups have alike
+LR = ("lr",)
+Flags = dict[str, bool]
+
+
+class Row:
+    """A parameter group as it was last seen.
+
+    values  what a step reads of it, checked
+    """
+
+    def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
+        self._rule = rule
+        self.params = list(group["params"])
+        self._look(group)
+
+    def _look(self, group: dict[str, Any]) -> None:
+        keys = keys_of(self._rule, group)
+        lr, *rest = reader(keys)(group)
+        self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
+        self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
+        self._lr, (self._low, self._high) = lr, self._rule.hypers["lr"][:2]
+        self._live = changes_in_place((lr, *rest))
+
+    def changes(self, group: dict[str, Any]) -> Sequence[str]:
+        """The names of the values that have become others; these are checked, and taken."""
+        if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
+            lr = group["lr"]
+            if lr == self._lr:
+                return ()
+            if type(lr) is float and self._low < lr < self._high:  # a scheduler's doing, as in every step
+                self._lr = self.values["lr"] = lr
+                return LR
+        before = self.values
+        self._look(group)
+        return [name for name, value in self.values.items() if before.get(name) != value]
+
+
+def flags_of(rule: Rule, rows: list[Row]) -> Flags:
+    """The flags that the values of all groups mean together."""
+    first, flags = rows[0].values, {}
+    for k, row in enumerate(rows):
+        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), *SHARED_SWITCHES):
+            if row.values[name] != first[name]:
+                place = Place(rule.name, f"param_groups[{k}][{name!r}]")
+                place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
+            flags[name] = first[name]
+    for flag, hyper in rule.flag_hypers.items():
+        flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
+    return flags
