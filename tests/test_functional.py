@@ -218,6 +218,16 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def in_place(name: str, value: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Sets an attribute of the header."""
+
+    def change(array: np.ndarray) -> np.ndarray:
+        setattr(array, name, value)
+        return array
+
+    return change
+
+
 def alias(row: int, k: int, other: int, j: int, part: slice = slice(None)) -> Callable[[dict[str, Any]], None]:
     def change(call: dict[str, Any]) -> None:
         call["arrays"][row][k] = call["arrays"][other][j][part]
@@ -236,6 +246,11 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     "gradient None": put(1, 1, lambda a: None),
     "state dtype": put(3, 1, lambda a: a.astype(np.float16)),
     "state shape": put(2, 0, lambda a: np.zeros(7, np.float32)),
+    "gradient reshaped in place": put(1, 1, in_place("shape", (2, 4))),
+    "gradient retyped in place": put(1, 1, in_place("dtype", np.int32)),
+    "state reshaped in place": put(2, 1, in_place("shape", (4, 2))),
+    "state byte-swapped in place": put(3, 0, in_place("dtype", ">f4")),
+    "parameter reshaped in place": put(0, 0, in_place("shape", (2, 3))),
     "state strided": put(2, 1, lambda a: np.repeat(a, 2)[::2]),
     "state read-only": put(3, 0, read_only),
     "parameter read-only": put(0, 1, read_only),
@@ -294,11 +309,14 @@ def outcome(function: Call, call: dict[str, Any]) -> tuple[type[BaseException], 
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after a good call"])
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_said_as_in_python_and_nothing_moves(what: str) -> None:
+def test_what_is_wrong_is_said_as_in_python_and_nothing_moves(what: str, again: bool) -> None:
     results = []
     for function in (functional.adam, functional.in_python(fu.Adam)):
         call = arguments()
+        if again:
+            function(*call["arrays"], step=2, lr=0.1)
         WRONG[what](call)
         before = [
             a.tobytes() for row in call["arrays"] if isinstance(row, list) for a in row if isinstance(a, np.ndarray)

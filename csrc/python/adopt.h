@@ -48,12 +48,11 @@ class Watched {
     return fastupdate::same_shape(view, int(first_dim_[size_t(i) + 1] - first), shapes_.data() + first);
   }
 
-  // Whether a header of NumPy's is of the parameter's shape, and both it and the parameter, then as now, are direct.
-  bool same_direct(int64_t i, const Header& a, int flags) const {
-    constexpr int kDirect = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  // Whether a header of NumPy's is of the parameter's shape, which was direct.
+  bool was_direct(int64_t i, const Header& a) const {
     const int64_t first = first_dim_[size_t(i)], ndim = first_dim_[size_t(i) + 1] - first;
-    return direct_[size_t(i)] && (flags & kDirect) == kDirect && a.nd == ndim &&
-           std::equal(shapes_.data() + first, shapes_.data() + first + ndim, a.dimensions);
+    return direct_[size_t(i)] && a.nd == ndim &&
+           same_numbers(shapes_.data() + first, reinterpret_cast<const int64_t*>(a.dimensions), a.nd);
   }
 
   // Are the others what they were?
@@ -250,13 +249,11 @@ struct Adoption {
   // Whether two arrays of NumPy's are what the record says already, as most are: what the look after this one would
   // find, sooner.
   bool settled(const Tensor& t, PyObject* param, PyObject* grad, int64_t i) const {
-    constexpr int kWritable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     if (of_last_step || Py_TYPE(param) != watched.type() || Py_TYPE(grad) != watched.type()) return false;
     const Header &p = *py::detail::array_proxy(param), &g = *py::detail::array_proxy(grad);
-    return uint64_t(p.data) == t.p && uint64_t(g.data) == t.g && p.descr == g.descr && t.g_dtype == t.dtype &&
-           is_whole(t) && t.scale == 1 && (p.flags & kWritable) && (!writable || (g.flags & kWritable)) &&
-           p.nd == g.nd && std::equal(p.dimensions, p.dimensions + p.nd, g.dimensions) &&
-           watched.same_direct(i, p, p.flags & g.flags) &&
+    return is_there(p, t.p, kDirectFlags | kWritableFlag, p) &&
+           is_there(g, t.g, writable ? kDirectFlags | kWritableFlag : kDirectFlags, p) && t.g_dtype == t.dtype &&
+           is_whole(t) && t.scale == 1 && watched.was_direct(i, p) &&
            dtype_of(*py::detail::array_descriptor_proxy(p.descr)) == t.dtype;
   }
 

@@ -34,9 +34,18 @@ inline uint8_t dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
   return kNone;
 }
 
+constexpr int kDirectFlags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+constexpr int kWritableFlag = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+
+// Whether an array's memory begins there, its flags are among others these, and it is otherwise like another one.
+inline bool is_there(const Header& a, uint64_t data, int flags, const Header& other) {
+  return uint64_t(a.data) == data && a.descr == other.descr && (a.flags & flags) == flags && a.nd == other.nd &&
+         same_numbers(reinterpret_cast<const int64_t*>(a.dimensions),
+                      reinterpret_cast<const int64_t*>(other.dimensions), a.nd);
+}
+
 inline View view_of(const Header& a) {
   using namespace py::detail;
-  constexpr int kDirect = py::array::c_style | npy_api::NPY_ARRAY_ALIGNED_;
   return {
       uint64_t(a.data),
       reinterpret_cast<const int64_t*>(a.dimensions),
@@ -44,8 +53,8 @@ inline View view_of(const Header& a) {
       1,
       a.nd,
       dtype_of(*py::detail::array_descriptor_proxy(a.descr)),
-      (a.flags & kDirect) == kDirect,
-      (a.flags & npy_api::NPY_ARRAY_WRITEABLE_) != 0,
+      (a.flags & kDirectFlags) == kDirectFlags,
+      (a.flags & kWritableFlag) != 0,
   };
 }
 

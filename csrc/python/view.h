@@ -3,8 +3,6 @@
 
 #include <stdint.h>
 
-#include <algorithm>
-
 #include "core/plan.h"
 
 namespace fastupdate {
@@ -19,8 +17,15 @@ struct View {
   bool direct, writable;  // direct: contiguous in C order, and aligned
 };
 
+// Whether the numbers are the same; they are few, and calling memcmp costs more than comparing them.
+inline bool same_numbers(const int64_t* a, const int64_t* b, int count) {
+  for (int d = 0; d < count; ++d)
+    if (a[d] != b[d]) return false;
+  return true;
+}
+
 inline bool same_shape(const View& a, int ndim, const int64_t* shape) {
-  return a.ndim == ndim && std::equal(shape, shape + ndim, a.shape);
+  return a.ndim == ndim && same_numbers(shape, a.shape, ndim);
 }
 
 // Whether elements follow upon each other alike in two arrays of one shape; the second is aligned.
@@ -31,11 +36,13 @@ inline bool same_strides(const View& a, const View& b) {
   return a.data % uint64_t(a_size) == 0;
 }
 
-inline int64_t element_count(const View& a) {
+inline int64_t product(const int64_t* shape, int ndim) {
   int64_t n = 1;
-  for (int d = 0; d < a.ndim; ++d) n *= a.shape[d];
+  for (int d = 0; d < ndim; ++d) n *= shape[d];
   return n;
 }
+
+inline int64_t element_count(const View& a) { return product(a.shape, a.ndim); }
 
 // Finds out whether an array is direct, from strides in elements; returns how many elements it has.
 inline int64_t measure(View& a) {
