@@ -234,7 +234,10 @@ struct Adoption {
       Tensor& t = tensors[i];
       View p, g;
       PyObject *const param = PyList_GET_ITEM(params.ptr(), i), *const grad = gradient(i, param);
-      if (grad && settled(t, param, grad, i)) continue;
+      if (grad && alike(t, param, grad, i, g)) {
+        if (!aim(t, g, extents, gap, changed)) return i;
+        continue;
+      }
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
       if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
       if (!look(grad, type, g) || !readable(g, p) || !found_in_order(g, t)) return i;
@@ -246,15 +249,17 @@ struct Adoption {
   }
 
  private:
-  // Whether two arrays of NumPy's are what the record says already, as most are: what the look after this one would
-  // find, sooner.
-  bool settled(const Tensor& t, PyObject* param, PyObject* grad, int64_t i) const {
+  // Whether two arrays of NumPy's are alike, contiguous and what the record says of the parameter, as most are: what
+  // the look after this one would find, sooner. Tells what there is to know of the gradient.
+  bool alike(const Tensor& t, PyObject* param, PyObject* grad, int64_t i, View& view) const {
     if (of_last_step || Py_TYPE(param) != watched.type() || Py_TYPE(grad) != watched.type()) return false;
     const Header &p = *py::detail::array_proxy(param), &g = *py::detail::array_proxy(grad);
+    view.data = uint64_t(g.data);
+    view.dtype = t.dtype;
+    view.direct = true;
     return is_there(p, t.p, kDirectFlags | kWritableFlag, p) &&
-           is_there(g, t.g, writable ? kDirectFlags | kWritableFlag : kDirectFlags, p) && t.g_dtype == t.dtype &&
-           is_whole(t) && t.scale == 1 && watched.was_direct(i, p) &&
-           dtype_of(*py::detail::array_descriptor_proxy(p.descr)) == t.dtype;
+           is_there(g, view.data, writable ? kDirectFlags | kWritableFlag : kDirectFlags, p) && !t.touched &&
+           watched.was_direct(i, p) && dtype_of(*py::detail::array_descriptor_proxy(p.descr)) == t.dtype;
   }
 
   PyObject* gradient(int64_t i, PyObject* param) const {

@@ -293,7 +293,8 @@ class Function {
       Tensor& t = table.tensors[size_t(i)];
       PyObject* arrays[kMostArrays];
       uint64_t* const begins = &table.begins[size_t(i * count)];
-      for (int k = 0; k < count; ++k) arrays[k] = items[k][i];
+      arrays[0] = items[0][i];
+      for (int k = 1; k < count; ++k) arrays[k] = items[k][i];
       all_settled = all_settled && settled(t, arrays, count, begins, type);
       if (!all_settled && !fill(t, arrays, count, command.flags, same, begins)) return false;
       t.first_block = blocks;

@@ -19,8 +19,9 @@ class Skeleton {
   // The leaves of a structure of exactly this form, in the order of the known one; None if it needs a closer look.
   // Keys are looked up, so that they may have another order.
   py::object leaves(const py::object& tree) const {
-    py::list found;
-    if (known_ && find(root_, tree, found)) return found;
+    py::list found(size_t(root_.leaves));
+    Py_ssize_t count = 0;
+    if (known_ && find(root_, tree.ptr(), found.ptr(), count)) return found;
     PyErr_Clear();
     return py::none();
   }
@@ -37,6 +38,8 @@ class Skeleton {
         }
       else if (kind == kSequence)
         for (const py::handle value : py::reinterpret_borrow<py::sequence>(like)) children.emplace_back(value);
+      if (kind != kLeaf) leaves = 0;
+      for (const Node& child : children) leaves += child.leaves;
     }
 
     // Whether no key is an object that could hold the optimizer: those cannot be collected from here.
@@ -51,6 +54,7 @@ class Skeleton {
     Kind kind;
     std::vector<py::object> keys;  // of a dict
     std::vector<Node> children;
+    Py_ssize_t leaves = 1;
   };
 
   static Kind kind_of(PyObject* object) {
@@ -59,23 +63,37 @@ class Skeleton {
                                                                      : kLeaf;
   }
 
-  bool find(const Node& node, const py::object& tree, py::list& found) const {
-    if (kind_of(tree.ptr()) != node.kind) return false;
-    if (node.kind == kLeaf) return is_leaf(tree.ptr()) && !PyList_Append(found.ptr(), tree.ptr());
-    if (PyObject_Length(tree.ptr()) != Py_ssize_t(node.children.size())) return false;
+  // Puts the leaves into a list that has room for them, from `count` on.
+  bool find(const Node& node, PyObject* tree, PyObject* found, Py_ssize_t& count) const {
+    if (kind_of(tree) != node.kind) return false;
+    if (node.kind == kLeaf) {
+      if (!is_leaf(tree)) return false;
+      PyList_SET_ITEM(found, count++, Py_NewRef(tree));
+      return true;
+    }
+    if (PyObject_Length(tree) != Py_ssize_t(node.children.size())) return false;
+    Py_ssize_t at = 0;
     for (size_t k = 0; k < node.children.size(); ++k) {
-      const py::object child = node.kind == kDict ? value(tree, node.keys[k]) : item(tree, k);
-      if (!child || !find(node.children[k], child, found)) return false;
+      const py::object child = node.kind == kDict ? value(tree, node.keys[k].ptr(), at) : item(tree, k);
+      if (!child || !find(node.children[k], child.ptr(), found, count)) return false;
     }
     return true;
   }
 
-  static py::object value(const py::object& dict, const py::object& key) {
+  // at: where in the dict the key is, if its items have the order of the known one.
+  static py::object value(py::handle dict, PyObject* key, Py_ssize_t& at) {
     const py::scoped_critical_section locked(dict);
-    return py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(dict.ptr(), key.ptr()));
+    PyObject *found, *value;
+    const bool there = PyDict_Next(dict.ptr(), &at, &found, &value) && is_same(found, key);
+    return py::reinterpret_borrow<py::object>(there ? value : PyDict_GetItemWithError(dict.ptr(), key));
   }
 
-  static py::object item(const py::object& sequence, size_t k) {
+  static bool is_same(PyObject* a, PyObject* b) {
+    return a == b || (PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) &&
+                      PyUnicode_GET_LENGTH(a) == PyUnicode_GET_LENGTH(b) && PyUnicode_Compare(a, b) == 0);
+  }
+
+  static py::object item(py::handle sequence, size_t k) {
     const py::scoped_critical_section locked(sequence);
     if (Py_ssize_t(k) >= PySequence_Fast_GET_SIZE(sequence.ptr())) return {};
     return py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(sequence.ptr(), k));
@@ -83,11 +101,12 @@ class Skeleton {
 
   // Arrays are known at a glance, of anything else Python is asked.
   bool is_leaf(PyObject* object) const {
-    if (object == Py_None || Py_TYPE(object) == host_array_type() || is_torch(object)) return true;
+    if (object == Py_None || Py_TYPE(object) == array_type_ || is_torch(object)) return true;
     const auto answer = py::reinterpret_steal<py::object>(PyObject_CallOneArg(is_container_.ptr(), object));
     return answer.ptr() == Py_False;
   }
 
+  const PyTypeObject* const array_type_ = host_array_type();
   Node root_;
   py::object is_container_;
   bool known_ = root_.known();

@@ -1,5 +1,5 @@
-// Steps on gradients that stay where they are, each of which is one call of a function without arguments: what it works
-// on was looked at when it was made.
+// Steps each of which is one call: on gradients that stay where they are and were looked at when the function was made,
+// or on a list that is handed to it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -22,12 +22,16 @@ struct Step {
   Reports reports;
 
   // Of such a tuple.
-  static PyObject* take(PyObject* kept, PyObject*) {
+  static PyObject* take(PyObject* kept, PyObject* const* args, Py_ssize_t count) {
     auto& step = *static_cast<Step*>(PyCapsule_GetPointer(PyTuple_GET_ITEM(kept, 3), nullptr));
+    if (count > 1 || (count == 1 && !PyList_Check(args[0]))) {
+      PyErr_SetString(PyExc_TypeError, "step: gradients in a list, or none");
+      return nullptr;
+    }
     try {
       const auto params = py::reinterpret_borrow<py::list>(step.params);
-      const auto grads = py::reinterpret_borrow<py::list>(step.grads);
-      if (!step.plan.step(params, step.grads == Py_None ? nullptr : &grads, step.scale)) Py_RETURN_NONE;
+      const auto grads = py::reinterpret_borrow<py::list>(count ? args[0] : step.grads);
+      if (!step.plan.step(params, grads.is_none() ? nullptr : &grads, step.scale)) Py_RETURN_NONE;
       return step.reports.make(step.plan.steps(), step.plan.lr());
     } catch (py::error_already_set& error) {
       error.restore();
@@ -40,11 +44,12 @@ struct Step {
   }
 };
 
-// A function that takes a step and returns a report of it, or None, if it needs a closer look, and nothing has changed.
-// It is bound to a tuple, so that the garbage collector sees what it holds.
+// A function that takes a step, on the gradients in a list if one is handed to it, and returns a report of it, or None,
+// if it needs a closer look, and nothing has changed. It is bound to a tuple, so that the garbage collector sees what it holds.
 template <class P>
 py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report) {
-  static PyMethodDef method = {"step", &Step<P>::take, METH_NOARGS, nullptr};
+  static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::take)),
+                               METH_FASTCALL, nullptr};
   if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("stepping: gradients in a list, or None");
   std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params.ptr(), grads.ptr(), scale, Reports(report)});
   const py::capsule owned(step.get(), [](void* made) { delete static_cast<Step<P>*>(made); });

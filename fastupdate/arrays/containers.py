@@ -41,7 +41,7 @@ class Containers:
         self.tree = tree
         self.contents = list(_contents(tree))
         self.flat = len(self.contents) == 1 and not any(map(is_container, self.contents[0].values))
-        self._skeleton = None if self.flat else _skeleton(tree)
+        self._skeleton = _skeleton(tree)
 
     def intact(self) -> bool:
         """Whether the very same objects are in them."""

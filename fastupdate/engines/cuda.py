@@ -103,12 +103,12 @@ class Plan:
 
     def stepping(
         self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
-    ) -> Callable[[], Made | None]:
-        def step() -> Made | None:
-            if grads is None:
+    ) -> Callable[..., Made | None]:
+        def step(given: list[Any] | None = grads) -> Made | None:
+            if given is None:
                 return None
             stream = self._stream()
-            taken: tuple[int, float] | None = self._native.step(params, grads, scale, stream)
+            taken: tuple[int, float] | None = self._native.step(params, given, scale, stream)
             self._release(stream)
             return report(*taken) if taken else None
 

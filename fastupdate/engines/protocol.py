@@ -26,8 +26,8 @@ class Engine(Protocol):
                     a closer look
     moves           how many times it has pointed any of them elsewhere
     stepping        a function that derives, adopts and updates at once: it returns a report, of steps taken and
-                    learning rate, or None if that needs a closer look; without gradients, it takes those that torch's
-                    parameters hold
+                    learning rate, or None if that needs a closer look. It takes the gradients that are handed to it in
+                    a list, else those it was made with; without any, those that torch's parameters hold
     update          one step from the gradients that the records point at, without the stages in `off`: `measure` and
                     `finish`, and nothing comes between
     measure         what comes before any tensor moves: the scalars of the step, and the phases of the rule, but for
@@ -61,7 +61,7 @@ class Engine(Protocol):
     def hold(self, params: list[Array]) -> Any: ...
     def stepping(
         self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
-    ) -> Callable[[], Made | None]: ...
+    ) -> Callable[..., Made | None]: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...
     def measure_again(self) -> None: ...

@@ -31,15 +31,12 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
     Where missing ones are skipped, they are None.
     """
     moving, rule = plan.unfrozen, plan.settings.rule
-    if params.flat and type(grads) is type(params.tree) and len(grads) == len(items) == len(moving):
-        if isinstance(grads, list):
-            return list(grads)
-        keys = [item.path[0] for item in items]
-        if isinstance(grads, dict) and all(map(grads.__contains__, keys)):
-            return [grads[key] for key in keys]
+    if params.flat and type(grads) is type(params.tree) is list and len(grads) == len(items) == len(moving):
+        return list(grads)
     leaves = params.leaves_of(grads)
     if leaves is not None:
-        return [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
+        every = len(items) == len(moving)
+        return leaves if every else [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
     skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
     known = dict.fromkeys(item.path for item in items).keys()

@@ -42,6 +42,7 @@ ALIASES = {
     "nus": ("nu1", "nu2"),
 }
 AHEAD = 1024  # steps of a schedule that are worked out at once
+NONE = range(0)  # of them
 
 _revisions = count(1)
 
@@ -213,14 +214,14 @@ class Hypers:
     def __init__(self, rule: Rule, specs: Iterable[tuple[list[str], Mapping[str, Any]]], clock: Any) -> None:
         self.rule = rule
         specs = list(specs)
-        self._clock = clock
+        self._clock, self._revisions = clock, clock.data
         self._values = np.zeros((len(specs), len(rule.hypers) + len(SHARED)))
         self.groups = [
             Group(rule, names, values, row, clock) for (names, values), row in zip(specs, self._values, strict=True)
         ]
-        self._places: dict[int, list[Scheduled]] = {}  # by id of the schedule
+        self._places: list[list[Scheduled]] = []  # of each schedule
         self._schedules: list[Any] = []
-        self._impure: list[int] = []  # those whose values depend on more than the step
+        self.impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
     def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
@@ -256,58 +257,68 @@ class Hypers:
 
         Scheduled numbers are checked: one out of range is a ValueError that names it, and nothing has changed.
         """
-        if self.given.revision != self._clock[REVISION]:
+        if self.given.revision != self._revisions[REVISION]:
             self.given = self._collect()
-        first = max(step - back, 0)
-        for k, schedule in enumerate(self._schedules):
-            if first not in self._covered[k] or step not in self._covered[k]:
-                self._look_ahead(k, schedule, first, step)
+        first = max(step - back, 0) if back else step
+        for k, covered in enumerate(self._covered):
+            if first not in covered or step not in covered:
+                (self._ask if k in self.impure else self._look_ahead)(k, first, step)
         return self.given
 
     def forget(self) -> None:
         """A value that may be another one by now, though the step is the same, is asked for again."""
-        for k in self._impure:
-            self._counts[k] = 0
-            self._covered[k] = range(0)
+        for k in self.impure:
+            self._covered[k] = NONE
 
     def _collect(self) -> Given:
         revision = int(self._clock[REVISION])  # first, so that what changes from here on is seen
-        self._places, self._schedules = {}, []
+        places: dict[int, list[Scheduled]] = {}  # by id of the schedule
+        self._schedules = []
         for row, group in enumerate(self.groups):
             for key, schedule in list(group.schedules.items()):
-                if id(schedule) not in self._places:
+                if id(schedule) not in places:
                     self._schedules.append(schedule)
-                self._places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
-        self._covered = [range(0)] * len(self._schedules)  # the steps whose values are in its table
-        self._impure = [k for k, schedule in enumerate(self._schedules) if not _is_pure(schedule)]
+                places.setdefault(id(schedule), []).append(Scheduled(group, row, key))
+        self._places = [places[id(schedule)] for schedule in self._schedules]
+        self._covered = [NONE] * len(self._schedules)  # the steps whose values are in its table
+        self.impure = [k for k, schedule in enumerate(self._schedules) if not _is_pure(schedule)]
         tables = np.zeros((len(self._schedules), AHEAD))
         schedules = np.zeros(len(tables), records.SCHEDULE)
         schedules["values"] = memory.address(tables) + tables.strides[0] * np.arange(len(tables))
         links = [
             (place.row, list(place.group.intervals()).index(place.key), k)
-            for k, schedule in enumerate(self._schedules)
-            for place in self._places[id(schedule)]
+            for k, places_of in enumerate(self._places)
+            for place in places_of
         ]
-        self._firsts, self._counts = schedules["first"], schedules["count"]
+        self._firsts, self._counts = schedules["first"].data, schedules["count"].data
+        self._tables: list[Any] = [table.data for table in tables]
         return Given(self._values, schedules, np.array(links, records.LINK), tables, revision)
 
-    def _look_ahead(self, k: int, schedule: Any, first: int, step: int) -> None:
+    def _look_ahead(self, k: int, first: int, step: int) -> None:
         """Works out the values from `first` on; all of them up to `step` are right, or this raises."""
-        places, table = self._places[id(schedule)], self.given.tables[k]
-        if _is_pure(schedule):
-            values: Any = np.asarray(schedule(np.arange(first, first + AHEAD)))
-            right = np.logical_and.reduce([place.interval.holds(values) for place in places])
-            found = AHEAD if right.all() else int(np.argmin(right))
-        else:
-            values = [_checked(schedule(at), places) for at in range(first, step + 1)]
-            found = len(values)
+        places = self._places[k]
+        values = np.asarray(self._schedules[k](np.arange(first, first + AHEAD)), np.float64)
+        right = np.logical_and.reduce([place.interval.holds(values) for place in places])
+        found = AHEAD if right.all() else int(np.argmin(right))
         if found <= step - first:
             _checked(values[found].item(), places)
         self._counts[k] = 0  # nobody reads half a table
-        table[:found] = values[:found]
+        self.given.tables[k, :found] = values[:found]
+        self._cover(k, first, found)
+
+    def _ask(self, k: int, first: int, step: int) -> None:
+        """Asks for the values from `first` to `step`, one by one; all of them are right, or this raises."""
+        schedule, places, table = self._schedules[k], self._places[k], self._tables[k]
+        self._counts[k] = 0
+        for at in range(first, step + 1):
+            table[at - first] = _checked(schedule(at), places)
+        self._cover(k, first, step + 1 - first)
+
+    def _cover(self, k: int, first: int, count: int) -> None:
+        """Makes a schedule's table that of so many steps, from `first` on."""
         self._firsts[k] = first
-        self._counts[k] = found
-        self._covered[k] = range(first, first + found)
+        self._counts[k] = count
+        self._covered[k] = range(first, first + count)
 
 
 def _is_pure(schedule: Any) -> bool:
@@ -315,5 +326,6 @@ def _is_pure(schedule: Any) -> bool:
 
 
 def _checked(value: Any, places: list[Scheduled]) -> float:
-    numbers = [place.group.check(place.key, value) for place in places]
-    return numbers[0]
+    for place in places:
+        number = place.group.check(place.key, value)
+    return number

@@ -56,7 +56,7 @@ class Stepper:
     plan: Plan  # these four are replaced together, and items with them
     engine: Engine
     _taken: Given  # what the engine reads
-    _quick: Callable[[], Report | None] | None  # a step on gradients at hand, all in one call
+    _quick: Callable[..., Report | None] | None  # a step on gradients at hand, or on a list of them, all in one call
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Stepper:
         self._on_loan = lend is not None
         self.settings = Settings(rule.name, **options)
         self.clock = np.zeros(3, np.int64)
+        self._now = self.clock.data  # which Python reads sooner
         self.tree = params
         self.items = make_items(rule.name, params)
         self.containers = Containers(params)
@@ -127,20 +128,26 @@ class Stepper:
     def derive(self) -> None:
         """Takes in the hyperparameters of the next step; raises before anything is touched."""
         now = self.settings.at(int(self.clock[STEPS])) if self.settings.scheduled else self.settings
+        if self.hypers.impure:
+            self._look_up(self._now[STEPS])
         while not self.engine.derive():
-            step = int(self.clock[STEPS])
+            step = self._now[STEPS]
             if any(item.frozen and step >= item.frozen_until for item in self.items):
                 self.replan()
-            given = self.hypers.prepare(step, len(self.undecided.steps))
-            if self._taken is not given:
-                self.engine.take(given)
-                self._taken = given
+            self._look_up(step)
             if self.engine.derive():
                 break
             self.hypers.check_flags(self.flags)
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now
+
+    def _look_up(self, step: int) -> None:
+        """Sees to it that the engine has the values of schedules in the step after `step` steps."""
+        given = self.hypers.prepare(step, len(self.undecided.steps))
+        if self._taken is not given:
+            self.engine.take(given)
+            self._taken = given
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -151,8 +158,10 @@ class Stepper:
         """
         if self.lock.locked():
             forks.let_pass()
-        if self.lock.locked():
-            raise BusyError(f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer")
+            if self.lock.locked():
+                raise BusyError(
+                    f"[{self.rule.name}] busy: another call, or ema_weights(), is running on this optimizer"
+                )
         if self.undecided.steps:
             self.undecided.settle(self, undecided)
         self.hypers.forget()
@@ -161,26 +170,37 @@ class Stepper:
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
-        plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
+        plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
         quick = self._quick
-        if plain and quick is not None and self.plan.indivisible and not self.lock.locked():
+        at_hand = plain and grads is None and not self.hypers.impure
+        if at_hand and quick is not None and self.plan.indivisible and not self.lock.locked():
             report = quick()  # nothing can come between, so there is nothing to lock
             if report is not None:
                 return report
         with self.exclusive(records.MOST_UNDECIDED):
             self.check_mode()
-            self.derive()
-            if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
-                report = self._stepping()()
+            if plain and self.plan.simple and not self._now[MICRO_BATCHES]:
+                report = self._simple_step(grads)
                 if report is not None:
                     return report
+            self.derive()
             try:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()
 
-    def _stepping(self) -> Callable[[], Report | None]:
-        """A step on the gradients at hand, all in one call."""
+    def _simple_step(self, grads: Any) -> Report | None:
+        """A step in one call of the engine; None, and nothing has changed, if it needs a closer look."""
+        if self.hypers.impure:
+            self._look_up(self._now[STEPS])
+        if grads is None:
+            return self._stepping()() if self.bound.at_hand(self.plan) else None
+        if self.plan.queued or self.settings.zero_grads:  # the gradients are to be held, or may be one and the same
+            return None
+        return self._stepping()(gradients.collect(grads, self.containers, self.items, self.plan))
+
+    def _stepping(self) -> Callable[..., Report | None]:
+        """A step on the gradients at hand, or on a list of them, all in one call."""
         if self._quick is None:
             self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
         return self._quick
