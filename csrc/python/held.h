@@ -44,6 +44,10 @@ class Held {
     for (int64_t begin = 0; begin < count; begin += kTogether) {
       const int64_t end = std::min(begin + kTogether, count);
       if (!find(begin, end)) return false;
+      for (int64_t i = begin; i < end; ++i) {
+        prefetch_behind(at_tensor(PyList_GET_ITEM(params_.ptr(), i)), shim.storage);
+        prefetch_behind(grads_[i - begin], shim.storage);
+      }
       for (int64_t i = begin; i < end; ++i)
         if (!adopt(i, grads_[i - begin], gap, moved) || (kept && !kept->keep(grads_[i - begin]))) return false;
     }
@@ -68,10 +72,13 @@ class Held {
 
   void prefetch_param(int64_t i) const {
     const int64_t count = int64_t(params_.size());
-    if (i + 2 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(params_.ptr(), i + 2 * kAhead));
-    if (i + kAhead >= count) return;
-    PyObject* const param = PyList_GET_ITEM(params_.ptr(), i + kAhead);
-    if (is_torch(param)) prefetch(at_tensor(param));
+    if (i + 3 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(params_.ptr(), i + 3 * kAhead));
+    if (i + 2 * kAhead < count)
+      if (PyObject* const param = PyList_GET_ITEM(params_.ptr(), i + 2 * kAhead); is_torch(param))
+        prefetch(at_tensor(param));
+    if (i + kAhead < count)
+      if (PyObject* const param = PyList_GET_ITEM(params_.ptr(), i + kAhead); is_torch(param))
+        prefetch_behind(at_tensor(param), shim.autograd);
   }
 
   bool adopt(int64_t i, AtTensor grad, Range& gap, bool& moved) {

@@ -33,6 +33,9 @@ struct Shim {
   int32_t dtypes[kNone];
   AtTensor (*grad)(const void*);    // c10::TensorImpl::grad() const
   void (*raise_version)(AtTensor);  // torch::autograd::impl::bump_version(at::Tensor const&)
+  // Where what torch keeps of a tensor points to its storage, and to what autograd keeps of it: only to fetch ahead what
+  // torch's functions will read. −1: not found.
+  py::ssize_t storage = -1, autograd = -1;
 };
 
 inline Shim shim;
@@ -46,6 +49,13 @@ inline const void* impl_of(AtTensor tensor) { return *static_cast<const void* co
 inline void prefetch(AtTensor tensor) {
   const auto* const impl = static_cast<const char*>(impl_of(tensor));
   for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(impl + line);
+}
+
+// Starts fetching what that points to, at one of these places.
+inline void prefetch_behind(AtTensor tensor, py::ssize_t place) {
+  if (place < 0) return;
+  const auto* const impl = static_cast<const char*>(impl_of(tensor));
+  __builtin_prefetch(*reinterpret_cast<const void* const*>(impl + place));
 }
 
 // The gradient that a parameter holds; null if it holds none.
@@ -121,6 +131,25 @@ inline py::ssize_t offset_of(py::handle tensor) {
   return -1;
 }
 
+// Where what torch keeps of a tensor points to the bytes before an address, of which there are `reach`; −1 if nowhere in
+// its beginning.
+inline py::ssize_t place_of_pointer(AtTensor tensor, uint64_t address, uint64_t reach) {
+  constexpr py::ssize_t kBeginning = 16;  // words
+  const auto* const words = static_cast<const uint64_t*>(impl_of(tensor));
+  for (py::ssize_t k = 1; k < kBeginning; ++k)
+    if (address - words[k] < reach) return k * py::ssize_t(sizeof(uint64_t));
+  return -1;
+}
+
+// Finds the places to fetch ahead, from a parameter that holds a gradient.
+inline void find_places(py::handle param) {
+  constexpr uint64_t kLine = 64;
+  const AtTensor tensor = at_tensor(param.ptr());
+  const auto storage = param.attr("untyped_storage")().attr("_cdata").cast<uint64_t>();
+  shim.storage = place_of_pointer(tensor, storage, 1);
+  shim.autograd = place_of_pointer(tensor, reinterpret_cast<uint64_t>(shim.grad(impl_of(tensor))), kLine);
+}
+
 // Whether the functions say of a parameter of two elements or more, and of its gradient, what Python says.
 inline bool says_what_python_says(py::handle param) {
   const py::object grad = param.attr("grad");
@@ -145,6 +174,7 @@ inline bool find_shim(const py::list& params) {
   if (shim.offset < 0) return false;
   for (const py::handle param : params)
     if (offset_of(param) != shim.offset || !says_what_python_says(param)) return false;
+  find_places(params[0]);
   return shim.found = true;
 }
 
