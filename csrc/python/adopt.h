@@ -235,7 +235,7 @@ struct Adoption {
       View p, g;
       PyObject *const param = PyList_GET_ITEM(params.ptr(), i), *const grad = gradient(i, param);
       if (grad && alike(t, param, grad, i, g)) {
-        if (!aim(t, g, extents, gap, changed)) return i;
+        if (!stays(t, g.data) && !aim(t, g, extents, gap, changed)) return i;
         continue;
       }
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
@@ -261,6 +261,9 @@ struct Adoption {
            is_there(g, view.data, writable ? kDirectFlags | kWritableFlag : kDirectFlags, p) && !t.touched &&
            watched.was_direct(i, p) && dtype_of(*py::detail::array_descriptor_proxy(p.descr)) == t.dtype;
   }
+
+  // Whether a contiguous gradient of the parameter's type is where the one before was, and like it.
+  static bool stays(const Tensor& t, uint64_t data) { return data == t.g && is_direct(t) && t.scale == 1; }
 
   PyObject* gradient(int64_t i, PyObject* param) const {
     PyObject* grad = PyList_GET_ITEM(grads.ptr(), i);

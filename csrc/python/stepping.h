@@ -45,7 +45,8 @@ struct Step {
 };
 
 // A function that takes a step, on the gradients in a list if one is handed to it, and returns a report of it, or None,
-// if it needs a closer look, and nothing has changed. It is bound to a tuple, so that the garbage collector sees what it holds.
+// if it needs a closer look, and nothing has changed. It is bound to a tuple, so that the garbage collector sees what
+// it holds.
 template <class P>
 py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report) {
   static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::take)),

@@ -33,8 +33,8 @@ struct Shim {
   int32_t dtypes[kNone];
   AtTensor (*grad)(const void*);    // c10::TensorImpl::grad() const
   void (*raise_version)(AtTensor);  // torch::autograd::impl::bump_version(at::Tensor const&)
-  // Where what torch keeps of a tensor points to its storage, and to what autograd keeps of it: only to fetch ahead what
-  // torch's functions will read. −1: not found.
+  // Where what torch keeps of a tensor points to its storage, and to what autograd keeps of it: only to fetch ahead
+  // what torch's functions will read. −1: not found.
   py::ssize_t storage = -1, autograd = -1;
 };
 
@@ -131,8 +131,8 @@ inline py::ssize_t offset_of(py::handle tensor) {
   return -1;
 }
 
-// Where what torch keeps of a tensor points to the bytes before an address, of which there are `reach`; −1 if nowhere in
-// its beginning.
+// Where what torch keeps of a tensor points to the bytes before an address, of which there are `reach`; −1 if nowhere
+// in its beginning.
 inline py::ssize_t place_of_pointer(AtTensor tensor, uint64_t address, uint64_t reach) {
   constexpr py::ssize_t kBeginning = 16;  // words
   const auto* const words = static_cast<const uint64_t*>(impl_of(tensor));

@@ -41,7 +41,7 @@ class Containers:
         self.tree = tree
         self.contents = list(_contents(tree))
         self.flat = len(self.contents) == 1 and not any(map(is_container, self.contents[0].values))
-        self._skeleton = _skeleton(tree)
+        self._skeleton = None if self.flat and self.contents[0].keys is None else _skeleton(tree, self.flat)
 
     def intact(self) -> bool:
         """Whether the very same objects are in them."""
@@ -52,13 +52,13 @@ class Containers:
         return None if self._skeleton is None else self._skeleton.leaves(tree)
 
 
-def _skeleton(tree: Any) -> Any:
+def _skeleton(tree: Any, flat: bool) -> Any:
     """The form of a structure, for the native module to know others by; None where there is no such module."""
     try:
         from fastupdate import _core
     except ImportError:
         return None
-    return _core.Skeleton(rebuild(tree, lambda path: None), is_container)
+    return _core.Skeleton(dict.fromkeys(tree) if flat else rebuild(tree, lambda path: None), is_container)
 
 
 def _contents(tree: Any) -> Iterator[Contents]:

@@ -42,13 +42,15 @@ class Foreign:
 
     __slots__ = ("_seen", "_teller", "array", "header", "is_torch", "place", "source")
 
+    _seen: tuple[Any, ...]  # an Identity, or its fields: making a plain tuple is quicker
+
     def __init__(self, source: Any, array: Array, place: Place, address: int | None = None) -> None:
         """address: where the source, a writable array of NumPy's, is known to be; 0 if it is empty."""
         self.source, self.array, self.place = source, array, place
         self.header: Array = array
         if address is not None:
             self.is_torch, self._teller = False, array
-            self._seen = Identity(address, array.shape, array.strides, array.dtype, True)
+            self._seen = address, array.shape, array.strides, array.dtype, True, False
             return
         self.is_torch = accept.framework_of(source) == "torch"
         self.header = source if isinstance(source, np.ndarray) and not self.is_torch else array
@@ -72,7 +74,7 @@ class Foreign:
 
     def check(self) -> None:
         """Raises if it is no longer what it was."""
-        now, seen = Identity.of(self._teller), self._seen
+        now, seen = Identity.of(self._teller), Identity(*self._seen)
         if now == seen:
             return
         if not now.writable:
