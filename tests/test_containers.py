@@ -251,3 +251,22 @@ def test_structures_are_read_alike_by_the_native_module_and_by_python(
         except (TypeError, ValueError, RuntimeError) as error:
             seen.append((type(error), str(error), exactly(params)))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    "names", ["left mid right", "right left mid", "left right mid", "left mid", "left mid rihgt", "left mid right more"]
+)
+def test_gradients_in_a_dict_are_found_by_name(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for without in (False, True):
+        if without:
+            monkeypatch.setattr(Containers, "leaves_of", lambda self, tree: None)
+        params = dict(zip(["left", "mid", "right"], random_arrays(0, [3] * 3, np.float32), strict=True))
+        opt = fu.Adam(params, lr=0.1, weight_decay=0.01)
+        grads = dict(zip(names.split(), random_arrays(1, [3] * 4, np.float32), strict=False))
+        try:
+            opt.step(grads)
+            seen.append(exactly(params))
+        except ValueError as error:
+            seen.append((str(error), exactly(params)))
+    assert seen[0] == seen[1]
