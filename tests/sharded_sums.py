@@ -168,6 +168,58 @@ def check_faults(ranks: Ranks) -> None:
             same(p, full(q), differing)
 
 
+ONE_RANK: list[tuple[Any, dict[str, Any]]] = [
+    (fu.torch.AdamW, {"clip_norm": 1.0}),
+    (fu.torch.AdamW, {"monitor": True}),
+    (fu.torch.Lamb, {}),
+    (fu.torch.Lamb, {"clip_norm": 1.0}),
+]
+CHANGES: dict[str, tuple[Any, str]] = {  # what the last rank has otherwise, and what all are told of
+    "misses one": (
+        lambda p: p[1].__setattr__("grad", None),
+        "grads[0][1]: expected a gradient on every rank, or on none",
+    ),
+    "has one more": (lambda p: p[2].__setattr__("grad", torch.ones_like(p[2])), "grads[0][2]: expected a gradient on"),
+    "has none": (lambda p: [q.__setattr__("grad", None) for q in p], "grads[0][0]: expected a gradient on every rank"),
+    "has a wrong one": (
+        lambda p: p[1].__setattr__("grad", share(torch.ones(9, 4), p[1].device_mesh, [Replicate()])),
+        "grads: expected",
+    ),
+}
+
+
+def check_one_rank(cls: Any, options: dict[str, Any], ranks: Ranks) -> None:
+    """A gradient that has come or gone on one rank, or is wrong there, is an error on all; nothing moves, and the next
+    good step is that of whole tensors, which a parameter joins that has a gradient on all ranks."""
+    if ranks.count == 1:
+        return
+    last = ranks.mesh.get_local_rank() == ranks.count - 1
+    expected = [torch.nn.Parameter(torch.full((9, 4), float(k + 1))) for k in range(3)]
+    params = [torch.nn.Parameter(share(q.detach().clone(), ranks.mesh, [Shard(0)])) for q in expected]
+    shared, whole = (cls(each, lr=0.1, **options) for each in (params, expected))
+
+    def both(count: int, value: float) -> None:
+        hand_over([torch.full((9, 4), value)] * count, params[:count], expected[:count])
+
+    both(2, 0.5)
+    shared.step()
+    whole.step()
+    for change, words in CHANGES.values():
+        both(2, 2.0)
+        if last:
+            change(params)
+        with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+            shared.step()
+        params[2].grad = None
+        same_optimizers(shared, whole, params, expected)
+    for count in (2, 3, 3, 2):
+        params[2].grad = expected[2].grad = None
+        both(count, 0.25)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
 def check_all_missing(ranks: Ranks) -> None:
     """A parameter without a gradient on any rank rests."""
     params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
@@ -204,6 +256,8 @@ def checks() -> Iterator[Check]:
     yield "large", check_large
     yield "faults", check_faults
     yield "missing", check_all_missing
+    for cls, options in ONE_RANK:
+        yield f"one rank's gradients, {cls.__name__} {options}", partial(check_one_rank, cls, options)
     yield "grid", check_grid
     for (name, options), dtype in itertools.product(OPTIONS.items(), (np.float32, np.float64)):
         yield f"{name} {dtype.__name__}", partial(check_options, tensors, options, dtype, as_torch(dtype))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
 from os import PathLike
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from fastupdate.groups import GroupSpec, taken_apart
 from fastupdate.rules.rule import Rule
 from fastupdate.saving.loading import Loaded, Rename
 from fastupdate.sharded import states
-from fastupdate.sharded.alike import Facts, Ranks, in_words, values_of
+from fastupdate.sharded.alike import OPTIONS, Facts, Ranks, in_words, options_in_words, values_of
 from fastupdate.sharded.division import Division, is_by_elements, part_of
 from fastupdate.sharded.intake import Intake
 from fastupdate.sharded.pieces import share
@@ -80,7 +79,7 @@ class Optimizer(one_process.Optimizer):
         if self.pieces is not None and self.pieces < self.ranks.count:
             expected = f"at least one piece for each of {self.ranks.count} ranks"
             Place(rule, "pieces").fail(ValueError, expected, str(self.pieces))
-        settings = Settings(rule, **{name: value for name, value in options.items() if name in _OPTIONS})
+        settings = Settings(rule, **{name: value for name, value in options.items() if name in OPTIONS})
         _check_possible(self.rule, settings)
         self.by_elements = is_by_elements(self.rule, settings)
         self.division = Division(self._arrays, self.ranks.count, self.by_elements)
@@ -121,7 +120,7 @@ class Optimizer(one_process.Optimizer):
         """What has to be the same on all ranks."""
         settings = self.stepper.settings
         facts = {"rule": self.rule.name, "params": f"{len(self.wholes)} arrays", "pieces": str(self.pieces)}
-        facts |= {name: in_words(getattr(settings, name)) for name in _OPTIONS if name not in ("groups", "state")}
+        facts |= options_in_words(settings)
         facts |= {name: str(flag) for name, flag in self.stepper.flags.items()}
         for item, array in zip(self.wholes, self._arrays, strict=True):
             words = f"an array of shape {array.shape} and {array.dtype}"
@@ -314,9 +313,6 @@ class Optimizer(one_process.Optimizer):
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(f"[{self.rule.name}] expected an optimizer of one process to copy, received one of many ranks")
-
-
-_OPTIONS: dict[str, Literal[True]] = {field.name: True for field in fields(Settings) if field.name != "rule"}
 
 
 def _checked(item: Item) -> Any:

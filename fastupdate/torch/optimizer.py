@@ -68,6 +68,7 @@ class Optimizer(torch.optim.Optimizer):
         self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
+        self.met: Run | None = None  # what the ranks that share parameters take steps by
         self.arrivals: Arrivals | None = vars(self).get("arrivals")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -6,6 +6,7 @@ What a run was made for is looked at again in every step: lists of parameters, v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastupdate.engines.records import STEPS, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
+from fastupdate.torch.alike import FAILED, Roll
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
@@ -31,7 +33,7 @@ from fastupdate.torch.numbers import (
     number_in_group,
     reader,
 )
-from fastupdate.torch.shards import Shards, needs_sums, part_of
+from fastupdate.torch.shards import Shards, is_split, needs_sums, part_of
 from fastupdate.torch.states import States
 from fastupdate.torch.together import Together
 
@@ -83,17 +85,23 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
     """The run for the parameters that have gradients now; None if none has."""
     groups = optimizer.param_groups
     moving = [[p for p in group["params"] if p.grad is not None] for group in groups]
-    if not any(moving):
-        return None
     key = tuple(tuple(map(id, params)) for params in moving)
     run = runs.get(key)
-    if run is None or not run.holds(optimizer):
-        runs.pop(key, None)
+    if run is not None and not run.holds(optimizer):
+        del runs[key]
+        run = None
+    if optimizer.met is not None and optimizer.met is not run:
+        optimizer.met.part(moving)
+    if not any(moving):
+        optimizer.met = None
+        return None
+    if run is None:
         for other in [k for k, run in runs.items() if not run.owned()]:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
         run = runs[key] = Run(optimizer, groups, moving, tree_of(groups, moving))
+    optimizer.met = run if run.meets else None
     return run
 
 
@@ -142,6 +150,7 @@ class Run:
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
         self._mesh_sums: MeshSums | None = None
         self._together: Together | None = None
+        self._roll = Roll(rule.name, groups, moving)
         self._work_together()
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
@@ -175,6 +184,7 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
+            and (not self.meets or all(p.grad is not None for p in self.params))
             and self._same_counts()
         )
 
@@ -276,16 +286,38 @@ class Run:
         """Where ranks share tensors, makes what a step needs to know the sums of whole ones; ranks tell each other what
         they have."""
         settings = self.stepper.settings
-        together = bool(self._shards.split) and needs_sums(self._rule, settings)
-        summed = bool(self._shards.split) and settings.needs_sums
+        everything = [p for row in self._rows for p in row.params]
+        split = any(map(is_split, everything))
+        together = split and needs_sums(self._rule, settings)
+        summed = split and settings.needs_sums
         if not (together or summed):
             return
-        self._ranks = meet(self.stepper, self.params)
+        self._ranks = meet(self.stepper, self.params, everything)
         if summed:
-            self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks)
+            self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks, self._roll)
         if together:
-            self._together = Together(self.stepper, self.params, self._ranks)
+            self._together = self._engine_of_all()
         self._parts = Lookout(self._shards.parts)
+
+    def _engine_of_all(self) -> Together:
+        return Together(self.stepper, self.params, self._ranks, self._roll, opens=self._mesh_sums is None)
+
+    @property
+    def meets(self) -> bool:
+        """Whether ranks tell each other of steps."""
+        return self._mesh_sums is not None or self._together is not None
+
+    @property
+    def _opening(self) -> MeshSums | Together:
+        """What sends the first message of a step."""
+        opening = self._mesh_sums or self._together
+        assert opening is not None
+        return opening
+
+    def part(self, moving: list[list[Any]]) -> None:
+        """Tells ranks that may be taking a step of this run that this one is to move others; ValueError unless all say
+        so."""
+        self._opening.part(self._roll.other(moving))
 
     def _follow(self) -> None:
         """Goes on from where parts are now, if they were given other memory or the stepper has another plan. A rank
@@ -295,7 +327,7 @@ class Run:
                 self.stepper.check(self.stepper.plan.items)
             self._parts = Lookout(self._shards.parts)
         if self._together is not None and self.stepper.engine is not self._together:
-            self._together = Together(self.stepper, self.params, self._ranks)
+            self._together = self._engine_of_all()
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -310,9 +342,11 @@ class Run:
         """
         plan = self.stepper.plan
         try:
+            if self.meets:
+                self._opening.opened = False
             if self._shared:
                 self._shards.hand_over()
-            if self._mesh_sums is not None or self._together is not None:
+            if self.meets:
                 self._follow()
                 plan = self.stepper.plan
             if self._mesh_sums is not None:
@@ -322,9 +356,12 @@ class Run:
                 plan.totals[:] = totals
                 plan.measured = True
             report = self.stepper.step(None, loss_scale, None)
-        except BaseException:
+        except BaseException as error:
             if self.stepper.clock[STEPS] == self._clock:
                 self._lent.withdraw()
+            if self.meets and not self._opening.opened and isinstance(error, Exception):
+                with suppress(ValueError):
+                    self._opening.part(FAILED)
             raise
         finally:
             plan.measured = False

@@ -86,21 +86,27 @@ def group_of(p: Any) -> Any:
     return p.device_mesh.get_group(cut[0]) if by_ranges else None
 
 
-def groups_of(params: list[Any]) -> list[tuple[Any, list[int]]]:
-    """Ranks that share parameters by ranges of their elements, and which."""
-    groups: dict[str, tuple[Any, list[int]]] = {}
-    for k, p in enumerate(params):
-        group = group_of(p)
-        if group is not None:
-            groups.setdefault(group.group_name, (group, []))[1].append(k)
+def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
+    """Ranks that share parameters, and which of these they share by ranges of their elements."""
+    groups: dict[str, tuple[Any, list[Any]]] = {}
+    for p in filter(is_split, params):
+        by_ranges = group_of(p)
+        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+        for group in [p.device_mesh.get_group(axis) for axis in cut] if by_ranges is None else [by_ranges]:
+            shared = groups.setdefault(group.group_name, (group, []))[1]
+            shared += [] if by_ranges is None else [p]
     return [*groups.values()]
+
+
+def is_split(p: Any) -> bool:
+    """Whether other ranks have other parts of a parameter."""
+    return is_dtensor(p) and not all(placement.is_replicate() for placement in p.placements)
 
 
 class Shards:
     """The DTensors among some parameters.
 
     params, parts   they, and what is here of each
-    split           those of which the other ranks have other parts
     """
 
     def __init__(self, rule: Rule, options: Mapping[str, Any], params: Iterable[Any]) -> None:
@@ -108,9 +114,9 @@ class Shards:
         self.params = [p for p in params if is_dtensor(p)]
         self.parts = [p._local_tensor for p in self.params]
         self._whole = {id(part): p for part, p in zip(self.parts, self.params, strict=True)}
-        self.split = [p for p in self.params if not all(placement.is_replicate() for placement in p.placements)]
-        if self.split:
-            _check_possible(rule, Settings(rule.name, **options), self.split)
+        split = [p for p in self.params if is_split(p)]
+        if split:
+            _check_possible(rule, Settings(rule.name, **options), split)
 
     def whole(self, part: Any) -> Any:
         """The parameter that this is a part of, or is."""

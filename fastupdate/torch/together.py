@@ -9,6 +9,7 @@ every rank. Elements are moved where they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from fastupdate.stages import ARRAYS, at
 from fastupdate.step import extents
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import state_kind
+from fastupdate.torch.alike import ALIKE, Roll
 from fastupdate.torch.borrowed import Arrays, Borrowed, shifted
 from fastupdate.torch.exchange import Group
 from fastupdate.torch.shards import part_of
@@ -66,7 +68,9 @@ def phases_of(stepper: Stepper) -> list[Phase]:
 class Together:
     """The engine of a plan whose tensors are cut; what it does not do itself, the engine of the parts does."""
 
-    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group]) -> None:
+    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group], roll: Roll, *, opens: bool) -> None:
+        """opens: whether its messages are the first of a step."""
+        self._roll, self._opens, self.opened = roll, opens, False
         if stepper.backend.NAME != "native":
             expected = "'native', where ranks share tensors"
             Place(stepper.rule.name, "backend").fail(ValueError, expected, repr(stepper.backend.NAME))
@@ -151,16 +155,17 @@ class Together:
     def _borrow(self) -> None:
         """Finds the parts that are worked on here, and the cells that ranks have in common."""
         grids = sorted({int(phase.by_rows) for phase in self._measuring()} | ({0} if self._settings.monitor else set()))
-        self._borrowed: list[tuple[int, Borrowed]] = []
-        for group in self._groups:
-            for grid in grids:
+        self._borrowed: list[tuple[int, Borrowed]] = []  # in the order of messages, those first that tell who steps
+        for grid in grids:
+            for group in self._groups:
                 cells = [
                     cell
                     for place, k in enumerate(group.tensors)
                     for cell in cut(k, self._grids[k][grid], [of_rank[place] for of_rank in group.ranges])
                 ]
                 here = {k: self._here[k] for k in group.tensors}
-                self._borrowed.append((grid, Borrowed(group.group, cells, here, self._arrays, self._tensors)))
+                opens = self._opens and grid == grids[0]
+                self._borrowed.append((grid, Borrowed(group.group, cells, here, self._arrays, self._tensors, opens)))
         self._parts = [self._parts_of(grid) for grid in (0, 1)]
 
     @property
@@ -232,8 +237,11 @@ class Together:
     def measure(self, scale: float, off: int) -> None:
         """What comes before any tensor moves, but for phases that come after products of matrices."""
         self._point_to_gradients()
+        self.opened = True
+        self._open(self._gradient, ALIKE)
         for _, borrowed in self._borrowed:
-            borrowed.gather(self._gradient)
+            if not borrowed.opens:
+                borrowed.gather(self._gradient, ALIKE)
         self._on = self._engine.stages & ~off
         self._engine.prepare(scale, off)
         self._measure_stages(OF_GRADIENT)
@@ -254,6 +262,18 @@ class Together:
             for k in self._shared:
                 part_of(self._params[k].grad).zero_()
         self._engine.advance()
+
+    def part(self, standing: float) -> None:
+        """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""
+        self.opened = True
+        self._open(lambda k, elements: np.zeros_like(self._arrays[k]["g"][elements]), standing)
+
+    def _open(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
+        opening = [borrowed for _, borrowed in self._borrowed if borrowed.opens]
+        for borrowed in opening:
+            borrowed.gather(gradient, standing)
+        for borrowed in opening:
+            self._roll.check(borrowed.told.tolist())
 
     def _measure_stages(self, bits: int) -> None:
         self._run([phase for phase in self._stages if phase.stage & self._on & bits])
