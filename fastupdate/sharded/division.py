@@ -44,8 +44,10 @@ class Bucket(NamedTuple):
 
 
 def is_by_elements(rule: Rule, settings: Settings) -> bool:
-    """Whether a step moves each element by itself, so that ranges of a tensor can be on several ranks."""
-    sums = any(phase.measure is not None for phase in rule.phases) or rule.matrix is not None
+    """Whether a step moves each element by itself, or by sums over the whole list, so that ranges of a tensor can be on
+    several ranks."""
+    extents = {extent for phase in rule.phases for total in phase.sums.values() for extent in total.extents}
+    sums = not extents <= {"list"} or rule.matrix is not None
     return not (sums or settings.measuring or settings.clip_unit_norm is not None)
 
 

@@ -15,8 +15,7 @@ from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.cells import Cell
 from fastupdate.sharded.ranges import Range
-
-Arrays = dict[str | int, Array]  # of one tensor, what is here of them, flat: "p", "g", and by slot
+from fastupdate.sharded.together import Arrays, shifted
 
 
 class Borrowed:
@@ -115,8 +114,3 @@ def _fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
     for array in arrays:
         buffer[at : at + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
         at += array.nbytes
-
-
-def shifted(base: int, back: int) -> int:
-    """An address so many bytes before another one: where an array would begin of which only a later part is there."""
-    return (base - back) % 2**64

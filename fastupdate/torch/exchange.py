@@ -16,6 +16,7 @@ from fastupdate.engines.records import BLOCK
 from fastupdate.sharded.alike import options_in_words
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.shards import groups_of, part_of
 
@@ -48,25 +49,6 @@ def _check_alike(first: Described, other: Described, rank: int) -> None:
             place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
 
 
-class Group(NamedTuple):
-    """Ranks that share tensors by ranges of their elements.
-
-    ranges   [rank][place in tensors]
-    """
-
-    group: Any
-    tensors: list[int]
-    ranges: list[list[Range]]
-
-    @property
-    def rank(self) -> int:
-        return int(distributed.get_rank(self.group))
-
-    def own(self) -> dict[int, Range]:
-        """The ranges that are here, by tensor."""
-        return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
-
-
 def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Group]:
     """The ranks that share parameters, after a check that all have the same list.
 
@@ -87,7 +69,7 @@ def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Gro
             [Range(int(end) - n, int(end), size) for size, n, end in zip(sizes, parts, of_rank, strict=True)]
             for parts, of_rank in zip(lengths, ends, strict=True)
         ]
-        found.append(Group(group, tensors, ranges))
+        found.append(Group(group, int(distributed.get_rank(group)), tensors, ranges))
     return found
 
 
@@ -172,7 +154,7 @@ class Exchange:
     """
 
     def __init__(self, stepper: Stepper, group: Group) -> None:
-        self._group, self.tensors, self._ranges = group
+        self._group, self.tensors, self._ranges = group.handle, group.tensors, group.ranges
         self.own, ranks = group.own(), len(group.ranges)  # the ranges of the tensors that are here
         self._cut = CutBlocks(stepper, self._group, [*self._pieces()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]

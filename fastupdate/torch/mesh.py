@@ -18,9 +18,10 @@ from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.ranges import Folding, Range
 from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import ALIKE, Roll
-from fastupdate.torch.exchange import Exchange, Group
+from fastupdate.torch.exchange import Exchange
 from fastupdate.torch.shards import group_of, is_dtensor, part_of
 
 
