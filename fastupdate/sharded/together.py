@@ -103,7 +103,7 @@ class Together(ABC):
         self._grids = [(Blocks(n), Chunks(*matrix_of(shape))) for n, shape in zip(sizes, self._shapes, strict=True)]
         self._parts = [self._parts_of(grid) for grid in (0, 1)]
         self._borrowed = self._borrow()
-        self._tellings = {id(phase): self._telling(phase) for phase in self._measuring()}
+        self._tellings = {id(phase): self._telling(phase) for phase in self._summing()}
         self._watched = self._watching() if stepper.settings.monitor else []
         vars(self._plan).update(sizes=np.array(sizes, np.int64), engine=self, simple=False)
         stepper.engine = self
@@ -191,25 +191,19 @@ class Together(ABC):
 
     def _cells(self) -> Iterator[tuple[int, Group, list[Cell]]]:
         """Those that ranks have in common, by grid and group."""
-        grids = {int(phase.by_rows) for phase in self._measuring()} | ({0} if self._settings.monitor else set())
+        grids = {int(phase.by_rows) for phase in self._summing()} | ({0} if self._settings.monitor else set())
         for grid in sorted(grids or {0}):
             for group in self._groups:
-                yield (
-                    grid,
-                    group,
-                    [
-                        cell
-                        for place, k in enumerate(group.tensors)
-                        for cell in cut(k, self._grids[k][grid], [of_rank[place] for of_rank in group.ranges])
-                    ],
-                )
+                ranges = {k: [of_rank[place] for of_rank in group.ranges] for place, k in enumerate(group.tensors)}
+                tensors = ranges if grids else ()
+                yield grid, group, [cell for k in tensors for cell in cut(k, self._grids[k][grid], ranges[k])]
 
     @property
     def _settings(self) -> Any:
         return self._stepper.settings
 
-    def _measuring(self) -> list[Phase]:
-        return [phase for phase in (*self._phases, *self._stages) if phase.measures]
+    def _summing(self) -> list[Phase]:
+        return [phase for phase in (*self._phases, *self._stages) if phase.largest]
 
     def _parts_of(self, grid: int) -> Any:
         """What is here of all tensors, in parts for threads, none of which crosses into a cell that is not here."""
@@ -314,7 +308,7 @@ class Together(ABC):
                 for other, borrowed in self._borrowed:
                     if other == grid:
                         self._engine.measure_parts(*which, borrowed.tensors, borrowed.parts)
-                for telling in self._tellings[id(phase)]:
+                for telling in self._tellings.get(id(phase), ()):
                     telling.tell()
             self._engine.settle(*which)
 

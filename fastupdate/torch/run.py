@@ -22,6 +22,7 @@ from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
+from fastupdate.torch.matrices import Matrices
 from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.numbers import (
     DECOUPLED,
@@ -150,6 +151,7 @@ class Run:
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
         self._mesh_sums: MeshSums | None = None
         self._together: Together | None = None
+        self._matrices: Matrices | None = None
         self._roll = Roll(rule.name, groups, moving)
         self._work_together()
         self._find_counts()
@@ -297,6 +299,8 @@ class Run:
             self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks, self._roll)
         if together:
             self._together = self._engine_of_all()
+        if self._rule.matrix is not None:
+            self._matrices = Matrices(self.params, self._ranks)
         self._parts = Lookout(self._shards.parts)
 
     def _engine_of_all(self) -> Together:
@@ -349,6 +353,7 @@ class Run:
             if self.meets:
                 self._follow()
                 plan = self.stepper.plan
+                plan.matrices = self._matrices
             if self._mesh_sums is not None:
                 plan.sums_of_all = self._mesh_sums.totals
                 totals = self._mesh_sums.totals()

@@ -60,15 +60,16 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         if any(placement.is_partial() for placement in p.placements):
             expected = "parameters that are sharded or replicated"
             Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    if rule.matrix:
+    if rule.matrix and rule.matrix_lasts:
         received = f"DTensors of placements {split[0].placements}"
-        Place(rule.name, "params").fail(TypeError, "whole tensors, by whose matrices this rule steps", received)
+        expected = "whole tensors (replicated, or by fu.sharded), of whose matrices this rule keeps factors"
+        Place(rule.name, "params").fail(TypeError, expected, received)
     if settings.clip_unit_norm is not None:
         place = Place(rule.name, "clip_unit_norm")
         place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
     for p in split if needs_sums(rule, settings) else ():
         if group_of(p) is None:
-            expected = "parameters that are cut along their first axis, where a step depends on sums over them"
+            expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
             Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
 
 

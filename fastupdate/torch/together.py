@@ -51,6 +51,13 @@ class Together(together.Together):
             if not borrowed.opens:
                 borrowed.gather(self._elements, ALIKE)
 
+    def measure_again(self) -> None:
+        """Phases that come after products of matrices, of which what others have of cells has come to be others."""
+        again = self._phases[self._stepper.rule.phases_before :]
+        for borrowed in self._messages if again else ():
+            borrowed.gather(self._elements, ALIKE)
+        super().measure_again()
+
     def part(self, standing: float) -> None:
         """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""
         self.opened = True
