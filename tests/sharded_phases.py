@@ -17,6 +17,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch_cases import ours
 
 import fastupdate as fu
+from fastupdate.sharded.cells import nodes
 from fastupdate.torch.shards import part_of
 
 # Empty parts, cuts within blocks of 1024 elements and within chunks of 32 rows, matrices among more axes, vectors.
@@ -104,6 +105,26 @@ def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
+def check_messages(ranks: Ranks) -> None:
+    """LAMB has two sums, monitoring ten: 8 bytes of each, and of each node of the blocks that begin here. Others are
+    handed what is here of the block that begins there: gradient, weight and two states; and 8 bytes each."""
+    rows = -(-20 // ranks.count)  # of 700 elements
+    for case, options, sums in [(BY_RULE["lamb"], {}, 2), (ADAMW, {"monitor": True}, 10)]:
+        p = torch.nn.Parameter(share(torch.ones(20, 700), ranks.mesh, [Shard(0)]))
+        optimizer = ours(case, [p], **options)
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        together = optimizer._run._together
+        [telling] = [*(each for of_phase in together._tellings.values() for each in of_phase), *together._watched]
+        [borrowed] = together._messages
+        begin = min(rows * torch.distributed.get_rank(), 20) * 700
+        end = min(begin + rows * 700, 14000)
+        cells = -(-begin // 1024), -(-end // 1024)
+        assert telling.bytes == 8 * sums * len(nodes(*cells, 14))
+        handed_over = min(cells[0] * 1024, end) - begin
+        assert borrowed.bytes == 8 * ranks.count + 4 * 4 * handed_over
+
+
 def checks() -> Iterator[Check]:
     """Every rule, and every option."""
     f32, f64, bf16 = torch.float32, torch.float64, torch.bfloat16
@@ -118,5 +139,6 @@ def checks() -> Iterator[Check]:
     yield "gradients in bfloat16", partial(check, BY_RULE["adafactor"], {"monitor": True}, f32, bf16)
     yield "moved, with LAMB", partial(check_moved, BY_RULE["lamb"], {})
     yield "moved, with clip_norm", partial(check_moved, ADAMW, {"clip_norm": 0.7})
+    yield "messages", check_messages
     yield "a grid", partial(check_grid, BY_RULE["adafactor"], {"monitor": True})
     yield "a grid of matrices", partial(check_grid, BY_RULE["normuon"], {}, tensors=matrices)
