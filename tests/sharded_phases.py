@@ -114,7 +114,7 @@ def check_messages(ranks: Ranks) -> None:
         optimizer = ours(case, [p], **options)
         p.grad = torch.ones_like(p)
         optimizer.step()
-        together = optimizer._run._together
+        together = optimizer._run.meeting.together
         [telling] = [*(each for of_phase in together._tellings.values() for each in of_phase), *together._watched]
         [borrowed] = together._messages
         begin = min(rows * torch.distributed.get_rank(), 20) * 700

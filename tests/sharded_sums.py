@@ -23,6 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_tensor_norm": {"clip_tensor_norm": 0.3},
     "skip": {"nonfinite": "skip", "clip_norm": 0.7},
     "outliers": {"outliers": (3.0, 20)},
+    "clip_unit_norm": {"clip_unit_norm": 0.05},
+    "clip_unit_norm and skip": {"clip_unit_norm": 0.05, "nonfinite": "skip"},
 }
 # More blocks than one, which ranks cut within; and cuts by which a tensor is no range of elements.
 LONG = [(37, 1024), (999, 41), (3, 5000), (20000,), (64, 1024), (10, 6)]
@@ -59,6 +61,8 @@ def same_reports(found: Any, expected: Any) -> None:
 def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: Any, ranks: Ranks) -> None:
     """Norms, clip factors and decisions are those of whole tensors, to the bit."""
     kinds = [[Shard(0)], [Shard(0)], [Shard(0)], [Shard(0)], [Replicate()], [Shard(1)], None, [Shard(0)]]
+    if "clip_unit_norm" in options:
+        kinds[5] = [Shard(0)]  # units are slices along the first axis
     params, expected = pair(make_tensors, dtype, ranks, kinds)
     shared = fu.torch.AdamW(params, weight_decay=0.1, **options)
     whole = fu.torch.AdamW(expected, weight_decay=0.1, **options)
@@ -75,7 +79,7 @@ def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: 
 
 def check_large(ranks: Ranks) -> None:
     """Gradients whose squares float64 does not hold are clipped by their norm, by all ranks alike."""
-    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}):
+    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}, {"clip_unit_norm": 0.05}):
         params, expected = pair(long_tensors, torch.float64, ranks, [[Shard(0)]] * len(LONG))
         shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
         for step in range(2):
@@ -84,7 +88,7 @@ def check_large(ranks: Ranks) -> None:
             shared.step()
             whole.step()
             same_reports(shared.report, whole.report)
-            assert math.isfinite(shared.report.grad_norm)
+            assert "clip_unit_norm" in options or math.isfinite(shared.report.grad_norm)
         same_optimizers(shared, whole, params, expected)
 
 
@@ -173,6 +177,7 @@ ONE_RANK: list[tuple[Any, dict[str, Any]]] = [
     (fu.torch.AdamW, {"monitor": True}),
     (fu.torch.Lamb, {}),
     (fu.torch.Lamb, {"clip_norm": 1.0}),
+    (fu.torch.NorMuon, {}),
 ]
 CHANGES: dict[str, tuple[Any, str]] = {  # what the last rank has otherwise, and what all are told of
     "misses one": (
@@ -245,7 +250,7 @@ def check_messages(ranks: Ranks) -> None:
         [parameter] = optimizer.param_groups[0]["params"]
         parameter.grad = p.clone()
         optimizer.step()
-        [exchange] = optimizer._run._mesh_sums.exchanges
+        [exchange] = optimizer._run.meeting.sums.exchanges
         handed_over, told = exchange.bytes
         assert handed_over == 8 * elements
         assert 8 + 24 <= told <= 8 + 24 * rows

@@ -47,6 +47,12 @@ class Group(NamedTuple):
         """The ranges that are here, by tensor."""
         return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
 
+    def of(self, tensors: set[int]) -> Group:
+        """What they share of these tensors."""
+        places = [place for place, k in enumerate(self.tensors) if k in tensors]
+        ranges = [[of_rank[place] for place in places] for of_rank in self.ranges]
+        return self._replace(tensors=[self.tensors[place] for place in places], ranges=ranges)
+
 
 class Telling:
     """One message of each rank of a group to all others.

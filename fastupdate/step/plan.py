@@ -44,6 +44,7 @@ class Plan:
     indivisible       no thread can come between
     measured          the totals are those of the gradients at hand already
     sums_of_all       `measure`, where other processes have other parts of the tensors
+    units_of_all      writes norms of units, where other processes have other parts of them
     matrices          the tensors that come together to be multiplied, where other processes have rows of them
     """
 
@@ -81,6 +82,7 @@ class Plan:
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.measured = False
         self.sums_of_all: Callable[[float], Records] | None = None
+        self.units_of_all: Callable[[float], None] | None = None
         self.matrices: Any = None
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(items), clock, sums))
@@ -295,6 +297,8 @@ class Plan:
     def measure_units(self, unit: float = 1.0) -> Array:
         """The norms of gradient and weight of each unit that is clipped, in units of `unit`."""
         self.engine.unit_norms(1 / unit)
+        if self.units_of_all is not None:
+            self.units_of_all(unit)
         return self.unit_norms
 
     def keep_times(self) -> None:

@@ -40,7 +40,8 @@ class Arrivals:
         self._params = [p for group in optimizer.param_groups for p in group["params"] if id(p) in chosen]
         if not self._params:
             Place(optimizer.rule.name, "model").fail(ValueError, "parameters of the optimizer's", "none")
-        if (self._decides_late or needs_sums(optimizer.rule, settings)) and any(map(is_dtensor, self._params)):
+        asks = self._decides_late or settings.clip_unit_norm is not None or needs_sums(optimizer.rule, settings)
+        if asks and any(map(is_dtensor, self._params)):
             expected = "parameters that ranks do not share, where a step depends on sums"
             Place(optimizer.rule.name, "model").fail(ValueError, expected, "DTensors")
         self._hooks = [p.register_post_accumulate_grad_hook(self._arrive) for p in self._params]

@@ -6,7 +6,7 @@ of it (fastupdate/sharded/ranges.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,14 @@ class MeshSums:
     opened      whether the others have been told what this rank is about to do
     """
 
-    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group], roll: Roll) -> None:
+    def __init__(
+        self, stepper: Stepper, params: list[Any], groups: list[Group], roll: Roll, which: Iterable[int] | None = None
+    ) -> None:
+        """which: the places of those that are summed; None: of all."""
         self._params, self._roll, self.opened = params, roll, False
-        sizes = [p.numel() for p in params]
+        chosen = {*range(len(params))} if which is None else {*which}
+        groups = [group.of(chosen) for group in groups]
+        sizes = [p.numel() if k in chosen else 0 for k, p in enumerate(params)]
         self.exchanges = [Exchange(stepper, group) for group in groups]
         shared = {k: r for exchange in self.exchanges for k, r in exchange.own.items()}
         ranges = [shared.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
@@ -73,6 +78,10 @@ class MeshSums:
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient as it is now, in units of `unit`, all ranks' parts together."""
         return self._summed([p.grad for p in self._params], unit, ALIKE)
+
+    def of(self, tensors: list[Any], unit: float) -> Records:
+        """The same of other tensors, shared as the parameters are."""
+        return self._summed(tensors, unit, ALIKE)
 
     def part(self, standing: float) -> None:
         """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""

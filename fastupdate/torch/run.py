@@ -6,7 +6,6 @@ What a run was made for is looked at again in every step: lists of parameters, v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +16,10 @@ from fastupdate.engines.records import STEPS, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.alike import FAILED, Roll
 from fastupdate.torch.counts import counts_of, move_together
-from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.looking import Lookout, Tally, same_objects
-from fastupdate.torch.matrices import Matrices
-from fastupdate.torch.mesh import MeshSums
+from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.numbers import (
     DECOUPLED,
     changes_in_place,
@@ -34,9 +30,8 @@ from fastupdate.torch.numbers import (
     number_in_group,
     reader,
 )
-from fastupdate.torch.shards import Shards, is_split, needs_sums, part_of
+from fastupdate.torch.shards import Shards, part_of
 from fastupdate.torch.states import States
-from fastupdate.torch.together import Together
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
@@ -91,7 +86,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
     if run is not None and not run.holds(optimizer):
         del runs[key]
         run = None
-    if optimizer.met is not None and optimizer.met is not run:
+    if optimizer.met is not None and (run is None or optimizer.met is not run.meeting):
         optimizer.met.part(moving)
     if not any(moving):
         optimizer.met = None
@@ -102,7 +97,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
         run = runs[key] = Run(optimizer, groups, moving, tree_of(groups, moving))
-    optimizer.met = run if run.meets else None
+    optimizer.met = run.meeting
     return run
 
 
@@ -128,6 +123,7 @@ class Run:
     tree      the parameters under the names that messages use
     stepper   what takes the steps
     params    the parameters, in the order of the steps
+    meeting   what ranks that share them do together; None: nothing
     """
 
     def __init__(
@@ -149,11 +145,7 @@ class Run:
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
-        self._mesh_sums: MeshSums | None = None
-        self._together: Together | None = None
-        self._matrices: Matrices | None = None
-        self._roll = Roll(rule.name, groups, moving)
-        self._work_together()
+        self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
@@ -186,7 +178,7 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
-            and (not self.meets or all(p.grad is not None for p in self.params))
+            and (self.meeting is None or all(p.grad is not None for p in self.params))
             and self._same_counts()
         )
 
@@ -282,57 +274,6 @@ class Run:
         """Keeps the states that were made, though no step was taken."""
         self._lent.made.clear()
 
-    # -- what ranks share ---------------------------------------------------------------------------------------------
-
-    def _work_together(self) -> None:
-        """Where ranks share tensors, makes what a step needs to know the sums of whole ones; ranks tell each other what
-        they have."""
-        settings = self.stepper.settings
-        everything = [p for row in self._rows for p in row.params]
-        split = any(map(is_split, everything))
-        together = split and needs_sums(self._rule, settings)
-        summed = split and settings.needs_sums
-        if not (together or summed):
-            return
-        self._ranks = meet(self.stepper, self.params, everything)
-        if summed:
-            self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks, self._roll)
-        if together:
-            self._together = self._engine_of_all()
-        if self._rule.matrix is not None:
-            self._matrices = Matrices(self.params, self._ranks)
-        self._parts = Lookout(self._shards.parts)
-
-    def _engine_of_all(self) -> Together:
-        return Together(self.stepper, self.params, self._ranks, self._roll, opens=self._mesh_sums is None)
-
-    @property
-    def meets(self) -> bool:
-        """Whether ranks tell each other of steps."""
-        return self._mesh_sums is not None or self._together is not None
-
-    @property
-    def _opening(self) -> MeshSums | Together:
-        """What sends the first message of a step."""
-        opening = self._mesh_sums or self._together
-        assert opening is not None
-        return opening
-
-    def part(self, moving: list[list[Any]]) -> None:
-        """Tells ranks that may be taking a step of this run that this one is to move others; ValueError unless all say
-        so."""
-        self._opening.part(self._roll.other(moving))
-
-    def _follow(self) -> None:
-        """Goes on from where parts are now, if they were given other memory or the stepper has another plan. A rank
-        does so by itself: in the midst of a step the plan would change, and what is known of whole tensors be lost."""
-        if not self._parts.intact():
-            with self.stepper.exclusive():
-                self.stepper.check(self.stepper.plan.items)
-            self._parts = Lookout(self._shards.parts)
-        if self._together is not None and self.stepper.engine is not self._together:
-            self._together = self._engine_of_all()
-
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def measure(self) -> Records:
@@ -346,17 +287,12 @@ class Run:
         """
         plan = self.stepper.plan
         try:
-            if self.meets:
-                self._opening.opened = False
+            if self.meeting is not None:
+                self.meeting.begin()
             if self._shared:
                 self._shards.hand_over()
-            if self.meets:
-                self._follow()
-                plan = self.stepper.plan
-                plan.matrices = self._matrices
-            if self._mesh_sums is not None:
-                plan.sums_of_all = self._mesh_sums.totals
-                totals = self._mesh_sums.totals()
+            if self.meeting is not None:
+                plan, totals = self.meeting.prepare()
             if totals is not None:
                 plan.totals[:] = totals
                 plan.measured = True
@@ -364,9 +300,8 @@ class Run:
         except BaseException as error:
             if self.stepper.clock[STEPS] == self._clock:
                 self._lent.withdraw()
-            if self.meets and not self._opening.opened and isinstance(error, Exception):
-                with suppress(ValueError):
-                    self._opening.part(FAILED)
+            if self.meeting is not None and isinstance(error, Exception):
+                self.meeting.fail()
             raise
         finally:
             plan.measured = False

@@ -64,10 +64,11 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         received = f"DTensors of placements {split[0].placements}"
         expected = "whole tensors (replicated, or by fu.sharded), of whose matrices this rule keeps factors"
         Place(rule.name, "params").fail(TypeError, expected, received)
-    if settings.clip_unit_norm is not None:
-        place = Place(rule.name, "clip_unit_norm")
-        place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
-    for p in split if needs_sums(rule, settings) else ():
+    units, sums = settings.clip_unit_norm is not None, needs_sums(rule, settings)
+    if units and sums:
+        expected = "None (or clip_norm), where parameters are sharded and a step depends on sums over them"
+        Place(rule.name, "clip_unit_norm").fail(ValueError, expected, repr(settings.clip_unit_norm))
+    for p in split if units or sums else ():
         if group_of(p) is None:
             expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
             Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
