@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from fastupdate.engines.records import Records
-from fastupdate.step.plan import Plan
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import FAILED, Roll
 from fastupdate.torch.exchange import meet
@@ -76,17 +75,17 @@ class Meeting:
             with suppress(ValueError):
                 self._opening.part(FAILED)
 
-    def prepare(self) -> tuple[Plan, Records | None]:
-        """The plan of a step, which knows how ranks sum; and the sums of the gradients, if it is decided by them."""
+    def prepare(self) -> Records | None:
+        """Lets the plan of a step know how ranks sum; the sums of the gradients, if it is decided by them."""
         self._follow()
         plan = self._stepper.plan
         plan.matrices = self._matrices
         if self._vectors is not None:
             plan.units_of_all = partial(self._vectors.fill, plan)
         if self.sums is None:
-            return plan, None
+            return None
         plan.sums_of_all = self.sums.totals
-        return plan, self.sums.totals()
+        return self.sums.totals()
 
     def _follow(self) -> None:
         """Goes on from where parts are now, if they were given other memory or the stepper has another plan. A rank

@@ -178,7 +178,7 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
-            and (self.meeting is None or all(p.grad is not None for p in self.params))
+            and (not self._shared or all(p.grad is not None for p in self.params))
             and self._same_counts()
         )
 
@@ -285,17 +285,16 @@ class Run:
 
         totals: sums of the gradients, if they are known
         """
-        plan = self.stepper.plan
         try:
             if self.meeting is not None:
                 self.meeting.begin()
             if self._shared:
                 self._shards.hand_over()
             if self.meeting is not None:
-                plan, totals = self.meeting.prepare()
+                totals = self.meeting.prepare()
             if totals is not None:
-                plan.totals[:] = totals
-                plan.measured = True
+                self.stepper.plan.totals[:] = totals
+                self.stepper.plan.measured = True
             report = self.stepper.step(None, loss_scale, None)
         except BaseException as error:
             if self.stepper.clock[STEPS] == self._clock:
@@ -304,7 +303,7 @@ class Run:
                 self.meeting.fail()
             raise
         finally:
-            plan.measured = False
+            self.stepper.plan.measured = False
             if self._shared:
                 self._shards.take_back()
         if not report.skipped:
