@@ -2,7 +2,8 @@
 
 Each of several processes (gloo) has its part of each tensor, as FSDP2 would cut it, and gradients that are there. In
 every round each contestant takes one step, in turn; a time is that of the first rank, after a barrier. What is told is
-worked out, not measured: the bytes that a rank sends in a step for `clip_norm`, also on more ranks than are run.
+worked out, not measured: the bytes that a rank sends in a step for `clip_norm`, for the sums of LAMB and for `monitor`,
+also on more ranks than are run. A rank tells of its blocks in as few nodes of the folding as keep the order of sums.
 
     python -m bench.ranks --ranks 1 2 4
 """
@@ -23,13 +24,17 @@ import numpy as np
 import fastupdate as fu
 from bench import machine
 from bench.workloads import WORKLOADS, Workload
-from fastupdate.engines.records import BLOCK
+from fastupdate.engines.records import SUMS
+from fastupdate.sharded.cells import Blocks, cut
+from fastupdate.sharded.cells import nodes as aligned
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.reader import FIELDS
 
 MORE_RANKS = (8, 64, 1024)  # of which what is told is worked out
 HYPERS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01}
 MAX_NORM = 1.0
+LAMB_SUMS = len(fu.Lamb.rule.phases[0].sums)
+LAMB_ARRAYS = 4  # gradient, weight and two states, as of AdamW
 
 
 def parts(shape: tuple[int, ...], ranks: int) -> list[Range]:
@@ -41,19 +46,29 @@ def parts(shape: tuple[int, ...], ranks: int) -> list[Range]:
 
 
 def told(workload: Workload, ranks: int) -> str:
-    """What each rank sends in a step that needs a norm: elements of cut blocks to those who sum them, sums to all."""
-    elements, sums = np.zeros(ranks, np.int64), np.zeros(ranks, np.int64)
+    """What a rank sends at most in a step for sums over blocks: elements of cut ones to who sums them, sums to all."""
+    summed, lent, sums, nodes = (np.zeros(ranks, np.int64) for _ in range(4))
     for shape in filter(None, workload.shapes):
-        owners: dict[int, int] = {}  # of blocks that ranks have in common
-        for rank, r in enumerate(parts(shape, ranks)):
-            sums[rank] += len([*r.nodes()])
-            for begin, end in r.ends():
-                elements[rank] += end - begin
-                owners.setdefault(begin // BLOCK, rank)
-        for rank in owners.values():
-            sums[rank] += 1
-    most = 8 * int(elements.max()), 8 * (1 + len(FIELDS) * int(sums.max()))
-    return f"{ranks} ranks: for a norm each hands over up to {most[0]} bytes and tells the others {most[1]}"
+        ranges = parts(shape, ranks)
+        blocks = Blocks(ranges[0].n)
+        cells = [*cut(0, blocks, ranges)]
+        for rank, r in enumerate(ranges):
+            sums[rank] += len([*r.nodes()]) + sum(cell.owner == rank for cell in cells)
+            summed[rank] += sum(end - begin for begin, end in r.ends())
+            nodes[rank] += len(aligned(blocks.next(r.begin), blocks.next(r.end), blocks.alone))
+        for cell in cells:
+            for rank, begin, end in cell.pieces[1:]:  # those of its owner stay where they are
+                lent[rank] += end - begin
+    most, standing = int(nodes.max()), 8 * ranks
+    rows = [
+        ("clip_norm", 8 * int(summed.max()), 8 * (1 + len(FIELDS) * int(sums.max()))),
+        ("Lamb", standing + LAMB_ARRAYS * 4 * int(lent.max()), 8 * LAMB_SUMS * most),
+        ("monitor of AdamW", standing + LAMB_ARRAYS * 4 * int(lent.max()), 8 * len(SUMS.names or ()) * most),
+    ]
+    head = f"{ranks} ranks: of blocks, each has up to {most} nodes"
+    return "\n".join(
+        [head, *(f"    for {what:17} hands over {over:9} bytes, tells all {tells:9}" for what, over, tells in rows)]
+    )
 
 
 def contestants(make: Callable[[], list[Any]]) -> dict[str, Callable[[], object]]:

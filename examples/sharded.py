@@ -30,9 +30,15 @@ def sharded_model(mesh: object) -> nn.Module:
     return fully_shard(model, mesh=mesh)
 
 
+def newest(directory: Path) -> Path | None:
+    """The last checkpoint that was written to its end: torch names what a directory holds when all of it is there."""
+    whole = [found.parent for found in directory.glob("step-*/.metadata")]
+    return max(whole, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--directory", type=Path, help="for a checkpoint; one that is there is gone on from")
+    parser.add_argument("--directory", type=Path, help="for checkpoints; the last one there is gone on from")
     directory = parser.parse_args().directory
 
     distributed.init_process_group("gloo")
@@ -44,9 +50,10 @@ def main() -> None:
         of_model, of_optimizer = get_state_dict(model, optimizer)
         return {"model": of_model, "optimizer": of_optimizer}
 
-    if directory and (directory / ".metadata").exists():
+    last = newest(directory) if directory else None
+    if last:
         found = state()
-        checkpoint.load(found, checkpoint_id=directory)
+        checkpoint.load(found, checkpoint_id=last)
         set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
 
     generator = torch.Generator().manual_seed(1)
@@ -58,12 +65,12 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    if directory:
-        checkpoint.save(state(), checkpoint_id=directory)
     weight = model[0].weight
+    step = int(optimizer.state[weight]["step"])
+    if directory:
+        checkpoint.save(state(), checkpoint_id=directory / f"step-{step}")
     if rank == 0:
         here = weight.to_local().numel() / weight.numel()
-        step = int(optimizer.state[weight]["step"])
         print(f"step {step}: loss {loss.item():.3f}, gradient norm {optimizer.report.grad_norm:.3f}")
         print(f"{here:.0%} of the first layer is on each of {ranks} ranks, and of its states")
     distributed.barrier()  # gloo's threads let go of tensors, for which they need an interpreter that has not ended

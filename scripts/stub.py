@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fastupdate import optimizers, rules
+from fastupdate.torch.names import DECOUPLING
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
@@ -67,7 +68,6 @@ SWITCHES = [
     "differentiable: bool = False",
     "fused: bool | None = None",
 ]
-DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take one more
 
 
 def argument(default: object, number: str) -> str:

@@ -163,8 +163,8 @@ def check_refusals(ranks: Ranks) -> None:
     """What ranks cannot share is named by all of them."""
     fortran = {"w": np.asfortranarray(arrays(1.0)["w"])}
     for cls, params, options, words in [
-        (fu.sharded.Prodigy, arrays(1.0), {}, "[prodigy] rule: expected a rule that needs no sums over all tensors"),
-        (fu.sharded.AdamW, arrays(1.0), {"monitor": True}, "[adamw] monitor: expected False"),
+        (fu.sharded.Prodigy, arrays(1.0), {"backend": "numba"}, "[prodigy] backend: expected 'native'"),
+        (fu.sharded.AdamW, arrays(1.0), {"monitor": True, "backend": "numba"}, "[adamw] backend: expected 'native'"),
         (fu.sharded.AdamW, fortran, {}, "[adamw] params['w']: expected an array in C order"),
         (fu.sharded.AdamW, arrays(1.0), {"pieces": ranks.count - 1 or -1}, "[adamw] pieces: expected"),
         (fu.sharded.AdamW, arrays(1.0), {"state": {}}, "[adamw] state: expected None"),

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from cases import CASES, EVERY_CASE, EVERY_PHASED_CASE, random_arrays
+from cases import CASES, EVERY_CASE, EVERY_PHASED_CASE, cases_of, random_arrays
 from mpi_ranks import Check, Ranks
 
 import fastupdate as fu
@@ -16,6 +16,7 @@ from fastupdate.sharded import division
 
 # Empty tensors and numbers among them, and some that are cut within, at blocks of 1024 elements.
 SHAPES = [(5,), (3, 4), (), (7, 3, 5), (0, 7), (9, 700), (1030,), (4096,), (33, 41)]
+MONITORED = ("adamw", "lamb", "adafactor", "muon", "prodigy", "sgdschedulefree")
 KINDS = {"tensors": SHAPES, "matrices": [(3, 4), (9, 70), (33, 41), (1, 5), (64, 2)]}
 PIECES = 7
 
@@ -78,9 +79,12 @@ def check_steps(case: Any, options: dict[str, Any], dtype: Any, kind: str, ranks
     whole = case.make(expected, **options)
     for step, (pieces, total) in enumerate(steps):
         for piece in shared.own_pieces:
-            shared.accumulate(pieces[piece])
+            shared.accumulate([g.copy() for g in pieces[piece]])
         report = shared.step(loss_scale=2.0)
         other = whole.step([g.copy() for g in total], loss_scale=2.0 * PIECES)
+        if options.get("monitor"):
+            for name in report.tensors.dtype.names[1:]:
+                assert report.tensors[name].tobytes() == other.tensors[name].tobytes(), name
         assert repr(report.as_dict()) == repr(other.as_dict())
         for k, (p, q) in enumerate(zip(params, expected, strict=True)):
             same(p, q, f"parameter {k} after step {step + 1}")
@@ -93,21 +97,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_value": {"clip_value": 0.3, "l1": 1e-3, "l1_mode": "proximal", "outliers": (3.0, 10)},
     "clip_unit_norm": {"clip_unit_norm": 0.05, "decay": "independent"},
     "sums": {"centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "decay": "cautious"},
+    "monitored sums": {"centralize": True, "cautious": "count", "monitor": True, "clip_norm": 0.5},
 }
-
-
-def needs_list(case: Any) -> bool:
-    """Whether a rule steps by sums over all tensors, which ranks have parts of."""
-    return any(
-        "list" in total.extents for phase in fu.rules.get(case.rule).rule.phases for total in phase.sums.values()
-    )
 
 
 def checks() -> Iterator[Check]:
     """Every rule as it is, and some rules with every option."""
     for case in [*EVERY_CASE, *EVERY_PHASED_CASE]:
-        if not needs_list(case):
-            kind = "tensors" if fu.rules.get(case.rule).rule.matrix is None else "matrices"
-            yield f"{case}", partial(check_steps, case, {}, np.float64, kind)
+        kind = "tensors" if fu.rules.get(case.rule).rule.matrix is None else "matrices"
+        yield f"{case}", partial(check_steps, case, {}, np.float64, kind)
+    for name in MONITORED:
+        case = cases_of(name)[0]
+        kind = "tensors" if fu.rules.get(name).rule.matrix is None else "matrices"
+        options = {"monitor": True, "zero_grads": True, "shadow": "bfloat16"}
+        yield f"{case} monitored", partial(check_steps, case, options, np.float32, kind)
     for case, (name, options) in itertools.product([CASES[0], CASES[-1]], OPTIONS.items()):
         yield f"{case} {name}", partial(check_steps, case, options, np.float32, "tensors")

@@ -17,6 +17,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch_cases import ours
 
 import fastupdate as fu
+from fastupdate.sharded.cells import nodes
 from fastupdate.torch.shards import part_of
 
 # Empty parts, cuts within blocks of 1024 elements and within chunks of 32 rows, matrices among more axes, vectors.
@@ -35,12 +36,19 @@ PHASED = [
     for case in BY_RULE.values()
     if (rule := fu.rules.get(case.rule).rule).matrix is None and "list" not in rule.extents.values()
 ]
+MATRICES = [
+    case for case in BY_RULE.values() if (rule := fu.rules.get(case.rule).rule).matrix and not rule.matrix_lasts
+]
 ADAMW = Case("adamw", "plain", {"lr": 0.01, "weight_decay": 0.1})
 
 
 def tensors(seed: int, dtype: Any) -> list[Any]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+
+
+def matrices(seed: int, dtype: Any) -> list[Any]:
+    return [t for t in tensors(seed, dtype) if t.dim() == 2]
 
 
 def same_reports(found: Any, expected: Any) -> None:
@@ -51,9 +59,9 @@ def same_reports(found: Any, expected: Any) -> None:
             assert a.tobytes() == b.tobytes(), f"{name}: {a} and {b}"
 
 
-def check(case: Case, options: dict[str, Any], dtype: Any, narrow: Any, ranks: Ranks) -> None:
+def check(case: Case, options: dict[str, Any], dtype: Any, narrow: Any, ranks: Ranks, tensors: Any = tensors) -> None:
     """Parameters, states and statistics are those of whole tensors, to the bit."""
-    params, expected = pair(tensors, dtype, ranks, KINDS)
+    params, expected = pair(tensors, dtype, ranks, KINDS[-len(tensors(1, dtype)) :])
     shared, whole = ours(case, params, **options), ours(case, expected, **options)
     for step in range(3):
         gradients = [g.to(narrow) for g in tensors(10 + step, dtype)]
@@ -64,7 +72,7 @@ def check(case: Case, options: dict[str, Any], dtype: Any, narrow: Any, ranks: R
     same_optimizers(shared, whole, params, expected)
 
 
-def check_grid(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
+def check_grid(case: Case, options: dict[str, Any], ranks: Ranks, tensors: Any = tensors) -> None:
     """The same on a grid of ranks, along one axis of which parameters are replicated."""
     if ranks.grid is None:
         return
@@ -97,15 +105,40 @@ def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
+def check_messages(ranks: Ranks) -> None:
+    """LAMB has two sums, monitoring ten: 8 bytes of each, and of each node of the blocks that begin here. Others are
+    handed what is here of the block that begins there: gradient, weight and two states; and 8 bytes each."""
+    rows = -(-20 // ranks.count)  # of 700 elements
+    for case, options, sums in [(BY_RULE["lamb"], {}, 2), (ADAMW, {"monitor": True}, 10)]:
+        p = torch.nn.Parameter(share(torch.ones(20, 700), ranks.mesh, [Shard(0)]))
+        optimizer = ours(case, [p], **options)
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        together = optimizer._run.meeting.together
+        [telling] = [*(each for of_phase in together._tellings.values() for each in of_phase), *together._watched]
+        [borrowed] = together._messages
+        begin = min(rows * torch.distributed.get_rank(), 20) * 700
+        end = min(begin + rows * 700, 14000)
+        cells = -(-begin // 1024), -(-end // 1024)
+        assert telling.bytes == 8 * sums * len(nodes(*cells, 14))
+        handed_over = min(cells[0] * 1024, end) - begin
+        assert borrowed.bytes == 8 * ranks.count + 4 * 4 * handed_over
+
+
 def checks() -> Iterator[Check]:
     """Every rule, and every option."""
     f32, f64, bf16 = torch.float32, torch.float64, torch.bfloat16
     for case in PHASED:
         yield f"{case}", partial(check, case, {}, f32, f32)
+    for case in MATRICES:
+        yield f"{case}", partial(check, case, {}, f32, f32, tensors=matrices)
+    yield "NorMuon with every sum", partial(check, BY_RULE["normuon"], OPTIONS["count"], f64, f64, tensors=matrices)
     for name, options in OPTIONS.items():
         yield f"{name} with AdamW", partial(check, ADAMW, options, f32, f32)
         yield f"{name} with LAMB in float64", partial(check, BY_RULE["lamb"], options, f64, f64)
     yield "gradients in bfloat16", partial(check, BY_RULE["adafactor"], {"monitor": True}, f32, bf16)
     yield "moved, with LAMB", partial(check_moved, BY_RULE["lamb"], {})
     yield "moved, with clip_norm", partial(check_moved, ADAMW, {"clip_norm": 0.7})
+    yield "messages", check_messages
     yield "a grid", partial(check_grid, BY_RULE["adafactor"], {"monitor": True})
+    yield "a grid of matrices", partial(check_grid, BY_RULE["normuon"], {}, tensors=matrices)

@@ -192,8 +192,8 @@ def check_refusals(ranks: Ranks) -> None:
     p = torch.nn.Parameter(share(torch.ones(8, 4), ranks.mesh, [Shard(0)]))
     for cls, options, grad, words in [
         (fu.torch.AdamW, {}, share(torch.ones(8, 4), ranks.mesh, [Replicate()]), "[adamw] grads: expected a DTensor"),
-        (fu.torch.AdamW, {"clip_unit_norm": 1.0}, p.detach(), "[adamw] clip_unit_norm: expected None"),
-        (fu.torch.Muon, {}, p.detach(), "[muon] params: expected whole tensors, by whose matrices"),
+        (fu.torch.Lamb, {"clip_unit_norm": 1.0}, p.detach(), "[lamb] clip_unit_norm: expected None"),
+        (fu.torch.SOAP, {}, p.detach(), "[soap] params: expected whole tensors (replicated"),
     ]:
         optimizer = cls([p], **options)
         p.grad = grad

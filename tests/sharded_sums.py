@@ -23,6 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_tensor_norm": {"clip_tensor_norm": 0.3},
     "skip": {"nonfinite": "skip", "clip_norm": 0.7},
     "outliers": {"outliers": (3.0, 20)},
+    "clip_unit_norm": {"clip_unit_norm": 0.05},
+    "clip_unit_norm and skip": {"clip_unit_norm": 0.05, "nonfinite": "skip"},
 }
 # More blocks than one, which ranks cut within; and cuts by which a tensor is no range of elements.
 LONG = [(37, 1024), (999, 41), (3, 5000), (20000,), (64, 1024), (10, 6)]
@@ -59,6 +61,8 @@ def same_reports(found: Any, expected: Any) -> None:
 def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: Any, ranks: Ranks) -> None:
     """Norms, clip factors and decisions are those of whole tensors, to the bit."""
     kinds = [[Shard(0)], [Shard(0)], [Shard(0)], [Shard(0)], [Replicate()], [Shard(1)], None, [Shard(0)]]
+    if "clip_unit_norm" in options:
+        kinds[5] = [Shard(0)]  # units are slices along the first axis
     params, expected = pair(make_tensors, dtype, ranks, kinds)
     shared = fu.torch.AdamW(params, weight_decay=0.1, **options)
     whole = fu.torch.AdamW(expected, weight_decay=0.1, **options)
@@ -75,7 +79,7 @@ def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: 
 
 def check_large(ranks: Ranks) -> None:
     """Gradients whose squares float64 does not hold are clipped by their norm, by all ranks alike."""
-    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}):
+    for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}, {"clip_unit_norm": 0.05}):
         params, expected = pair(long_tensors, torch.float64, ranks, [[Shard(0)]] * len(LONG))
         shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
         for step in range(2):
@@ -84,7 +88,7 @@ def check_large(ranks: Ranks) -> None:
             shared.step()
             whole.step()
             same_reports(shared.report, whole.report)
-            assert math.isfinite(shared.report.grad_norm)
+            assert "clip_unit_norm" in options or math.isfinite(shared.report.grad_norm)
         same_optimizers(shared, whole, params, expected)
 
 
@@ -168,6 +172,59 @@ def check_faults(ranks: Ranks) -> None:
             same(p, full(q), differing)
 
 
+ONE_RANK: list[tuple[Any, dict[str, Any]]] = [
+    (fu.torch.AdamW, {"clip_norm": 1.0}),
+    (fu.torch.AdamW, {"monitor": True}),
+    (fu.torch.Lamb, {}),
+    (fu.torch.Lamb, {"clip_norm": 1.0}),
+    (fu.torch.NorMuon, {}),
+]
+CHANGES: dict[str, tuple[Any, str]] = {  # what the last rank has otherwise, and what all are told of
+    "misses one": (
+        lambda p: p[1].__setattr__("grad", None),
+        "grads[0][1]: expected a gradient on every rank, or on none",
+    ),
+    "has one more": (lambda p: p[2].__setattr__("grad", torch.ones_like(p[2])), "grads[0][2]: expected a gradient on"),
+    "has none": (lambda p: [q.__setattr__("grad", None) for q in p], "grads[0][0]: expected a gradient on every rank"),
+    "has a wrong one": (
+        lambda p: p[1].__setattr__("grad", share(torch.ones(9, 4), p[1].device_mesh, [Replicate()])),
+        "grads: expected",
+    ),
+}
+
+
+def check_one_rank(cls: Any, options: dict[str, Any], ranks: Ranks) -> None:
+    """A gradient that has come or gone on one rank, or is wrong there, is an error on all; nothing moves, and the next
+    good step is that of whole tensors, which a parameter joins that has a gradient on all ranks."""
+    if ranks.count == 1:
+        return
+    last = ranks.mesh.get_local_rank() == ranks.count - 1
+    expected = [torch.nn.Parameter(torch.full((9, 4), float(k + 1))) for k in range(3)]
+    params = [torch.nn.Parameter(share(q.detach().clone(), ranks.mesh, [Shard(0)])) for q in expected]
+    shared, whole = (cls(each, lr=0.1, **options) for each in (params, expected))
+
+    def both(count: int, value: float) -> None:
+        hand_over([torch.full((9, 4), value)] * count, params[:count], expected[:count])
+
+    both(2, 0.5)
+    shared.step()
+    whole.step()
+    for change, words in CHANGES.values():
+        both(2, 2.0)
+        if last:
+            change(params)
+        with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+            shared.step()
+        params[2].grad = None
+        same_optimizers(shared, whole, params, expected)
+    for count in (2, 3, 3, 2):
+        params[2].grad = expected[2].grad = None
+        both(count, 0.25)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
 def check_all_missing(ranks: Ranks) -> None:
     """A parameter without a gradient on any rank rests."""
     params, expected = pair(long_tensors, torch.float32, ranks, [[Shard(0)]] * len(LONG))
@@ -193,7 +250,7 @@ def check_messages(ranks: Ranks) -> None:
         [parameter] = optimizer.param_groups[0]["params"]
         parameter.grad = p.clone()
         optimizer.step()
-        [exchange] = optimizer._run._mesh_sums.exchanges
+        [exchange] = optimizer._run.meeting.sums.exchanges
         handed_over, told = exchange.bytes
         assert handed_over == 8 * elements
         assert 8 + 24 <= told <= 8 + 24 * rows
@@ -204,6 +261,8 @@ def checks() -> Iterator[Check]:
     yield "large", check_large
     yield "faults", check_faults
     yield "missing", check_all_missing
+    for cls, options in ONE_RANK:
+        yield f"one rank's gradients, {cls.__name__} {options}", partial(check_one_rank, cls, options)
     yield "grid", check_grid
     for (name, options), dtype in itertools.product(OPTIONS.items(), (np.float32, np.float64)):
         yield f"{name} {dtype.__name__}", partial(check_options, tensors, options, dtype, as_torch(dtype))

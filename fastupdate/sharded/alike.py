@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, NoReturn
 from zlib import crc32
 
@@ -10,6 +11,9 @@ import numpy as np
 
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.step.options import Settings
+
+OPTIONS = [field.name for field in fields(Settings) if field.name != "rule"]
 
 Facts = Mapping[str, str]  # what has to be the same on all ranks, in words, by the names of arguments
 
@@ -55,6 +59,11 @@ class Ranks:
     def _differ(self, argument: str, expected: str, received: str, rank: int) -> NoReturn:
         place = Place(self._rule, argument)
         place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
+
+
+def options_in_words(settings: Settings) -> dict[str, str]:
+    """The options that have to be the same on all ranks, by name."""
+    return {name: in_words(getattr(settings, name)) for name in OPTIONS if name not in ("groups", "state")}
 
 
 def in_words(value: Any) -> str:

@@ -44,8 +44,10 @@ class Bucket(NamedTuple):
 
 
 def is_by_elements(rule: Rule, settings: Settings) -> bool:
-    """Whether a step moves each element by itself, so that ranges of a tensor can be on several ranks."""
-    sums = any(phase.measure is not None for phase in rule.phases) or rule.matrix is not None
+    """Whether a step moves each element by itself, or by sums over the whole list, so that ranges of a tensor can be on
+    several ranks."""
+    extents = {extent for phase in rule.phases for total in phase.sums.values() for extent in total.extents}
+    sums = not extents <= {"list"} or rule.matrix is not None
     return not (sums or settings.measuring or settings.clip_unit_norm is not None)
 
 
@@ -94,11 +96,7 @@ class Division:
                 first += count
 
     def _by_tensors(self, costs: list[int]) -> None:
-        """Each tensor, the most expensive first, goes to the rank that has the least to do."""
-        loads = [0] * self._ranks
-        for k in sorted(range(len(costs)), key=lambda k: -costs[k]):
-            rank = loads.index(min(loads))
-            loads[rank] += costs[k]
+        for k, rank in enumerate(balanced(costs, self._ranks)):
             self.ranges[rank][k] = Range(0, self._sizes[k], self._sizes[k])
 
     def buckets(self, tensors: Sequence[int]) -> list[Bucket]:
@@ -118,6 +116,15 @@ class Division:
             stretches.append(own)
             counts.append(offset - start)
         return Bucket((places[0], places[-1] + 1), stretches, counts)
+
+
+def balanced(costs: list[int], ranks: int) -> list[int]:
+    """Of each tensor the rank that it goes to: the most expensive first, to the one that has the least to do."""
+    loads, owners = [0] * ranks, [0] * len(costs)
+    for k in sorted(range(len(costs)), key=lambda k: -costs[k]):
+        owners[k] = rank = loads.index(min(loads))
+        loads[rank] += costs[k]
+    return owners
 
 
 def part_of(array: Array, r: Range, by_elements: bool) -> Array:

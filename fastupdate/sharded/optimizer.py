@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
 from os import PathLike
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,14 +17,15 @@ from fastupdate.arrays.numbers import POSITIVE, integer, real
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec, taken_apart
-from fastupdate.rules.rule import Rule
 from fastupdate.saving.loading import Loaded, Rename
 from fastupdate.sharded import states
-from fastupdate.sharded.alike import Facts, Ranks, in_words, values_of
+from fastupdate.sharded.alike import OPTIONS, Facts, Ranks, in_words, options_in_words, values_of
 from fastupdate.sharded.division import Division, is_by_elements, part_of
+from fastupdate.sharded.engine import sums_all
 from fastupdate.sharded.intake import Intake
 from fastupdate.sharded.pieces import share
 from fastupdate.sharded.step import Step, Work
+from fastupdate.sharded.together import check_backend
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.options import Settings
 from fastupdate.step.report import Report
@@ -80,8 +80,8 @@ class Optimizer(one_process.Optimizer):
         if self.pieces is not None and self.pieces < self.ranks.count:
             expected = f"at least one piece for each of {self.ranks.count} ranks"
             Place(rule, "pieces").fail(ValueError, expected, str(self.pieces))
-        settings = Settings(rule, **{name: value for name, value in options.items() if name in _OPTIONS})
-        _check_possible(self.rule, settings)
+        settings = Settings(rule, **{name: value for name, value in options.items() if name in OPTIONS})
+        _check_possible(settings)
         self.by_elements = is_by_elements(self.rule, settings)
         self.division = Division(self._arrays, self.ranks.count, self.by_elements)
         parts = [
@@ -94,6 +94,8 @@ class Optimizer(one_process.Optimizer):
             item.param.source = whole.param.source  # which patterns mean
         if self.stepper.plan.queued and (settings.needs_sums or settings.monitor):
             Place(rule, "options").fail(ValueError, "none that reads the gradients first, for arrays on a GPU", "one")
+        if sums_all(self.rule, settings):
+            check_backend(self.stepper)
         own_pieces = None if self.pieces is None else self.own_pieces
         self._intake = Intake(self.stepper, self._containers, self.wholes, self._arrays, own_pieces)
         self._work: Work | None = None
@@ -121,7 +123,7 @@ class Optimizer(one_process.Optimizer):
         """What has to be the same on all ranks."""
         settings = self.stepper.settings
         facts = {"rule": self.rule.name, "params": f"{len(self.wholes)} arrays", "pieces": str(self.pieces)}
-        facts |= {name: in_words(getattr(settings, name)) for name in _OPTIONS if name not in ("groups", "state")}
+        facts |= options_in_words(settings)
         facts |= {name: str(flag) for name, flag in self.stepper.flags.items()}
         for item, array in zip(self.wholes, self._arrays, strict=True):
             words = f"an array of shape {array.shape} and {array.dtype}"
@@ -316,9 +318,6 @@ class Optimizer(one_process.Optimizer):
         raise TypeError(f"[{self.rule.name}] expected an optimizer of one process to copy, received one of many ranks")
 
 
-_OPTIONS: dict[str, Literal[True]] = {field.name: True for field in fields(Settings) if field.name != "rule"}
-
-
 def _checked(item: Item) -> Any:
     """A parameter as messages and views take it: the array of CuPy's, or NumPy's."""
     if item.param.is_torch:
@@ -329,12 +328,7 @@ def _checked(item: Item) -> Any:
     return array
 
 
-def _check_possible(rule: Rule, settings: Settings) -> None:
+def _check_possible(settings: Settings) -> None:
     """Raises for what needs to know more than a rank has."""
-    if any("list" in total.extents for phase in rule.phases for total in phase.sums.values()):
-        expected = "a rule that needs no sums over all tensors, of which ranks have parts"
-        Place(rule.name, "rule").fail(ValueError, expected, rule.name)
-    if settings.monitor:
-        Place(rule.name, "monitor").fail(ValueError, "False, where ranks share parameters", "True")
     if settings.state is not None:
-        Place(rule.name, "state").fail(ValueError, "None, where ranks share states (see load_state_dict)", "states")
+        Place(settings.rule, "state").fail(ValueError, "None, where ranks share states (see load_state_dict)", "states")

@@ -9,6 +9,7 @@ from fastupdate.arrays import tree
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.sharded.alike import Ranks
 from fastupdate.sharded.division import Division, is_by_elements
+from fastupdate.sharded.engine import RankEngine, sums_all
 from fastupdate.sharded.messages import Messages
 from fastupdate.sharded.sums import RankSums
 from fastupdate.step.decide import Outcome
@@ -36,7 +37,8 @@ class Work:
         moving: tuple[int, ...],
         pieces: int | None,
     ) -> None:
-        self.moving, self._stepper = moving, stepper
+        self.moving, self._stepper, self._ranks = moving, stepper, ranks
+        self._shapes = [arrays[k].shape for k in moving]
         self.buckets = division.buckets(moving)
         flat = [arrays[k].reshape(-1) for k in moving]
         self.messages = Messages(ranks, self.buckets, flat, pieces)
@@ -45,8 +47,8 @@ class Work:
         self._names = [item.name for item in items]
         self._own = [*self._parts([item.array.shape for item in items], ranks.rank)]
         self._parts_here: list[list[Array]] = []
-        own = [[of_rank[k] for k in moving] for of_rank in division.ranges]
-        self.sums = RankSums(stepper, ranks, own, self._own) if stepper.settings.needs_sums else None
+        self._ranges = [[of_rank[k] for k in moving] for of_rank in division.ranges]
+        self.sums = RankSums(stepper, ranks, self._ranges, self._own) if stepper.settings.needs_sums else None
 
     def _parts(self, shapes: list[Any], rank: int) -> Iterator[Array]:
         """Where the summed gradients of what is here of each tensor are."""
@@ -74,6 +76,13 @@ class Work:
         """The buckets, each when its gradients have been added up."""
         return self.messages.reduced(self._parts_here)
 
+    def engage(self) -> None:
+        """Gives the plan of these tensors an engine by which ranks tell each other of sums, if it needs one."""
+        stepper = self._stepper
+        if sums_all(stepper.rule, stepper.settings) and not isinstance(stepper.engine, RankEngine):
+            RankEngine(stepper, self._ranks, self._shapes, self._ranges)
+            stepper.derive()  # the stages of this step
+
     def done(self) -> None:
         """Lets go of the gradients, which are the user's."""
         self._parts_here = []
@@ -85,8 +94,10 @@ class Step(WholeStep):
     def share(self, work: Work) -> None:
         """Names what it works with; if gradients are read before anything moves, they are waited for."""
         self._work = work
+        work.engage()
         rule, settings = self._stepper.rule, self._stepper.settings
-        self._came = settings.needs_sums or bool(rule.phases) or not is_by_elements(rule, settings)
+        self._at_once = bool(rule.phases) or settings.monitor
+        self._came = settings.needs_sums or self._at_once or not is_by_elements(rule, settings)
         if self._came:
             for _ in work.reduced():
                 pass
@@ -97,7 +108,7 @@ class Step(WholeStep):
         """The calls that move all tensors, count the step, and give all ranks what has moved."""
         stepper, messages = self._stepper, self._work.messages
         everything = range(len(self._work.buckets))
-        if stepper.rule.phases:
+        if self._at_once:
             return [*super().moving(outcome), (messages.gather, everything)]
         taking = stepper.skips.taking(outcome) if stepper.settings.needs_sums else []
         scale = self.scale * outcome.factor * stepper.sign

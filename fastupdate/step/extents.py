@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from operator import setitem
 from typing import TYPE_CHECKING, Any
@@ -50,23 +50,38 @@ def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignme
 
     Until they are made no state is written: this may fail half-way.
     """
-    matrix: Any = rule.matrix
     kept: list[Assignment] = []
-    scalars = [_scalars(rule, group) for group in plan.groups] if "s" in rule.matrix_arguments else []
-    pairs = zip(plan.items, plan.tensors["group"].tolist(), strict=True)
-    for item, row in (pair for pair in pairs if pair[0].array.size):
-        arrays = [_array(item, state_kind(name)) for name in rule.matrix_states]
-        try:
-            made = matrix(rule.flag_tuple(flags), *scalars[row : row + 1], *arrays)
-        except np.linalg.LinAlgError as error:
-            gradient = Place(rule.name, tree.shown("grads", item.path))
-            gradient.fail(FloatingPointError, "a gradient whose products have eigenvectors", str(error))
-        for name, array, new in zip(rule.matrix_states, arrays, made if len(arrays) > 1 else [made], strict=True):
+    product, kinds = _product(rule, flags, plan), [state_kind(name) for name in rule.matrix_states]
+    shared = frozenset() if plan.matrices is None else plan.matrices.shared
+    for k, item in enumerate(plan.items):
+        if k in shared or not item.array.size:
+            continue
+        arrays = [_array(item, kind) for kind in kinds]
+        for name, array, new in zip(rule.matrix_states, arrays, product(k, arrays), strict=True):
             if name in rule.passing:
                 array[...] = new
             elif new is not array:
                 kept.append((setitem, array, ..., new))
+    if plan.matrices is not None:
+        plan.matrices.multiply(plan, kinds, product)
     return kept
+
+
+def _product(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> Callable[[int, list[Any]], list[Any]]:
+    """What the arrays of a tensor, by its place, become."""
+    matrix: Any = rule.matrix
+    rows = plan.tensors["group"].tolist()
+    scalars = [_scalars(rule, group) for group in plan.groups] if "s" in rule.matrix_arguments else []
+
+    def product(k: int, arrays: list[Any]) -> list[Any]:
+        try:
+            made = matrix(rule.flag_tuple(flags), *scalars[rows[k] : rows[k] + 1], *arrays)
+        except np.linalg.LinAlgError as error:
+            gradient = Place(rule.name, tree.shown("grads", plan.items[k].path))
+            gradient.fail(FloatingPointError, "a gradient whose products have eigenvectors", str(error))
+        return made if len(arrays) > 1 else [made]
+
+    return product
 
 
 def _array(item: Item, kind: str) -> Any:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ class Plan:
     indivisible       no thread can come between
     measured          the totals are those of the gradients at hand already
     sums_of_all       `measure`, where other processes have other parts of the tensors
+    units_of_all      writes norms of units, where other processes have other parts of them
+    matrices          the tensors that come together to be multiplied, where other processes have rows of them
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class Plan:
         self.totals = np.zeros(len(self.items), records.SUMS)
         self.measured = False
         self.sums_of_all: Callable[[float], Records] | None = None
+        self.units_of_all: Callable[[float], None] | None = None
+        self.matrices: Any = None
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
         self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(items), clock, sums))
         others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
@@ -292,6 +297,8 @@ class Plan:
     def measure_units(self, unit: float = 1.0) -> Array:
         """The norms of gradient and weight of each unit that is clipped, in units of `unit`."""
         self.engine.unit_norms(1 / unit)
+        if self.units_of_all is not None:
+            self.units_of_all(unit)
         return self.unit_norms
 
     def keep_times(self) -> None:

@@ -45,7 +45,8 @@ class Arrivals:
         if optimizer.rule.states_of("list"):
             expected = "a rule that moves each tensor by itself (this one has numbers of all tensors; call step())"
             Place(optimizer.rule.name, "optimizer").fail(ValueError, expected, optimizer.rule.formula.__name__)
-        if (self._decides_late or needs_sums(optimizer.rule, settings)) and any(map(is_dtensor, self._params)):
+        asks = self._decides_late or settings.clip_unit_norm is not None or needs_sums(optimizer.rule, settings)
+        if asks and any(map(is_dtensor, self._params)):
             expected = "parameters that ranks do not share, where a step depends on sums"
             Place(optimizer.rule.name, "model").fail(ValueError, expected, "DTensors")
         self._hooks = [p.register_post_accumulate_grad_hook(self._arrive) for p in self._params]

@@ -15,14 +15,14 @@ from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.cells import Cell
 from fastupdate.sharded.ranges import Range
-
-Arrays = dict[str | int, Array]  # of one tensor, what is here of them, flat: "p", "g", and by slot
+from fastupdate.sharded.together import Arrays, shifted
 
 
 class Borrowed:
     """The cells that this rank owns and others have parts of: copies of all arrays, for sums alone.
 
     tensors, parts   TENSOR, as of the whole tensors; and which elements of which row are a cell
+    told             what each rank is about to do (alike.py), if this is a step's first message, which it opens
     """
 
     def __init__(
@@ -32,25 +32,33 @@ class Borrowed:
         ranges: dict[int, Range],
         arrays: dict[int, Arrays],
         tensors: Records,
+        opens: bool,
     ) -> None:
         """ranges, arrays: what this rank has of each tensor. tensors: records of whole ones."""
         self._group, rank, ranks = group, distributed.get_rank(group), distributed.get_world_size(group)
-        self._none = not cells
+        self._none, self.opens = not (cells or opens), opens
+        self._standing, self.told = np.zeros(1), np.zeros(ranks)
         self.cells = [cell for cell in cells if cell.owner == rank]
         self.parts = np.array([(k, c.begin, c.end) for k, c in enumerate(self.cells)], np.int64).reshape(-1, 3)
         self.tensors = tensors[[cell.tensor for cell in self.cells]]
         kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
         self._own: list[tuple[int, str | int, slice, Array]] = []  # tensor, array, what is here of it, where it goes
-        self._out: list[tuple[int, str | int, slice]] = []
+        self._out: list[tuple[int, str | int, slice] | None] = []  # None: what this rank is about to do
         self._in: list[Array] = []
         self._to, self._from = [0] * ranks, [0] * ranks
-        for owner, each in ((owner, cell) for owner in range(ranks) for cell in cells if cell.owner == owner):
-            for holder, begin, end in each.pieces:
-                if holder == rank and owner != rank:
+        for owner in range(ranks):
+            if opens:
+                self._out.append(None)
+                self._to[owner] += self._standing.nbytes
+            for each in (cell for cell in cells if cell.owner == owner != rank):
+                for begin, end in (piece[1:] for piece in each.pieces if piece[0] == rank):
                     here = slice(begin - ranges[each.tensor].begin, end - ranges[each.tensor].begin)
                     self._out += [(each.tensor, name, here) for name in arrays[each.tensor]]
                     self._to[owner] += sum((end - begin) * a.itemsize for a in arrays[each.tensor].values())
         for holder in range(ranks):
+            if opens:
+                self._in.append(self.told[holder : holder + 1])
+                self._from[holder] += self._standing.nbytes
             for k, cell in enumerate(self.cells):
                 for _, begin, end in (piece for piece in cell.pieces if piece[0] == holder):
                     there = slice(begin - cell.begin, end - cell.begin)
@@ -79,17 +87,21 @@ class Borrowed:
         row["g_dtype"] = row["dtype"]
         return made
 
-    def gather(self, gradient: Callable[[int, slice], Array]) -> None:
-        """Copies all arrays as they are now; gradient(tensor, elements): what is here of a gradient, in that type."""
+    def gather(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
+        """Copies all arrays as they are now.
+
+        gradient(tensor, elements): what is here of a gradient, in that type. standing: what this rank is about to do
+        """
         if self._none:
             return
 
         def here(tensor: int, name: str | int, elements: slice) -> Array:
             return gradient(tensor, elements) if name == "g" else self._arrays[tensor][name][elements]
 
+        self._standing[0] = standing
         for tensor, name, elements, to in self._own:
             to[...] = here(tensor, name, elements)
-        _fill(self._sent.numpy(), (here(*which) for which in self._out))
+        _fill(self._sent.numpy(), (self._standing if which is None else here(*which) for which in self._out))
         distributed.all_to_all_single(self._got, self._sent, self._from, self._to, group=self._group)
         at, got = 0, self._got.numpy()
         for to in self._in:
@@ -102,8 +114,3 @@ def _fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
     for array in arrays:
         buffer[at : at + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
         at += array.nbytes
-
-
-def shifted(base: int, back: int) -> int:
-    """An address so many bytes before another one: where an array would begin of which only a later part is there."""
-    return (base - back) % 2**64

@@ -13,8 +13,10 @@ from torch import distributed
 from fastupdate.arrays.memory import DTYPES, address
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import BLOCK
+from fastupdate.sharded.alike import options_in_words
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.shards import groups_of, part_of
 
@@ -30,9 +32,8 @@ class Described(NamedTuple):
 def describe(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
     """What is here of these parameters."""
     same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
-    for option in ("clip_norm", "clip_tensor_norm", "clip_unit_norm", "nonfinite", "outliers", "max_skips", "monitor"):
-        value = getattr(stepper.settings, option)
-        same[option] = "a schedule" if callable(value) else repr(value)
+    same |= options_in_words(stepper.settings)
+    same |= {name: str(flag) for name, flag in stepper.flags.items()}
     for k in tensors:
         item, p = stepper.items[k], params[k]
         words = f"one of shape {tuple(p.shape)}, {p.dtype}, placements {p.placements}, after {item.t} steps"
@@ -48,29 +49,15 @@ def _check_alike(first: Described, other: Described, rank: int) -> None:
             place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
 
 
-class Group(NamedTuple):
-    """Ranks that share tensors by ranges of their elements.
+def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Group]:
+    """The ranks that share parameters, after a check that all have the same list.
 
-    ranges   [rank][place in tensors]
+    params: those that move. everything: all of the optimizer
     """
-
-    group: Any
-    tensors: list[int]
-    ranges: list[list[Range]]
-
-    @property
-    def rank(self) -> int:
-        return int(distributed.get_rank(self.group))
-
-    def own(self) -> dict[int, Range]:
-        """The ranges that are here, by tensor."""
-        return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
-
-
-def meet(stepper: Stepper, params: list[Any]) -> list[Group]:
-    """The ranks that share parameters, after a check that all have the same list."""
     found = []
-    for group, tensors in groups_of(params):
+    places = {id(p): k for k, p in enumerate(params)}
+    for group, shared in groups_of(everything):
+        tensors = [places[id(p)] for p in shared if id(p) in places]
         all_ranks: list[Any] = [None] * distributed.get_world_size(group)
         distributed.all_gather_object(all_ranks, describe(stepper, params, tensors), group=group)
         for rank, other in enumerate(all_ranks):
@@ -82,7 +69,7 @@ def meet(stepper: Stepper, params: list[Any]) -> list[Group]:
             [Range(int(end) - n, int(end), size) for size, n, end in zip(sizes, parts, of_rank, strict=True)]
             for parts, of_rank in zip(lengths, ends, strict=True)
         ]
-        found.append(Group(group, tensors, ranges))
+        found.append(Group(group, int(distributed.get_rank(group)), tensors, ranges))
     return found
 
 
@@ -159,15 +146,15 @@ class CutBlocks:
 class Exchange:
     """What the ranks of one group tell each other.
 
-    Of each rank the message holds which parameter has no gradient, the first of them or −1, then the sums of its nodes
-    and of the cut blocks that it owns; all as float64.
+    Of each rank the message holds what it is about to do (alike.py), then the sums of its nodes and of the cut blocks
+    that it owns; all as float64.
 
     tensors   which ones the group shares
     nodes     of all ranks: tensor, first element, level, and row in what `gather` returns
     """
 
     def __init__(self, stepper: Stepper, group: Group) -> None:
-        self._group, self.tensors, self._ranges = group
+        self._group, self.tensors, self._ranges = group.handle, group.tensors, group.ranges
         self.own, ranks = group.own(), len(group.ranges)  # the ranges of the tensors that are here
         self._cut = CutBlocks(stepper, self._group, [*self._pieces()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]
@@ -195,20 +182,20 @@ class Exchange:
         return self._cut.bytes, 8 * len(self._sent)
 
     def gather(
-        self, sums: NDArray[np.float64], gradients: list[Any], missing: int, scale: float
+        self, sums: NDArray[np.float64], gradients: list[Any], standing: float, scale: float
     ) -> NDArray[np.float64]:
         """Tells the others the sums here; all sums that were told.
 
-        sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat. scale: what
-        they are multiplied by.
+        sums: of the nodes within the ranges here, in order. gradients: what is here of all tensors, flat. standing:
+        what this rank is about to do. scale: what gradients are multiplied by.
         """
         begins = {k: r.begin for k, r in self.own.items()}
         own = np.concatenate([sums, self._cut.sums(gradients, begins, scale)])
         sent = self._sent.numpy()
-        sent[0], sent[1 : 1 + own.size] = missing, own.reshape(-1)
+        sent[0], sent[1 : 1 + own.size] = standing, own.reshape(-1)
         distributed.all_gather([*self._told], self._sent, group=self._group)
         return self._told.numpy()[:, 1:].reshape(-1, len(FIELDS))
 
-    def missing(self) -> list[int]:
-        """Which parameter has no gradient on each rank, as told last; −1: none."""
-        return [int(k) for k in self._told[:, 0]]
+    def standings(self) -> list[float]:
+        """What each rank is about to do, as told last."""
+        return [float(each) for each in self._told[:, 0]]

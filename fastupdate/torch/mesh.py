@@ -6,23 +6,22 @@ of it (fastupdate/sharded/ranges.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastupdate.arrays import tree
 from fastupdate.arrays.memory import DTYPES, STORAGE
-from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.ranges import Folding, Range
 from fastupdate.sharded.reader import FIELDS, Reader
-from fastupdate.step.gradients import NoGradientError
+from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.exchange import Exchange, Group
+from fastupdate.torch.alike import ALIKE, Roll
+from fastupdate.torch.exchange import Exchange
 from fastupdate.torch.shards import group_of, is_dtensor, part_of
 
 
@@ -30,12 +29,17 @@ class MeshSums:
     """The sums of the gradients of some parameters, in the order of the steps.
 
     exchanges   what is told by each group of ranks
+    opened      whether the others have been told what this rank is about to do
     """
 
-    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group]) -> None:
-        self._params = params
-        self._places = [Place(item.place.rule, tree.shown("grads", item.path)) for item in stepper.items]
-        sizes = [p.numel() for p in params]
+    def __init__(
+        self, stepper: Stepper, params: list[Any], groups: list[Group], roll: Roll, which: Iterable[int] | None = None
+    ) -> None:
+        """which: the places of those that are summed; None: of all."""
+        self._params, self._roll, self.opened = params, roll, False
+        chosen = {*range(len(params))} if which is None else {*which}
+        groups = [group.of(chosen) for group in groups]
+        sizes = [p.numel() if k in chosen else 0 for k, p in enumerate(params)]
         self.exchanges = [Exchange(stepper, group) for group in groups]
         shared = {k: r for exchange in self.exchanges for k, r in exchange.own.items()}
         ranges = [shared.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
@@ -73,8 +77,19 @@ class MeshSums:
 
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient as it is now, in units of `unit`, all ranks' parts together."""
-        missing = next((k for k, p in enumerate(self._params) if p.grad is None), -1)
-        gradients = [*self._gradients()]
+        return self._summed([p.grad for p in self._params], unit, ALIKE)
+
+    def of(self, tensors: list[Any], unit: float) -> Records:
+        """The same of other tensors, shared as the parameters are."""
+        return self._summed(tensors, unit, ALIKE)
+
+    def part(self, standing: float) -> None:
+        """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""
+        self._summed([torch.zeros_like(p) for p in self._params], 1.0, standing)
+
+    def _summed(self, grads: list[Any], unit: float, standing: float) -> Records:
+        self.opened = True
+        gradients = [*self._gradients(grads)]
         bases, widths = (np.array(each, np.uint64) for each in zip(*map(_memory, gradients), strict=True))
         self._nodes.rows["g"] = bases[self._owner] + self._offset.astype(np.uint64) * widths[self._owner]
         self._nodes.rows["g_dtype"] = np.array([_code(g) for g in gradients], np.uint8)[self._owner]
@@ -82,10 +97,11 @@ class MeshSums:
         place = row = 0
         for exchange, (here, rows) in zip(self.exchanges, self._gathered, strict=True):
             self._sums[place : place + len(rows)] = exchange.gather(
-                found[row : row + here], gradients, missing, 1 / unit
+                found[row : row + here], gradients, standing, 1 / unit
             )[rows]
             place, row = place + len(rows), row + here
-        self._check_missing(missing)
+        for exchange in self.exchanges:
+            self._roll.check(exchange.standings())
         self._sums[place : place + len(found) - row] = found[row:]
         self._folding.fold(self._sums)
         totals = np.zeros(len(self._params), records.SUMS)
@@ -93,22 +109,11 @@ class MeshSums:
             totals[field][self._filled] = self._sums[self._totals, column]
         return totals
 
-    def _gradients(self) -> Iterator[Any]:
+    def _gradients(self, grads: list[Any]) -> Iterator[Any]:
         """What is here of each gradient, or all of it where no range of it is; flat, in C order."""
-        for p in self._params:
-            grad: Any = torch.zeros_like(p) if p.grad is None else p.grad
+        for p, grad in zip(self._params, grads, strict=True):
             scattered = is_dtensor(p) and group_of(p) is None
             yield (grad.full_tensor() if scattered else part_of(grad)).detach().contiguous().view(-1)
-
-    def _check_missing(self, here: int) -> None:
-        """Raises on all ranks if one has no gradient of a parameter; if none has one, the step is taken without it."""
-        for exchange in self.exchanges:
-            told = exchange.missing()
-            if len({*told}) > 1:
-                received = f"None on rank {told.index(max(told))} of those that share it"
-                self._places[max(told)].fail(ValueError, "a gradient on every rank, or on none", received)
-        if here >= 0:
-            self._places[here].fail(NoGradientError, "a gradient", "None")
 
 
 def _memory(tensor: Any) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from fastupdate.torch.states import States, plain
 
 if TYPE_CHECKING:
     from fastupdate.torch.backward import Arrivals
+    from fastupdate.torch.meeting import Meeting
 
 NOT_HERE = {"groups": "parameter groups, as torch has them", "state": "load_state_dict"}
 
@@ -75,6 +76,7 @@ class Optimizer(torch.optim.Optimizer):
         self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
+        self.met: Meeting | None = None  # of the last step on ranks that share parameters
         self.arrivals: Arrivals | None = vars(self).get("arrivals")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

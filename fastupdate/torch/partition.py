@@ -160,9 +160,9 @@ class Partition(Optimizer):
                 self._apart = runs
             if runs:
                 self.report = _together(runs, loss_scale)
-        except BaseException:
+        except BaseException as error:
             for run in runs:
-                run.give_up()
+                run.give_up(error)
             raise
 
     def eval(self) -> None:

@@ -15,11 +15,10 @@ from fastupdate.engines.records import STEPS, Records
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
-from fastupdate.torch.exchange import meet
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
-from fastupdate.torch.mesh import MeshSums
+from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import (
     DECOUPLED,
@@ -27,9 +26,8 @@ from fastupdate.torch.numbers import (
     name_in_group,
 )
 from fastupdate.torch.seen import LR, SHARED_SWITCHES, Row, flags_of
-from fastupdate.torch.shards import Shards, needs_sums, part_of
+from fastupdate.torch.shards import Shards, part_of
 from fastupdate.torch.states import Entry, States
-from fastupdate.torch.together import Together
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
@@ -45,17 +43,23 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
         [p for p in group["params"] if p.grad is not None and not rests]
         for group, rests in zip(groups, still, strict=True)
     ]
-    if not any(moving):
-        return None
     key = tuple(tuple(map(id, params)) for params in moving)
     run = runs.get(key)
-    if run is None or not run.holds(optimizer):
-        runs.pop(key, None)
+    if run is not None and not run.holds(optimizer):
+        del runs[key]
+        run = None
+    if optimizer.met is not None and (run is None or optimizer.met is not run.meeting):
+        optimizer.met.part(moving)
+    if not any(moving):
+        optimizer.met = None
+        return None
+    if run is None:
         for other in [k for k, run in runs.items() if not run.owned()]:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
         run = runs[key] = Run(optimizer, groups, moving, tree_of(groups, moving))
+    optimizer.met = run.meeting
     return run
 
 
@@ -67,6 +71,7 @@ class Run:
     tree      the parameters under the names that messages use
     stepper   what takes the steps
     params    the parameters, in the order of the steps
+    meeting   what ranks that share them do together; None: nothing
     """
 
     def __init__(
@@ -93,9 +98,7 @@ class Run:
         self.stepper = self._make(optimizer.options, moving, tree)
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
         self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
-        self._mesh_sums: MeshSums | None = None
-        self._together: Together | None = None
-        self._work_together()
+        self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
@@ -134,6 +137,7 @@ class Run:
             and all(p.grad is None for p in self._waiting)
             and self._same_states(optimizer.state)
             and (not self._shared or self._shards.intact())
+            and (not self._shared or all(p.grad is not None for p in self.params))
             and self._same_counts()
         )
 
@@ -242,33 +246,6 @@ class Run:
         """Keeps the states that were made, though no step was taken."""
         self._lent.made.clear()
 
-    # -- what ranks share ---------------------------------------------------------------------------------------------
-
-    def _work_together(self) -> None:
-        """Where ranks share tensors, makes what a step needs to know the sums of whole ones; ranks tell each other what
-        they have."""
-        settings = self.stepper.settings
-        together = bool(self._shards.split) and needs_sums(self._rule, settings)
-        summed = bool(self._shards.split) and settings.needs_sums
-        if not (together or summed):
-            return
-        self._ranks = meet(self.stepper, self.params)
-        if summed:
-            self._mesh_sums = MeshSums(self.stepper, self.params, self._ranks)
-        if together:
-            self._together = Together(self.stepper, self.params, self._ranks)
-        self._parts = Lookout(self._shards.parts)
-
-    def _follow(self) -> None:
-        """Goes on from where parts are now, if they were given other memory or the stepper has another plan. A rank
-        does so by itself: in the midst of a step the plan would change, and what is known of whole tensors be lost."""
-        if not self._parts.intact():
-            with self.stepper.exclusive():
-                self.stepper.check(self.stepper.plan.items)
-            self._parts = Lookout(self._shards.parts)
-        if self._together is not None and self.stepper.engine is not self._together:
-            self._together = Together(self.stepper, self.params, self._ranks)
-
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def measure(self) -> Records:
@@ -283,8 +260,8 @@ class Run:
         try:
             self.prepare(totals)
             report = self.stepper.step(None, loss_scale, None)
-        except BaseException:
-            self.give_up()
+        except BaseException as error:
+            self.give_up(error)
             raise
         finally:
             self.let_go()
@@ -294,24 +271,24 @@ class Run:
 
     def prepare(self, totals: Records | None = None) -> None:
         """What comes before a step of the stepper, which may be one of several that take it together."""
+        if self.meeting is not None:
+            self.meeting.begin()
         if self._listed is not None:
             self._listed.read(self._groups)
         if self._shared:
             self._shards.hand_over()
-        if self._mesh_sums is not None or self._together is not None:
-            self._follow()
-        plan = self.stepper.plan
-        if self._mesh_sums is not None:
-            plan.sums_of_all = self._mesh_sums.totals
-            totals = self._mesh_sums.totals()
+        if self.meeting is not None:
+            totals = self.meeting.prepare()
         if totals is not None:
-            plan.totals[:] = totals
-            plan.measured = True
+            self.stepper.plan.totals[:] = totals
+            self.stepper.plan.measured = True
 
-    def give_up(self) -> None:
-        """Takes back what was made for a step that was not taken."""
+    def give_up(self, error: BaseException) -> None:
+        """Takes back what was made for a step that was not taken, and tells other ranks of that."""
         if self.stepper.clock[STEPS] == self._clock:
             self._lent.withdraw()
+        if self.meeting is not None and isinstance(error, Exception):
+            self.meeting.fail()
 
     def let_go(self) -> None:
         """What comes after a step, taken or not."""

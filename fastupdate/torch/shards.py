@@ -60,15 +60,17 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         if any(placement.is_partial() for placement in p.placements):
             expected = "parameters that are sharded or replicated"
             Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    if rule.matrix:
+    if rule.matrix and rule.matrix_lasts:
         received = f"DTensors of placements {split[0].placements}"
-        Place(rule.name, "params").fail(TypeError, "whole tensors, by whose matrices this rule steps", received)
-    if settings.clip_unit_norm is not None:
-        place = Place(rule.name, "clip_unit_norm")
-        place.fail(ValueError, "None, where parameters are sharded", repr(settings.clip_unit_norm))
-    for p in split if needs_sums(rule, settings) else ():
+        expected = "whole tensors (replicated, or by fu.sharded), of whose matrices this rule keeps factors"
+        Place(rule.name, "params").fail(TypeError, expected, received)
+    units, sums = settings.clip_unit_norm is not None, needs_sums(rule, settings)
+    if units and sums:
+        expected = "None (or clip_norm), where parameters are sharded and a step depends on sums over them"
+        Place(rule.name, "clip_unit_norm").fail(ValueError, expected, repr(settings.clip_unit_norm))
+    for p in split if units or sums else ():
         if group_of(p) is None:
-            expected = "parameters that are cut along their first axis, where a step depends on sums over them"
+            expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
             Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
 
 
@@ -86,21 +88,27 @@ def group_of(p: Any) -> Any:
     return p.device_mesh.get_group(cut[0]) if by_ranges else None
 
 
-def groups_of(params: list[Any]) -> list[tuple[Any, list[int]]]:
-    """Ranks that share parameters by ranges of their elements, and which."""
-    groups: dict[str, tuple[Any, list[int]]] = {}
-    for k, p in enumerate(params):
-        group = group_of(p)
-        if group is not None:
-            groups.setdefault(group.group_name, (group, []))[1].append(k)
+def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
+    """Ranks that share parameters, and which of these they share by ranges of their elements."""
+    groups: dict[str, tuple[Any, list[Any]]] = {}
+    for p in filter(is_split, params):
+        by_ranges = group_of(p)
+        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+        for group in [p.device_mesh.get_group(axis) for axis in cut] if by_ranges is None else [by_ranges]:
+            shared = groups.setdefault(group.group_name, (group, []))[1]
+            shared += [] if by_ranges is None else [p]
     return [*groups.values()]
+
+
+def is_split(p: Any) -> bool:
+    """Whether other ranks have other parts of a parameter."""
+    return is_dtensor(p) and not all(placement.is_replicate() for placement in p.placements)
 
 
 class Shards:
     """The DTensors among some parameters.
 
     params, parts   they, and what is here of each
-    split           those of which the other ranks have other parts
     """
 
     def __init__(self, rule: Rule, options: Mapping[str, Any], params: Iterable[Any]) -> None:
@@ -108,9 +116,9 @@ class Shards:
         self.params = [p for p in params if is_dtensor(p)]
         self.parts = [p._local_tensor for p in self.params]
         self._whole = {id(part): p for part, p in zip(self.parts, self.params, strict=True)}
-        self.split = [p for p in self.params if not all(placement.is_replicate() for placement in p.placements)]
-        if self.split:
-            _check_possible(rule, Settings(rule.name, **options), self.split)
+        split = [p for p in self.params if is_split(p)]
+        if split:
+            _check_possible(rule, Settings(rule.name, **options), split)
 
     def whole(self, part: Any) -> Any:
         """The parameter that this is a part of, or is."""

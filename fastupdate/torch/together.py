@@ -1,329 +1,89 @@
-"""Steps that depend on sums over tensors of which each rank has a range, to the bits of steps of whole tensors.
-
-The engine here stands before the one of the parts. It has records of the whole tensors, whose addresses are such that
-what is here lies where it would in the whole one: so elements, blocks, rows and units have the numbers that they have
-there. What a phase of the step (or a stage, or monitoring) adds up is measured in the cells that begin here, told to
-all ranks that share the tensor, and settled by each for the whole tensor: numbers of ranges of elements are there on
-every rank. Elements are moved where they are.
-"""
+"""Steps of DTensors that depend on sums over whole tensors: what ranks tell each other goes by torch.distributed."""
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
-from fastupdate.arrays import memory
-from fastupdate.arrays.memory import Array
-from fastupdate.arrays.place import Place
-from fastupdate.engines import records
-from fastupdate.engines.records import BLOCK, Given, Records, Tables
-from fastupdate.rules.extent import matrix_of, shape_of
-from fastupdate.sharded.cells import Blocks, Chunks, cut
-from fastupdate.sharded.ranges import Range
-from fastupdate.stages import ARRAYS, at
-from fastupdate.step import extents
+from fastupdate.arrays.memory import STORAGE, Array
+from fastupdate.sharded import together
+from fastupdate.sharded.cells import Values
+from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import state_kind
-from fastupdate.torch.borrowed import Arrays, Borrowed, shifted
-from fastupdate.torch.exchange import Group
+from fastupdate.torch.alike import ALIKE, Roll
+from fastupdate.torch.borrowed import Borrowed
 from fastupdate.torch.shards import part_of
-from fastupdate.torch.telling import Stretch, Telling
-
-PART = 64 * BLOCK  # elements that a thread works on at least
-OF_GRADIENT = at("gradient")  # stages whose sums come before those of the rule; others' come after
-PLACED = ("g", "g_layout", "g_order", "g_dtype", "samples", "sample_stride", "scale")  # in each step
 
 
-class Phase(NamedTuple):
-    """A phase of the rule, or what a stage measures: what the engine calls it by, and what it adds up."""
+class Together(together.Together):
+    """The engine of a plan of what is here of parameters.
 
-    phase: int
-    stage: int
-    largest: list[bool]  # of each sum, whether it is a maximum
-    by_rows: bool
-    by_columns: bool
-    measures: bool
+    opened   whether the others have been told what this rank is about to do
+    """
 
+    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group], roll: Roll, *, opens: bool) -> None:
+        """opens: whether its messages are the first of a step."""
+        self._params, self._roll, self._opens, self.opened = params, roll, opens, False
+        super().__init__(stepper, [tuple(p.shape) for p in params], groups)
 
-def phases_of(stepper: Stepper) -> list[Phase]:
-    """Those of a step, stages aside."""
-    return [
-        Phase(
-            k,
-            0,
-            [total.largest for total in phase.sums.values()],
-            phase.by_rows,
-            bool(phase.summed("column")),
-            phase.measure is not None,
-        )
-        for k, phase in enumerate(stepper.rule.phases)
-    ]
+    def _gather(self, handle: Any, sent: Values, told: Values) -> None:
+        distributed.all_gather([*torch.from_numpy(told)], torch.from_numpy(sent), group=handle)
 
+    def _borrow(self) -> list[tuple[int, together.Lent]]:
+        opening: set[str] = set()
+        found: list[tuple[int, Borrowed]] = []
+        for grid, group, cells in self._cells():
+            here = {k: self._here[k] for k in group.tensors}
+            opens = self._opens and group.handle.group_name not in opening
+            opening.add(group.handle.group_name)
+            found.append((grid, Borrowed(group.handle, cells, here, self._arrays, self._tensors, opens)))
+        self._messages = [borrowed for _, borrowed in found]
+        return [*found]
 
-class Together:
-    """The engine of a plan whose tensors are cut; what it does not do itself, the engine of the parts does."""
-
-    def __init__(self, stepper: Stepper, params: list[Any], groups: list[Group]) -> None:
-        if stepper.backend.NAME != "native":
-            expected = "'native', where ranks share tensors"
-            Place(stepper.rule.name, "backend").fail(ValueError, expected, repr(stepper.backend.NAME))
-        self._stepper, self._plan, self._params, self._groups = stepper, stepper.plan, params, groups
-        self._parts_engine = stepper.plan.engine
-        self._shapes = [tuple(p.shape) for p in params]
-        sizes = [prod(shape) for shape in self._shapes]
-        here = {k: r for group in groups for k, r in group.own().items()}
-        self._shared = [*here]
-        self._here = [here.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
-        self._phases = phases_of(stepper)
-        self._stages = [
-            Phase(0, stage.bit, [False], stage.by_rows, False, True) for stage in stepper.settings.measuring
-        ]
-        self._describe(sizes)
-        self._grids = [(Blocks(n), Chunks(*matrix_of(shape))) for n, shape in zip(sizes, self._shapes, strict=True)]
-        self._borrow()
-        self._tellings = {id(phase): self._telling(phase) for phase in self._measuring()}
-        self._watched = self._watching() if stepper.settings.monitor else []
-        vars(self._plan).update(sizes=np.array(sizes, np.int64), engine=self, simple=False)
-        stepper.engine = self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parts_engine, name)
-
-    # -- records ------------------------------------------------------------------------------------------------------
-
-    def _describe(self, sizes: list[int]) -> None:
-        plan = self._plan
-        self._tensors = memory.room(len(sizes) * records.TENSOR.itemsize).view(records.TENSOR)
-        self._tensors[:] = plan.tensors
-        self._tensors["n"] = sizes
-        self._tensors["first_block"] = records.first_blocks(self._tensors["n"])
-        self._tensors["rows"], self._tensors["columns"] = np.array([matrix_of(s) for s in self._shapes]).T
-        self._arrays: dict[int, Arrays] = {}
-        self._numbers: list[Array] = []  # of ranges of whole tensors, which no step needs afterwards
-        for k in self._shared:
-            self._place(k)
-        stages = self._stepper.settings.measuring
-        rooms = [extents.room_for_sums(self._stepper.rule, stages, shape) for shape in self._shapes]
-        self._work = [np.zeros(room) for room in rooms]
-        self._tensors["work"] = memory.addresses(self._work)
-        blocks = int((-(-self._tensors["n"] // BLOCK)).sum()) if self._stepper.settings.monitor else 0
-        self._sums = np.zeros(blocks, records.SUMS)
-        tables = Tables(self._tensors, plan.groups, plan.recipe(self._stepper.items), self._stepper.clock, self._sums)
-        self._engine: Any = self._stepper.backend.make_plan(self._stepper.rule, self._stepper.flags, tables)
-        self._engine.take(self._stepper.hypers.given)
-
-    def _place(self, k: int) -> None:
-        """Lets a record find what is here of the arrays of a tensor where it would be in whole ones."""
-        item, row, begin = self._plan.items[k], self._tensors[k : k + 1], self._here[k].begin
-        shape = self._shapes[k]
-        row["unit_length"] = max(prod(shape[1:]) if len(shape) > 1 else prod(shape), 1)
-        kinds = {
-            state_kind(name): (slot, extent) for slot, (name, extent) in enumerate(self._stepper.rule.extents.items())
-        }
-        for slot, role in enumerate(records.ROLES, records.MAX_STATES):
-            kinds[role] = slot, ARRAYS[role].state.per if role in ARRAYS else "element"
-        arrays: Arrays = {"p": self._flat(k, item.array)}
-        for kind, array in (*item.slots.items(), *item.passing.items()):
-            slot, extent = kinds[kind]
-            if extent == "element":
-                arrays[slot] = self._flat(k, array)
-                row["slot"][:, slot] = shifted(memory.address(array), begin * array.itemsize)
-                continue
-            if kind in item.passing:
-                array = np.zeros(shape_of(extent, shape))
-                self._numbers.append(array)
-            row["slot"][:, slot] = memory.address(array)
-        row["p"] = shifted(memory.address(item.array), begin * item.array.itemsize)
-        arrays.pop(records.SHADOW, None)
-        arrays["g"] = arrays["p"]
-        self._arrays[k] = arrays
-
-    def _flat(self, k: int, array: Array) -> Array:
-        if not memory.is_direct(array) or self._plan.items[k].order is not None:
-            self._plan.items[k].place.fail(ValueError, "a contiguous tensor, for ranks share it", "another")
-        return array.reshape(-1)
-
-    # -- cells --------------------------------------------------------------------------------------------------------
-
-    def _borrow(self) -> None:
-        """Finds the parts that are worked on here, and the cells that ranks have in common."""
-        grids = sorted({int(phase.by_rows) for phase in self._measuring()} | ({0} if self._settings.monitor else set()))
-        self._borrowed: list[tuple[int, Borrowed]] = []
-        for group in self._groups:
-            for grid in grids:
-                cells = [
-                    cell
-                    for place, k in enumerate(group.tensors)
-                    for cell in cut(k, self._grids[k][grid], [of_rank[place] for of_rank in group.ranges])
-                ]
-                here = {k: self._here[k] for k in group.tensors}
-                self._borrowed.append((grid, Borrowed(group.group, cells, here, self._arrays, self._tensors)))
-        self._parts = [self._parts_of(grid) for grid in (0, 1)]
-
-    @property
-    def _settings(self) -> Any:
-        return self._stepper.settings
-
-    def _measuring(self) -> list[Phase]:
-        return [phase for phase in (*self._phases, *self._stages) if phase.measures]
-
-    def _parts_of(self, grid: int) -> Any:
-        """What is here of all tensors, in parts for threads, none of which crosses into a cell that is not here."""
-        parts = []
-        for k, r in enumerate(self._here):
-            of, begin = self._grids[k][grid], r.begin
-            while begin < r.end:
-                end = min(of.begin(of.next(min(begin + PART, r.n))), r.end)
-                if of.begin(of.next(begin)) != begin:  # in the midst of a cell
-                    end = min(of.begin(of.next(begin)), r.end)
-                elif end == r.end < r.n and of.begin(of.next(end)) != end:
-                    last = of.begin(of.next(end) - 1)
-                    end = last if last > begin else end
-                parts.append((k, begin, end))
-                begin = end
-        return np.array(parts, np.int64).reshape(-1, 3)
-
-    def _telling(self, phase: Phase) -> list[Telling]:
-        return [
-            Telling(group.group, [self._stretches(phase, group, r) for r in range(len(group.ranges))], phase.largest)
-            for group in self._groups
-        ]
-
-    def _stretches(self, phase: Phase, group: Group, rank: int) -> list[Stretch]:
-        """The numbers that a rank knows after a phase."""
-        terms, found = len(phase.largest), []
-        for k, r in zip(group.tensors, group.ranges[rank], strict=True):
-            if not r.n:
-                continue
-            blocks, chunks = self._grids[k]
-            grid = chunks if phase.by_rows else blocks
-            first, last = grid.next(r.begin), grid.next(r.end)
-            work = self._work[k][terms:]
-            if not phase.by_rows:
-                found.append(Stretch(work[: terms * -(-r.n // BLOCK)].reshape(-1, terms), first, last, blocks.alone))
-                continue
-            rows, columns = matrix_of(self._shapes[k])
-            count = r.n // columns
-            found.append(Stretch(work[: count * terms].reshape(-1, terms), chunks.row(first), chunks.row(last), 0))
-            if phase.by_columns:
-                below = work[count * terms :][: count // rows * chunks.alone * terms * columns]
-                found.append(Stretch(below.reshape(-1, terms * columns), first, last, chunks.alone))
-        return found
-
-    # -- the step -----------------------------------------------------------------------------------------------------
-
-    def take(self, given: Given) -> None:
-        """As the engine of the parts, whose groups the other one shares."""
-        self._parts_engine.take(given)
-        self._engine.take(given)
-
-    def derive(self) -> bool:
-        """Likewise."""
-        return self._parts_engine.derive() and bool(self._engine.derive())
-
-    def update(self, scale: float, off: int) -> None:
-        """One step."""
-        self.measure(scale, off)
-        self.finish()
-
-    def measure(self, scale: float, off: int) -> None:
-        """What comes before any tensor moves, but for phases that come after products of matrices."""
-        self._point_to_gradients()
-        for _, borrowed in self._borrowed:
-            borrowed.gather(self._gradient)
-        self._on = self._engine.stages & ~off
-        self._engine.prepare(scale, off)
-        self._measure_stages(OF_GRADIENT)
-        self._run(self._phases[: self._stepper.rule.phases_before])
+    def _begin(self) -> None:
+        self.opened = True
+        self._open(self._elements, ALIKE)
+        for borrowed in self._messages:
+            if not borrowed.opens:
+                borrowed.gather(self._elements, ALIKE)
 
     def measure_again(self) -> None:
-        """Those phases."""
-        self._run(self._phases[self._stepper.rule.phases_before :])
+        """Phases that come after products of matrices, of which what others have of cells has come to be others."""
+        again = self._phases[self._stepper.rule.phases_before :]
+        for borrowed in self._messages if again else ():
+            borrowed.gather(self._elements, ALIKE)
+        super().measure_again()
 
-    def finish(self) -> None:
-        """The same, moves all tensors as measured, and counts the step."""
-        self.measure_again()
-        self._measure_stages(~OF_GRADIENT)
-        self._engine.update_parts(self._tensors, self._parts[0])
-        if self._settings.monitor:
-            self._watch()
-        if self._on & records.ZERO_GRADS:
-            for k in self._shared:
-                part_of(self._params[k].grad).zero_()
-        self._engine.advance()
+    def part(self, standing: float) -> None:
+        """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""
+        self.opened = True
+        self._open(lambda k, elements: np.zeros_like(self._arrays[k]["g"][elements]), standing)
 
-    def _measure_stages(self, bits: int) -> None:
-        self._run([phase for phase in self._stages if phase.stage & self._on & bits])
-
-    def _run(self, phases: list[Phase]) -> None:
-        for phase in phases:
-            which = phase.phase, phase.stage
-            if phase.measures:
-                grid = int(phase.by_rows)
-                for other, borrowed in self._borrowed:  # those of the other grid go along, for their states' sake
-                    if other != grid:
-                        self._engine.measure_parts(*which, borrowed.tensors, borrowed.parts)
-                self._engine.measure_parts(*which, self._tensors, self._parts[grid])
-                for other, borrowed in self._borrowed:
-                    if other == grid:
-                        self._engine.measure_parts(*which, borrowed.tensors, borrowed.parts)
-                for telling in self._tellings[id(phase)]:
-                    telling.tell()
-            self._engine.settle(*which)
+    def _open(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
+        opening = [borrowed for borrowed in self._messages if borrowed.opens]
+        for borrowed in opening:
+            borrowed.gather(gradient, standing)
+        for borrowed in opening:
+            self._roll.check(borrowed.told.tolist())
 
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def _point_to_gradients(self) -> None:
-        for name in PLACED:
-            self._tensors[name] = self._plan.tensors[name]
-        self._flat_gradients = {}
-        for k in self._shared:
-            flat = self._flat_gradients[k] = part_of(self._params[k].grad).detach().contiguous().view(-1)
-            row = self._tensors[k : k + 1]
-            row["g"] = shifted(flat.data_ptr(), self._here[k].begin * flat.element_size())
-            row["g_dtype"] = memory.STORAGE[str(flat.dtype).removeprefix("torch.")].code
-            row["g_layout"] = row["g_order"] = 0
-        for _, borrowed in self._borrowed:
-            borrowed.tensors["scale"] = self._tensors["scale"][[cell.tensor for cell in borrowed.cells]]
+        self._flats: dict[int, Any] = {}
+        super()._point_to_gradients()
 
-    def _gradient(self, k: int, elements: slice) -> Array:
+    def _gradient(self, k: int) -> tuple[int, int, int]:
+        flat = self._flats[k] = part_of(self._params[k].grad).detach().contiguous().view(-1)
+        return flat.data_ptr(), flat.element_size(), STORAGE[str(flat.dtype).removeprefix("torch.")].code
+
+    def _elements(self, k: int, elements: slice) -> Array:
         dtype = getattr(torch, self._plan.items[k].array.dtype.name)
-        return np.asarray(self._flat_gradients[k][elements].to(dtype).numpy())
+        return np.asarray(self._flats[k][elements].to(dtype).numpy())
 
-    # -- monitoring ---------------------------------------------------------------------------------------------------
-
-    def _watching(self) -> list[Telling]:
-        """What ranks tell each other of the sums of blocks, as rows of numbers."""
-        names = records.SUMS.names or ()
-        self._rows = np.zeros((len(self._sums), len(names)))
-        found = []
-        for group in self._groups:
-            stretches = []
-            for of_rank in group.ranges:
-                each = []
-                for k, r in zip(group.tensors, of_rank, strict=True):
-                    first, blocks = int(self._tensors["first_block"][k]), self._grids[k][0]
-                    values = self._rows[first : first + -(-r.n // BLOCK)]
-                    each.append(Stretch(values, blocks.next(r.begin), blocks.next(r.end), blocks.alone))
-                stretches.append([each_ for each_ in each if len(each_.values)])
-            found.append(Telling(group.group, stretches, [name == "largest" for name in names]))
-        return found
-
-    def _watch(self) -> None:
-        for grid, borrowed in self._borrowed:
-            if grid == 0:
-                self._engine.update_parts(borrowed.tensors, borrowed.parts)
-        names = records.SUMS.names or ()
-        for column, name in enumerate(names):
-            self._rows[:, column] = self._sums[name]
-        for telling in self._watched:
-            telling.tell()
-        for column, name in enumerate(names):
-            self._sums[name] = self._rows[:, column]
-
-    def fold(self, totals: Records) -> None:
-        """Sums of blocks → sums of tensors."""
-        self._engine.fold(totals)
+    def _zero(self) -> None:
+        for k in self._shared:
+            part_of(self._params[k].grad).zero_()

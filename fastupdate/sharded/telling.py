@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import distributed
 
 from fastupdate.sharded.cells import Values, folded, nodes
+from fastupdate.sharded.ranges import Range
 
 
 class Stretch(NamedTuple):
@@ -30,21 +30,51 @@ class Stretch(NamedTuple):
         return [(self.first, self.last - self.first)] if self.first < self.last else []
 
 
+class Group(NamedTuple):
+    """Ranks that share tensors by ranges of their elements.
+
+    handle   what the library of messages knows them by
+    rank     this one, among them
+    ranges   [rank][place in tensors]
+    """
+
+    handle: Any
+    rank: int
+    tensors: list[int]
+    ranges: list[list[Range]]
+
+    def own(self) -> dict[int, Range]:
+        """The ranges that are here, by tensor."""
+        return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
+
+    def of(self, tensors: set[int]) -> Group:
+        """What they share of these tensors."""
+        places = [place for place, k in enumerate(self.tensors) if k in tensors]
+        ranges = [[of_rank[place] for place in places] for of_rank in self.ranges]
+        return self._replace(tensors=[self.tensors[place] for place in places], ranges=ranges)
+
+
 class Telling:
     """One message of each rank of a group to all others.
 
+    gather      (handle, sent, told): the message of each rank → those of all
     stretches   of each rank
     largest     which of the numbers of a cell are maxima, and do not add up
     """
 
-    def __init__(self, group: Any, stretches: list[list[Stretch]], largest: list[bool]) -> None:
-        self._group, self._rank = group, distributed.get_rank(group)
+    def __init__(
+        self,
+        gather: Callable[[Any, Values, Values], None],
+        group: Group,
+        stretches: list[list[Stretch]],
+        largest: list[bool],
+    ) -> None:
+        self._gather, self._handle, self._rank = gather, group.handle, group.rank
         self._stretches = [[(s, s.told()) for s in each if s.first < s.last] for each in stretches]
         self._largest = np.array(largest, bool)
         lengths = [sum(self._size(*each) for each in of_rank) for of_rank in self._stretches]
         self.bytes = 8 * lengths[self._rank]
-        self._sent = torch.zeros(max(lengths), dtype=torch.float64)
-        self._told = torch.zeros(len(lengths), max(lengths), dtype=torch.float64)
+        self._sent, self._told = np.zeros(max(lengths)), np.zeros((len(lengths), max(lengths)))
 
     @staticmethod
     def _size(stretch: Stretch, told: list[tuple[int, int]]) -> int:
@@ -55,7 +85,7 @@ class Telling:
         """Tells what is known here; afterwards the others' numbers are there too, or such as fold to the same."""
         if not len(self._sent):
             return
-        at, sent = 0, self._sent.numpy()
+        at, sent = 0, self._sent
         for stretch, told in self._stretches[self._rank]:
             for first, size in told:
                 values = stretch.values[first : first + size]
@@ -63,10 +93,10 @@ class Telling:
                     values = self._fold(values)
                 sent[at : at + values.size] = values.reshape(-1)
                 at += values.size
-        distributed.all_gather([*self._told], self._sent, group=self._group)
+        self._gather(self._handle, sent, self._told)
         for rank, of_rank in enumerate(self._stretches):
             if rank != self._rank:
-                self._take(self._told[rank].numpy(), of_rank)
+                self._take(self._told[rank], of_rank)
 
     def _fold(self, values: Values) -> Values:
         """Numbers of a cell come in runs of equal length, one for each sum."""
