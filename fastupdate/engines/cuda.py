@@ -103,7 +103,7 @@ class Plan:
 
     def stepping(
         self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
-    ) -> Callable[[], Made | None]:
+    ) -> Callable[..., Made | None]:
         def step() -> Made | None:
             if grads is None:
                 return None
@@ -144,6 +144,9 @@ class Plan:
 
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
+
+    def forget_rows(self) -> None:
+        """There are none: see recount."""
 
     def recount(self) -> None:
         raise NotImplementedError("a device moves whole tensors: gradients of few rows are refused")

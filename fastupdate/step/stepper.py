@@ -56,7 +56,7 @@ class Stepper:
     plan: Plan  # these four are replaced together, and items with them
     engine: Engine
     _taken: Given  # what the engine reads
-    _quick: Callable[[], Report | None] | None  # a step on gradients at hand, all in one call
+    _quick: Callable[..., Report | None] | None  # a step on gradients at hand or on those of a list, all in one call
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Stepper:
 
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
-        plain = grads is None and loss_scale == 1.0 and reduce is None and loss is None
+        plain = grads is None and _is_one(loss_scale) and reduce is None and loss is None
         quick = self._quick
         if plain and quick is not None and self.plan.indivisible and not self.lock.locked():
             report = quick()  # nothing can come between, so there is nothing to lock
@@ -170,8 +170,8 @@ class Stepper:
         with self.exclusive(records.MOST_UNDECIDED):
             self.check_mode()
             self.derive()
-            if plain and self.plan.simple and not self.clock[MICRO_BATCHES] and self.bound.at_hand(self.plan):
-                report = self._stepping()()
+            if reduce is None and loss is None and _is_one(loss_scale) and self.plan.simple:
+                report = self._in_one_call(grads)
                 if report is not None:
                     return report
             try:
@@ -179,11 +179,17 @@ class Stepper:
             finally:
                 self.let_go()
 
-    def _stepping(self) -> Callable[[], Report | None]:
-        """A step on the gradients at hand, all in one call."""
+    def _in_one_call(self, grads: Any) -> Report | None:
+        """A step on these gradients, or on those at hand; None if that needs a closer look."""
+        if self.clock[MICRO_BATCHES]:
+            return None
         if self._quick is None:
             self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
-        return self._quick
+        if grads is None:
+            return self._quick() if self.bound.at_hand(self.plan) else None
+        if self.plan.queued or self.settings.zero_grads:
+            return None  # they are to be held, or may lie in one another
+        return self._quick(gradients.collect(grads, self.containers, self.items, self.plan))
 
     def check_mode(self) -> None:
         """ValueError if the parameters hold the weights to judge a model by, at which no gradient is to be taken."""
@@ -367,3 +373,8 @@ class Stepper:
             slots.lie_down(followed)
         vars(self).update(self._planned(followed))
         self.derive()
+
+
+def _is_one(loss_scale: Any) -> bool:
+    """Whether nothing is to be said or done about it."""
+    return type(loss_scale) is float and loss_scale == 1.0

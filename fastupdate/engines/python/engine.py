@@ -156,18 +156,21 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
+    def forget_rows(self) -> None:
+        """Gradients of few rows always need a closer look."""
+
     def hold(self, params: list[Array]) -> None:
         """torch's gradients always need a closer look."""
 
     def stepping(
         self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
-    ) -> Callable[[], Made | None]:
+    ) -> Callable[..., Made | None]:
         """A step in one call."""
 
-        def step() -> Made | None:
-            if grads is None or self._clock[MICRO_BATCHES] or not self.derive():
+        def step(given: list[Any] | None = grads) -> Made | None:
+            if given is None or self._clock[MICRO_BATCHES] or not self.derive():
                 return None
-            if self.adopt(params, grads, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:
+            if self.adopt(params, given, 0, bool(self.stages & records.ZERO_GRADS)) >= 0:
                 return None
             self.update(scale, 0)
             return report(int(self._clock[STEPS]), self.lr)
