@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
 from fastupdate import optimizers, rules
-from fastupdate.torch.names import DECOUPLING
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
+DECOUPLING = runpy.run_path(str(PACKAGE / "torch" / "names.py"))["DECOUPLING"]  # by itself, it needs no torch
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
 from collections.abc import Callable, Mapping

@@ -141,6 +141,49 @@ def test_refused(place, text, reason):
     assert whole.splitlines()[line - 1].strip() in f"{text}\n{HELPERS}"
 
 
+SUMMED = """
+from fastupdate.rules.rule import NON_NEGATIVE, Hyper, State, Sum, scalars
+
+class Sample:
+    '''A rule with a sum. Source: none.'''
+
+    lr = Hyper(0.1, NON_NEGATIVE, "learning rate")
+    m = State("mean")
+    norm = State("of the tensor", per="tensor")
+    squares = Sum("of squares", per="tensor")
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(lr=h.lr)
+
+    @staticmethod
+    def measure(flags, s, g, p, m, norm):
+        return g * g, m
+
+    @staticmethod
+    def settle_tensor(flags, s, n, squares, norm):
+        return squares / n
+
+    @staticmethod
+    def update(flags, s, g, p, m, norm):
+        return -s.lr * g * norm, m
+"""
+CALLED = {  # what the rule calls so, by which the C++ of its phases goes; the line that says it
+    "state as sum": ("norm", "sum", 17),
+    "sum as sum": ("squares", "sum", 21),
+    "state as state": ("norm", "state", 17),
+    "element as term": ("m", "term", 17),
+    "element as result0": ("m", "result0", 17),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "line"), CALLED.values(), ids=CALLED)
+def test_names_of_phases(old, new, line):
+    emitted(SUMMED)
+    with pytest.raises(emit.RefusedError, match=rf"^sample\.py:{line}: {new} means something else in C[+][+]"):
+        emitted(re.sub(rf"\b{old}\b", new, SUMMED))
+
+
 WITHOUT = {  # text of the sample, what it becomes, the reason
     "no prepare": ("def prepare", "def prepared", "expected a function prepare"),
     "no scalars": ("return scalars(", "return dict(", r"expected scalars\(name=value, …\)"),

@@ -8,6 +8,9 @@ namespace fastupdate {
 // The entries of the clock: steps taken, micro-batches since, and which version of what the user set is in force.
 enum ClockEntry : int { kSteps, kMicroBatches, kRevision };
 
+// What becomes of gradients of few rows: each is looked at closely, counts as a dense one, or moves these rows alone.
+enum WayOfRows : uint32_t { kNoRows, kDenseRows, kLazyRows };
+
 // How the rows of a plan become groups; the same in every step.
 struct Recipe {
   int64_t next_thaw;        // the step count from which other tensors move than now
@@ -21,7 +24,7 @@ struct Recipe {
   uint32_t flags;                    // of the stages
   uint32_t outside;                  // weight decay is a stage, and not the rule's own
   uint32_t before;                   // how many phases come before the array library's products of matrices
-  uint32_t pad;
+  uint32_t rows;                     // a WayOfRows
 };
 
 // A schedule's values, from some step on; `count` of them are there.

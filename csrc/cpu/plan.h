@@ -11,6 +11,7 @@
 namespace fastupdate {
 
 constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this many elements
+constexpr int64_t kScatteredCost = 4;   // an element of rows that lie anywhere costs as much as so many others
 constexpr int64_t kHoldCost = 1 << 21;  // above it, they would wait for as long as Python lets one thread run
 constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
 
@@ -43,7 +44,9 @@ class Plan {
   void recount() {
     cost_ = blocks_ = 0;
     for (int64_t i = 0; i < count_; ++i) {
-      cost_ += tensors_[i].n + kTensorCost;
+      const Tensor& t = tensors_[i];
+      const bool scattered = t.touched && reinterpret_cast<const Rows*>(t.touched)->lazy;
+      cost_ += (scattered ? kScatteredCost : 1) * t.n + kTensorCost;
       tensors_[i].first_block = blocks_;
       blocks_ += block_count(tensors_[i]);
     }

@@ -21,11 +21,11 @@
 #include "python/glance.h"
 #include "python/held.h"
 #include "python/lookout.h"
-#include "python/ordering.h"
 #include "python/own.h"
 #include "python/records.h"
 #include "python/skeleton.h"
 #include "python/stepping.h"
+#include "python/touched.h"
 
 namespace fastupdate {
 namespace {
@@ -59,6 +59,7 @@ class PlanOfArrays {
         clock_(clock),
         sums_(sums),
         extents_(records<Tensor>(tensors_, "tensors"), tensors.size()),
+        touched_(records<Tensor>(tensors_, "tensors"), *records<Recipe>(recipe, "recipe")),
         code_(*selected, rule, flags, own),
         plan_(*selected, code_.of, records<Tensor>(tensors_, "tensors"), tensors.size(),
               records<Group>(groups_, "groups"), groups.size(), *records<Recipe>(recipe, "recipe"),
@@ -79,27 +80,13 @@ class PlanOfArrays {
 
   // Takes in the gradients from `start` on; returns the first index that needs a closer look, −1 if none does.
   int64_t adopt(const py::list& params, const py::list& grads, int64_t start, bool writable) {
-    const int64_t count = plan_.count();
-    check_lengths(count, params, grads);
+    check_lengths(plan_.count(), params, grads);
     if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
-    const bool some_of_torch = py::len(watched_.of_torch());
-    PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
-    const bool alone = some_of_torch || is_torch(first_grad);
-    const int most = alone ? 1 : most_threads((count - start) * kTensorCost, count);
-    if (some_of_torch) footprints_.resize(size_t(count));
-    Footprint* const footprints = some_of_torch ? footprints_.data() : nullptr;
-    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, most == 1, footprints};
-    std::atomic<int64_t> found{count};
-    std::atomic<bool> changed{false};
-    team_.share(most, count - start, [&](int64_t first, int64_t last) {
-      bool moved = false;
-      const int64_t i = adoption.adopt(start + first, start + last, moved);
-      if (moved) changed = true;
-      for (int64_t least = found; i >= 0 && i < least && !found.compare_exchange_weak(least, i);) {
-      }
-    });
-    moves_ += changed;
-    return found < count ? int64_t(found) : -1;
+    if (start == 0) forget_rows();
+    int64_t i = adopt_dense(params, grads, start, writable);
+    while (i >= 0 && !writable && touch(i, params, grads)) i = adopt_dense(params, grads, i + 1, writable);
+    if (touched_.some_lazy()) plan_.recount();
+    return i;
   }
 
   // Takes in the gradients that torch's parameters hold; returns what keeps them alive, or None if they need a closer
@@ -130,6 +117,13 @@ class PlanOfArrays {
   void advance() { plan_.advance(); }
   void recount() { plan_.recount(); }
 
+  // Makes the tensors whole again whose gradients, as `adopt` took them in, touched rows.
+  void forget_rows() {
+    const bool shorter = touched_.some_lazy();
+    touched_.forget();
+    if (shorter) plan_.recount();
+  }
+
   // A step of parts (Plan::prepare). parts: [part][row of tensors, first element, one past the last].
   void prepare(double scale, uint32_t off) { plan_.prepare(scale, off); }
   void update_parts(py::array tensors, py::array_t<int64_t> parts) { with_parts(true, 0, 0, tensors, parts); }
@@ -154,6 +148,7 @@ class PlanOfArrays {
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
     tell_torch(zeroes ? &grads : nullptr);
     update(scale, 0);
+    forget_rows();
     return true;
   }
 
@@ -196,6 +191,32 @@ class PlanOfArrays {
   }
 
  private:
+  int64_t adopt_dense(const py::list& params, const py::list& grads, int64_t start, bool writable) {
+    const int64_t count = plan_.count();
+    const bool some_of_torch = py::len(watched_.of_torch());
+    PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
+    const bool alone = some_of_torch || is_torch(first_grad);
+    const int most = alone ? 1 : most_threads((count - start) * kTensorCost, count);
+    if (some_of_torch) footprints_.resize(size_t(count));
+    Footprint* const footprints = some_of_torch ? footprints_.data() : nullptr;
+    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, most == 1, footprints};
+    std::atomic<int64_t> found{count};
+    std::atomic<bool> changed{false};
+    team_.share(most, count - start, [&](int64_t first, int64_t last) {
+      bool moved = false;
+      const int64_t i = adoption.adopt(start + first, start + last, moved);
+      if (moved) changed = true;
+      for (int64_t least = found; i >= 0 && i < least && !found.compare_exchange_weak(least, i);) {
+      }
+    });
+    moves_ += changed;
+    return found < count ? int64_t(found) : -1;
+  }
+
+  bool touch(int64_t i, const py::list& params, const py::list& grads) {
+    return touched_.take(i, PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i), watched_, extents_);
+  }
+
   void with_parts(bool move, int phase, uint32_t stage, py::array& tensors, py::array_t<int64_t>& parts) {
     const Tensor* const rows = records<Tensor>(tensors, "tensors");
     static_assert(sizeof(Part) == 3 * sizeof(int64_t));
@@ -238,6 +259,7 @@ class PlanOfArrays {
   py::array_t<int64_t> clock_;
   py::array sums_;
   Extents extents_;
+  TouchedRows touched_;  // of the step that is being taken
   Watched watched_;
   Containers containers_;
   std::vector<Footprint> footprints_;
@@ -275,6 +297,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("function", [](py::dict spec) { return Function::make(spec, selected); });
   m.def("glance", &glance);
   m.def("grouped", &grouped);
+  m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
   py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);
@@ -308,6 +331,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("move", &PlanOfArrays::move)
       .def("advance", &PlanOfArrays::advance)
       .def("recount", &PlanOfArrays::recount)
+      .def("forget_rows", &PlanOfArrays::forget_rows)
       .def("prepare", &PlanOfArrays::prepare)
       .def("update_parts", &PlanOfArrays::update_parts)
       .def("measure_parts", &PlanOfArrays::measure_parts)

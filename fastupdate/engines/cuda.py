@@ -145,6 +145,9 @@ class Plan:
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
 
+    def forget_rows(self) -> None:
+        """There are none: see recount."""
+
     def recount(self) -> None:
         raise NotImplementedError("a device moves whole tensors: gradients of few rows are refused")
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from fastupdate import _core
+from fastupdate.arrays.rows import Rows
 from fastupdate.engines import threads
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import Tables
@@ -60,4 +61,5 @@ def make_plan(rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Engine:
 
 
 select_isa()
+_core.meet_rows(Rows)
 _core.set_threads(threads.get_num_threads(), threads.is_fixed())

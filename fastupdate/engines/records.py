@@ -47,7 +47,7 @@ RECIPE = np.dtype(
     [
         ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("largest", "f8"),
         ("vanishing", "f8"), ("hypers", "i4"), ("lr", "i4"), ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"),
-        ("eps", "u4"), ("flags", "u4"), ("outside", "u4"), ("before", "u4"), ("pad", "u4"),
+        ("eps", "u4"), ("flags", "u4"), ("outside", "u4"), ("before", "u4"), ("rows", "u4"),
     ]
 )  # fmt: skip
 SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])
@@ -57,6 +57,7 @@ ROWS = np.dtype(
 )
 LAYOUT = np.dtype([("ndim", "i8"), ("shape", "i8", MAX_DIMS), ("stride", "i8", MAX_DIMS)])
 
+NO_ROWS, DENSE_ROWS, LAZY_ROWS = range(3)  # what becomes of gradients of few rows (csrc/core/derive.h)
 ZERO_GRADS, MONITOR = stages.FIRST_OTHER, 2 * stages.FIRST_OTHER  # beside the stages
 
 Records = NDArray[np.void]

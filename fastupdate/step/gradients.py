@@ -142,7 +142,7 @@ def _adopt_rows(plan: Plan, k: int, gradient: Rows, reduce: Reduce | None, zeroe
         place.fail(TypeError, f"a dense gradient, beside {asked}", "rows")
     lazy = settings.lazy_rows(plan.rule)
     if lazy:
-        rows.check_possible(plan.rule, settings, plan.items[k], place)
+        rows.check_possible(plan.rule, settings, place)
     touched = rows.Touched(gradient, plan.items[k], lazy, place)
     _check_apart(plan, touched.values, place)
     plan.point_to_rows(k, touched)

@@ -25,7 +25,7 @@ from fastupdate.stages import ARRAYS, FLAGS
 from fastupdate.step import extents, held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
-from fastupdate.step.rows import Touched
+from fastupdate.step.rows import Touched, way_of
 from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind, written
 
 NEVER = 2**63 - 1  # more steps than there will be
@@ -121,6 +121,7 @@ class Plan:
         recipe["flags"] = sum(1 << k for k, flag in enumerate(FLAGS) if s.has_flag(flag, rule))
         recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)
         recipe["before"] = rule.phases_before
+        recipe["rows"] = way_of(rule, s)
         recipe["eps"] = sum(1 << k for k, name in enumerate(names) if name.startswith("eps"))
         return recipe
 
@@ -239,12 +240,11 @@ class Plan:
 
     def check_whole(self) -> None:
         """ValueError where only some rows of a tensor are to move: accumulators are whole."""
-        for k, (touched, _) in self._touched.items():
-            if touched.lazy:
-                place = Place(self.rule.name, self.items[k].place.argument.replace("params", "grads", 1))
-                place.fail(
-                    ValueError, "rows='dense', or the rows of all micro-batches in one step", "those of a lazy one"
-                )
+        touched = self.tensors["touched"].tolist()
+        k = next((k for k, record in enumerate(touched) if record), None)
+        if k is not None and self.settings.lazy_rows(self.rule):
+            place = Place(self.rule.name, self.items[k].place.argument.replace("params", "grads", 1))
+            place.fail(ValueError, "rows='dense', or the rows of all micro-batches in one step", "those of a lazy one")
 
     def recount(self) -> None:
         """Takes in how many elements there are, where only some rows of a tensor move."""
@@ -254,9 +254,11 @@ class Plan:
     def forget_rows(self) -> None:
         """Makes the tensors whole again, whose gradients touched rows."""
         for k, (_, n) in self._touched.items():
-            self.tensors["n"][k], self.tensors["touched"][k] = n, 0
+            row = self.tensors[k]
+            row["n"], row["touched"], row["g"] = n, 0, 0  # where they were says nothing of the next gradient
         self.recount()
         self._touched.clear()
+        self.engine.forget_rows()
 
     def zeroing_may_harm(self) -> bool:
         """Whether a gradient might share memory with another one or with a frozen tensor; False is certain."""

@@ -80,19 +80,30 @@ if choose.native_problem() is None:
     grouped = _core.grouped
 
 
-def check_possible(rule: Rule, settings: Settings, item: Item, place: Place) -> None:
+def way_of(rule: Rule, settings: Settings) -> int:
+    """What an engine may make of gradients of few rows that it can read as they lie."""
+    if not settings.lazy_rows(rule):
+        return records.DENSE_ROWS
+    return records.NO_ROWS if _needs_all(rule, settings) else records.LAZY_ROWS
+
+
+def check_possible(rule: Rule, settings: Settings, place: Place) -> None:
     """ValueError where a step of the touched rows alone is not to be had, by what it would need all rows for."""
+    needed = _needs_all(rule, settings)
+    if needed is not None:
+        place.fail(ValueError, f"rows='dense' (every row moves) beside {needed}", "rows of a lazy step")
+
+
+def _needs_all(rule: Rule, settings: Settings) -> str | None:
     whole = {
         f"a rule that measures whole tensors ({rule.name})": rule.matrix or _measures_more_than_rows(rule),
-        "ema_decay": "ema" in item.slots,
-        "lookahead": "slow" in item.slots,
+        "ema_decay": settings.ema_decay is not None,
+        "lookahead": settings.lookahead is not None,
         "clip_unit_norm": settings.clip_unit_norm is not None,
         "monitor": settings.monitor,
         **{stage.options[0]: True for stage in settings.measuring},
     }
-    needed = next((name for name, wanted in whole.items() if wanted), None)
-    if needed is not None:
-        place.fail(ValueError, f"rows='dense' (every row moves) beside {needed}", "rows of a lazy step")
+    return next((name for name, wanted in whole.items() if wanted), None)
 
 
 def _measures_more_than_rows(rule: Rule) -> bool:

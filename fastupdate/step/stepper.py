@@ -183,8 +183,8 @@ class Stepper:
                 report = self._simple_step(grads)
                 if report is not None:
                     return report
-            self.derive()
             try:
+                self.derive()
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()

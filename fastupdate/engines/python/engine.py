@@ -156,6 +156,9 @@ class RecordPlan:
             row["scale"] = 1.0
         return -1
 
+    def forget_rows(self) -> None:
+        """Gradients of few rows always need a closer look."""
+
     def hold(self, params: list[Array]) -> None:
         """torch's gradients always need a closer look."""
 

@@ -12,6 +12,12 @@ class Phase(Function):
     """A function that takes and gives back arrays of numbers, for there may be any number of them."""
 
     called: str  # in C++
+    own = re.compile(r"state|sum|term|result\d+")  # names in what is emitted around the rule's text
+
+    def check_name(self, node: ast.AST, name: str) -> None:
+        super().check_name(node, name)
+        if self.own.fullmatch(name):
+            raise self.refused(node, f"{name} means something else in C++: choose another name")
 
     def give_back(self, value: ast.expr) -> None:
         wanted = self.wanted()

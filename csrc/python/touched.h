@@ -1,0 +1,157 @@
+// Gradients of few rows: the order in which their rows are gone through, and the fast half of taking them in. What is
+// not accepted at a glance goes to fastupdate/step/rows.py, which converts it or says what is wrong.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <array>
+#include <map>
+#include <stdexcept>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "core/derive.h"
+#include "python/adopt.h"
+
+namespace fastupdate {
+
+namespace py = pybind11;
+
+// Groups numbers: those that occur in rising order, where each one's positions start, and the positions, those of one
+// number in their order.
+class Grouping {
+ public:
+  // False if one of them is not among 0 … bound − 1. Sorted by counting, digit by digit from the last.
+  template <class Integer>
+  bool take(const Integer* numbers, int64_t n, int64_t bound) {
+    from_.resize(size_t(n)), to_.resize(size_t(n));
+    for (int64_t i = 0; i < n; ++i) {
+      if (uint64_t(int64_t(numbers[i])) >= uint64_t(bound)) return false;
+      from_[size_t(i)] = {int64_t(numbers[i]), i};
+    }
+    for (int shift = 0; shift < 63 && (bound - 1) >> shift > 0; shift += kBits) sort(shift);
+    at.clear(), starts.clear();
+    positions.resize(size_t(n));
+    for (int64_t i = 0; i < n; ++i) {
+      const auto [number, position] = from_[size_t(i)];
+      positions[size_t(i)] = position;
+      if (at.empty() || at.back() != number) at.push_back(number), starts.push_back(i);
+    }
+    starts.push_back(n);
+    return true;
+  }
+
+  std::vector<int64_t> at, starts, positions;
+
+ private:
+  static constexpr int kBits = 11;
+
+  void sort(int shift) {
+    std::array<int64_t, 1 << kBits> next{};
+    const auto digit = [shift](const Entry& entry) { return size_t(entry.first >> shift & ((1 << kBits) - 1)); };
+    for (const Entry& entry : from_) ++next[digit(entry)];
+    int64_t before = 0;
+    for (int64_t& count : next) before += std::exchange(count, before);
+    for (const Entry& entry : from_) to_[size_t(next[digit(entry)]++)] = entry;
+    std::swap(from_, to_);
+  }
+
+  using Entry = std::pair<int64_t, int64_t>;  // number, position
+  std::vector<Entry> from_, to_;
+};
+
+// The three arrays of a grouping, for Python.
+inline py::tuple grouped(const py::array_t<int64_t, py::array::c_style>& numbers, int64_t bound) {
+  Grouping grouping;
+  if (!grouping.take(numbers.data(), numbers.size(), bound)) throw std::invalid_argument("grouped: 0 … bound − 1");
+  const auto array = [](const std::vector<int64_t>& x) {
+    return py::array_t<int64_t>(py::ssize_t(x.size()), x.data());
+  };
+  return py::make_tuple(array(grouping.at), array(grouping.starts), array(grouping.positions));
+}
+
+// fu.Rows, once Python has told of it (fastupdate/arrays/rows.py): frozen, with two slots.
+inline PyTypeObject* rows_type = nullptr;
+inline void meet_rows(py::type type) { rows_type = reinterpret_cast<PyTypeObject*>(type.release().ptr()); }
+
+// The rows that gradients touch, tensor by tensor, for one step.
+class TouchedRows {
+ public:
+  TouchedRows(Tensor* tensors, const Recipe& recipe) : tensors_(tensors), way_(recipe.rows) {}
+
+  bool some_lazy() const { return way_ == kLazyRows && !now_.empty(); }
+
+  // Points tensor i at a gradient of few rows, if there is one that can be read as it lies. For a caller with the GIL.
+  bool take(int64_t i, PyObject* param, PyObject* grad, const Watched& watched, const Extents& extents) {
+    Tensor& t = tensors_[i];
+    View p;
+    if (way_ == kNoRows || !rows_type || !grad || Py_TYPE(grad) != rows_type) return false;
+    if (!look_again(param, watched.type(), p) || !unchanged(p, t, watched, i) || !p.direct || !p.ndim) return false;
+    const auto indices = py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "indices"));
+    const auto values = py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "values"));
+    if (!indices || !values) throw py::error_already_set();
+    if (Py_TYPE(indices.ptr()) != host_array_type() || Py_TYPE(values.ptr()) != host_array_type()) return false;
+    const View g = view_of(*py::detail::array_proxy(values.ptr()));
+    if (!g.direct || !readable(g, p) || g.ndim != p.ndim || !std::equal(g.shape + 1, g.shape + g.ndim, p.shape + 1))
+      return false;
+    const int64_t length = p.shape[0] ? t.n / p.shape[0] : 0, bytes = g.shape[0] * length * item_size(g.dtype);
+    if (!holds(extents.gap_around(g.data), g.data, g.data + uint64_t(bytes))) return false;
+    Grouping& rows = rows_[i].grouping;
+    if (!group(rows, *py::detail::array_proxy(indices.ptr()), g.shape[0], p.shape[0])) return false;
+    point(t, g, rows_[i], length);
+    now_.push_back(i);
+    return true;
+  }
+
+  // Makes the tensors whole again. Where their gradients were says nothing of the next ones.
+  void forget() {
+    for (const int64_t i : now_) tensors_[i].n = rows_[i].whole, tensors_[i].touched = tensors_[i].g = 0;
+    now_.clear();
+  }
+
+ private:
+  struct OfTensor {
+    Grouping grouping;
+    Rows record;
+    int64_t whole;  // elements of the tensor
+  };
+
+  static bool group(Grouping& rows, const Header& indices, int64_t count, int64_t bound) {
+    constexpr int kDirect = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    const auto& type = *py::detail::array_descriptor_proxy(indices.descr);
+    if (indices.nd != 1 || indices.dimensions[0] != count || (indices.flags & kDirect) != kDirect) return false;
+    if (type.byteorder != '=') return false;
+    switch (type.type_num) {
+      case py::detail::npy_api::NPY_INT_:
+        return rows.take(reinterpret_cast<const int*>(indices.data), count, bound);
+      case py::detail::npy_api::NPY_LONG_:
+        return rows.take(reinterpret_cast<const long*>(indices.data), count, bound);
+      case py::detail::npy_api::NPY_LONGLONG_:
+        return rows.take(reinterpret_cast<const long long*>(indices.data), count, bound);
+      default:
+        return false;
+    }
+  }
+
+  void point(Tensor& t, const View& g, OfTensor& rows, int64_t length) const {
+    const auto address = [](const std::vector<int64_t>& x) { return uint64_t(x.data()); };
+    const auto& [at, starts, positions] = std::tie(rows.grouping.at, rows.grouping.starts, rows.grouping.positions);
+    rows.record = {length, int64_t(at.size()), way_ == kLazyRows, address(at), address(starts), address(positions)};
+    rows.whole = t.n;
+    t.g = g.data;
+    t.g_dtype = g.dtype;
+    t.g_layout = 0;
+    t.samples = 1;
+    t.scale = 1;
+    t.touched = uint64_t(&rows.record);
+    if (way_ == kLazyRows) t.n = length * rows.record.count;
+  }
+
+  Tensor* tensors_;
+  uint32_t way_;
+  std::map<int64_t, OfTensor> rows_;  // of those that have had such gradients; their memory is used again
+  std::vector<int64_t> now_;
+};
+
+}  // namespace fastupdate
