@@ -5,7 +5,7 @@ They are taken back at once, so that other processes, which some tests start, ar
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 
 FASTER = {

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import cfunc, from_dtype, int64, void
+from numba import from_dtype, int64, void
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.containers import Contents
@@ -19,6 +19,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine, Made
 from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
+from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Mode, done_whole
@@ -62,10 +63,9 @@ def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
         store=store,
     )
     scope = formula.scope | {"update": formula.compiled(rule.update)}
-    exec(source, scope)
     x = from_dtype(dtype)
     signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])
-    return cfunc(signature, error_model="numpy")(scope["loop"])
+    return c_function(signature, defined(source, scope)["loop"])
 
 
 class RecordPlan:

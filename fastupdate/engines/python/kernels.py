@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastupdate.engines import records
-from fastupdate.engines.python.compiling import compiled, exact, inlined
+from fastupdate.engines.python.compiling import compiled, inlined
 from fastupdate.engines.python.gradients import (
     AT,
     COUNT,
@@ -29,6 +29,7 @@ from fastupdate.engines.python.tiles import (
     cast,
     condition_tile,
     copy_out,
+    copy_tile,
     factors_of,
     read_tile,
     scale_tile,
@@ -59,7 +60,7 @@ def of_type(t, like):
     return (t.dtype == 0) == (like.itemsize == 4)
 
 
-@exact
+@compiled
 def tensors_in(tensors, first, last):
     """Those that have elements in blocks first … last − 1, by index."""
     begin = end = first_tensor(tensors, first)
@@ -68,7 +69,7 @@ def tensors_in(tensors, first, last):
     return range(begin, end)
 
 
-@exact
+@compiled
 def span(t, like, first, last):
     """Which elements of a tensor are in these blocks: begin, end; no element if it is of another type than `like`."""
     if not of_type(t, like):
@@ -81,7 +82,7 @@ def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, lik
     """The first of the tiles in scratch is the raw gradient."""
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
     read_tile(t.p, t.p_layout, begin, p)
-    before[:] = p
+    copy_tile(p, before)
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
     condition_tile(run, t, group, scale, stages, True, begin, raw, p, g)

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cfunc, from_dtype, int64, void
+from numba import from_dtype, int64, void
 
 from fastupdate.engines import records
-from fastupdate.engines.python.compiling import exact
+from fastupdate.engines.python.compiling import c_function, defined, inlined
 from fastupdate.engines.python.formula import SUBSTITUTES, Formula, compile_formula
 from fastupdate.engines.python.stages import arguments, formula, slot
 from fastupdate.engines.python.tiles import DOUBLE, cast, view
@@ -40,8 +40,7 @@ def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
         values=", ".join(formula.values),
     )
     scope = formula.scope | {"measure": formula.compiled(phase.measure)}
-    exec(source, scope)
-    return cfunc(_measuring(dtype), error_model="numpy")(scope["loop"])
+    return c_function(_measuring(dtype), defined(source, scope)["loop"])
 
 
 def _measuring(dtype: Any) -> Any:
@@ -78,8 +77,7 @@ def change_loop(rule: Rule, mask: int, dtype: Any) -> Any:
         values=", ".join(formula.values),
     )
     scope = formula.scope | {"update": formula.compiled(rule.update)}
-    exec(source, scope)
-    return cfunc(_changing(dtype), error_model="numpy")(scope["loop"])
+    return c_function(_changing(dtype), defined(source, scope)["loop"])
 
 
 def _no_change(t: Any, scalars: Any, scale: Any, begin: Any, g: Any, p: Any, out: Any) -> None:
@@ -89,7 +87,7 @@ def _no_change(t: Any, scalars: Any, scale: Any, begin: Any, g: Any, p: Any, out
 @cache
 def no_change(dtype: Any) -> Any:
     """The same where nothing measures a change."""
-    return cfunc(_changing(dtype))(_no_change)
+    return c_function(_changing(dtype), _no_change)
 
 
 _SETTLE = """
@@ -103,10 +101,8 @@ def settle(t, scalars, n, sums, i):
 def settle_function(rule: Rule, mask: int, number: int, extent: Extent) -> Any:
     """What settles range i of an extent; nothing, if none is summed over it in this phase."""
     phase = rule.phases[number]
-    f8 = from_dtype(np.dtype(np.float64))
-    signature = void(from_dtype(records.TENSOR), f8[::1], f8, f8[::1], int64)
     if extent not in phase.settles:
-        return cfunc(signature)(_nothing)
+        return settles_nothing()
     formula = Formula(rule, mask, np.dtype(np.float64))
     own = [f"view(t.slot[{rule.states.index(name)}], i + 1, DOUBLE)[i]" for name in rule.states_of(extent)]
     source = _SETTLE.format(
@@ -115,12 +111,23 @@ def settle_function(rule: Rule, mask: int, number: int, extent: Extent) -> Any:
         values=", ".join([*(f"sums[{k}]" for k in phase.summed(extent)), *own]),
     )
     scope = formula.scope | {"rule_settle": formula.compiled(phase.settles[extent])}
-    exec(source, scope)
-    return cfunc(signature, error_model="numpy")(scope["settle"])
+    return c_function(_settling(), defined(source, scope)["settle"])
+
+
+def _settling() -> Any:
+    """The type of what settles a range."""
+    f8 = from_dtype(np.dtype(np.float64))
+    return void(from_dtype(records.TENSOR), f8[::1], f8, f8[::1], int64)
 
 
 def _nothing(t: Any, scalars: Any, n: Any, sums: Any, i: Any) -> None:
     pass
+
+
+@cache
+def settles_nothing() -> Any:
+    """The same for ranges of which nothing is summed."""
+    return c_function(_settling(), _nothing)
 
 
 _MEASURE_STAGE = """
@@ -140,10 +147,9 @@ def measure_stage(stage: Stage, dtype: Any) -> Any:
         numbers=", ".join(f"cast(group.{number}, p)" for number in stage.numbers),
         arguments=arguments(stage, stage.measure, given),
     )
-    scope = {**formula(stage, dtype, exact, SUBSTITUTES), "cast": cast}
+    scope = {**formula(stage, dtype, inlined, SUBSTITUTES), "cast": cast}
     scope["measure"] = compile_formula(stage.measure, dtype)
-    exec(source, scope)
-    return cfunc(_measuring(dtype), error_model="numpy")(scope["loop"])
+    return c_function(_measuring(dtype), defined(source, scope)["loop"])
 
 
 _SETTLE_STAGE = """
@@ -158,15 +164,13 @@ def settle(t, scalars, n, sums, i):
 @cache
 def settle_stage(stage: Stage, extent: Extent) -> Any:
     """What settles range i of an extent, as `settle_function`; scalars: the numbers of the stage."""
-    f8 = from_dtype(np.dtype(np.float64))
-    signature = void(from_dtype(records.TENSOR), f8[::1], f8, f8[::1], int64)
     if extent != stage.state.per:
-        return cfunc(signature)(_nothing)
+        return settles_nothing()
     numbers = ", ".join(f"scalars[{k}]" for k in range(len(stage.numbers)))
-    scope = {**formula(stage, np.dtype(np.float64), exact, SUBSTITUTES), "view": view, "DOUBLE": DOUBLE}
+    scope = {**formula(stage, np.dtype(np.float64), inlined, SUBSTITUTES), "view": view, "DOUBLE": DOUBLE}
     scope["settle_own"] = compile_formula(stage.settle, np.dtype(np.float64))
-    exec(_SETTLE_STAGE.format(slot=slot(stage), name=stage.name, numbers=numbers), scope)
-    return cfunc(signature, error_model="numpy")(scope["settle"])
+    source = _SETTLE_STAGE.format(slot=slot(stage), name=stage.name, numbers=numbers)
+    return c_function(_settling(), defined(source, scope)["settle"])
 
 
 def compiled_stage(stage: Stage, rule: Rule, mask: int, dtypes: list[Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cfunc, float64, from_dtype, int64, njit, uint64, void
+from numba import float64, int64, njit, uint64, void
 from numba.core.compiler import Compiler
 
 from fastupdate.engines import records
+from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula, compile_formula
 from fastupdate.engines.python.tiles import cast
 from fastupdate.rules import rule as rules
@@ -24,6 +25,9 @@ class Disjoint(Compiler):
     def define_pipelines(self) -> Any:
         self.state.flags.noalias = True
         return super().define_pipelines()  # type: ignore[no-untyped-call]
+
+
+disjoint = njit(nogil=True, error_model="numpy", pipeline_class=Disjoint)
 
 
 # Written out, for rules differ in the number of hyperparameters, scalars and states.
@@ -106,28 +110,19 @@ class Own:
     def defined(self, source: str, **words: Any) -> dict[str, Any]:
         """The functions of a source, with these words in it and these things in their scope."""
         scope = self.scope | {key: value for key, value in words.items() if not isinstance(value, (str, int))}
-        exec(source.format(**self.words | words), scope)
-        return scope
-
-    def disjoint(self, scope: dict[str, Any], name: str, leading: list[Any]) -> None:
-        """Compiles a function for arguments of these types and arrays of states that overlap with nothing."""
-        arguments = [*leading, *[from_dtype(self.dtype)[::1]] * len(self.kept)]
-        compiler = njit(void(*arguments), nogil=True, error_model="numpy", pipeline_class=Disjoint)
-        scope[name] = compiler(scope[name])
+        return defined(source.format(**self.words | words), scope)
 
     def scalars(self) -> Any:
         formula: Any = self.rule.formula
         substitutes = {rules.scalars: self.formula.scalars_type}
         prepare = compile_formula(formula.prepare, np.dtype(np.float64), substitutes=substitutes)
-        return _function(void(uint64, int64, uint64), self.defined(_SCALARS, prepare=prepare)["scalars"])
+        return c_function(void(uint64, int64, uint64), self.defined(_SCALARS, prepare=prepare)["scalars"])
 
     def loop(self) -> Any:
         results = "".join(f"{result}, " for result in ("delta", *self.formula.targets))
         scope = self.defined(_LOOP, results=results, update=self.formula.compiled(self.rule.update))
-        x = from_dtype(self.dtype)
-        self.disjoint(scope, "move", [x[::1], x, x[::1], x[::1]])
-        self.disjoint(scope, "differ", [x[::1], x, x[::1], x[::1], x[::1], x[::1]])
-        return _function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
+        scope |= {"move": disjoint(scope["move"]), "differ": disjoint(scope["differ"])}
+        return c_function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
 
     def measure(self, phase: Phase) -> Any:
         if phase.measure is None:
@@ -139,9 +134,8 @@ class Own:
             room=records.TILE * len(phase.sums),
             measure=self.formula.compiled(phase.measure),
         )
-        x = from_dtype(self.dtype)
-        self.disjoint(scope, "tile", [x[::1], x, x[::1], x[::1], float64[::1]])
-        return _function(void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64), scope["loop"])
+        scope["tile"] = disjoint(scope["tile"])
+        return c_function(void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64), scope["loop"])
 
     def settle(self, phase: Phase, extent: Extent) -> Any:
         """Of float64 alone."""
@@ -154,11 +148,7 @@ class Own:
             values=", ".join([*(f"sum_[i * {terms} + {k}]" for k in phase.summed(extent)), *own]),
             settle_one=self.formula.compiled(phase.settles[extent]),
         )
-        return _function(void(uint64, int64, float64, uint64, uint64), scope["settle"])
-
-
-def _function(signature: Any, function: Any) -> Any:
-    return cfunc(signature, error_model="numpy")(function)
+        return c_function(void(uint64, int64, float64, uint64, uint64), scope["settle"])
 
 
 @cache

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from fastupdate.engines import records
-from fastupdate.engines.python.compiling import exact
+from fastupdate.engines.python.compiling import compiled
 from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT
 from fastupdate.engines.python.gradients import AT, COUNT, INTEGERS, LENGTH, gradient_tile, is_lazy, rows_of, sum_row
 from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
-from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, read_tile, view
+from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, copy_tile, read_tile, view
 from fastupdate.stages import at
 
 CHANGES = at("change")
 ROW_CHUNK = records.ROW_CHUNK
 
 
-@exact
+@compiled
 def larger(a, b):
     """The larger of two numbers; NaN if either is."""
     return b if b > a or b != b else a
 
 
-@exact
+@compiled
 def sum_of(x, largest):
     """Σ x over a block, in 32 lanes, folded pairwise; or the largest of x and 0."""
     if largest:
@@ -37,7 +37,7 @@ def sum_of(x, largest):
     return fold_lanes(lane)
 
 
-@exact
+@compiled
 def fold_parts(x, count, pitch, largest):
     """What `count` numbers, `pitch` apart, come to, folded pairwise."""
     if largest:
@@ -48,13 +48,13 @@ def fold_parts(x, count, pitch, largest):
     return total(level, count)
 
 
-@exact
+@compiled
 def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
     gradient_tile(t, begin, scratch[0, :n])
     measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms)
 
 
-@exact
+@compiled
 def measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
     """change: the change of p that the rule would make, for a stage that measures it; else nothing.
 
@@ -63,14 +63,14 @@ def measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin,
     raw, p, g, x = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
     read_tile(t.p, t.p_layout, begin, p)
     condition_tile(run, t, group, scale, stages, False, begin, raw, p, g)
-    x[:] = g
+    copy_tile(g, x)
     change(t, scalars, cast(1.0, p), begin, g, p, x)
     if stages & CHANGES:
         run(t, group, stages, CHANGE, False, begin, g, p, x)
     loop(t, group, scalars, cast(1.0, p), begin, g, p, x, terms)
 
 
-@exact
+@compiled
 def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
     count = len(terms)
     parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
@@ -81,7 +81,7 @@ def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, e
             parts[i // BLOCK * count + k] = sum_of(terms[k, :n], maxima >> k & 1)
 
 
-@exact
+@compiled
 def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out):
     """One row: its sums go to `out`, and each of its elements is joined with what its column has come to."""
     count, width = len(terms), t.columns
@@ -100,7 +100,7 @@ def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratc
         out[k] = fold_parts(pieces[k], len(pieces[k]), 1, maxima >> k & 1)
 
 
-@exact
+@compiled
 def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima, columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
@@ -120,7 +120,7 @@ def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end
                 )
 
 
-@exact
+@compiled
 def measure_touched(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
     """The touched rows that start within a span, of a phase that settles rows alone."""
     touched = rows_of(t)
@@ -141,7 +141,7 @@ def measure_touched(loop, change, run, t, group, scalars, scale, stages, begin, 
             sums[row * count + j] = fold_parts(pieces[j], len(pieces[j]), 1, maxima >> j & 1)
 
 
-@exact
+@compiled
 def settle_touched(of_row, t, scalars, count):
     """The rows within the slices that a gradient touches."""
     touched = rows_of(t)
@@ -152,7 +152,7 @@ def settle_touched(of_row, t, scalars, count):
             of_row(t, scalars, float(t.columns), sums[(k * ranges + r) * count :], at[k] * ranges + r)
 
 
-@exact
+@compiled
 def measure(
     tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
 ):
@@ -169,7 +169,7 @@ def measure(
             measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
 
 
-@exact
+@compiled
 def settle_rows(of_range, t, scalars, ranges, rows, parts, sums, maxima):
     """Ranges of so many whole rows."""
     count = len(sums)
@@ -179,7 +179,7 @@ def settle_rows(of_range, t, scalars, ranges, rows, parts, sums, maxima):
         of_range(t, scalars, float(rows * t.columns), sums, i)
 
 
-@exact
+@compiled
 def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, of_matrix, of_unit, of_tensor):
     """Settles all of a phase but the list; shape: bit e is set if ranges of extent e are settled."""
     sums = np.zeros(count)
@@ -216,7 +216,7 @@ def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, o
             of_tensor(t, row, float(t.n), work, 0)
 
 
-@exact
+@compiled
 def settle_list(tensors, scalars, count, maxima, of_list):
     """Settles the list, by the sums of its tensors, with the scalars of the first one's group."""
     sums, elements = np.zeros(count), 0.0

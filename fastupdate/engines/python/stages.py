@@ -7,11 +7,11 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
-from numba import boolean, cfunc, from_dtype, int64, void
+from numba import boolean, from_dtype, int64, void
 
 from fastupdate.engines import records
 from fastupdate.engines.python import tiles
-from fastupdate.engines.python.compiling import exact
+from fastupdate.engines.python.compiling import c_function, defined, inlined
 from fastupdate.engines.python.formula import SUBSTITUTES, compile_formula, spread
 from fastupdate.rules.extent import EXTENTS
 from fastupdate.stages import PLACES, STAGES, Inputs, Stage
@@ -40,7 +40,7 @@ def stage_loops(dtype: Any) -> Any:
     scope: dict[str, Any] = {"state_tile": tiles.state_tile, "cast": tiles.cast, "spread": spread}
     source = _FUNCTION
     for stage in STAGES:
-        scope |= formula(stage, dtype, exact, SUBSTITUTES)
+        scope |= formula(stage, dtype, inlined, SUBSTITUTES)
         source += _STAGE.format(
             place=PLACES.index(stage.place),
             bit=stage.bit,
@@ -51,8 +51,7 @@ def stage_loops(dtype: Any) -> Any:
             result=result(stage, "x[i]", "after"),
             arguments=arguments(stage, stage.element, {"g": "g[i]", "p": "p[i]", "change": "x[i]", "own": "own[i]"}),
         ) + (_KEPT if has_elements(stage) else "")
-    exec(source, scope)
-    return cfunc(_signature(dtype), error_model="numpy")(scope["run"])
+    return c_function(_signature(dtype), defined(source, scope)["run"])
 
 
 def _signature(dtype: Any) -> Any:
@@ -67,7 +66,7 @@ def _nothing(t: Any, group: Any, stages: Any, place: Any, keep: Any, begin: Any,
 @cache
 def no_stages(dtype: Any) -> Any:
     """The same where no stage works, which takes no time to compile."""
-    return cfunc(_signature(dtype))(_nothing)
+    return c_function(_signature(dtype), _nothing)
 
 
 def formula(stage: Stage, dtype: Any, compiler: Callable[..., Any], substitutes: Mapping[Any, Any]) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def _element(base, layout, i):
     return np.uint64(np.int64(base) + offset_of(record, i))
 
 
+@inlined
+def copy_tile(values, out):
+    """out ← values, as long; Numba would take a second to compile what `out[:] = values` says of other lengths."""
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
 @compiled
 def read_tile(base, layout, begin, out):
     """out ← elements begin, begin + 1, … in C order of an array of any strides (csrc/core/views.h), of out's type."""
@@ -69,7 +76,7 @@ def read_tile(base, layout, begin, out):
         for k in range(len(out)):
             out[k] = view(_element(base, layout, begin + k), 1, out)[0]
     else:
-        out[:] = view(base, begin + len(out), out)[begin:]
+        copy_tile(view(base, begin + len(out), out)[begin:], out)
 
 
 @compiled
@@ -79,7 +86,7 @@ def write_tile(base, layout, begin, values):
         for k in range(len(values)):
             view(_element(base, layout, begin + k), 1, values)[0] = values[k]
     else:
-        view(base, begin + len(values), values)[begin:] = values
+        copy_tile(values, view(base, begin + len(values), values)[begin:])
 
 
 @compiled
