@@ -51,7 +51,7 @@ def _clearly_apart(arrays: list[Array]) -> bool:
     ends = begins + (sizes * np.array([a.itemsize for a in arrays], np.int64)).astype(np.uint64)
     for k in np.flatnonzero(~direct).tolist():
         begins[k], ends[k] = bounds(arrays[k])
-    order = np.argsort(begins)
+    order = np.argsort(begins.copy())  # NumPy 2.0.0 dies where memory runs out while it copies a strided array here
     order = order[sizes[order] > 0]
     return bool((ends[order[:-1]] <= begins[order[1:]]).all())
 

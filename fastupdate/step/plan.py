@@ -271,7 +271,7 @@ class Plan:
         ends = rows["g"] + (rows["n"] * memory.ITEM_SIZES[rows["g_dtype"]]).astype(np.uint64)
         held = np.array([overlap.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
         spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
-        spans = spans[np.argsort(spans[:, 0])]
+        spans = spans[np.argsort(spans[:, 0].copy())]  # as in overlap.py
         if (spans[1:, 0] < spans[:-1, 1]).any():
             return True
         self._apart = moves
