@@ -155,6 +155,21 @@ def in_sample(case: Case) -> bool:
     return case.rule in HYPERS or case.rule in PHASED_HYPERS
 
 
+# FASTUPDATE_TEST_PRODUCT=1, as scripts/nightly.py sets it: every rule in all its cases and types on every engine.
+PRODUCT = bool(os.environ.get("FASTUPDATE_TEST_PRODUCT"))
+NIGHTLY_DTYPES = DTYPES if PRODUCT else DTYPES[:1]
+
+
+@cache
+def stands_for_its_rule(case: Case) -> bool:
+    """Whether it is of the sample, or the case of its rule that has most flags; each night all cases do."""
+    return PRODUCT or in_sample(case) or case == cases_of(case.rule)[-1]
+
+
+def by_name(value: Any) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_rule = pytest.mark.parametrize("case", FIRST_CASES, ids=str)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -211,13 +226,14 @@ BEST = [engine for engine in ENGINES if engine.values[0].isa in (None, *isas()[-
 def every_run(rows: Iterable[tuple[Case, str, Any]]) -> pytest.MarkDecorator:
     """Cases, options and engines × types, as arguments of a test.
 
-    Numba compiles each loop for seconds. Rules beside the sample have theirs in float32 alone, where a number of
-    another type would show; in float64 the sample stands for them.
+    Numba compiles each loop for half a second. Of every rule beside the sample it does so in one case and in float32,
+    where a number of another type would show; in the others each night.
     """
     runs = [
         pytest.param(case, options, dtype, *e.values, id=f"{case}-{options}-{e.id}-{np.dtype(dtype)}", marks=e.marks)
         for case, options, e in rows
-        for dtype in (DTYPES if in_sample(case) or e.values[0].backend != "numba" else DTYPES[:1])
+        if e.values[0].backend != "numba" or stands_for_its_rule(case)
+        for dtype in (DTYPES if in_sample(case) or e.values[0].backend != "numba" else NIGHTLY_DTYPES)
     ]
     return pytest.mark.parametrize(("case", "options", "dtype", "engine"), runs)
 

@@ -7,7 +7,7 @@ Tests that use one of the others carry the mark `peer`, by which CI runs them in
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 from types import ModuleType
 from typing import Any
@@ -50,6 +50,12 @@ def peer(name: str) -> ModuleType:
         if REQUIRED or (os.environ.get("CI") and not other):
             pytest.fail(f"{name} is not installed, and here it must be: {error}")
         pytest.skip(f"{name} is not installed: {error}")
+
+
+def file_needs(name: str) -> None:
+    """For a file all of whose tests use it: one reason to skip the file, and not one for each of its thousand tests."""
+    if not REQUIRED and importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 class Module:

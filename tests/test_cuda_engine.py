@@ -10,7 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import EVERY_CASE, FIRST_CASES, assert_same_bits, by_case, by_dtype, by_rule, random_arrays
+from cases import (
+    DTYPES,
+    EVERY_CASE,
+    FIRST_CASES,
+    NIGHTLY_DTYPES,
+    assert_same_bits,
+    by_case,
+    by_dtype,
+    by_name,
+    by_rule,
+    in_sample,
+    random_arrays,
+)
 from device_arrays import FakeArray
 
 import fastupdate as fu
@@ -38,7 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "half": {"shadow": "float16", "decay": "coupled", "nonfinite": "raise", "clip_norm": 3.0},
 }
 COMBINED = [(case, "plain") for case in EVERY_CASE] + [(case, o) for case in FIRST_CASES for o in list(OPTIONS)[1:]]
-by_combination = pytest.mark.parametrize(("case", "options"), COMBINED, ids=[f"{c}-{o}" for c, o in COMBINED])
+RUNS = [(c, o, t) for c, o in COMBINED for t in (DTYPES if in_sample(c) else NIGHTLY_DTYPES)]
 
 
 @cache
@@ -98,8 +110,7 @@ def assert_same_arrays(actual: Any, expected: Any) -> None:
         assert_same_bits(arrays[name], array, name)
 
 
-@by_dtype
-@by_combination
+@pytest.mark.parametrize(("case", "options", "dtype"), RUNS, ids=by_name)
 def test_bytes_of_the_cpu(case, dtype, options):
     assert_same(run(case, dtype, OPTIONS[options], FakeArray), on_the_cpu(case, dtype, options))
 

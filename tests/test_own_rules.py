@@ -154,7 +154,7 @@ def test_contributing_it(tmp_path):
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     others = [f"{name}.py" for name in RULE_NAMES if name not in (*RULES, *PHASED)]
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", *others)
+    ignored = shutil.ignore_patterns("*.pyc", "*.tmp.*", "*.so", *others)  # Numba's machine code comes along
     for folder in ("cmake", "csrc", "docs", "fastupdate", "scripts", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     moved = BLOCKS[0].replace("import fastupdate as fu\n", "").replace("@fu.rule\n", "").replace("Lion", "Lioness")

@@ -14,12 +14,14 @@ from cases import (
     DTYPES,
     ENGINES,
     EVERY_PHASED_CASE,
+    NIGHTLY_DTYPES,
     PHASED,
     PHASED_CASES,
     Case,
     arrays_of,
     assert_same_bits,
     by_dtype,
+    by_name,
     cases_of,
     every_run,
     exactly,
@@ -57,15 +59,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def by_name(value: Any) -> str:
-    return getattr(value, "__name__", None) or str(value)
-
-
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 # The sample under all options, every other rule under none; on older instruction sets the sample alone, under none.
 EVERY = [(c, o) for c in EVERY_PHASED_CASE for o in OPTIONS if c in CASES or o == "plain"]
 RUNS = [(c, o, engine) for c, o in EVERY for engine in (ENGINES if c in CASES and o == "plain" else BEST)]
-by_every_combination = pytest.mark.parametrize(("case", "options"), EVERY, ids=[f"{c}-{o}" for c, o in EVERY])
+# The stand-in's arrays cannot be multiplied: tests/gpu does that. Stages have no sums of their own on a GPU, and are
+# refused by name (test_cuda_steps.py).
+ON_GPUS = [
+    (c, o, t)
+    for c, o in EVERY
+    if rules.get(c.rule).rule.matrix is None and o != "sums"
+    for t in (DTYPES if c in CASES else NIGHTLY_DTYPES)
+]
 by_first = pytest.mark.parametrize("case", FIRST, ids=str)
 by_options = pytest.mark.parametrize("options", OPTIONS)
 
@@ -123,13 +128,8 @@ def test_every_engine_and_any_number_of_threads_leave_the_same_bytes(
             assert_same_bits(actual[kind], arrays, f"{kind}, {threads} threads")
 
 
-@by_every_combination
-@by_dtype
+@pytest.mark.parametrize(("case", "options", "dtype"), ON_GPUS, ids=by_name)
 def test_the_kernels_of_gpus_leave_the_same_bytes(case: Case, dtype: Any, options: str, shim: Any) -> None:
-    if rules.get(case.rule).rule.matrix is not None:
-        pytest.skip("the stand-in's arrays cannot be multiplied; tests/gpu does that")
-    if options == "sums":
-        pytest.skip("on a GPU stages have no sums of their own: refused by name (test_cuda_steps.py)")
     start, targets = problem(case, dtype)
     expected_params, params = [p.copy() for p in start], [FakeArray(p) for p in start]
     expected, opt = (case.make(p, **OPTIONS[options]) for p in (expected_params, params))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from cases import Case, assert_same_bits
-from peers import peer
+from peers import file_needs, peer
 from torch_cases import arrays_of, by_rule, ours, torch
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 from cases import Case, assert_same_bits, exactly
 from interrupts import outcomes
-from peers import peer
+from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import TORCHS, arrays_of, by_rule, default_dtype, hand_over, ours, parameters, tensors, theirs, torch
 
@@ -37,6 +37,7 @@ import fastupdate as fu
 from fastupdate import rules
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 ADAMW = Case("adamw", "", {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3})
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import MIXED_OPTIONS, SUM_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
-from peers import peer
+from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import (
     BESIDE_TORCH,
@@ -30,6 +30,7 @@ from torch_cases import (
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 beside_torch = pytest.mark.parametrize("case", BESIDE_TORCH, ids=str)
 by_layout = pytest.mark.parametrize("layout", LAYOUTS)

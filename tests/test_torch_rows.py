@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import peer
+from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import torch
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 STEPS, SHAPE = 12, (23, 33)
 DTYPES = ["float32", "float64"]

@@ -152,9 +152,14 @@ class Own:
 
 
 @cache
-def code(rule: Rule, mask: int, dtype: Any) -> tuple[Any, ...]:
-    """C functions of a rule in one variant and compute type: scalars, loop, measures. They stay as long as we do."""
+def code(rule: Rule, mask: int, dtype: Any, moves: bool) -> tuple[Any, ...]:
+    """C functions of a rule in one variant and compute type: scalars, loop, measures. They stay as long as we do.
+
+    moves: there are tensors of this type; without them ranges are settled in it, which need scalars alone.
+    """
     own = Own(rule, mask, dtype)
+    if not moves:
+        return own.scalars(), *[None] * (1 + len(rule.phases))
     return own.scalars(), own.loop(), *(own.measure(phase) for phase in rule.phases)
 
 
@@ -183,8 +188,9 @@ class Addresses(NamedTuple):
 def addresses(rule: Rule, flags: Mapping[str, bool], dtypes: list[Any]) -> Addresses:
     """What the native engine needs of a rule that is not in the build, for these compute types."""
     mask = rule.mask(flags)
-    wanted = [*dtypes, np.dtype(np.float64)] if rule.phases else dtypes  # float64 is what ranges are settled in
-    found = [code(rule, mask, np.dtype(t)) if np.dtype(t) in wanted else () for t in (np.float32, np.float64)]
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    wanted = {*dtypes, double} if rule.phases else dtypes  # float64 is what ranges are settled in
+    found = [code(rule, mask, t, t in dtypes) if t in wanted else () for t in (single, double)]
     return Addresses(
         [[f.address if f else 0 for f in functions] for functions in found],
         [
