@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import ENGINES, in_sample
+from cases import ENGINES, PRODUCT, in_sample
 from fingerprints import COMBINATIONS, expected, hashes, key
 
 
@@ -18,7 +18,7 @@ from fingerprints import COMBINATIONS, expected, hashes, key
         pytest.param(case, history, *engine.values, id=f"{case}-{history}-{engine.id}", marks=engine.marks)
         for case, history in COMBINATIONS
         for engine in ENGINES
-        if in_sample(case) or engine.values[0].backend != "numba"
+        if PRODUCT or in_sample(case) or engine.values[0].backend != "numba"
     ],
 )
 def test_bytes(case, history, engine):

@@ -13,6 +13,7 @@ from cases import (
     CASES,
     ELEMENTWISE,
     EVERY_CASE,
+    PRODUCT,
     RULES,
     SIZES,
     Case,
@@ -167,7 +168,12 @@ def test_optax(case, backend):
 
 
 @by_maximize
-@every_run((case, "plain", engine) for case in EVERY_CASE for engine in BEST if in_sample(case) or engine.values[0].isa)
+@every_run(
+    (case, "plain", engine)
+    for case in EVERY_CASE
+    for engine in BEST
+    if PRODUCT or in_sample(case) or engine.values[0].isa
+)
 def test_sizes(case, options, engine, dtype, maximize):
     """Every size alone in its list, so that no neighbour hides what happens beyond an end.
 
