@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from cases import ENGINES, PRODUCT, in_sample
 from fingerprints import COMBINATIONS, expected, hashes, key
@@ -29,26 +24,6 @@ def test_bytes(case, history, engine):
     row = expected().get(key(case, history))
     assert row, "not in tests/fingerprints.json: `python tests/fingerprints.py --write` adds it"
     assert hashes(case, history, engine) == row, "other bytes than before"
-
-
-def test_bytes_of_what_is_compiled_for_users():
-    """The suite has Numba optimise less, which is faster; fully optimised loops leave the same bytes."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n0",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "numba and stages",
-    ]
-    full = {**os.environ, "NUMBA_OPT": "3"}
-    done = subprocess.run(command, env=full, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout, done.stdout
 
 
 def test_no_fingerprint_is_left_over():
