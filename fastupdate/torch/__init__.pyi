@@ -8,6 +8,7 @@ from fastupdate.step.options import Options
 from fastupdate.torch.backward import Arrivals as Arrivals
 from fastupdate.torch.backward import in_backward as in_backward
 from fastupdate.torch.optimizer import Optimizer as Optimizer
+from fastupdate.torch.partition import Partition as Partition
 
 _Number = float | Tensor  # of one element
 
@@ -164,6 +165,7 @@ class AdaMuon(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -328,6 +330,10 @@ class DAdaptAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        growth_rate: float = ...,
+        fsdp_in_use: bool = False,
+        layer_scale: float = 1.0,
+        log_every: int = 0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -344,6 +350,9 @@ class DAdaptSGD(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        growth_rate: float = ...,
+        fsdp_in_use: bool = False,
+        log_every: int = 0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -547,6 +556,7 @@ class Muon(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -600,6 +610,7 @@ class NorMuon(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -638,6 +649,11 @@ class Prodigy(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beta3: None = None,
+        decouple: bool = True,
+        growth_rate: float = ...,
+        fsdp_in_use: bool = False,
+        slice_p: int = 1,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -774,6 +790,7 @@ class Scion(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -915,6 +932,7 @@ class SOAP(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...
 
