@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import environment  # noqa: F401 (before the others load what it sets)
@@ -17,6 +18,8 @@ from cases import isas
 from hypothesis import HealthCheck, Phase, settings
 
 from fastupdate.engines import threads
+
+pytest.register_assert_rewrite("refusals")
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minutes and says little here
@@ -53,6 +56,13 @@ def _settings_restored() -> Iterator[None]:
         from fastupdate import _core
 
         _core.select_isa(selected)
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command `fastupdate train` finds: a folder to write into, and one thread, as it has by default."""
+    monkeypatch.chdir(tmp_path)
+    threads.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

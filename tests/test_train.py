@@ -1,23 +1,18 @@
-"""The demonstration: the network, the data it reads, and the command `fastupdate train`."""
+"""The command `fastupdate train`: what it shows and writes, and what it says of what it cannot do."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import os
 import pty
-import re
-import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import pytest
-from cases import RULES
+from refusals import check_refusal
 
 import fastupdate as fu
 from fastupdate.cli import main
@@ -26,95 +21,11 @@ pytest.importorskip("sklearn", reason="needs the extra 'demo'")
 pytest.importorskip("matplotlib", reason="needs the extra 'demo'")
 pytest.importorskip("rich", reason="needs the extra 'demo'")
 
-from fastupdate.demo import DemoError, choosing, data, report, train
-from fastupdate.demo.network import MLP, softmax_cross_entropy
+from fastupdate.demo import DemoError, choosing, report, train
+
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 COMMAND = [sys.executable, "-m", "fastupdate", "train"]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder to write into, and one thread, as the command has by default; conftest.py puts that back."""
-    monkeypatch.chdir(tmp_path)
-    fu.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def digits() -> data.Dataset:
-    return data.load_digits()
-
-
-def train_quietly(rule: str, digits: data.Dataset, **settings: float) -> train.Run:
-    settings = {"epochs": digits.epochs, "batch_size": digits.batch_size, "seed": 0} | settings
-    run = train.Run(rule, train.learning_rate(rule, train.Settings(**settings)))
-    train.train(run, digits, train.Settings(**settings), report.LineProgress(width=8))
-    return run
-
-
-# -- the network ------------------------------------------------------------------------------------------------------
-
-
-def test_gradients_are_those_of_the_loss() -> None:
-    """Central differences of the loss, in float64, for every weight of a small network."""
-    rng = np.random.default_rng(0)
-    network = MLP((5, 7, 6, 3), rng)
-    network.params = {name: p.astype(np.float64) for name, p in network.params.items()}
-    network.grads = {name: np.full(p.shape, np.nan) for name, p in network.params.items()}
-    x, labels = rng.standard_normal((4, 5)), np.array([0, 2, 1, 2])
-    network.compute_gradients(x, labels)
-    for name, p in network.params.items():
-        for index in np.ndindex(p.shape):
-            kept, losses = p[index], []
-            for p[index] in (kept - 1e-6, kept + 1e-6):
-                losses.append(softmax_cross_entropy(network.forward(x)[-1], labels)[0])
-            p[index] = kept
-            assert network.grads[name][index] == pytest.approx((losses[1] - losses[0]) / 2e-6, abs=1e-8)
-
-
-def test_gradient_buffers_stay_where_they_are() -> None:
-    network = MLP((5, 7, 3), np.random.default_rng(0))
-    before = {name: (id(g), g.ctypes.data, g.dtype, g.shape) for name, g in network.grads.items()}
-    network.compute_gradients(np.ones((2, 5), np.float32), np.array([0, 1]))
-    assert {name: (id(g), g.ctypes.data, g.dtype, g.shape) for name, g in network.grads.items()} == before
-
-
-def test_huge_logits_do_not_overflow() -> None:
-    loss, d_logits = softmax_cross_entropy(np.array([[1000.0, 0.0]], np.float32), np.array([1]))
-    assert loss == 1000.0
-    assert np.array_equal(d_logits, [[1.0, -1.0]])
-
-
-def test_mini_batches_cover_every_image_once() -> None:
-    batches = list(train.mini_batches(10, 4, np.random.default_rng(0)))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert sorted(np.concatenate(batches)) == list(range(10))
-
-
-# -- training ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_reaches_97_percent_and_agrees_with_numpy(rule: str, digits: data.Dataset) -> None:
-    run = train_quietly(rule, digits)
-    assert run.last.accuracy >= 0.97
-    assert run.last.difference <= 1e-6
-    assert run.last.update_seconds > 0
-    assert run.last.numpy_seconds > 0
-    assert run.diverged is None
-
-
-def test_same_seed_same_bits(digits: data.Dataset) -> None:
-    digests = [train_quietly("adamw", digits, epochs=2, seed=seed).last.digest for seed in (3, 3, 4)]
-    assert digests[0] == digests[1] != digests[2]
-    assert re.fullmatch("[0-9a-f]{8}", digests[0])
-
-
-def test_numpy_twin_notices_a_wrong_update(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "numpy_update", lambda *_: None)
-    assert train_quietly("sgd", digits, epochs=1).last.difference > 1e-2
-
-
-# -- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_lines_in_a_pipe(tmp_path: Path) -> None:
@@ -172,23 +83,6 @@ def test_every_rule_by_one_word(capsys: pytest.CaptureFixture[str], monkeypatch:
         assert f"{found['lr']:.3g}" == min(found["tried"], key=lambda lr: found["tried"][lr] or math.inf)
         assert found["bytes"] == pytest.approx({"muon": 4.0, "prodigy": 16.0}.get(name, 8.0), abs=0.1), name
         assert found["accuracies"][-1] > 0.5 > found["accuracies"][0], name
-
-
-def test_the_grid_goes_on_beyond_an_end_that_is_best() -> None:
-    tried = dict(zip([0.1, 0.3, 1.0, 3.0, 10.0], [5.0, 4.0, 3.0, 2.0, 1.0], strict=True))
-    assert choosing.beyond(tried) == [pytest.approx(10 * 10 / 3)]
-    assert choosing.beyond({lr: 1 / loss for lr, loss in tried.items()}) == [pytest.approx(0.1 / 3)]
-    assert choosing.beyond({**tried, 1.0: 0.5}) == []
-    assert choosing.beyond(dict.fromkeys(tried, math.inf)) == [pytest.approx(0.1 / 3)]
-
-
-def test_what_is_put_aside_is_not_trained_on(digits: data.Dataset) -> None:
-    apart = choosing.put_aside(digits)
-    sizes = len(apart.train_images), len(apart.test_images)
-    assert sum(sizes) == len(digits.train_images)
-    assert sizes[1] == pytest.approx(sizes[0] / 4, abs=1)
-    seen = {image.tobytes() for image in apart.train_images}
-    assert len([image for image in apart.test_images if image.tobytes() in seen]) <= 2  # the same digit twice
 
 
 @pytest.mark.parametrize("rule", ["lamb", "muon", "radamschedulefree"])
@@ -444,126 +338,3 @@ def test_missing_rich_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     check_refusal(["--epochs", "1"], "the progress bar needs rich: pip install 'fastupdate[demo]'", capsys)
-
-
-def check_refusal(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["train", *arguments])
-    out, err = capsys.readouterr()
-    assert stop.value.code == 2
-    assert out == ""
-    assert err.startswith("fastupdate")
-    assert ": error: " in err
-    assert message in err
-    assert err.count("\n") == 1
-
-
-# -- IDX files --------------------------------------------------------------------------------------------------------
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    content = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-def write_folder(folder: Path, suffix: str = "") -> None:
-    """Thirty training and ten test images of 3 x 4 pixels, in three classes that a network can tell apart."""
-    for part, count in (("train", 30), ("t10k", 10)):
-        labels = np.arange(count) % 3
-        images = np.zeros((count, 3, 4))
-        images[np.arange(count), labels] = 255
-        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_folder_is_read(suffix: str, tmp_path: Path) -> None:
-    write_folder(tmp_path, suffix)
-    images = data.load(tmp_path)
-    assert images.train_images.shape == (30, 12)
-    assert images.test_images.shape == (10, 12)
-    assert images.train_images.dtype == np.float32
-    assert images.train_images[1].tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 4
-    assert images.test_labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
-    assert images.classes == 3
-
-
-def test_idx_folder_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folder(tmp_path)
-    picture = tmp_path / "curves.png"
-    assert main(["train", "--data", str(tmp_path), "--batch-size", "8", "--epochs", "5", "--out", str(picture)]) == 0
-    assert "epoch 5/5" in capsys.readouterr().out
-    assert picture.exists()
-
-
-IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-TRAIN_LABELS = "train-labels-idx1-ubyte"
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        (IMAGES, lambda content: content[:-1], "declares 30 x 3 x 4 bytes of data and holds 359"),
-        (IMAGES, lambda content: content + b"\0", "declares 30 x 3 x 4 bytes of data and holds 361"),
-        (IMAGES, lambda content: content[:10], "is not an IDX file of bytes in 3 dimension(s)"),
-        (IMAGES, lambda content: b"", "is not an IDX file of bytes in 3 dimension(s)"),
-        (IMAGES, lambda content: b"\x00\x00\x0d\x03" + content[4:], "is not an IDX file of bytes in 3 dimension(s)"),
-        (
-            IMAGES,
-            lambda content: content[:4] + b"\xff" * 12 + content[16:],
-            "declares 4294967295 x 4294967295 x 4294967295 bytes of data and holds 360",
-        ),
-        (IMAGES, lambda content: content[:4] + struct.pack(">III", 0, 3, 4), "train has no images"),
-        (IMAGES, lambda content: content[:4] + struct.pack(">III", 30, 2, 6) + content[16:], None),
-        (IMAGES, lambda content: content[:4] + struct.pack(">III", 20, 3, 6) + content[16:], "20 images and 30 labels"),
-        (IMAGES, lambda content: content[:4] + struct.pack(">III", 30, 3, 2) + content[16:196], "have 6 pixels, test"),
-        (LABELS, lambda content: None, "has neither t10k-labels-idx1-ubyte nor t10k-labels-idx1-ubyte.gz"),
-        (LABELS, lambda content: content[:7] + b"\x09" + content[8:-1], "t10k has 10 images and 9 labels"),
-        (
-            LABELS,
-            lambda content: content[:15] + b"\xff" + content[16:],
-            f"/{LABELS}: image 7 has the label 255, and those to train with end at 2",
-        ),
-        (
-            TRAIN_LABELS,
-            lambda content: content[:-1] + b"\xff",
-            f"/{TRAIN_LABELS}: image 29 has the label 255, but only 4 ",
-        ),
-        (TRAIN_LABELS, lambda content: content[:-1] + b"\x05", None),  # labels between them may be missing
-    ],
-)
-def test_malformed_idx_gets_one_line(
-    name: str,
-    change: Callable[[bytes], bytes | None],
-    message: str | None,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_folder(tmp_path)
-    path = tmp_path / name
-    content = change(path.read_bytes())
-    path.unlink() if content is None else path.write_bytes(content)
-    if message is None:
-        assert data.load(tmp_path).train_images.shape == (30, 12)
-    else:
-        check_refusal(["--data", str(tmp_path)], message, capsys)
-
-
-@pytest.mark.parametrize("damage", [lambda z: z[:-9], lambda z: z[:20] + b"\xff\xff" + z[22:], lambda z: b"no gzip"])
-def test_damaged_gzip_gets_one_line(
-    damage: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_folder(tmp_path, ".gz")
-    path = tmp_path / f"{IMAGES}.gz"
-    path.write_bytes(damage(path.read_bytes()))
-    check_refusal(["--data", str(tmp_path)], f"{path} is damaged: ", capsys)
-
-
-def test_unreadable_idx_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    write_folder(tmp_path)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(DemoError, match=r"--data: cannot read .*: Permission denied"):
-        data.load(tmp_path)
