@@ -117,7 +117,7 @@ ROWS = [
         [[*PYTEST, "tests/test_interrupts.py", "tests/test_interrupts_around.py"]], PASSED,
         {"FASTUPDATE_TEST_BYTECODES": "all"}),
     Row("damaged checkpoints", [[*PYTHON, "tests/damages.py", "20000"]], r"(\d+ damaged checkpoints: .*)"),
-    Row("signals, forks and exits", [[*PYTEST, "tests/test_process.py", "-k", "17 or 18 or exit"]], PASSED),
+    Row("signals, forks and exits", [[*PYTEST, "tests/test_signals_and_forks.py"]], PASSED),
 ]  # fmt: skip
 
 

@@ -1,0 +1,109 @@
+"""What runs on which processor: instruction sets, their object files and the flags of the build (rows 23 and 25)."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cases import isas
+from processes import child
+
+x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="MXCSR and these instruction sets are x86's")
+needs_native = pytest.mark.skipif(not isas(), reason="no native module")
+
+
+# -- row 23: the flags of the build -----------------------------------------------------------------------------------
+
+
+@needs_native
+def test_23_no_fast_math_object():
+    """GCC's -ffast-math links crtfastmath.o, whose constructor switches denormals off in the whole process."""
+    from fastupdate import _core
+
+    assert b"set_fast_math" not in Path(_core.__file__).read_bytes()
+    assert not [line for line in build_commands() if "fast-math" in line or "-Ofast" in line]
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def build_commands() -> list[str]:
+    """The lines of the build file that set flags."""
+    return [line for line in (ROOT / "CMakeLists.txt").read_text().splitlines() if not line.lstrip().startswith("#")]
+
+
+# -- row 25: older processors -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def objects() -> dict[str, list[Path]]:
+    """The object files of the latest build, by target."""
+    builds = sorted(ROOT.glob("build/*/CMakeFiles/_core.dir"), key=lambda path: path.stat().st_mtime)
+    if not builds or not shutil.which("objdump"):
+        pytest.skip("needs a build tree in build/ and objdump: an installed module has no symbols to tell levels apart")
+    found: dict[str, list[Path]] = {}
+    for path in builds[-1].parent.rglob("*.o"):
+        target = path.relative_to(builds[-1].parent).parts[0].removesuffix(".dir")
+        found.setdefault(target, []).append(path)
+    return found
+
+
+def tool(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+AVX = re.compile(r"%[yz]mm|\tv[a-z0-9]+ .*%xmm")
+
+
+@x86_only
+def test_25_baseline_has_no_avx(objects):
+    """Module initialisation, the borders and level v2 run on any x86-64-v2 processor."""
+    plain = [path for target, paths in objects.items() if not target.endswith(("v3", "v4")) for path in paths]
+    assert any("v2" in str(path) for path in plain)
+    assert any("core_module" in str(path) for path in plain)
+    for path in plain:
+        code = tool("objdump", "-d", "--no-show-raw-insn", str(path))
+        assert not AVX.search(code), f"{path.name}: {AVX.search(code)}"
+    wide = [path for target, paths in objects.items() if target.endswith("v4") for path in paths]
+    assert any("%zmm" in tool("objdump", "-d", str(path)) for path in wide), "the pattern finds nothing anywhere"
+
+
+@x86_only
+def test_25_levels_share_no_inline_code(objects):
+    """A weak symbol that two levels define could be kept in its AVX-512 form for every processor."""
+    for target, paths in objects.items():
+        for path in paths if target.endswith(("v3", "v4")) else []:
+            symbols = [line.split() for line in tool("nm", "--defined-only", "--extern-only", str(path)).splitlines()]
+            foreign = [fields[-1] for fields in symbols if target[-2:] not in fields[-1]]
+            assert not foreign, f"{path.name} defines {foreign}"
+
+
+@x86_only
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+def test_25_isa_from_the_environment(isa):
+    code = """
+    import fastupdate as fu
+    from fastupdate import _core
+    p = np.ones(9, np.float32)
+    fu.SGD([p], lr=1.0, backend="native").step([p * 3])
+    print(json.dumps([_core.selected_isa(), p.tolist()]))
+    """
+    assert child(code, FASTUPDATE_ISA=isa) == [isa, [-2.0] * 9]
+
+
+@needs_native
+def test_25_unknown_isa():
+    code = """
+    try:
+        import fastupdate as fu
+        fu.SGD([np.ones(9)], backend="native")
+    except ValueError as error:
+        print(json.dumps(str(error)))
+    """
+    expected = f"FASTUPDATE_ISA: expected one of {', '.join(isas())}, received 'v9'"
+    assert child(code, FASTUPDATE_ISA="v9") == expected

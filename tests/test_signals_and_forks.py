@@ -1,0 +1,256 @@
+"""Signals, forks and exits, at random moments of steps: rows 17 and 18 of the fault table."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from cases import by_backend
+from processes import HEADER, TIMEOUT, child
+
+# -- row 17: Ctrl-C ---------------------------------------------------------------------------------------------------
+
+STEPPING = """
+import signal
+import fastupdate as fu
+backend, how = sys.argv[1:]
+class Alarm(BaseException): pass
+def alarm(*_):
+    raise Alarm
+signal.signal(signal.SIGALRM, (lambda *_: os.kill(os.getpid(), signal.SIGINT)) if how == "Ctrl-C" else alarm)
+options = {"clip_norm": 1e30, "nonfinite": "skip"} if how == "alarm, clipped" else {}
+rng = np.random.default_rng(0)
+def interrupted(sizes):
+    params = [np.zeros(n, np.float32) for n in sizes]
+    grads = [np.full(n, -1, np.float32) for n in sizes]
+    opt = fu.SGD(params, lr=1.0, backend=backend, **options)
+    opt.bind(grads)
+    opt.step()
+    interrupts = torn = 0
+    while interrupts < 100:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 1e-2), 0.5)  # again, should one be swallowed
+            while True:
+                opt.step() if interrupts % 2 else opt.step(grads)
+        except (KeyboardInterrupt, Alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            interrupts += 1
+            torn += any((p != opt.step_count).any() for p in params)
+    before = opt.step_count
+    opt.step(grads)
+    return [torn, opt.step_count - before, before]
+print(json.dumps([interrupted([1000, 1 << 20, 7]), interrupted([5] * 200)]))
+"""
+
+
+@by_backend
+@pytest.mark.parametrize("how", ["Ctrl-C", "alarm", "alarm, clipped"])
+def test_17_interrupted(backend, how):
+    """A hundred interrupts at random moments: every element has taken as many steps as step_count says."""
+    for torn, further, steps in child(STEPPING, arguments=[backend, how]):
+        assert (torn, further) == (0, 1)
+        assert steps > 10
+
+
+@by_backend
+def test_17_interrupted_from_outside(backend):
+    """The same by a signal of another process, as a terminal sends it, in the middle of large steps."""
+    code = """
+    import fastupdate as fu
+    p, g = np.zeros(1 << 21, np.float32), np.full(1 << 21, -1, np.float32)
+    opt = fu.SGD([p], lr=1.0, backend=sys.argv[1])
+    opt.step([g])
+    print("ready", flush=True)
+    try:
+        while True:
+            opt.step([g])
+    except KeyboardInterrupt:
+        print(json.dumps([int(p.min()), int(p.max()), opt.step_count]))
+    """
+    command = [sys.executable, "-c", HEADER + textwrap.dedent(code), backend]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        low, high, steps = json.loads(process.communicate(timeout=TIMEOUT)[0])
+    assert low == high == steps
+
+
+# -- row 18: fork -----------------------------------------------------------------------------------------------------
+
+
+@by_backend
+def test_18_fork_after_a_parallel_step(backend):
+    """The child steps, with the same bits, and exits; so does the parent afterwards."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(3)
+    p, g = np.ones(400_000, np.float32), np.ones(400_000, np.float32)
+    opt = fu.Adam([p], backend={backend!r})
+    opt.step([g])
+    pid = os.fork()
+    if pid == 0:
+        opt.step([g])
+        fresh = np.ones(400_000, np.float32)
+        fu.Adam([fresh], backend={backend!r}).step([g])
+        os._exit(0 if (p == p[0]).all() and (fresh == fresh[0]).all() and opt.step_count == 2 else 1)
+    deadline = time.time() + 30
+    status = (0, 0)
+    while status[0] == 0 and time.time() < deadline:
+        status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    if status[0] == 0:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    opt.step([g])
+    print(json.dumps([status[0] == pid, status[1], opt.step_count]))
+    """
+    assert child(code) == [True, 0, 2]
+
+
+FORKS = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of CPython 3.12, for forks where there are threads
+import fastupdate as fu
+from fastupdate import schedules
+backend, how = sys.argv[1:]
+fu.set_num_threads(2)
+n = 100_000
+sizes = [n] * 8 + [3]
+p, g = ([np.full(k, value, np.float32) for k in sizes] for value in (0, -1))
+options = {"monitored": {"monitor": True}, "lent": {"ema_decay": 0.5}}.get(how, {})
+opt = fu.SGD(p, lr=1.0, backend=backend, **options)
+other = fu.SGD([np.zeros(4 * n, np.float32)], lr=1.0, backend=backend, monitor=True)
+stepping, done, errors = threading.Event(), threading.Event(), []
+
+def take_step():
+    if how == "accumulated":
+        opt.accumulate(g)
+        opt.accumulate(g)
+        return opt.step()
+    if how == "loaded":
+        opt.load_state_dict(opt.state_dict())
+    return opt.step(g)
+
+def work():
+    while not done.is_set():
+        try:
+            take_step().tensors
+        except BaseException as error:
+            errors.append(repr(error))
+        stepping.set()
+
+def whole(step_count):
+    return all((a == step_count).all() for a in p) and opt.step_count == step_count
+
+def child():
+    opt.discard()  # a micro-batch of which the other thread would have added the second
+    if not whole(opt.step_count):
+        return 2
+    before = opt.step_count
+    take_step().tensors
+    fresh = fu.SGD([np.zeros(n, np.float32)], lr=1.0, backend=backend, monitor=True)
+    fresh.step([g[0]]).tensors
+    other.step([np.ones(4 * n, np.float32)]).tensors
+    return 0 if whole(before + 1) else 3
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        status = 4
+        try:
+            status = child()
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+other.step([np.ones(4 * n, np.float32)])
+thread = threading.Thread(target=work)
+thread.start()
+stepping.wait()
+statuses = []
+for k in range(20):
+    time.sleep(0.0007 * k)
+    statuses.append(fork())
+done.set()
+thread.join()
+print(json.dumps([statuses, errors, whole(opt.step_count)]))
+"""
+
+
+@by_backend
+@pytest.mark.parametrize("how", ["plain", "monitored", "accumulated", "loaded"])
+def test_18_fork_while_another_thread_steps(backend, how):
+    """The child finds whole steps and an optimizer that is free; the other thread notices nothing."""
+    assert child(FORKS, arguments=[backend, how]) == [[0] * 20, [], True]
+
+
+@by_backend
+def test_18_fork_from_within_a_call(backend):
+    """A fork waits for other threads alone: not for the call that forks, nor for a block that has lent the average."""
+    code = f"""
+    import fastupdate as fu
+    def rate(step):
+        if step == 1:
+            forked()
+        return 1.0
+    statuses = []
+    def forked(look=lambda: 0):
+        pid = os.fork()
+        if pid == 0:
+            statuses.append("child")
+            look()
+        else:
+            statuses.append(os.waitpid(pid, 0)[1])
+    p, g = np.zeros(3, np.float32), np.full(3, -1, np.float32)
+    opt = fu.SGD([p], lr=rate, ema_decay=0.5, backend={backend!r})
+    began = time.monotonic()
+    for _ in range(3):
+        opt.step([g])
+    if "child" in statuses:
+        os._exit(0 if (p == 3).all() and opt.step_count == 3 else 1)
+    average = opt.ema[0].copy()
+    with opt.ema_weights():
+        forked()
+        assert (p == average).all()
+    opt.step([g])
+    if "child" in statuses:
+        os._exit(0 if (p == 4).all() and opt.step_count == 4 else 1)
+    print(json.dumps([statuses, p.tolist(), time.monotonic() - began < 30]))
+    """
+    assert child(code) == [[0, 0], [4.0] * 3, True]
+
+
+# -- exit while another thread steps ----------------------------------------------------------------------------------
+
+EXIT = """
+import fastupdate as fu
+backend, how = sys.argv[1:]
+fu.set_num_threads(2)
+p, g = np.ones(300_000, np.float32), np.ones(300_000, np.float32)
+opt = fu.SGD([p], backend=backend, monitor=how == "monitored")
+begun = threading.Event()
+def work():
+    while True:
+        fu.functional.sgd(p, g, step=1) if how == "functional" else opt.step([g]).tensors
+        begun.set()
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+time.sleep(0.001 * os.getpid() % 0.01)
+print(json.dumps("left"), flush=True)
+"""
+
+
+@by_backend
+@pytest.mark.parametrize("how", ["optimizer", "monitored", "functional"])
+def test_exit_while_a_daemon_thread_steps(backend, how):
+    """CPython ends such a thread when it asks for the GIL again, which C++ must not take for an exception."""
+    for _ in range(3):
+        assert child(EXIT, arguments=[backend, how]) == "left"
