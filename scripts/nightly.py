@@ -97,7 +97,8 @@ def allocations() -> list[Command]:
     return [build, [*script, "python"], ["env", f"LD_PRELOAD={library}", "PYTHONMALLOC=malloc", *script, "malloc"]]
 
 
-SANITIZED = ["tests/test_properties.py", "tests/test_safety.py", "tests/test_errors.py", "tests/test_containers.py",
+SANITIZED = ["tests/test_properties.py", "tests/test_safety.py", "tests/test_rebound_parameters.py",
+             "tests/test_autograd_is_told.py", "tests/test_errors.py", "tests/test_containers.py",
              "tests/test_layouts.py", "tests/test_functional.py", "tests/test_state.py"]  # fmt: skip
 
 ROWS = [
