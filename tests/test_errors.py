@@ -1,4 +1,4 @@
-"""The rows of the fault table: bad input gets an error that names the argument, and nothing has changed.
+"""The rows of the fault table: bad arrays get an error that names the argument, and nothing has changed.
 
 Each test's id starts with the row's number. Whatever raises must leave parameters, states, gradients, step counts and
 hyperparameters byte-identical (cases.fingerprint).
@@ -13,54 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import SIMD_WIDTH, arrays_of, assert_same_bits, by_backend, by_case, by_rule, cases_of, fingerprint
+from cases import SIMD_WIDTH, assert_same_bits, by_backend, by_case, by_rule, cases_of, fingerprint
 from peers import peer
 from reference import Reference
+from unchanged import SHAPES, misaligned, raises_unchanged, read_only, strided, swapped, tensors
 
 import fastupdate as fu
 
 ADAM = cases_of("adam")[0]
-SHAPES = [(5,), (3, 4), (), (7, 2, 2), (40,)]
-
-
-def tensors(seed: int = 0, dtype: Any = np.float32) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [np.array(rng.standard_normal(shape) + 3, dtype) for shape in SHAPES]
-
-
-def read_only(a: np.ndarray) -> np.ndarray:
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-def swapped(a: np.ndarray) -> np.ndarray:
-    return a.astype(a.dtype.newbyteorder())
-
-
-def misaligned(a: np.ndarray) -> np.ndarray:
-    raw = np.zeros(a.nbytes + 1, np.uint8)
-    b = raw[1:].view(a.dtype).reshape(a.shape)
-    b[...] = a
-    assert not b.flags.aligned
-    return b
-
-
-def strided(a: np.ndarray) -> np.ndarray:
-    """The same values among strangers."""
-    wide = np.full((*a.shape, 3), 77.0, a.dtype)
-    wide[..., 1] = a
-    return wide[..., 1]
-
-
-def raises_unchanged(opt: fu.Optimizer, grads: Any, kind: type[Exception], words: str, **arguments: Any) -> None:
-    """The step fails with these words and leaves everything as it was; after it, a good step works."""
-    everything = [g for g in grads if isinstance(g, np.ndarray)] if isinstance(grads, list) else []
-    before = fingerprint(opt, *everything)
-    with pytest.raises(kind, match=words) as caught:
-        opt.step(grads, **arguments)
-    assert fingerprint(opt, *everything) == before
-    assert str(caught.value).startswith(f"[{opt.rule.name}] ")
 
 
 # Row 1, 9, 11: what is wrong with one gradient of shape (3, 4) or whichever stands there.
@@ -203,62 +163,6 @@ def test_4_empty_and_scalar_arrays(case, backend):
         assert_same_bits(params, [p.reshape(s) for p, s in zip(reference.params, shapes, strict=True)], str(options))
 
 
-def buffer() -> np.ndarray:
-    return np.zeros(20, np.float32)
-
-
-OVERLAPS: dict[str, tuple[Callable[[np.ndarray], list[np.ndarray]], str]] = {
-    "7-same-twice": (lambda b: [b[:5], b[5:9], b[:5]], r"params\[2\]: expected memory apart from params\[0\]"),
-    "7-overlapping": (lambda b: [b[:5], b[4:9]], r"params\[1\]: expected memory apart from params\[0\]"),
-    "7-inside": (lambda b: [b[:9], b[3:4]], r"params\[1\]: expected memory apart from params\[0\]"),
-    "7-stride-0": (lambda b: [np.lib.stride_tricks.as_strided(b, (4,), (0,))], "addresses of their own"),
-    "7-windows": (lambda b: [np.lib.stride_tricks.sliding_window_view(b, 3, writeable=True)], "addresses of their own"),
-    "7-reversed": (lambda b: [b[:6], b[8:3:-1]], r"memory apart from"),
-}
-
-
-@pytest.mark.parametrize("name", OVERLAPS)
-def test_overlapping_parameters(name):
-    views, words = OVERLAPS[name]
-    with pytest.raises(ValueError, match=words):
-        fu.Adam(views(buffer()))
-
-
-@by_backend
-def test_7_interleaved_parameters_are_apart(backend):
-    b = buffer()
-    fu.SGD([b[::2], b[1::2]], lr=1.0, backend=backend).step([np.ones(10, np.float32), np.full(10, 2, np.float32)])
-    assert b.tolist() == [-1.0, -2.0] * 10
-
-
-GRADIENT_OVERLAPS: dict[str, tuple[Callable[[fu.Optimizer], np.ndarray], str]] = {
-    "7-the-parameter": (lambda opt: opt.stepper.items[0].array, r"params\[0\]"),
-    "7-another-parameter": (lambda opt: opt.stepper.items[1].array, r"params\[1\]"),
-    "7-a-state": (lambda opt: opt.state["m"][1], r"state\['m'\]\[1\]"),
-    "7-the-average": (lambda opt: opt.ema[0], r"ema\[0\]"),
-}
-
-
-@pytest.mark.parametrize("name", GRADIENT_OVERLAPS)
-@by_backend
-def test_overlapping_gradient(backend, name):
-    pick, words = GRADIENT_OVERLAPS[name]
-    opt = ADAM.make([np.ones(6, np.float32), np.ones(6, np.float32)], ema_decay=0.9, backend=backend)
-    words = rf"grads\[0\]: expected memory apart from {words}, received overlapping arrays"
-    raises_unchanged(opt, [pick(opt), np.ones(6, np.float32)], ValueError, words)
-
-
-@by_backend
-@pytest.mark.parametrize("shift", [-5, -1, 1, 5])
-def test_7_a_gradient_that_overlaps_one_end(backend, shift):
-    memory = np.ones(18, np.float32)
-    opt = fu.SGD([memory[6:12]], backend=backend)
-    opt.step([memory[:6]])  # next to it: allowed
-    opt.step([memory[12:]])
-    words = r"grads\[0\]: expected memory apart from params\[0\]"
-    raises_unchanged(opt, [memory[6 + shift :][:6]], ValueError, words)
-
-
 @by_backend
 @pytest.mark.parametrize("wrong", [0, 1500, 2999])
 def test_1_one_among_many(backend, wrong):
@@ -268,39 +172,6 @@ def test_1_one_among_many(backend, wrong):
     grads = [np.ones(3, np.float32) for _ in range(3000)]
     grads[wrong] = np.ones(4, np.float32)
     raises_unchanged(opt, grads, ValueError, rf"grads\[{wrong}\]: expected shape \(3,\), received shape \(4,\)")
-
-
-@by_backend
-def test_7_gradients_to_be_zeroed_overlap(backend):
-    g = np.ones(9, np.float32)
-    opt = fu.SGD([np.ones(5, np.float32), np.ones(5, np.float32)], zero_grads=True, backend=backend)
-    raises_unchanged(opt, [g[:5], g[4:]], ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
-    fu.SGD([np.ones(5, np.float32), np.ones(5, np.float32)], backend=backend).step([g[:5], g[4:]])  # only read: allowed
-
-
-@by_backend
-def test_7_gradients_to_be_zeroed_overlap_later(backend):
-    g = np.ones(9, np.float32)
-    opt = fu.SGD([np.ones(5, np.float32), np.ones(4, np.float32)], zero_grads=True, backend=backend)
-    apart, overlapping = [g[:5], g[5:]], [g[:5], g[4:8]]
-    for _ in range(2):
-        opt.step(apart)
-        for _ in range(2):  # what was refused once is refused again
-            g[:] = 1
-            raises_unchanged(opt, overlapping, ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
-    opt.accumulate(apart)
-    opt.step()
-    g[:] = 1
-    raises_unchanged(opt, overlapping, ValueError, r"grads\[1\]: expected memory apart from grads\[0\]")
-    opt.step(apart)
-
-
-@by_backend
-def test_7_gradients_to_be_zeroed_lie_in_a_frozen_tensor(backend):
-    params = [np.ones(5, np.float32), np.ones(5, np.float32)]
-    opt = fu.SGD(params, zero_grads=True, backend=backend)
-    opt.freeze("1")
-    raises_unchanged(opt, [params[1], None], ValueError, r"memory apart from (params\[1\]|grads\[0\])")
 
 
 @by_backend
@@ -346,179 +217,6 @@ def test_bad_parameter(name):
     params, kind, words = BAD_PARAMETERS[name]
     with pytest.raises(kind, match=words):
         fu.Adam(params)
-
-
-def bad_values(interval: Any) -> list[Any]:
-    values: list[Any] = [np.nan, np.inf, -np.inf, None, "0.1", [0.1], 1j, np.array([0.1])]
-    values.append(-0.5 if interval.low == 0.0 else 0.5)
-    return [*values, 1.0, 2.0] if interval.high == 1.0 and interval.open else values
-
-
-HYPERS = [
-    (case, name)
-    for case in (cases_of(name)[0] for name, rule in fu.rules.every().items() if rule.matrix is None)
-    for name in fu.rules.get(case.rule).rule.hypers
-]
-
-
-@pytest.mark.parametrize(("case", "name"), HYPERS, ids=[f"10-{c.rule}-{name}" for c, name in HYPERS])
-def test_bad_hyperparameter(case, name):
-    """At construction, set later, and returned by a schedule."""
-    opt = case.make(tensors())
-    opt.step(tensors(1))
-    before = fingerprint(opt)
-    for value in bad_values(opt.rule.hypers[name]):
-        with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
-            case.make(tensors(), groups=[{"params": "*", name: value}])
-        with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
-            opt.groups[0][name] = value
-        assert fingerprint(opt) == before
-        good = opt.groups[0][name]
-        opt.groups[0][name] = lambda step, value=value: value
-        raises_unchanged(opt, tensors(1), (TypeError, ValueError), f"{name}: expected .* received")
-        opt.groups[0][name] = good
-    opt.step(tensors(1))
-
-
-OPTIONS: dict[str, list[Any]] = {
-    "clip_norm": [0, -1.0, np.nan, np.inf, True, "1"],
-    "clip_tensor_norm": [0, -1.0, np.nan, np.inf],
-    "clip_unit_norm": [0, -1.0, np.nan, np.inf],
-    "clip_value": [-1.0, np.nan, "1", (1.0,), (1.0, 2.0, 3.0), (2.0, 1.0)],
-    "l1": [-1.0, np.nan, np.inf],
-    "ema_decay": [-0.1, 1.01, np.nan],
-    "nonfinite": ["ignore", True],
-    "max_skips": [0, -1, 2.0, True, 3],  # 3: only with nonfinite="skip"
-    "l1_mode": ["lasso"],
-    "decay": ["L2"],
-    "peak_lr": [0.1],  # only with decay="corrected"
-    "cautious": ["median", None, 2],
-    "centralize": ["rows", None],
-    "optimism_norm": [0.0, -1.0, np.nan, "1"],
-    "shadow": ["float32", np.float16],
-    "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],
-    "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],
-    "backend": ["cuda!", ""],
-}
-BAD_OPTIONS = [(name, value) for name, values in OPTIONS.items() for value in values if value != ""]
-
-
-@pytest.mark.parametrize(("name", "value"), BAD_OPTIONS, ids=[f"10-{n}-{v!r}" for n, v in BAD_OPTIONS])
-def test_bad_option(name, value):
-    with pytest.raises((TypeError, ValueError), match=rf"\[adam\] {name}: expected"):
-        fu.Adam(tensors(), **{name: value})
-
-
-UNKNOWN = {
-    "weight_decy": "did you mean weight_decay?",
-    "Lr": "did you mean lr?",
-    "fused": "there are lr, betas, eps, weight_decay, amsgrad, l1, ",
-    "clipnorm": "did you mean clip_norm?",
-    "options": "did you mean optimism? there are lr,",
-}
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_1_unknown_option(name):
-    with pytest.raises(TypeError, match=rf"\[adam\] {name}: no such option[,;] {re.escape(UNKNOWN[name])}") as caught:
-        fu.Adam(tensors(), **{name: 0.1})
-    assert all(option in str(caught.value) for option in ("lr", "amsgrad", "clip_norm", "groups", "backend"))
-
-
-@by_backend
-@pytest.mark.parametrize(
-    "loss_scale", [0, -1.0, np.nan, np.inf, True, "1", None, 1e-320, 1j, np.complex64(1)], ids=repr
-)
-def test_10_loss_scale(backend, loss_scale):
-    kinds = (TypeError, ValueError)
-    raises_unchanged(ADAM.make(tensors(), backend=backend), tensors(1), kinds, "loss_scale", loss_scale=loss_scale)
-
-
-@by_backend
-@pytest.mark.parametrize("policy", ["propagate", "skip", "raise"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=repr)
-@by_rule
-def test_12_nonfinite_gradient(case, backend, policy, value):
-    params = tensors()
-    reference = Reference(case, params)
-    opt = case.make(params, backend=backend, nonfinite=policy)
-    opt.step(tensors(1))
-    reference.step(tensors(1))
-    for k in range(len(SHAPES)):
-        grads = tensors(2)
-        grads[k].reshape(-1)[-1] = value
-        if policy == "raise":
-            words = rf"grads\[{k}\]: expected finite values, received 1"
-            raises_unchanged(opt, grads, FloatingPointError, words)
-        elif policy == "skip":
-            before = fingerprint(opt, *grads)
-            report = opt.step(grads)
-            assert (report.skipped, report.nonfinite, report.step) == (True, 1, 1)
-            assert fingerprint(opt, *grads) == before
-        else:
-            opt.step(grads)
-            reference.step(grads)
-            assert_same_bits(params, reference.params, "params")
-
-
-@by_backend
-@by_rule
-def test_13_norm_beyond_float32(case, backend):
-    """10²⁰ squares to infinity in float32; the clipped gradient is still a unit vector."""
-    huge = [np.full(s, 1e20, np.float32) for s in SHAPES]
-    count = sum(g.size for g in huge)
-    for option, norms in (("clip_norm", [count] * len(SHAPES)), ("clip_tensor_norm", [g.size for g in huge])):
-        params = tensors()
-        report = case.make(params, backend=backend, **{option: 1.0}).step(huge)
-        unit = [np.full(s, 1 / np.sqrt(n), np.float32) for s, n in zip(SHAPES, norms, strict=True)]
-        expected = tensors()
-        case.make(expected, backend=backend).step(unit)
-        assert report.grad_norm == pytest.approx(1e20 * np.sqrt(count), rel=1e-7)
-        for p, q in zip(params, expected, strict=True):
-            np.testing.assert_allclose(p, q, rtol=3e-7)
-
-
-@by_backend
-@pytest.mark.parametrize("step", [2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**53, 2**61], ids=str)
-@by_rule
-def test_14_many_steps(case, backend, step):
-    """Step counts are int64, corrections float64: the bits of the reference, which counts in Python's integers."""
-    params = tensors()
-    reference = Reference(case, params)
-    reference.t = step - 1
-    opt = case.make(params, backend=backend)
-    opt.start_at(step)
-    for k in range(3):
-        report = opt.step(tensors(k))
-        reference.step(tensors(k))
-        assert report.step == opt.step_count == step + k
-    assert_same_bits(params, reference.params, "params")
-
-
-@by_backend
-@by_rule
-def test_15_zero_gradient(case, backend):
-    params = [np.zeros(40, np.float32), np.zeros(40)]
-    opt = case.make(params, backend=backend)
-    for _ in range(3):
-        opt.step([np.zeros(40, np.float32), np.zeros(40)])
-    assert not any(p.any() for p in params)
-
-
-@by_backend
-@by_case
-def test_24_denormal_states(case, backend):
-    """States decay through the denormals with every bit."""
-    params = [np.full(100, 1e-38, np.float32), np.full(100, 1e-308)]
-    grads = [np.full(100, 3e-38, np.float32), np.full(100, 3e-308)]
-    zero = [np.zeros(100, np.float32), np.zeros(100)]
-    reference = Reference(case, params)
-    opt = case.make(params, backend=backend)
-    for k in range(60):
-        opt.step(zero if k else grads)
-        reference.step(zero if k else grads)
-    for kind, values in reference.arrays().items():
-        assert_same_bits(arrays_of(opt)[kind], values, kind)
 
 
 @by_backend
