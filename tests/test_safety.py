@@ -1,4 +1,4 @@
-"""What a step reads or writes is looked at in that step: nothing freed, retyped or locked since, nothing that overlaps."""
+"""What a step reads or writes is looked at in that step: nothing freed, retyped or locked since, and no overlap."""
 
 from __future__ import annotations
 
