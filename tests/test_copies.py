@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases import Case, by_case, exactly
 from peers import peer
-from test_state import Call, assert_equal, do, network, run, scenarios, step
+from scenarios import Call, assert_equal, do, network, run, scenarios, step
 
 import fastupdate as fu
 
