@@ -14,7 +14,6 @@ from fastupdate.arrays.device import on_host
 
 NARROW, WIDE = np.float32, np.float64
 
-
 CLIPS = ["clip_norm", "clip_tensor_norm", "clip_unit_norm"]
 FACTORS = {  # of a tensor of zeros, whose units have a weight norm of 10⁻³: what its gradient is, and its norm is to be
     "no factor in float32": (NARROW, 3e38, 1e-7),
