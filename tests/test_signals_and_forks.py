@@ -82,6 +82,83 @@ def test_17_interrupted_from_outside(backend):
     assert low == high == steps
 
 
+SIGNALS = """
+import os, signal, sys, numpy as np, fastupdate as fu
+
+class Alarm(Exception): pass
+
+left = 0  # the interrupts that are to come
+
+def handler(*_):
+    global left
+    left -= 1
+    if left < 1:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if left >= 0:
+        raise {"SystemExit": SystemExit, "Alarm": Alarm, "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[1]]
+
+signal.signal(signal.SIGALRM, handler)
+names = [f"w{k}" for k in range(60)]
+def filled(value):
+    opt = fu.Adam({name: np.full(2000, value, np.float32) for name in names}, ema_decay=0.5)
+    state = opt.state_dict()
+    for key in state["arrays"]:
+        state["arrays"][key] = np.full(2000, value, np.float32)
+    state["arrays"].update({f"param.{name}": np.full(2000, value, np.float32) for name in names})
+    state["step"] = value
+    return state
+
+states = [filled(value) for value in (3, 5)]
+opt = fu.Adam({name: np.zeros(2000, np.float32) for name in names}, ema_decay=0.5)
+opt.load_state_dict(states[0])
+rng = np.random.default_rng(0)
+torn, tried = [], 0
+
+def look():
+    items = opt.stepper.items
+    arrays = [a for item in items for a, _ in item.arrays()]
+    found = {float(x) for a in arrays for x in (a.min(), a.max())} | {float(opt.step_count)}
+    if len(found) > 1:
+        torn.append(sorted(found))
+        opt.load_state_dict(states[0])
+    frozen = {item.frozen for item in items}
+    if len(frozen) > 1:
+        torn.append("half frozen")
+
+def work():
+    while left > 0:  # two that come together raise one exception
+        opt.load_state_dict(states[tried % 2])
+        with opt.ema_weights():
+            pass
+        opt.freeze("*")
+        opt.unfreeze("*")
+        opt.resync()
+
+errors = (SystemExit, Alarm, KeyboardInterrupt)
+while tried < 150:
+    left = 2
+    try:
+        try:  # the second may come while the first is being handled
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 4e-3), rng.uniform(1e-4, 4e-3))
+            work()
+        except errors:
+            work()
+    except errors:
+        pass
+    tried += 1
+    look()
+sys.exit("; ".join(map(str, torn[:5])) or 0)
+"""
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "Alarm", "KeyboardInterrupt"])
+def test_signals_at_random_moments_leave_nothing_half_done(error: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS, error], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # -- row 18: fork -----------------------------------------------------------------------------------------------------
 
 
