@@ -1,8 +1,12 @@
-"""Arrays of narrow types for tests, and what they decode to by other means than ours."""
+"""Arrays of narrow types for tests, what they decode to by other means than ours, and libraries that have them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
+from peers import peer
 
 from fastupdate.arrays import memory
 from fastupdate.step.slots import narrowed
@@ -29,3 +33,19 @@ def decoded(array: np.ndarray) -> np.ndarray:
     wide = np.empty_like(array, np.uint32)
     wide[...] = array.view(np.uint16).astype(np.uint32) << 16
     return wide.view(np.float32)
+
+
+def library_array(library: str, values: np.ndarray, kind: str) -> Any:
+    """The same numbers as a narrow array of a library's own."""
+    if library == "torch":
+        torch = peer("torch")
+        return torch.from_numpy(values.copy()).to(getattr(torch, kind))
+    if library == "jax":
+        return peer("jax").numpy.asarray(values, kind)
+    return values.astype(np.float16 if kind == "float16" else peer("ml_dtypes").bfloat16)
+
+
+LIBRARIES = [
+    pytest.param("numpy"),
+    *(pytest.param(name, marks=pytest.mark.peer) for name in ("torch", "jax")),
+]
