@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
 
 SIZES = "tests/test_rules.py -k test_sizes"
 TORCH = "tests/test_rules.py -k test_torch"
-OPTIONS = "tests/test_options.py"
+OPTIONS = "tests/test_options.py tests/test_clipping.py"
 PARITY = "tests/test_parity.py"
 ERRORS = "tests/test_errors.py tests/test_overlaps.py"
 HUGE = "tests/test_process.py -k test_6"

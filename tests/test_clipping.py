@@ -6,15 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import (
-    assert_same_bits,
-    by_backend,
-    by_dtype,
-    by_rule,
-    fingerprint,
-    gradients,
-    random_arrays,
-)
+from cases import assert_same_bits, by_backend, by_dtype, by_rule, fingerprint, gradients, random_arrays
 from peers import peer
 from tolerances import NORM
 
