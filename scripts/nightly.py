@@ -100,8 +100,8 @@ def allocations() -> list[Command]:
 SANITIZED = ["tests/test_properties.py", "tests/test_safety.py", "tests/test_rebound_parameters.py",
              "tests/test_autograd_is_told.py", "tests/test_errors.py", "tests/test_overlaps.py",
              "tests/test_bad_numbers.py", "tests/test_containers.py", "tests/test_layouts.py",
-             "tests/test_functional.py", "tests/test_state.py", "tests/test_wrong_states.py",
-             "tests/test_own_states.py", "tests/test_averages.py"]  # fmt: skip
+             "tests/test_functional.py", "tests/test_functional_refused.py", "tests/test_state.py",
+             "tests/test_wrong_states.py", "tests/test_own_states.py", "tests/test_averages.py"]  # fmt: skip
 
 ROWS = [
     Row("address and undefined-behaviour sanitizers", [["scripts/sanitize.sh", *SANITIZED]], PASSED,
