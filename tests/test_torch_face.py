@@ -1,4 +1,4 @@
-"""fastupdate.torch: the bits of fastupdate, in the contract of torch.optim."""
+"""fastupdate.torch: the bits of fastupdate, in the contract of torch.optim; saved, loaded and copied."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ from torch_cases import (
     theirs,
     torch,
 )
+from torch_runs import STEPS, a_run, copied, steps
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
 file_needs("torch")
+
+
+@pytest.fixture(autouse=True)
+def _torch_there() -> None:
+    peer("torch")
+
 
 beside_torch = pytest.mark.parametrize("case", BESIDE_TORCH, ids=str)
 by_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -50,11 +57,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **MIXED_OPTIONS,
     **SUM_OPTIONS,
 }
-
-
-@pytest.fixture(autouse=True)
-def _torch_there() -> None:
-    peer("torch")
 
 
 def state_of(optimizer: Any, params: list[Any], name: str) -> list[np.ndarray]:
@@ -194,26 +196,6 @@ def test_every_rule_that_torch_has_keeps_torchs_names() -> None:
 
 # -- saving, loading --------------------------------------------------------------------------------------------------
 
-STEPS = 3
-
-
-def steps(optimizer: Any, params: list[Any], first: int, count: int = STEPS) -> None:
-    for k in range(first, first + count):
-        hand_over(params, tensors(2 + k))
-        optimizer.step()
-
-
-def a_run(case: Case, make: Any, layout: str = "contiguous", **options: Any) -> tuple[Any, list[Any]]:
-    params = parameters(1, np.float32, layout)
-    optimizer = make(case, params, **options)
-    steps(optimizer, params, 0)
-    return optimizer, params
-
-
-def copied(params: list[Any]) -> list[Any]:
-    return [torch.nn.Parameter(p.detach().clone()) for p in params]
-
-
 WAYS = {
     "as it is": lambda state, path: state,
     "deepcopy": lambda state, path: copy.deepcopy(state),
@@ -295,159 +277,3 @@ def test_an_old_state_with_counts_as_numbers_loads() -> None:
     for o, its in ((optimizer, params), (another, others)):
         steps(o, its, STEPS)
     assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
-
-
-# -- what others do to an optimizer between two steps -----------------------------------------------------------------
-
-
-def _set_lr(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["lr"] = 0.003
-
-
-def _fill_lr(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["lr"] = torch.tensor(0.01, dtype=torch.float64)
-
-
-def _replace_state(optimizer: Any, params: list[Any]) -> None:
-    for p in params:
-        optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"] * 0.5
-
-
-def _rebind_state(optimizer: Any, params: list[Any]) -> None:
-    for entry in optimizer.state.values():
-        for name in ("exp_avg", "exp_avg_sq"):
-            entry[name].data = entry[name].data * 2
-
-
-def _forget_state(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state.pop(params[4])
-
-
-def _clear_state(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state.clear()
-
-
-def _plain_state(optimizer: Any, params: list[Any]) -> None:
-    from collections import defaultdict
-
-    optimizer.state = defaultdict(dict, {p: dict(entry) for p, entry in optimizer.state.items()})
-
-
-def _set_steps(optimizer: Any, params: list[Any]) -> None:
-    for p in params:
-        optimizer.state[p]["step"].fill_(9)
-
-
-def _set_one_step(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[1]]["step"] += 4
-
-
-def _replace_step(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[1]]["step"] = torch.tensor(11.0)
-
-
-def _rebind_step(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[1]]["step"].data = torch.tensor(11.0)
-
-
-def _rebind_params(optimizer: Any, params: list[Any]) -> None:
-    for p in params:
-        p.data = p.data.clone() + 1
-
-
-def _relay_params(optimizer: Any, params: list[Any]) -> None:
-    params[4].data = params[4].data.to(memory_format=torch.channels_last)
-
-
-def _drop_param(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["params"] = params[:4]
-
-
-def _swap_list(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["params"] = params[3:]
-
-
-def _split(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["params"] = params[:4]
-    optimizer.add_param_group({"params": params[4:], "lr": 0.02, "weight_decay": 0.1})
-
-
-def _betas(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["betas"] = (0.5, 0.9)
-
-
-def _maximize(optimizer: Any, params: list[Any]) -> None:
-    optimizer.param_groups[0]["maximize"] = True
-
-
-def _amsgrad(optimizer: Any, params: list[Any]) -> None:
-    for p in params:
-        optimizer.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
-    optimizer.param_groups[0]["amsgrad"] = True
-
-
-def _own_entry(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[0]]["note"] = "mine"
-    optimizer.state["other"] = 3
-
-
-INTERFERENCES = [
-    _set_lr, _fill_lr, _replace_state, _rebind_state, _forget_state, _clear_state, _plain_state, _set_steps,
-    _set_one_step, _replace_step, _rebind_step, _rebind_params, _relay_params, _drop_param, _swap_list, _split, _betas,
-    _maximize, _amsgrad, _own_entry,
-]  # fmt: skip
-
-
-REACHES: dict[str, Any] = {
-    "[]": lambda entry: entry["exp_avg"],
-    "get": lambda entry: entry.get("exp_avg"),
-    "items": lambda entry: next(t for name, t in entry.items() if name == "exp_avg"),
-    "values": lambda entry: list(entry.values())[1],
-    "dict": lambda entry: dict(entry)["exp_avg"],
-    "**": lambda entry: {**entry}["exp_avg"],
-    "|": lambda entry: (entry | {})["exp_avg"],
-    "copy": lambda entry: entry.copy()["exp_avg"],
-    "shallow copy": lambda entry: copy.copy(entry)["exp_avg"],
-    "setdefault": lambda entry: entry.setdefault("exp_avg", None),
-}
-
-
-@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
-def test_a_state_that_was_handed_out_may_be_given_other_memory_later(reach: Any) -> None:
-    case = Case("adamw", "", {"lr": 0.01})
-    (optimizer, params), (reference, others) = a_run(case, ours), a_run(case, theirs)
-    handed = [reach(o.state[its[6]]) for o, its in ((optimizer, params), (reference, others))]
-    for k in range(3):
-        steps(optimizer, params, STEPS + k, 1)
-        steps(reference, others, STEPS + k, 1)
-        for t in handed:
-            t.data = t.data * 3
-    assert np.allclose(*(its[6].detach().numpy() for its in (params, others)), rtol=1e-5)
-    assert optimizer.state[params[6]]["exp_avg"] is handed[0]
-
-
-def test_nobody_is_handed_a_state_by_an_ordinary_step() -> None:
-    params = parameters(1)
-    optimizer = fu.torch.AdamW(params)
-    steps(optimizer, params, 0)
-    assert not optimizer.state.revision.shown
-    optimizer.state_dict()
-    assert optimizer.state.revision.shown
-
-
-@pytest.mark.parametrize("interfere", INTERFERENCES, ids=lambda f: f.__name__[1:])
-def test_interference_has_the_effect_that_it_has_on_torchs(interfere: Any) -> None:
-    case = Case("adamw", "", {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3})
-    (optimizer, params), (reference, others) = a_run(case, ours), a_run(case, theirs)
-    drifts = [Drift(a.copy()) for a in arrays_of(others)]
-    for k in range(2):
-        interfere(optimizer, params) if k == 0 else None
-        interfere(reference, others) if k == 0 else None
-        steps(optimizer, params, STEPS + k, 1)
-        steps(reference, others, STEPS + k, 1)
-        for drift, p, q in zip(drifts, params, others, strict=True):
-            drift.compare(p.detach().numpy(), q.detach().numpy())
-    assert max(drift.worst for drift in drifts) <= PEER
-    for p, q in zip(params, others, strict=True):
-        if "step" in reference.state[q]:
-            assert optimizer.state[p]["step"] == reference.state[q]["step"]
