@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Case, arrays_of, assert_same_bits, by_backend, by_dtype, cases_of
-from test_phases import STEPS, Plain, gradients, problem
+from phased import STEPS, gradients, problem
+from plain_phases import Plain
 
 import fastupdate as fu
 

@@ -50,7 +50,7 @@ def test_decay_and_flags(rule: str) -> None:
     """No row hides a mistake in the decay, and each flag is on in some row and off in another."""
     rows, cls = golden.rows(rule), rules.get(rule)
     if not rows:
-        pytest.skip(f"{rule} is compared with its peers in test_rules.py or test_phases.py")
+        pytest.skip(f"{rule} is compared with its peers in test_rules.py or test_phase_peers.py")
     made = [cls([np.ones((2, 2))], **row.arguments) for row in rows.values()]
     if "weight_decay" in cls.rule.hypers:
         assert any(opt.groups[0]["weight_decay"] for opt in made)

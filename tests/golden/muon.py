@@ -1,4 +1,4 @@
-"""Beside optax' and Keras' Muon; torch's, which multiplies in bfloat16, is in test_phases.py.
+"""Beside optax' and Keras' Muon; torch's, which multiplies in bfloat16, is in test_phase_peers.py.
 
 The products of matrices are summed in another order by each library, and five iterations pass their roundings on.
 """
