@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Case
-from peers import peer
+from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import arrays_of, ours, parameters, theirs, torch
 from torch_runs import STEPS, a_run, steps
@@ -16,6 +16,7 @@ from torch_runs import STEPS, a_run, steps
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 
 @pytest.fixture(autouse=True)
