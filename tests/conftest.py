@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, Phase, settings
 
 from fastupdate.engines import threads
 
-pytest.register_assert_rewrite("cuda_pairs", "processes", "refusals", "scenarios", "torch_listed", "unchanged")
+pytest.register_assert_rewrite(
+    "cuda_pairs", "processes", "refusals", "scenarios", "torch_listed", "torch_pairs", "unchanged"
+)
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # explaining takes minutes and says little here

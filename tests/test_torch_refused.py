@@ -1,0 +1,177 @@
+"""What fastupdate.torch refuses, by name: arguments, tensors, values of groups; and nothing has changed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from cases import assert_same_bits
+from peers import file_needs, peer
+from torch_cases import arrays_of, hand_over, parameters, tensors, torch
+
+import fastupdate as fu
+
+pytestmark = pytest.mark.peer
+file_needs("torch")
+
+
+@pytest.fixture(autouse=True)
+def _torch_there() -> None:
+    peer("torch")
+
+
+def _one(*shape: int, **kind: Any) -> Any:
+    return torch.nn.Parameter(torch.ones(*shape or (2, 2), **kind))
+
+
+REFUSED: dict[str, Any] = {
+    "capturable": (
+        lambda: fu.torch.AdamW([_one()], capturable=True),
+        ValueError,
+        r"\[adamw\] capturable: expected False",
+    ),
+    "differentiable": (
+        lambda: fu.torch.SGD([_one()], differentiable=True),
+        ValueError,
+        r"\[sgd\] differentiable: expected",
+    ),
+    "lr": (lambda: fu.torch.AdamW([_one()], lr=-1.0), ValueError, r"\[adamw\] lr: expected .*, received -1"),
+    "lr in a group": (
+        lambda: fu.torch.AdamW([{"params": [_one()], "lr": -1.0}]),
+        ValueError,
+        r"\[adamw\] lr: expected",
+    ),
+    "betas": (lambda: fu.torch.AdamW([_one()], betas=(1.0, 0.9)), ValueError, r"\[adamw\] beta1: expected"),
+    "one beta": (lambda: fu.torch.AdamW([_one()], betas=0.9), TypeError, r"\[adamw\] betas: expected 2 numbers"),
+    "nesterov": (lambda: fu.torch.SGD([_one()], nesterov=True), ValueError, r"\[sgd\] nesterov: expected momentum > 0"),
+    "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
+    "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
+    "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),
+    "decoupled": (
+        lambda: fu.torch.Adam([_one()], decoupled_weight_decay=True, decay="independent"),
+        ValueError,
+        r"\[adam\] decay: expected None, for decoupled_weight_decay is True, received 'independent'",
+    ),
+    "no tensors": (lambda: fu.torch.SGD([]), ValueError, "empty parameter list"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments_are_refused_by_name(name: str) -> None:
+    make, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        make()
+
+
+def _sparse(p: Any) -> Any:
+    return torch.eye(2).to_sparse()
+
+
+def _fake(p: Any) -> Any:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode().from_tensor(torch.ones(2, 2))
+
+
+WRONG_TENSORS: dict[str, Any] = {
+    "complex": (
+        lambda: _one(dtype=torch.complex64),
+        None,
+        TypeError,
+        r"params\[0\]\[0\]: expected float32 or float64, rec",
+    ),
+    "half": (lambda: _one(dtype=torch.float16), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
+    "meta": (lambda: _one(device="meta"), None, TypeError, r"params\[0\]\[0\]: "),
+    "sparse gradient": (_one, _sparse, ValueError, r"grads\[0\]\[0\]: expected a sparse tensor of rows"),
+    "broadcast": (
+        lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(),
+        None,
+        ValueError,
+        r"params\[0\]\[0\]: expected el",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TENSORS)
+def test_tensors_that_cannot_be_moved_are_refused_by_name(name: str) -> None:
+    make, grad, error, message = WRONG_TENSORS[name]
+    p = make()
+    optimizer = fu.torch.AdamW([p])
+    p.grad = torch.ones_like(p, memory_format=torch.contiguous_format) if grad is None else grad(p)
+    with pytest.raises(error, match=rf"\[adamw\] {message}"):
+        optimizer.step()
+    assert not optimizer.state_dict()["state"]
+
+
+def test_parameters_that_share_memory_are_refused() -> None:
+    p, q = _one(), _one()
+    q.data = p.data
+    optimizer = fu.torch.AdamW([p, q])
+    p.grad, q.grad = torch.ones(2, 2), torch.ones(2, 2)
+    with pytest.raises(ValueError, match=r"memory apart from params"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"betas": (2.0, 0.9)}, {"capturable": True}, {"lr": float("nan")}])
+def test_a_wrong_value_in_a_group_is_refused_as_long_as_it_is_there(wrong: dict[str, Any]) -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, tensors(2))
+    optimizer.step()
+    before = copy.deepcopy(params)
+    right = {key: optimizer.param_groups[0][key] for key in wrong}
+    optimizer.param_groups[0].update(wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"\[adamw\] (lr|beta1|capturable): expected"):
+            optimizer.step()
+    assert_same_bits(arrays_of(params), arrays_of(before), "parameters")
+    optimizer.param_groups[0].update(right)
+    optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 2
+
+
+def test_after_an_error_nothing_has_changed() -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params, nonfinite="raise", ema_decay=0.9)
+    for bad_first in (True, False):
+        grads = tensors(2)
+        for wrong in ([float("nan")] if bad_first else []) + [None, float("inf")]:
+            before = copy.deepcopy((params, optimizer.state_dict()))
+            hand_over(params, grads)
+            if wrong is None:
+                optimizer.step()
+                continue
+            params[4].grad[1, 1, 1, 1] = wrong
+            with pytest.raises(FloatingPointError, match=r"\[adamw\] grads\[0\]\[4\]: expected finite values"):
+                optimizer.step()
+            assert_same_bits(arrays_of(params), arrays_of(before[0]), "parameters")
+            torch.testing.assert_close(optimizer.state_dict(), before[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RAdam"])
+def test_groups_say_whether_decay_is_decoupled(name: str) -> None:
+    """As torch's do, in the middle of a run, and with the bits of the option; what groups differ in is named."""
+    given = {"lr": 0.01, "weight_decay": 0.3}
+    params = [parameters(1) for _ in range(3)]
+    cls = getattr(fu.torch, name)
+    ours, theirs = (c(p, **given) for c, p in ((cls, params[0]), (getattr(torch.optim, name), params[1])))
+    option = cls(params[2], **given, decay="decoupled")
+    for k in range(6):
+        if k == 3:
+            ours.param_groups[0]["decoupled_weight_decay"] = theirs.param_groups[0]["decoupled_weight_decay"] = True
+            option.load_state_dict({**ours.state_dict(), "param_groups": option.state_dict()["param_groups"]})
+            for p, q in zip(params[2], params[0], strict=True):
+                p.data.copy_(q.data)
+        for own, optimizer in zip(params, (ours, theirs, option), strict=True):
+            hand_over(own, tensors(2 + k))
+            optimizer.step()
+    assert_same_bits(arrays_of(params[2]), arrays_of(params[0]), "parameters")
+    for p, q in zip(params[0], params[1], strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+    torch.optim.RAdam([_one()]).load_state_dict(fu.torch.RAdam([_one()], decoupled_weight_decay=True).state_dict())
+    mixed = cls([{"params": [_one()]}, {"params": [_one()], "decoupled_weight_decay": True}], **given)
+    for group in mixed.param_groups:
+        group["params"][0].grad = torch.ones_like(group["params"][0])
+    with pytest.raises(ValueError, match=r"param_groups\[1\]\['decoupled_weight_decay'\]: expected False"):
+        mixed.step()
