@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 from cases import Case, assert_same_bits, by_dtype
-from peers import peer
+from peers import file_needs, peer
 from torch_cases import LAYOUTS, LISTED, arrays_of, hand_over, ours, parameters, torch
 from torch_listed import PRODIGY, a_run, copied, downhill, steps, told
 
 import fastupdate as fu
-from fastupdate.torch.listed import names_of
-from fastupdate.torch.names import state_names
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +48,9 @@ def test_tensors_are_moved_as_arrays_are(case: Case, dtype: Any, layout: str, op
     assert_same_bits(arrays_of(params), arrays, "parameters")
     rule = optimizer.rule
     for name in rule.states_of("element"):
-        found = [optimizer.state[p][state_names(rule)[name]].numpy() for p in params]
+        found = [optimizer.state[p][fu.torch.names.state_names(rule)[name]].numpy() for p in params]
         assert_same_bits(found, list(reference.state[name]), name)
-    expected = {key: float(reference.state[name][0]) for name, key in names_of(rule).items()}
+    expected = {key: float(reference.state[name][0]) for name, key in fu.torch.listed.names_of(rule).items()}
     assert told(optimizer) == {**expected, "k": 4}
     assert all(type(number) is float for number in [*told(optimizer).values()][:-1])
 
@@ -70,7 +69,7 @@ def test_gradients_come_and_go(case: Case) -> None:
         reference.step([None if g is None else g.numpy().copy() for g in grads])
     assert_same_bits(arrays_of(params), arrays, "parameters")
     assert told(optimizer) == {
-        **{key: float(reference.state[name][0]) for name, key in names_of(optimizer.rule).items()},
+        **{key: float(reference.state[name][0]) for name, key in fu.torch.listed.names_of(optimizer.rule).items()},
         "k": 5,
     }
 
@@ -116,12 +115,12 @@ def test_a_number_that_is_set_is_taken(case: Case) -> None:
     arrays = [a.copy() for a in arrays_of(params)]
     reference = case.make(arrays)
     reference.start_at(4)
-    for name, key in names_of(optimizer.rule).items():
+    for name, key in fu.torch.listed.names_of(optimizer.rule).items():
         optimizer.param_groups[0][key] = value = optimizer.param_groups[0][key] * 1.5 + 0.25
         reference.state[name][0][...] = value
     for name in optimizer.rule.states_of("element"):
         for p, array in zip(params, reference.state[name], strict=True):
-            array[...] = optimizer.state[p][state_names(optimizer.rule)[name]].numpy()
+            array[...] = optimizer.state[p][fu.torch.names.state_names(optimizer.rule)[name]].numpy()
     reference.step(downhill(params, 3))
     optimizer.step()
     assert_same_bits(arrays_of(params), arrays, "parameters")

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Case, assert_same_bits, by_dtype
-from peers import peer
+from peers import file_needs, peer
 from torch_cases import arrays_of, ours, parameters, torch
 from torch_listed import BY_SUMS, PRODIGY, Pair, a_run, assert_close, copied, downhill, steps, theirs, told
 
 from fastupdate import rules
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 
 @pytest.fixture(autouse=True)

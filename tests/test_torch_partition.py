@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import assert_same_bits
-from peers import peer
+from peers import file_needs, peer
 from torch_cases import hand_over, torch
 from torch_partitions import RULES, SHAPES, by_rules, kept, make, parameters, some, step, steps, values
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from cases import assert_same_bits, exactly
 from interrupts import outcomes
-from peers import peer
+from peers import file_needs, peer
 from torch_cases import hand_over, torch
 from torch_partitions import RULES, SHAPES, by_rules, kept, make, parameters, some, step, steps, values
 
 import fastupdate as fu
 
 pytestmark = pytest.mark.peer
+file_needs("torch")
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from peers import Module
 from tolerances import PEER
 from torch_cases import arrays_of, hand_over, ours, parameters, tensors, torch
 
+import fastupdate as fu
 from fastupdate import rules
-from fastupdate.torch.listed import names_of
 
 PRODIGY = Case("prodigy", "", {"weight_decay": 0.03, "d0": 1e-2})
 
@@ -55,7 +55,7 @@ def told(optimizer: Any) -> dict[str, float]:
 
 
 def told_names(optimizer: Any) -> list[str]:
-    return [*names_of(optimizer.rule).values(), "k"]
+    return [*fu.torch.listed.names_of(optimizer.rule).values(), "k"]
 
 
 PACKAGES = {
