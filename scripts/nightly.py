@@ -103,14 +103,17 @@ SANITIZED = ["tests/test_properties.py", "tests/test_safety.py", "tests/test_reb
              "tests/test_functional.py", "tests/test_functional_refused.py", "tests/test_state.py",
              "tests/test_wrong_states.py", "tests/test_own_states.py", "tests/test_averages.py"]  # fmt: skip
 
+PRODUCT = ["parity", "phases", "further_phases", "own_rules", "options", "rules", "fingerprints", "cuda_engine",
+           "cuda_mutants"]  # fmt: skip
+
 ROWS = [
     Row("address and undefined-behaviour sanitizers", [["scripts/sanitize.sh", *SANITIZED]], PASSED,
         {"FASTUPDATE_TEST_EXAMPLES": "1000"}),
     Row("seeded bugs", [[*PYTHON, "scripts/mutate.py"]], r"(\d+ of \d+ caught)"),
     Row("the same bits on x86-64 and aarch64", [["scripts/cross_bits.sh"]], r"(?m)^(?:x86-64|aarch64) .*$"),
     Row("every rule in all its cases, by Numba and on the stand-in of a GPU",
-        [[*PYTEST, *(f"tests/test_{name}.py" for name in ("parity", "phases", "rules", "fingerprints", "cuda_engine")),
-          "-k", "numba or gpus or bytes_of_the_cpu"]], PASSED, {"FASTUPDATE_TEST_PRODUCT": "1"}),
+        [[*PYTEST, *(f"tests/test_{name}.py" for name in PRODUCT),
+          "-k", "numba or gpus or bytes_of_the_cpu or own or faults"]], PASSED, {"FASTUPDATE_TEST_PRODUCT": "1"}),
     Row("oldest dependencies", oldest, PASSED),
     Row("10⁴ random histories, 25 a test", [[*PYTEST, "tests/test_histories.py", "--histories", "5000"]], PASSED),
     Row("generated calls, 10⁴ for each rule", [[*PYTEST, "tests/test_properties.py"]], PASSED,

@@ -166,6 +166,16 @@ def stands_for_its_rule(case: Case) -> bool:
     return PRODUCT or in_sample(case) or case == cases_of(case.rule)[-1]
 
 
+def in_one_type(case: Case, dtype: Any) -> bool:
+    """Of the cases of a rule one in each type, that with most flags in float32; each night all in both."""
+    return PRODUCT or case == cases_of(case.rule)[0 if dtype is np.float64 else -1]
+
+
+def of_both(case: Case, options: str) -> bool:
+    """Whether Numba compiles it for both types every day."""
+    return in_sample(case) and options == "plain"
+
+
 def by_name(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
@@ -227,13 +237,13 @@ def every_run(rows: Iterable[tuple[Case, str, Any]]) -> pytest.MarkDecorator:
     """Cases, options and engines × types, as arguments of a test.
 
     Numba compiles each loop for half a second. Of every rule beside the sample it does so in one case and in float32,
-    where a number of another type would show; in the others each night.
+    where a number of another type would show, and the sample under options; in the others each night.
     """
     runs = [
         pytest.param(case, options, dtype, *e.values, id=f"{case}-{options}-{e.id}-{np.dtype(dtype)}", marks=e.marks)
         for case, options, e in rows
         if e.values[0].backend != "numba" or stands_for_its_rule(case)
-        for dtype in (DTYPES if in_sample(case) or e.values[0].backend != "numba" else NIGHTLY_DTYPES)
+        for dtype in (NIGHTLY_DTYPES if e.values[0].backend == "numba" and not of_both(case, options) else DTYPES)
     ]
     return pytest.mark.parametrize(("case", "options", "dtype", "engine"), runs)
 

@@ -33,8 +33,9 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
+@cache
 def build(folder: Path) -> Path:
-    """Compiles the kernels for the host; returns the module's file. What has not changed is not compiled again."""
+    """Compiles the kernels for the host, once in a process; returns the module's file. What has not changed is kept."""
     # Those that `.[test]` installs are beside Python, where PATH need not lead.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool, path=path) is None]

@@ -146,7 +146,7 @@ def outcomes(
     call: Callable[[Any], Any],
     look: Callable[[Any], Any],
     again: Callable[[Any], Any],
-    of_each: int = 4,
+    of_each: int = 2,
 ) -> Iterator[str]:
     """What is wrong after interrupts at many places of call(make()).
 

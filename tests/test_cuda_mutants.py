@@ -10,6 +10,7 @@ from pathlib import Path
 
 import device_arrays
 import pytest
+from cases import PRODUCT
 from device_arrays import BUILD, CSRC, SHIM
 
 RULE = "adam"
@@ -106,6 +107,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[subpr
         return {fault: pool.submit(outcome, fault) for fault in FAULTS}
 
 
+@pytest.mark.skipif(not PRODUCT, reason="each night: FASTUPDATE_TEST_PRODUCT=1")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_show(fault, outcomes):
     done = outcomes[fault].result()

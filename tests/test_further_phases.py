@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case, arrays_of, assert_same_bits, by_backend, by_dtype, cases_of
+from cases import (
+    DTYPES,
+    Case,
+    arrays_of,
+    assert_same_bits,
+    by_backend,
+    by_dtype,
+    by_name,
+    cases_of,
+    in_one_type,
+)
 from phased import STEPS, gradients, problem
 from plain_phases import Plain
 
@@ -40,11 +50,13 @@ class OwnNorMuon(NorMuon):
 
 
 OWN = {cls.rule.name.removeprefix("own"): cls for cls in (OwnSM3, OwnRAdamScheduleFree, OwnNorMuon)}
-by_case = pytest.mark.parametrize("case", [case for rule in OWN for case in cases_of(rule)], ids=str)
 
 
-@by_case
-@by_dtype
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(c, t) for rule in OWN for c in cases_of(rule) for t in DTYPES if in_one_type(c, t)],
+    ids=by_name,
+)
 def test_plain_numpy_and_rules_of_ones_own_leave_the_same_bytes(case: Case, dtype: Any) -> None:
     start, targets = problem(case, dtype)
     given = [[p.copy() for p in start] for _ in range(3)]

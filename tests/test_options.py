@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import (
+    BEST,
+    FIRST_CASES,
     arrays_of,
     assert_same_bits,
     by_backend,
     by_dtype,
     by_rule,
     cases_of,
+    every_run,
     gradients,
     moderate_arrays,
     random_arrays,
@@ -63,11 +66,9 @@ EACH: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("option", EACH)
-@by_dtype
-@by_backend
-@by_rule
-def test_bits_of_the_reference(case, backend, dtype, option):
+@every_run((case, option, engine) for case in FIRST_CASES for option in EACH for engine in BEST)
+def test_bits_of_the_reference(case, engine, dtype, options):
+    backend, option = engine.select(), options
     params = random_arrays(1, SIZES, dtype)
     reference = Reference(case, params, **EACH[option])
     opt = case.make(params, backend=backend, **EACH[option])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from cases import (
     CASES,
-    FIRST_CASES,
+    DTYPES,
     MIXED_OPTIONS,
     PHASED,
     RULE_NAMES,
@@ -26,6 +26,8 @@ from cases import (
     arrays_of,
     assert_same_bits,
     by_dtype,
+    by_name,
+    in_one_type,
     isas,
     random_arrays,
 )
@@ -87,9 +89,7 @@ def test_every_built_in_has_a_double():
 
 
 @pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
-@pytest.mark.parametrize(
-    ("case", "dtype"), [*((case, np.float32) for case in CASES), *((case, np.float64) for case in FIRST_CASES)], ids=str
-)
+@pytest.mark.parametrize(("case", "dtype"), [(c, t) for c in CASES for t in DTYPES if in_one_type(c, t)], ids=by_name)
 def test_the_bits_of_a_built_in(case, dtype):
     """In the native engine, under every kind of option, on one thread and several, over a checkpoint."""
     for name, options in OPTIONS.items():
