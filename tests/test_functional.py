@@ -285,6 +285,32 @@ def test_arrays_that_another_thread_drops_stay_until_the_end() -> None:
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
+FIRST = """
+import operator, sys, threading, numpy as np
+from functools import partial
+from fastupdate import functional
+rows = [[np.ones(50_000, np.float32) for _ in range(8)] for _ in range(4)]
+call = partial(functional.adam, *rows, step=1, lr=0.1)
+gate = threading.Lock()
+gate.acquire()
+def drop():
+    gate.acquire()
+    for row in rows: row.clear()
+thread = threading.Thread(target=drop)
+thread.start()
+sys.setswitchinterval(1e-6)
+# While `sum` counts, the thread comes to wait for the GIL; between these calls nothing looks whether one does.
+list(map(operator.call, [gate.release, partial(sum, range(3_000_000)), call]))
+thread.join()
+print("alive")
+"""
+
+
+def test_the_first_call_lets_no_thread_drop_what_it_looks_at() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 def test_threads_call_at_once() -> None:
     """Each thread has records of its own."""
     problems = []

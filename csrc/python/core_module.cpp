@@ -276,6 +276,9 @@ class PlanOfArrays {
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace fastupdate;
   namespace py = pybind11;
+  // pybind11 lets other Python threads run while it looks for NumPy's functions, the first time that it needs them.
+  // Later they could drop arrays that are being looked at.
+  host_array_type();
   selected = targets[0];
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
   m.def("select_isa", &select_isa);
