@@ -203,7 +203,8 @@ def test_refusals_in_the_simulator():
     assert in_simulator(["-W", "ignore", "-c", REFUSALS]).splitlines() == [
         "waited for [5, 5]",  # before the gradients are looked at, and before the step
         "FloatingPointError [adamw] grads[0]: expected finite values, received 3 that are not",
-        "TypeError [adamw] before_replay: expected a step on the backend 'cuda', received 'numba-cuda'",
+        "TypeError [adamw] before_replay: expected a step on the backend 'cuda' of a rule whose matrices do not "
+        "depend on the step, received 'numba-cuda'",
         "ValueError [adamw] grads[0]: expected shape (3,), received shape (2,)",
         "1 True",
     ]
