@@ -207,3 +207,25 @@ def test_what_makes_no_partition_is_refused_by_name(name: str) -> None:
     make, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("way", ["torch", "arrays"])
+def test_tensors_that_come_to_share_memory_between_rules_are_refused(way: str) -> None:
+    """Each rule's own tensors lie apart; those of two rules may be made to overlap after a step."""
+    a, b = (torch.nn.Parameter(torch.zeros(4, 4)) for _ in range(2))
+    kinds = fu.SGD.with_(lr=1.0), fu.AdamW.with_(lr=1.0)
+    optimizer: Any = (
+        fu.torch.Partition([{"params": [p], "rule": kind} for p, kind in zip((a, b), kinds, strict=True)])
+        if way == "torch"
+        else fu.Partition({"a": a, "b": b}, [("a", kinds[0]), ("b", kinds[1])])
+    )
+    a.grad, b.grad = torch.ones(4, 4), torch.ones(4, 4)
+    optimizer.step()
+    b.data = a.data
+    before = a.detach().clone()
+    with pytest.raises(ValueError, match="expected memory apart"):
+        optimizer.step()
+    assert torch.equal(a.detach(), before)
+    b.data = torch.zeros(4, 4)
+    optimizer.step()
+    assert not torch.equal(a.detach(), before)

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from fastupdate.step.report import RecentSums
 from fastupdate.step.rows import Touched, way_of
 from fastupdate.step.tensors import ACCUMULATOR, Item, state_kind, written
 
+_NUMBERS = count()
 NEVER = 2**63 - 1  # more steps than there will be
 
 
@@ -73,6 +74,7 @@ class Plan:
         self.groups["t"] = [t for _, t in rows]
         self.tensors = memory.room(len(self.items) * records.TENSOR.itemsize).view(records.TENSOR)
         self._touched: dict[int, tuple[Touched, int]] = {}  # by gradients of few rows; elements of the whole tensor
+        self.number, self.apart_from = next(_NUMBERS), list[int]()  # of plans, with which this one shares no memory
         self._moves = 0  # of gradients, beside those of the engine
         self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import setitem
 from typing import TYPE_CHECKING, Any
 
-from fastupdate.arrays import autograd
+from fastupdate.arrays import autograd, overlap
 from fastupdate.arrays.memory import Assignment
 from fastupdate.engines import records
 from fastupdate.engines.records import MICRO_BATCHES
@@ -95,8 +95,18 @@ class WholeStep:
         return Report(count, self._lr, outcome.grad_norm, outcome.factor, outcome.nonfinite, outcome.reason, watched)
 
 
+def check_apart(plans: Sequence[Plan]) -> None:
+    """ValueError if tensors of several plans share memory; where one is made anew, a parameter may lie elsewhere."""
+    beside = [plan.number for plan in plans[1:]]
+    if beside != plans[0].apart_from:
+        items = [item for plan in plans for item in plan.items]
+        overlap.check_overlaps([item.array for item in items], [item.place for item in items])
+        plans[0].apart_from = beside
+
+
 def take(steps: Sequence[WholeStep]) -> tuple[Outcome, list[Statistics | None]]:
     """Takes the steps of several steppers as one, by the norm of all gradients: wholly or not at all."""
+    check_apart([step.plan for step in steps])
     try:
         together = sum_up([step.plan for step in steps]) if steps[0].plan.settings.needs_sums else None
         outcomes = [step.decide(together) for step in steps]

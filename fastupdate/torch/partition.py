@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from fastupdate.arrays import overlap
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
@@ -76,7 +75,6 @@ class Partition(Optimizer):
         self._loading = None
         self._run, self.arrivals = None, None
         self._seen: list[Any] = []  # the groups that parts were made of
-        self._apart: list[Run] = []  # the runs whose tensors are known to share no memory
         for part in self._parts.values():
             part._forget()
 
@@ -154,10 +152,6 @@ class Partition(Optimizer):
             for way in ways:
                 run = way()
                 runs += [] if run is None else [run]
-            if runs != self._apart:
-                items = [item for run in runs for item in run.stepper.items]
-                overlap.check_overlaps([item.array for item in items], [item.place for item in items])
-                self._apart = runs
             if runs:
                 self.report = _together(runs, loss_scale)
         except BaseException as error:
