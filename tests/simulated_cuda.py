@@ -78,6 +78,10 @@ def device_of(_address: int) -> int:
     return 0
 
 
+def problem() -> str:
+    return ""
+
+
 def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
     """The simulator's own looks for the array and then makes it: two threads may get one each. A kernel has but one."""
     with _sharing:
@@ -88,7 +92,7 @@ _sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
 DRIVER = (
     load, store, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait,
-    device_of,
+    device_of, problem,
 )  # fmt: skip
 
 

@@ -158,6 +158,22 @@ def test_after_a_fork(shim):
         there.step(gradients)
 
 
+def test_an_array_that_cannot_be_read_after_a_fork(shim):
+    """The framework fails first, and says less."""
+
+    class Unreadable:
+        @property
+        def __cuda_array_interface__(self):
+            raise RuntimeError("cudaErrorInitializationError")
+
+    shim.set_forked(True)
+    with pytest.raises(RuntimeError, match=r"params\[0\]: CUDA cannot be used in a process that was forked"):
+        fu.SGD([Unreadable()])
+    shim.set_forked(False)
+    with pytest.raises(TypeError, match=r"params\[0\]: cannot share the memory of Unreadable"):
+        fu.SGD([Unreadable()])
+
+
 def test_no_framework_is_imported():
     """An optimizer of device arrays imports neither CuPy nor torch."""
     code = """if True:

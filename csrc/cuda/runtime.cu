@@ -21,10 +21,7 @@ std::string version(int number) {
 }
 
 void notice_use() {
-  if (forked)
-    throw std::runtime_error(
-        "CUDA cannot be used in a process that was forked after its parent used CUDA; start it by 'spawn' or "
-        "'forkserver' (multiprocessing.set_start_method)");
+  if (forked) throw std::runtime_error(kForked);
   if (!used) {
     used = true;
     pthread_atfork(nullptr, nullptr, [] { forked = true; });
@@ -43,7 +40,7 @@ void check(int error) {
 bool usable() { return !forked; }
 
 std::string problem() {
-  if (forked) return "this process was forked after its parent used CUDA";
+  if (forked) return kForked;
   if (driver() == "none") return "there is no NVIDIA driver (libcuda.so.1)";
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);

@@ -13,6 +13,10 @@ namespace fastupdate::device {
 
 using Event = void*;
 
+constexpr const char* kForked =
+    "CUDA cannot be used in a process that was forked after its parent used CUDA; start it by 'spawn' or 'forkserver' "
+    "(multiprocessing.set_start_method)";
+
 bool usable();                       // false in a child forked after its parent used CUDA
 std::string problem();               // why no device can be used; empty if one can
 std::vector<std::string> devices();  // name, compute capability, memory

@@ -29,6 +29,9 @@ def as_array(x: Any, place: Place) -> Array:
     try:
         shared = device.view(x) if device.is_device_array(x) else _shared(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        problem = device.runtime().problem() if device.is_device_array(x) else ""
+        if problem:  # a framework says less of it: "initialization error"
+            raise RuntimeError(f"{place}: {problem}") from error
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
         expected = "model.parameters() or another sequence of arrays" if hasattr(x, "parameters") else "an array"

@@ -234,7 +234,7 @@ void raise_failure() {
 }  // namespace
 
 bool usable() { return !forked; }
-std::string problem() { return ""; }
+std::string problem() { return forked ? kForked : ""; }
 std::vector<std::string> devices() { return {"host shim"}; }
 std::string driver() { return "none"; }
 std::string toolkit() { return "none"; }
@@ -243,7 +243,7 @@ int processors() { return 1; }
 int device_of(const void*) { return 0; }
 
 Scope::Scope(int) : before_(0), mode_(0) {
-  if (forked) throw std::runtime_error("CUDA cannot be used in a process that was forked after its parent used CUDA");
+  if (forked) throw std::runtime_error(kForked);
 }
 Scope::~Scope() = default;
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.cuda import types
+from numba.cuda import dispatcher, types
 from numba.cuda.cudadrv import nvvm
 from numba.cuda.extending import intrinsic
 
@@ -101,11 +101,23 @@ def check_arithmetic(ptx: str) -> None:
         )
 
 
+@contextmanager
+def any_grid() -> Iterator[None]:
+    """Within the context numba-cuda does not warn of grids that leave most of the device idle: small tensors do."""
+    config = dispatcher.config
+    warns = config.CUDA_LOW_OCCUPANCY_WARNINGS
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    try:
+        yield
+    finally:
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+
+
 def launch(
     kernel: Any, grid: tuple[int, int], device: int, stream: int, arguments: tuple[Any, ...], out: Array | None
 ) -> None:
     """Runs a kernel and waits; NumPy arrays among the arguments are uploaded, and the one that is `out` is fetched."""
-    with cuda.gpus[device]:
+    with cuda.gpus[device], any_grid():
         queue = cuda.external_stream(stream)
         there = [cuda.to_device(a, stream=queue) if isinstance(a, np.ndarray) else a for a in arguments]
         kernel[(*grid, queue)](*there)
@@ -152,6 +164,11 @@ def wait(stream: int, device: int) -> None:
     """Waits for everything that was queued on a stream."""
     with cuda.gpus[device]:
         cuda.external_stream(stream).synchronize()
+
+
+def problem() -> str:
+    """Nothing is known of it here: numba-cuda's own errors say why no device can be used."""
+    return ""
 
 
 def device_of(_address: int) -> int:
