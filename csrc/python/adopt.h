@@ -223,6 +223,7 @@ struct Adoption {
   bool writable;
   bool alone;               // in the caller's thread, with the GIL
   Footprint* of_last_step;  // where there are torch's parameters
+  int device = 0;           // on which all of them are
 
   // Points the tensors begin … end − 1 at their gradients and notes in `changed` if any moved; returns the first index
   // that needs a closer look, −1 if none does.
@@ -240,7 +241,8 @@ struct Adoption {
       }
       if (!grad || (!alone && (is_torch(param) || is_torch(grad)))) return i;
       if (!look_again(param, type, p) || !unchanged(p, t, watched, i)) return i;
-      if (!look(grad, type, g) || !readable(g, p) || !found_in_order(g, t)) return i;
+      if (!look(grad, type, g) || g.device != (is_torch(grad) ? device : 0) || !readable(g, p) || !found_in_order(g, t))
+        return i;
       if (!matches(g, p, t.order, writable) && !strided_as_before(g, p, t, writable)) return i;
       if (of_last_step) of_last_step[i] = {as_bytes(p.shape), as_bytes(g.shape), as_bytes(grad)};
       if (!aim(t, g, extents, gap, changed)) return i;

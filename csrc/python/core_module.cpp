@@ -146,7 +146,7 @@ class PlanOfArrays {
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
-    tell_torch(zeroes ? &grads : nullptr);
+    tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
     update(scale, 0);
     forget_rows();
     return true;
@@ -240,16 +240,6 @@ class PlanOfArrays {
     return done;
   }
 
-  // Tells autograd of what a step is about to write: parameters, states and these gradients.
-  void tell_torch(const py::list* zeroed) const {
-    if (py::len(watched_.of_torch())) raise_versions(watched_.of_torch());
-    if (!zeroed) return;
-    py::list tensors;
-    for (const py::handle grad : *zeroed)
-      if (is_torch(grad.ptr())) tensors.append(grad);
-    if (py::len(tensors)) raise_versions(tensors);
-  }
-
   Sums* one_for_each_tensor(py::array& totals) const {
     if (totals.size() != plan_.count()) throw std::invalid_argument("totals: one record for each tensor");
     return records<Sums>(totals, "totals");
@@ -291,7 +281,9 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("threads", [] { return forked ? 1 : int(thread_limit); });
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
-  m.def("meet_torch", &meet_torch);
+  m.def("meet_torch", [](py::type tensor, py::type parameter, py::object raise_versions) {
+    return meet_torch(tensor, parameter, raise_versions, dlpack::kCpu);
+  });
   m.def("find_shim", &find_shim);
   m.def("reads", [](py::handle array) {
     View view;

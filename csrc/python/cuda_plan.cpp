@@ -74,6 +74,13 @@ void bind_cuda(py::module_& m) {
   m.def("copy_from_host", &copy_from_host);
   m.def("follow", &follow);
   m.def("describe_dlpack", &describe_dlpack);
+  m.def("meet_torch", [](py::type tensor, py::type parameter, py::object raise_versions) {
+    return meet_torch(tensor, parameter, raise_versions, dlpack::kCuda);
+  });
+  m.def("reads", [](py::handle tensor, int device) {
+    View view;
+    return is_torch(tensor.ptr()) && look_at_torch(tensor.ptr(), view) && view.device == device;
+  });
   m.attr("toolkit") = device::toolkit();
   m.attr("architectures") = FASTUPDATE_CUDA_ARCHITECTURES;
   py::class_<Memory>(m, "Memory", py::module_local())

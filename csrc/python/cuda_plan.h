@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -86,7 +87,7 @@ class Plan {
     check_lengths(count_, params, grads);
     if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
     const Adoption adoption = {
-        records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr};
+        records<Tensor>(tensors_, "tensors"), extents_, watched_, params, grads, writable, true, nullptr, device_};
     bool changed = false;
     const int64_t found = adoption.adopt(start, count_, changed);
     if (changed) rows_.touch();
@@ -103,10 +104,16 @@ class Plan {
   }
 
   // The whole fast path: if every array and number is as expected, updates and returns how many steps have been taken
-  // and the learning rate of this one, else None.
-  py::object step(const py::list& params, const py::list& grads, double scale, Stream stream) {
-    if (clock_.at(kMicroBatches) || !derive() || adopt(params, grads, 0, stages() & kZeroGrads) >= 0) return py::none();
+  // and the learning rate of this one, else None. Without gradients, those are taken that torch's parameters hold, and
+  // kept until the next step, for the device reads them later.
+  py::object step(const py::list& params, const std::optional<py::list>& given, double scale, Stream stream) {
+    if (clock_.at(kMicroBatches) || !derive()) return py::none();
+    py::list grads = given ? *given : py::list(size_t(count_));  // empty places, to be filled in
+    const bool zeroes = stages() & kZeroGrads;
+    if (adopt(params, grads, 0, zeroes) >= 0) return py::none();
+    tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
     run(scale, 0, stream);
+    held_ = given ? py::list() : std::move(grads);
     return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr());
   }
 
@@ -231,11 +238,13 @@ class Plan {
   void visit(See see) const {
     watched_.visit(see);
     containers_.visit(see);
+    see(held_);
   }
 
   void forget() {
     watched_.forget();
     containers_.forget();
+    held_ = py::list();
   }
 
  private:
@@ -384,6 +393,7 @@ class Plan {
   Extents extents_;
   Watched watched_;
   Containers containers_;
+  py::list held_;
   DeviceRows rows_;
   DeviceStep step_;
   Memories memory_;

@@ -10,7 +10,7 @@ namespace fastupdate::dlpack {
 constexpr const char* kExchangeAttribute = "__dlpack_c_exchange_api__";
 constexpr const char* kExchangeCapsule = "dlpack_exchange_api";
 constexpr uint32_t kMajorVersion = 1;
-constexpr int32_t kCpu = 1;
+constexpr int32_t kCpu = 1, kCuda = 2;  // kinds of memory
 
 struct Device {
   int32_t type, id;

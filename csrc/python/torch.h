@@ -1,4 +1,4 @@
-// torch's tensors on the CPU, read by the C functions that torch offers (2.10 and later), without linking it. All of
+// torch's tensors, read by the C functions that torch offers (2.10 and later), without linking it. All of
 // this needs the GIL.
 #pragma once
 
@@ -22,6 +22,7 @@ struct Torch {
   void* grad_closure = nullptr;
   PyObject* raise_versions = nullptr;  // torch.autograd.graph.increment_version
   PyObject* is_negated = nullptr;      // the name "is_neg"
+  int32_t memory = dlpack::kCpu;       // where the tensors are that can be looked at
 };
 
 inline Torch torch;
@@ -32,7 +33,7 @@ inline bool is_torch(PyObject* object) {
 }
 
 // Makes torch known; false if this version of it has no such functions.
-inline bool meet_torch(py::type tensor, py::type parameter, py::object raise_versions) {
+inline bool meet_torch(py::type tensor, py::type parameter, py::object raise_versions, int32_t memory) {
   if (!py::hasattr(tensor, dlpack::kExchangeAttribute)) return false;
   const py::object capsule = tensor.attr(dlpack::kExchangeAttribute);
   const void* table = PyCapsule_GetPointer(capsule.ptr(), dlpack::kExchangeCapsule);
@@ -49,7 +50,8 @@ inline bool meet_torch(py::type tensor, py::type parameter, py::object raise_ver
            property->get,
            property->closure,
            raise_versions.release().ptr(),
-           PyUnicode_InternFromString("is_neg")};
+           PyUnicode_InternFromString("is_neg"),
+           memory};
   return true;
 }
 
@@ -74,7 +76,7 @@ inline bool look_at_torch(PyObject* object, View& view) {
   if (torch.look(object, &t)) return PyErr_Clear(), false;
   if (t.ndim && !t.strides) return false;
   view.dtype = dtype_of(t.dtype);
-  if (t.device.type != dlpack::kCpu || view.dtype == kNone || t.dtype.lanes != 1) return false;
+  if (t.device.type != torch.memory || view.dtype == kNone || t.dtype.lanes != 1) return false;
   const int64_t size = t.dtype.bits / 8;
   view.data = reinterpret_cast<uint64_t>(t.data) + t.byte_offset;
   view.shape = t.shape;
@@ -82,6 +84,7 @@ inline bool look_at_torch(PyObject* object, View& view) {
   view.stride_unit = size;
   view.ndim = t.ndim;
   view.writable = true;
+  view.device = t.device.id;
   const int64_t n = measure(view);
   if (n && !t.data) return false;  // wrappers of all kinds, and freed storage
   return (view.direct && n != 1) || !may_be_negated(object);
@@ -118,6 +121,16 @@ inline void raise_versions(const py::list& tensors) {
   }
   const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(torch.raise_versions, tensors.ptr()));
   if (!done) throw py::error_already_set();
+}
+
+// The same of what a step is about to write: these tensors, and those of torch's among gradients to be zeroed.
+inline void tell_torch(const py::list& written, const py::list* zeroed) {
+  if (py::len(written)) raise_versions(written);
+  if (!zeroed) return;
+  py::list tensors;
+  for (const py::handle grad : *zeroed)
+    if (is_torch(grad.ptr())) tensors.append(grad);
+  if (py::len(tensors)) raise_versions(tensors);
 }
 
 }  // namespace fastupdate

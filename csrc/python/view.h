@@ -15,6 +15,7 @@ struct View {
   int ndim;
   uint8_t dtype;          // DType; kNone: of none of these types in native byte order
   bool direct, writable;  // direct: contiguous in C order, and aligned
+  int device = 0;         // of torch's tensors: which one has the memory
 };
 
 // Whether the numbers are the same; they are few, and calling memcmp costs more than comparing them.

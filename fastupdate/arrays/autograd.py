@@ -35,6 +35,15 @@ def telling(tensors: Iterable[Any]) -> list[Assignment]:
     return [(raise_versions, written)]
 
 
+def introduce(module: Any) -> bool:
+    """Shows torch to a compiled module, which calls it without linking it; false if this version of torch has no
+    functions for that.
+    """
+    torch = sys.modules["torch"]
+    raise_versions = getattr(torch._C, "_increment_version", None)
+    return raise_versions is not None and bool(module.meet_torch(torch.Tensor, torch.nn.Parameter, raise_versions))
+
+
 def _raise_versions(tensors: tuple[Any, ...]) -> None:
     torch = sys.modules["torch"]
     try:

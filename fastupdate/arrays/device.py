@@ -184,7 +184,8 @@ def header(owner: Any, interface: Mapping[str, Any], framework: Framework, devic
 
 
 @cache
-def _framework_of_type(kind: Any) -> str:
+def framework_of_type(kind: Any) -> str:
+    """What `framework_of` says of objects of a type."""
     tops = [base.__module__.partition(".")[0] for base in kind.__mro__]
     return "torch" if "torch" in tops else tops[0]
 
@@ -192,7 +193,7 @@ def _framework_of_type(kind: Any) -> str:
 def framework_of(x: object) -> str:
     """`numpy`, `torch`, `cupy`, …: the top module of the type; a subclass of one of torch's is torch's too."""
     kind: Any = type(x)
-    return _framework_of_type(kind)
+    return framework_of_type(kind)
 
 
 def is_device_array(x: object) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate import _cuda
-from fastupdate.arrays import device
+from fastupdate.arrays import autograd, device
 from fastupdate.arrays.containers import Contents
-from fastupdate.arrays.device import DeviceArray, Framework, Placed
+from fastupdate.arrays.device import DeviceArray, Framework, Placed, framework_of_type
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines import records
 from fastupdate.engines.protocol import Made
@@ -26,11 +26,20 @@ from fastupdate.step.transaction import in_turn
 NAME = "cuda"
 
 
+@cache
+def _knows_torch() -> bool:
+    return autograd.introduce(_cuda)
+
+
 class Backend(Placed):
     """Makes plans for arrays of one framework on one device."""
 
     NAME = NAME
     WALKS_MEMORY = False
+
+    def reads(self, tensor: Any) -> bool:
+        """Where the parameters are torch's, the engine looks at tensors itself (see engines/native.py)."""
+        return isinstance(self.framework, device.Torch) and _knows_torch() and _cuda.reads(tensor, self.device)
 
     def make_plan(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Plan:
         """A plan that a few launches run."""
@@ -48,7 +57,7 @@ class Plan:
 
     def __init__(self, native: Any, framework: Framework, number: int) -> None:
         self._native, self._framework, self._device = native, framework, number
-        self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
+        self._foreign: frozenset[Framework] = frozenset()  # that gradients come from, other than the parameters'
 
     def _stream(self) -> int:
         """The stream to work on, after what producers of gradients have queued elsewhere."""
@@ -71,12 +80,20 @@ class Plan:
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
-            arrays = [g for g in grads if isinstance(g, DeviceArray)]
-            self._foreign = {g.framework for g in arrays} - {self._framework}
+            self._foreign = self._others(grads)
         return int(self._native.adopt(params, grads, start, writable))
 
+    def _others(self, grads: list[Any]) -> frozenset[Framework]:
+        """Frameworks of gradients that are not the parameters'. A list is of few types."""
+        kinds, found = set(map(type, grads)), set[Framework]()
+        if any(issubclass(kind, DeviceArray) for kind in kinds):
+            found = {g.framework for g in grads if isinstance(g, DeviceArray)}
+        if any(framework_of_type(kind) == "torch" for kind in kinds):
+            found.add(device.Torch())
+        return frozenset(found - {self._framework})
+
     def hold(self, params: list[Array]) -> None:
-        """torch's gradients always need a closer look."""
+        """What torch's parameters hold is taken by `stepping` alone."""
 
     @property
     def moves(self) -> int:
@@ -104,9 +121,10 @@ class Plan:
     def stepping(
         self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
     ) -> Callable[..., Made | None]:
+        at_hand = self._others(grads or [])
+
         def step(given: list[Any] | None = grads) -> Made | None:
-            if given is None:
-                return None
+            self._foreign = at_hand if given is grads else self._others(given or [])
             stream = self._stream()
             taken: tuple[int, float] | None = self._native.step(params, given, scale, stream)
             self._release(stream)

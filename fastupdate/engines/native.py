@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from fastupdate import _core
+from fastupdate.arrays import autograd
 from fastupdate.arrays.rows import Rows
 from fastupdate.engines import threads
 from fastupdate.engines.protocol import Engine
@@ -30,10 +31,9 @@ def select_isa() -> None:
 
 @cache
 def _meet_torch() -> bool:
-    torch = sys.modules["torch"]
-    raise_versions = getattr(torch._C, "_increment_version", None)
-    if raise_versions is None or not _core.meet_torch(torch.Tensor, torch.nn.Parameter, raise_versions):
+    if not autograd.introduce(_core):
         return False
+    torch = sys.modules["torch"]
     _core.find_shim([_with_gradient(torch.nn.Parameter, torch), _with_gradient(torch.Tensor.requires_grad_, torch)])
     return True
 

@@ -65,7 +65,7 @@ class Plan:
         still = [item for item in items if item.frozen or item.resting]
         self.held = [pair for pair in written(still) if pair[0].size]
         self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
-        self.queued = any(isinstance(array, device.DeviceArray) for array in self.arrays[:1])
+        self.queued = any(isinstance(item.array, device.DeviceArray) for item in self.items[:1])
         self.dtype = held.narrowest(item.array.dtype for item in self.unfrozen)
         keys = [(item.row, item.t) for item in self.items]
         rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}

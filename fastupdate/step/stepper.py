@@ -195,9 +195,12 @@ class Stepper:
             self._look_up(self._now[STEPS])
         if grads is None:
             return self._stepping()() if self.bound.at_hand(self.plan) else None
-        if self.plan.queued or self.settings.zero_grads:  # the gradients are to be held, or may be one and the same
+        if self.settings.zero_grads:  # the gradients may be one and the same
             return None
-        return self._stepping()(gradients.collect(grads, self.containers, self.items, self.plan))
+        collected = gradients.collect(grads, self.containers, self.items, self.plan)
+        if self.plan.queued:
+            self._held = collected
+        return self._stepping()(collected)
 
     def _stepping(self) -> Callable[..., Report | None]:
         """A step on the gradients at hand, or on a list of them, all in one call."""
