@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import environment  # noqa: F401 (before the others load what it sets)
 
@@ -34,6 +34,12 @@ def pytest_collection_finish() -> None:
     """What is there by now stays: no collection of garbage needs to look at it, and some tests collect often."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where a device takes the stand-in's place, its tests alone are of interest."""
+    if device_arrays.ON_A_DEVICE:
+        items[:] = [item for item in items if "stand_in" in getattr(item, "fixturenames", ())]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,20 +74,21 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def stand_in() -> Iterator[ModuleType]:
-    """A host's stand-in for the CUDA module (tests/cuda_shim); the controls of its device."""
+def stand_in() -> Iterator[Any]:
+    """A host's stand-in for the CUDA module (tests/cuda_shim), or the module; the controls of its device."""
     with device_arrays.installed() as controls:
         yield controls
 
 
 @pytest.fixture
-def shim(stand_in: ModuleType) -> Iterator[ModuleType]:
+def shim(stand_in: Any) -> Iterator[Any]:
     """The stand-in's controls, set as after loading."""
     stand_in.set_schedule(0)
     stand_in.set_resident(3)
     threads.set_num_threads(1)
     yield stand_in
-    stand_in.set_forked(False)
+    if not device_arrays.ON_A_DEVICE:
+        stand_in.set_forked(False)
 
 
 def _selected_isa() -> str | None:

@@ -223,13 +223,14 @@ def test_gradients_that_move_are_followed(shim):
 def test_work_of_another_stream_is_waited_for(shim):
     """A gradient that names another stream is read after what that stream has been given, and written over after it."""
     host, there = pair()
+    enqueue_copy = shim.enqueue_copy
     late, values = on_device(grads(), stream=OTHER_STREAM), on_device(grads(1))
     for gradient, value in zip(late, values, strict=True):
         size = gradient.dtype.itemsize * int(np.prod(gradient.shape))
-        shim.enqueue_copy(gradient.address, value.address, size, OTHER_STREAM)
+        enqueue_copy(gradient.address, value.address, size, OTHER_STREAM)
     there.step(late)
     for gradient, value in zip(late, on_device(grads(2)), strict=True):
-        shim.enqueue_copy(gradient.address, value.address, gradient.dtype.itemsize * gradient.shape[0], OTHER_STREAM)
+        enqueue_copy(gradient.address, value.address, gradient.dtype.itemsize * gradient.shape[0], OTHER_STREAM)
     shim.synchronize(OTHER_STREAM)
     host.step(grads(1))
     assert_alike(host, there)

@@ -30,6 +30,10 @@ class Framework:
     def __init__(self, module) -> None:
         self.module = module
 
+    def on(self, stream):
+        """Makes a stream current."""
+        return stream
+
 
 class CuPy(Framework):
     def array(self, values: np.ndarray):
@@ -90,6 +94,9 @@ class Torch(Framework):
 
     def stream(self):
         return self.module.cuda.Stream()
+
+    def on(self, stream):
+        return self.module.cuda.stream(stream)
 
     def fill(self, array, value) -> None:
         array.fill_(value)
