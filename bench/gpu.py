@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import fastupdate as fu
 from bench import machine
 from bench.gpu_contestants import RECIPES, Copy, TorchFused
 from bench.measuring import Pair, difference
@@ -31,7 +32,7 @@ from bench.workloads import WORKLOADS, Workload
 from fastupdate.engines import choose
 
 WORKLOAD_NAMES = ("huge", "gpt2", "resnet50", "10kx256")
-BUDGET = 420.0  # seconds after which no further pair is begun
+BUDGET = 420.0  # seconds
 ROUNDS = 20
 GPU, WALL = "GPU time", "wall time"
 CYCLES_PER_SECOND = 2e9  # at least as many as any GPU's clock
@@ -184,8 +185,8 @@ def _line(r: Row, copy: float) -> str:
 
 
 def panels(rows: list[Row]) -> list[Row]:
-    """The plain steps for the picture, one panel for each workload, each bar named after its clock."""
-    plain = [r for r in rows if r.recipe.startswith("AdamW, ")]
+    """The plain steps for the picture, one panel for each workload, by GPU time and by wall time."""
+    plain = [r for clock in (GPU, WALL) for r in rows if r.recipe == f"AdamW, {clock}"]
     return [
         replace(r, contestant=f"{r.contestant} ({r.recipe.removeprefix('AdamW, ')})")
         for name in dict.fromkeys(r.workload for r in plain)
@@ -198,10 +199,12 @@ def facts() -> dict[str, str]:
     """The device beside the facts about the machine."""
     import torch
 
-    about = torch.cuda.get_device_properties(0)
+    about, ours = torch.cuda.get_device_properties(0), fu.info()
+    driver = Path("/sys/module/nvidia/version")
     gpu = {
         "GPU": f"{about.name}, {about.total_memory / 1e9:.0f} GB, {about.multi_processor_count} multiprocessors",
-        "CUDA of torch": str(torch.version.cuda),
+        "NVIDIA driver": f"{driver.read_text().strip() if driver.exists() else 'unknown'}, CUDA {ours['cuda driver']}",
+        "CUDA toolkits": f"{ours['cuda toolkit']} of fastupdate, {torch.version.cuda} of torch",
     }
     return gpu | machine.facts(1)
 
@@ -209,6 +212,7 @@ def facts() -> dict[str, str]:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m bench.gpu", description=__doc__)
     p.add_argument("--workloads", metavar="A,B", default=",".join(WORKLOAD_NAMES), help="(default: %(default)s)")
+    p.add_argument("--budget", type=float, default=BUDGET, help="seconds after which no pair is begun (%(default)s)")
     p.add_argument("--rounds", type=int, default=ROUNDS, help="of each pair (default: %(default)s)")
     p.add_argument("--json", type=Path, metavar="PATH", default=Path("bench/results/gpu.json"), help="%(default)s")
     p.add_argument("--plot", type=Path, metavar="PATH", default=Path("bench/results/gpu.png"), help="%(default)s")
@@ -230,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[Row] = []
     absent: list[Absent] = []
     clocks = {GPU: gpu_time, WALL: wall_time}
-    for found in measure([WORKLOADS[name] for name in args.workloads.split(",")], clocks, args.rounds, BUDGET):
+    for found in measure([WORKLOADS[name] for name in args.workloads.split(",")], clocks, args.rounds, args.budget):
         (rows if isinstance(found, Row) else absent).append(found)  # type: ignore[arg-type]
         print(f"{time.monotonic() - begin:4.0f} s  {found.workload}: {found.contestant}", file=sys.stderr)
     report(about, rows, absent, args.json, args.plot)

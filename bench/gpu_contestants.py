@@ -101,6 +101,7 @@ class OursNumba(Ours):
 class OursCaptured(Ours):
     name = "fastupdate, captured"
     note = "before_replay and the launch of a CUDA graph"
+    comparable = False  # warming up took more steps
 
     def __init__(self, workload: Workload) -> None:
         super().__init__(workload)
@@ -168,6 +169,7 @@ class TorchCompiled(Torch):
 class TorchCaptured(Torch):
     name = "torch fused, captured"
     note = "the launch of a CUDA graph"
+    comparable = False  # warming up took more steps
     options: ClassVar = {"fused": True, "capturable": True}
 
     def __init__(self, workload: Workload) -> None:

@@ -121,6 +121,13 @@ struct Pairwise {
       }
     return sum;
   }
+
+  // The total with what comes after: fewer than there are in one of these.
+  FASTUPDATE_HD V total(V rest) const {
+    for (int depth = 0; count >> depth; ++depth)
+      if (count >> depth & 1) rest = op(level[depth], rest);
+    return rest;
+  }
 };
 
 // What `count` numbers, `pitch` apart, come to, folded pairwise.

@@ -170,8 +170,7 @@ FASTUPDATE_DEVICE_CALL void sum_watched(int n, bool has_momentum, int stalled, S
   if (warp < 6) {
     const bool of_momentum = warp == 3 || warp == 4;
     const double sum = !of_momentum || has_momentum ? watched_sum(x, n) : 0;
-    double* const out[] = {&sums.gg, &sums.pp, &sums.uu, &sums.gm, &sums.mm, &sums.gu};
-    if (lane == 0) *out[warp] = sum;
+    if (lane == 0) (&sums.gg)[warp] = sum;  // gg, pp, uu, gm, mm, gu
   } else if (warp == 6) {
     count_watched(x, n, sums);
   }

@@ -3,28 +3,19 @@
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
-// Folds the sums of blocks, `step` blocks apart, into those of a tensor.
-FASTUPDATE_DEVICE void fold_tensor(const DeviceSweep& sweep, int64_t index, int64_t step, bool monitor) {
+// Folds one number of the sums of blocks, `step` blocks apart, into that of a tensor.
+template <class V, class Op>
+FASTUPDATE_DEVICE void fold_number(const DeviceSweep& sweep, int64_t index, int64_t number, int64_t step, Op op) {
   const Tensor& t = sweep.tensors[index];
-  Sums* a = sweep.sums + t.first_block;
-  const int64_t n = (block_count(t) + step - 1) / step, pitch = step * kPitch;
-  fold(&a->gg, n, pitch, Add());
-  fold(&a->nonfinite, n, pitch, Add());
-  if (monitor) {
-    fold(&a->pp, n, pitch, Add());
-    fold(&a->uu, n, pitch, Add());
-    fold(&a->gm, n, pitch, Add());
-    fold(&a->mm, n, pitch, Add());
-    fold(&a->gu, n, pitch, Add());
-    fold(&a->largest, n, pitch, Larger());
-    fold(&a->zeros, n, pitch, Add());
-    fold(&a->stalled, n, pitch, Add());
-  }
-  if (thread_index() < kPitch)  // a record is so many words of eight bytes
-    reinterpret_cast<int64_t*>(&sweep.totals[index])[thread_index()] =
-        load_coherent(reinterpret_cast<const int64_t*>(a) + thread_index());
+  V* const a = reinterpret_cast<V*>(sweep.sums + t.first_block) + number;
+  fold(a, (block_count(t) + step - 1) / step, step * kPitch, op);
+  if (thread_index() == 0) reinterpret_cast<V*>(sweep.totals + index)[number] = load_coherent(a);
   barrier();
 }
+
+// A record of sums is of numbers of eight bytes: these are where others than sums begin.
+constexpr int64_t kLargest = offsetof(Sums, largest) / sizeof(double);
+constexpr int64_t kCounts = offsetof(Sums, nonfinite) / sizeof(double);
 
 // ---- reading the gradients: norms, and what follows from them -------------------------------------------------------
 
@@ -169,7 +160,8 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) gradient_sums(DeviceSwee
     for (; first < end; first += sweep.segment, ++summed)
       sweep.step->command.large ? sum_segment<true>(sweep, t, first) : sum_segment<false>(sweep, t, first);
     if (!summed || !completes(&sweep.done[index], summed, (block_count(t) + sweep.segment - 1) / sweep.segment)) return;
-    fold_tensor(sweep, index, sweep.segment, false);
+    fold_number<double>(sweep, index, 0, sweep.segment, Add());
+    fold_number<int64_t>(sweep, index, kCounts, sweep.segment, Add());
     if (completes(&sweep.done[sweep.count], 1, sweep.filled)) decide(sweep);
   });
   if (sweep.filled == 0) decide(sweep);
@@ -273,11 +265,19 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) clear_all_gradients(Devi
   clear_gradients(sweep, kZeroGrads);
 }
 
-// The sums of a monitored step, tensor by tensor.
+// The sums of a monitored step: each number of each tensor by a thread block.
 FASTUPDATE_KERNEL fold_sums(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
-  for (int64_t index = block_index(); index < sweep.count; index += grid_size())
-    if (sweep.tensors[index].n) fold_tensor(sweep, index, 1, true);
+  for (int64_t k = block_index(); k < sweep.count * kPitch; k += grid_size()) {
+    const int64_t index = k / kPitch, number = k % kPitch;
+    if (!sweep.tensors[index].n) continue;
+    if (number < kLargest)
+      fold_number<double>(sweep, index, number, 1, Add());
+    else if (number < kCounts)
+      fold_number<double>(sweep, index, number, 1, Larger());
+    else
+      fold_number<int64_t>(sweep, index, number, 1, Add());
+  }
 }
 
 // ---- how they are started -------------------------------------------------------------------------------------------
@@ -304,7 +304,9 @@ static void start_accumulate(const DeviceSweep& sweep, const Start& how) {
 static void start_clear_gradients(const DeviceSweep& sweep, const Start& how) {
   launch(clear_all_gradients, sweep, how, kThreads, 0);
 }
-static void start_fold_sums(const DeviceSweep& sweep, const Start& how) { launch(fold_sums, sweep, how, kThreads, 0); }
+static void start_fold_sums(const DeviceSweep& sweep, const Start& how) {
+  launch(fold_sums, sweep, {sweep.count * kPitch, how.stream, false, false}, kThreads, 0);
+}
 
 const DeviceEngine engine = {start_gradient_sums,           start_unit_norms, start_accumulate,
                              start_clear_gradients,         start_fold_sums,  rules,

@@ -1,7 +1,7 @@
 // What comes before the update of a rule whose step depends on sums (cpu/phases.h), on a GPU.
 //
-// A warp measures a block, or a chunk of rows: its lanes are those of core/sums.h. A tensor is settled by one thread
-// block.
+// A warp measures a block, or rows: its lanes are those of core/sums.h. Rows, columns and what they are in are settled
+// by all thread blocks, and then each tensor by one.
 #pragma once
 
 #include <array>
@@ -80,6 +80,25 @@ FASTUPDATE_DEVICE void measure_blocks(const Job<Rule>& job, int64_t begin, int64
   }
 }
 
+// What the rows of a phase come to, from block to block.
+template <int phase, class Rule>
+struct RowTotals {
+  static constexpr int terms = Rule::phases[phase].terms;
+  Pairwise<double, Joined> total[terms];
+
+  FASTUPDATE_DEVICE RowTotals() {
+    constexpr PhaseShape shape = Rule::phases[phase];
+    for (int k = 0; k < terms; ++k) total[k].op = shape.joined(k);
+  }
+  FASTUPDATE_DEVICE void add(const double (&sums)[kMaxTerms]) {
+    for (int k = 0; k < terms; ++k) total[k].add(sums[k]);
+  }
+  FASTUPDATE_DEVICE void store(const Tensor& t, int64_t row) const {
+    for (int k = 0; k < terms; ++k) parts_of(t, terms)[row * terms + k] = total[k].total();
+  }
+};
+
+// The rows of a chunk, one after the other, by one warp.
 template <int phase, class T, class Rule>
 FASTUPDATE_DEVICE void measure_chunk(const Job<Rule>& job, int64_t chunk) {
   constexpr PhaseShape shape = Rule::phases[phase];
@@ -88,28 +107,82 @@ FASTUPDATE_DEVICE void measure_chunk(const Job<Rule>& job, int64_t chunk) {
   double* const below = shape.settles(kColumn) ? columns_of(t, shape.terms) + chunk * shape.terms * columns : nullptr;
   double sums[kMaxTerms];
   for (int64_t row = first; row < end; ++row) {
-    Pairwise<double, Joined> total[shape.terms];
-    for (int k = 0; k < shape.terms; ++k) total[k].op = shape.joined(k);
+    RowTotals<phase, Rule> total;
     for (int64_t c = 0; c < columns; c += kBlock) {
       measure_piece<phase, T>(job, row * columns + c, elements_from(c, columns), sums, below ? below + c : nullptr,
                               row == first);
-      for (int k = 0; k < shape.terms; ++k) total[k].add(sums[k]);
+      total.add(sums);
     }
-    if (thread_index() % kLanes == 0)
-      for (int k = 0; k < shape.terms; ++k) parts_of(t, shape.terms)[row * shape.terms + k] = total[k].total();
+    if (thread_index() % kLanes == 0) total.store(t, row);
   }
 }
 
-// Blocks `begin` … `end` − 1 of a tensor, or the chunks that start in them.
+constexpr int kStrip = 128;  // columns whose terms are in shared memory at once, for a row of each warp
+
+// The same by a thread block, each warp of which has a row; what they find of a strip of columns is then added up by
+// columns, in the order of the rows.
+template <int phase, class T, class Rule>
+FASTUPDATE_DEVICE void measure_chunk_together(const Job<Rule>& job, int64_t chunk) {
+  constexpr PhaseShape shape = Rule::phases[phase];
+  const Tensor& t = job.t;
+  const int warp = thread_index() / kLanes;
+  const int64_t first = chunk_begin(t, chunk), end = chunk_end(t, chunk), columns = t.columns;
+  double* const below = columns_of(t, shape.terms) + chunk * shape.terms * columns;
+  double* const terms = reinterpret_cast<double*>(shared_memory());  // [row][term][column]
+  double sums[kMaxTerms], term[kMaxTerms] = {};
+  for (int64_t base = first; base < end; base += kWarps) {
+    const int rows = end - base < kWarps ? int(end - base) : kWarps;
+    RowTotals<phase, Rule> total;
+    for (int64_t block = 0; block < columns; block += kBlock) {
+      for (int k = 0; k < shape.terms; ++k) sums[k] = 0;
+      for (int64_t strip = block; strip < columns && strip < block + kBlock; strip += kStrip) {
+        const int width = columns - strip < kStrip ? int(columns - strip) : kStrip;
+        for (int i = thread_index() % kLanes; i < width && warp < rows; i += kLanes) {
+          measure_element<phase, T>(job, (base + warp) * columns + strip + i, term);
+          for (int k = 0; k < shape.terms; ++k) {
+            sums[k] = shape.joined(k)(sums[k], term[k]);
+            terms[(warp * shape.terms + k) * kStrip + i] = term[k];
+          }
+        }
+        barrier();
+        for (int x = thread_index(); x < shape.terms * width; x += kThreads) {
+          const int k = x / width, i = x % width;
+          double* const column = below + k * columns + strip + i;
+          double sum = base == first ? 0 : *column;
+          for (int row = 0; row < rows; ++row) sum = shape.joined(k)(sum, terms[(row * shape.terms + k) * kStrip + i]);
+          *column = sum;
+        }
+        barrier();
+      }
+      for (int k = 0; k < shape.terms; ++k) sums[k] = fold_lanes(sums[k], shape.joined(k));
+      total.add(sums);
+    }
+    if (thread_index() % kLanes == 0 && warp < rows) total.store(t, base + warp);
+  }
+}
+
+// How many of a tensor's ranges belong to its blocks `begin` … `end` − 1, if they are shared out evenly.
+struct Share {
+  int64_t first, last;
+};
+
+FASTUPDATE_DEVICE Share share_of(const Tensor& t, int64_t count, int64_t begin, int64_t end) {
+  return {count * begin / block_count(t), count * end / block_count(t)};
+}
+
+// A thread block's share of a tensor. Columns of large matrices are worth a thread block for each chunk.
 template <int phase, class T, class Rule>
 FASTUPDATE_DEVICE void measure_part(const Job<Rule>& job, int64_t begin, int64_t end) {
   constexpr PhaseShape shape = Rule::phases[phase];
   if constexpr (!shape.by_rows()) {
     measure_blocks<phase, T>(job, begin, end);
   } else {
-    for (int64_t chunk = thread_index() / kLanes; chunk < chunk_count(job.t); chunk += kWarps) {
-      const int64_t block = chunk_begin(job.t, chunk) * job.t.columns / kBlock;
-      if (begin <= block && block < end) measure_chunk<phase, T>(job, chunk);
+    const Share chunks = share_of(job.t, chunk_count(job.t), begin, end);
+    if (shape.settles(kColumn) && matrix_size(job.t) > kBlock) {
+      for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) measure_chunk_together<phase, T>(job, chunk);
+    } else {
+      for (int64_t chunk = chunks.first + thread_index() / kLanes; chunk < chunks.last; chunk += kWarps)
+        measure_chunk<phase, T>(job, chunk);
     }
   }
 }
@@ -132,44 +205,51 @@ FASTUPDATE_DEVICE void settle_range(const Rule& rule, const Tensor& t, int64_t r
   rule.settle(Phase<phase>(), Range<extent>(), n, sums, state);
 }
 
-// Ranges of whole rows.
-template <int phase, Extent extent, class Rule>
-FASTUPDATE_DEVICE void settle_rows(const Rule& rule, const Tensor& t) {
-  constexpr PhaseShape shape = Rule::phases[phase];
-  constexpr int terms = shape.terms;
-  const int64_t rows = rows_of(t, extent);
-  double sum[kMaxTerms];
-  for (int64_t range = thread_index(); range < range_count(t, extent); range += thread_count()) {
-    const double* const parts = parts_of(t, terms) + range * rows * terms;
-    for (int k = 0; k < terms; ++k) sum[k] = fold_parts(parts + k, rows, terms, shape.joined(k));
-    settle_range<phase, extent>(rule, t, range, double(rows * t.columns), sum);
+// What a range's sums of one term are folded from; `between` is how far those of the next term are from them.
+template <Extent extent>
+FASTUPDATE_DEVICE Run run_of(const Tensor& t, int terms, int64_t range, int64_t& between) {
+  between = 1;
+  if constexpr (extent == kColumn) {
+    const int64_t chunks = chunks_of_matrix(t);
+    between = t.columns;
+    return {columns_of(t, terms) + range / t.columns * chunks * terms * t.columns + range % t.columns, chunks,
+            terms * t.columns};
+  } else {
+    const int64_t rows = extent == kRow ? 1 : rows_of(t, extent);
+    return {parts_of(t, terms) + range * rows * terms, rows, terms};
   }
 }
 
-// Everything of one tensor that a phase has summed, but the list.
+// A thread block's share of the ranges of an extent; a few long runs are folded by all threads together.
+template <int phase, Extent extent, class Rule>
+FASTUPDATE_DEVICE void settle_share(const Rule& rule, const Tensor& t, int64_t begin, int64_t end) {
+  constexpr PhaseShape shape = Rule::phases[phase];
+  if constexpr (shape.settles(extent)) {
+    const Share ranges = share_of(t, range_count(t, extent), begin, end);
+    const double n = double(extent == kColumn ? t.rows : extent == kRow ? t.columns : rows_of(t, extent) * t.columns);
+    const bool together = extent != kRow && ranges.last - ranges.first < kWarps;
+    const int step = together ? 1 : thread_count();
+    double sum[kMaxTerms];
+    for (int64_t range = ranges.first + (together ? 0 : thread_index()); range < ranges.last; range += step) {
+      int64_t between;
+      Run run = run_of<extent>(t, shape.terms, range, between);
+      for (int k = 0; k < shape.terms; ++k, run.at += between)
+        sum[k] = together ? fold_together(run, shape.joined(k)) : fold_run(run, shape.joined(k));
+      if (!together || thread_index() == 0) settle_range<phase, extent>(rule, t, range, n, sum);
+    }
+  }
+}
+
+// What a phase has summed of one tensor as a whole.
 template <int phase, class Rule>
 FASTUPDATE_DEVICE void settle_tensor(const Rule& rule, const Tensor& t) {
   constexpr PhaseShape shape = Rule::phases[phase];
-  constexpr int terms = shape.terms;
   const int64_t parts = shape.by_rows() ? range_count(t, kRow) : block_count(t);
-  double* const sums = parts_of(t, terms);
   double sum[kMaxTerms];
-  if constexpr (shape.settles(kRow))
-    for (int64_t row = thread_index(); row < parts; row += thread_count())
-      settle_range<phase, kRow>(rule, t, row, double(t.columns), sums + row * terms);
-  if constexpr (shape.settles(kColumn))
-    for (int64_t c = thread_index(); c < range_count(t, kColumn); c += thread_count()) {
-      const double* x = columns_of(t, terms) + c / t.columns * chunks_of_matrix(t) * terms * t.columns + c % t.columns;
-      for (int k = 0; k < terms; ++k)
-        sum[k] = fold_parts(x + k * t.columns, chunks_of_matrix(t), terms * t.columns, shape.joined(k));
-      settle_range<phase, kColumn>(rule, t, c, double(t.rows), sum);
-    }
-  if constexpr (shape.settles(kMatrix)) settle_rows<phase, kMatrix>(rule, t);
-  if constexpr (shape.settles(kUnit)) settle_rows<phase, kUnit>(rule, t);
-  barrier();
-  for (int k = 0; k < terms; ++k) fold(sums + k, parts, terms, shape.joined(k));
+  for (int k = 0; k < shape.terms; ++k)
+    sum[k] = fold_together({parts_of(t, shape.terms) + k, parts, shape.terms}, shape.joined(k));
   if (thread_index() != 0) return;
-  for (int k = 0; k < terms; ++k) sum[k] = totals_of(t)[k] = load_coherent(sums + k);
+  for (int k = 0; k < shape.terms; ++k) totals_of(t)[k] = sum[k];
   if constexpr (shape.settles(kTensor)) settle_range<phase, kTensor>(rule, t, 0, double(t.n), sum);
 }
 
@@ -180,11 +260,22 @@ FASTUPDATE_DEVICE const Rule& settling_rule(const DeviceSweep& sweep, const Tens
 }
 
 template <class Rule, int phase>
-FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle(DeviceSweep sweep) {
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_ranges(DeviceSweep sweep) {
+  if (sweep.step->decision.skip) return;
+  walk(sweep, [&](int64_t, const Tensor& t, int64_t begin, int64_t end) {
+    const Rule& rule = settling_rule<Rule>(sweep, t);
+    settle_share<phase, kRow>(rule, t, begin, end);
+    settle_share<phase, kColumn>(rule, t, begin, end);
+    settle_share<phase, kMatrix>(rule, t, begin, end);
+    settle_share<phase, kUnit>(rule, t, begin, end);
+  });
+}
+
+template <class Rule, int phase>
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_tensors(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t, const Tensor& t, int64_t begin, int64_t) {
     if (begin == 0) settle_tensor<phase>(settling_rule<Rule>(sweep, t), t);
-    barrier();
   });
 }
 
@@ -211,12 +302,15 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_list(DeviceSweep 
 
 template <template <class, unsigned> class R, unsigned flags, int phase>
 void start_measure(const DeviceSweep& sweep, const Start& how) {
-  if constexpr (R<double, flags>::phases[phase].measures) launch(measure<R, flags, phase>, sweep, how, kThreads, 0);
+  constexpr PhaseShape shape = R<double, flags>::phases[phase];
+  constexpr size_t strips = shape.settles(kColumn) ? kWarps * shape.terms * kStrip * sizeof(double) : 0;
+  if constexpr (shape.measures) launch(measure<R, flags, phase>, sweep, how, kThreads, strips);
 }
 
 template <class Rule, int phase>
 void start_settle(const DeviceSweep& sweep, const Start& how) {
-  launch(settle<Rule, phase>, sweep, how, kThreads, 0);
+  if constexpr (Rule::phases[phase].by_rows()) launch(settle_ranges<Rule, phase>, sweep, how, kThreads, kFoldBytes);
+  launch(settle_tensors<Rule, phase>, sweep, how, kThreads, kFoldBytes);
   if constexpr (Rule::phases[phase].settles(kList))
     launch(settle_list<Rule, phase>, sweep, Start{1, how.stream, false, false}, kThreads, 0);
 }
