@@ -103,8 +103,9 @@ SANITIZED = ["tests/test_properties.py", "tests/test_safety.py", "tests/test_reb
              "tests/test_functional.py", "tests/test_functional_refused.py", "tests/test_state.py",
              "tests/test_wrong_states.py", "tests/test_own_states.py", "tests/test_averages.py"]  # fmt: skip
 
-PRODUCT = ["parity", "phases", "further_phases", "own_rules", "options", "rules", "fingerprints", "cuda_engine",
-           "cuda_mutants"]  # fmt: skip
+PRODUCT = ["parity", "phases", "further_phases", "own_rules", "options", "rules", "fingerprints", "properties",
+           "bad_numbers", "cuda_engine", "cuda_mutants"]  # fmt: skip
+ON_CPUS = ["parity", "phases", "rules", "windows", "diagnosis"]
 
 ROWS = [
     Row("address and undefined-behaviour sanitizers", [["scripts/sanitize.sh", *SANITIZED]], PASSED,
@@ -114,6 +115,9 @@ ROWS = [
     Row("every rule in all its cases, by Numba and on the stand-in of a GPU",
         [[*PYTEST, *(f"tests/test_{name}.py" for name in PRODUCT),
           "-k", "numba or gpus or bytes_of_the_cpu or own or faults"]], PASSED, {"FASTUPDATE_TEST_PRODUCT": "1"}),
+    Row("the native engine under all options in all layouts, and diagnoses of every seed",
+        [[*PYTEST, *(f"tests/test_{name}.py" for name in ON_CPUS), "-k", "not (numba or gpus or own)"]], PASSED,
+        {"FASTUPDATE_TEST_PRODUCT": "1"}),
     Row("oldest dependencies", oldest, PASSED),
     Row("10⁴ random histories, 25 a test", [[*PYTEST, "tests/test_histories.py", "--histories", "5000"]], PASSED),
     Row("generated calls, 10⁴ for each rule", [[*PYTEST, "tests/test_properties.py"]], PASSED,

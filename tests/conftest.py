@@ -30,16 +30,21 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where a device takes the stand-in's place, its tests alone are of interest.
+
+    Tests that Numba compiles for come first, so that one process gets them: two would both compile most loops.
+    pytest-xdist deals out the tests in order, and takes from a process's last ones what another does in its place.
+    """
+    if device_arrays.ON_A_DEVICE:
+        items[:] = [item for item in items if "stand_in" in getattr(item, "fixturenames", ())]
+    items.sort(key=lambda item: not any(word in item.nodeid for word in ("numba", "own", "compil", "emit")))
+
+
 def pytest_collection_finish() -> None:
     """What is there by now stays: no collection of garbage needs to look at it, and some tests collect often."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where a device takes the stand-in's place, its tests alone are of interest."""
-    if device_arrays.ON_A_DEVICE:
-        items[:] = [item for item in items if "stand_in" in getattr(item, "fixturenames", ())]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,7 @@
 
 Left out are NOPs, and the few bytecodes from the end of a `with` block to the call of its __exit__: no handler runs
 there, and the compiler leaves them outside of the block.
-FASTUPDATE_TEST_BYTECODES=all tries every place; without it, a few in each function.
+FASTUPDATE_TEST_BYTECODES=all tries every place, as each night; without it, one or a few in each function.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def outcomes(
     call: Callable[[Any], Any],
     look: Callable[[Any], Any],
     again: Callable[[Any], Any],
-    of_each: int = 2,
+    of_each: int = 1,
 ) -> Iterator[str]:
     """What is wrong after interrupts at many places of call(make()).
 

@@ -27,7 +27,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_first = pytest.mark.parametrize("case", FIRST, ids=str)
-by_options = pytest.mark.parametrize("options", OPTIONS)
 
 
 def shapes_for(case: Case) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from cases import Case
-from reference import fold, ordered_sum
+from reference import fold, folded, ordered_sum, ordered_sums
 
 from fastupdate.rules.extent import shape_of
 
@@ -28,12 +28,12 @@ def sums_of(terms: np.ndarray, rows: int, columns: int, extents: Any, largest: b
         return maxima_of(terms, rows, columns)
     units = units_of(terms)
     flat = terms.reshape(-1, rows, columns).astype(np.float64) if terms.size else np.zeros((0, rows, columns))
-    by_row = np.array([ordered_sum(row) for matrix in flat for row in matrix])
+    by_row = ordered_sums(flat.reshape(-1, columns)) if flat.size else np.zeros(flat.size)
     by_rows = bool({"row", "column", "matrix", "unit"} & set(extents))
     chunks = [[np.add.accumulate(m[k : k + 32])[-1] for k in range(0, rows, 32)] for m in flat]
     return {
         "row": by_row,
-        "column": np.array([fold(list(parts)) for chunk in chunks for parts in zip(*chunk, strict=True)]),
+        "column": np.concatenate([np.zeros(0), *map(folded, chunks)]),
         "matrix": np.array([fold(by_row[k * rows : (k + 1) * rows]) for k in range(len(flat))]),
         "unit": np.array([fold(part) for part in by_row.reshape(units, -1)]) if units else by_row,
         "tensor": fold(by_row) if by_rows else ordered_sum(terms),

@@ -15,32 +15,45 @@ from cases import Case
 LANES, BLOCK = 32, 1024
 
 
-def fold(values: Any) -> float:
-    """Neighbours first, then neighbouring pairs, an odd one out moving up."""
+def folded(values: Any) -> Any:
+    """Neighbours first, then neighbouring pairs, an odd one out moving up. Of arrays, element by element."""
     values = list(values)
     while len(values) > 1:
         pairs = [values[k] + values[k + 1] for k in range(0, len(values) - 1, 2)]
         values = pairs + values[len(values) & ~1 :]
-    return float(values[0]) if values else 0.0
+    return values[0] if values else 0.0
+
+
+def fold(values: Any) -> float:
+    return float(folded(values))
+
+
+def ordered_sums(rows: np.ndarray) -> np.ndarray:
+    """The sum of each row, in the defined order: 32 lanes in each block of 1024, lane j taking j, j + 32, …; lanes and
+    blocks fold pairwise."""
+    count, length = rows.shape
+    block = min(BLOCK, -(-length // LANES) * LANES) or BLOCK  # what a short row has no terms for adds nothing
+    number = -(-length // block)
+    terms = np.zeros((count, number * block))
+    terms[:, :length] = rows
+    blocks = terms.reshape(count, number, block // LANES, LANES)
+    lanes = np.zeros((count, number, LANES))
+    for k in range(blocks.shape[2]):
+        lanes = lanes + blocks[:, :, k]
+    while lanes.shape[2] > 1:  # lane j takes lane j + half
+        half = lanes.shape[2] // 2
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return np.zeros(count) + folded(lanes[:, :, 0].T)
 
 
 def ordered_sum(terms: np.ndarray) -> float:
-    """The defined order: 32 lanes in each block of 1024, lane j taking j, j + 32, …; lanes and blocks fold pairwise."""
-    blocks = np.zeros((-(-terms.size // BLOCK), BLOCK // LANES, LANES))
-    blocks.reshape(-1)[: terms.size] = terms.reshape(-1)
-    lanes = np.zeros((len(blocks), LANES))
-    for row in range(BLOCK // LANES):
-        lanes = lanes + blocks[:, row]
-    while lanes.shape[1] > 1:  # lane j takes lane j + half
-        half = lanes.shape[1] // 2
-        lanes = lanes[:, :half] + lanes[:, half:]
-    return fold(lanes[:, 0])
+    return float(ordered_sums(terms.reshape(1, -1))[0])
 
 
 def centre(g: np.ndarray) -> np.ndarray:
     """The mean of each slice along the first axis: rows of the last axis sum in order, and fold pairwise."""
     rows = g.astype(np.float64).reshape(len(g), -1, g.shape[-1])
-    sums = [fold([ordered_sum(row) for row in part]) for part in rows]
+    sums = [fold(ordered_sums(part)) for part in rows]
     return np.array(sums).reshape((-1,) + (1,) * (g.ndim - 1)) / (g.size / len(g))
 
 
@@ -154,13 +167,12 @@ class Reference:
 
     def _unit_factors(self, tensor: Tensor, scale: float) -> np.ndarray:
         g, p = tensor.raw, tensor.p
-        rows = zip(g, p, strict=True) if g.ndim > 1 else [(g, p)]
-        factors = []
-        for row, weights in rows:
-            norm = np.sqrt(np.float64(sum_of_squares(row))) * (scale * tensor.scale)
-            limit = self.s.clip_unit_norm * np.maximum(np.sqrt(sum_of_squares(weights)), 1e-3)
-            factors.append(np.minimum(1.0, limit / norm))
-        return np.array(factors).reshape((-1,) + (1,) * max(g.ndim - 1, 0))
+        units = len(g) if g.ndim > 1 else 1
+        rows = (x.astype(np.float64).reshape(units, g.size // max(units, 1)) for x in (g, p))
+        of_gradient, of_weight = (np.sqrt(ordered_sums(np.square(x))) for x in rows)
+        limit = self.s.clip_unit_norm * np.maximum(of_weight, 1e-3)
+        factors = np.minimum(1.0, limit / (of_gradient * (scale * tensor.scale)))
+        return factors.reshape((-1,) + (1,) * max(g.ndim - 1, 0))
 
     def _update(self, tensor: Tensor, total: float) -> None:
         v, kind = self.values, tensor.p.dtype.type

@@ -17,7 +17,7 @@ from peers import peer
 SCRIPT = Path(__file__).with_name("allocations.py")
 EVERY = {
     "construct": 127,
-    "functional": 3,
+    "functional": 7,
     "load_state_dict": 127,
     "freeze": 127,
     "state_dict": 37,

@@ -87,7 +87,7 @@ def test_a_record_is_kept_and_written_or_not(every: int, tmp_path: Path) -> None
     found = list(
         outcomes(
             lambda: Watched(tmp_path / str(next(numbers)), every), Watched.log, Watched.look,
-            lambda watched: watched.monitor(watched.reports[11], 0.25), of_each=4,
+            lambda watched: watched.monitor(watched.reports[11], 0.25), of_each=2,
         )
     )  # fmt: skip
     assert not found, "\n".join(found)
@@ -251,5 +251,5 @@ def test_steps_on_a_device(what: str) -> None:
     def again(opt: fu.Optimizer) -> None:
         opt.step(None if opt.stepper.clock[1] else there(gradients(9)))
 
-    found = list(outcomes(make, call, look_there, again, of_each=4))
+    found = list(outcomes(make, call, look_there, again))
     assert not found, "\n".join(found)

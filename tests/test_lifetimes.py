@@ -49,7 +49,6 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     try:
         yield

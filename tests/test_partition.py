@@ -173,7 +173,7 @@ def test_interrupts_leave_all_rules_before_a_call_or_after_it(call):
     def again(opt):
         opt.step(None if opt.parts[0].stepper.clock[1] else tree(9))
 
-    found = [*outcomes(make, CALLS[call], lambda opt: (exactly(opt.state_dict()), exactly(opt.params)), again, 2)]
+    found = [*outcomes(make, CALLS[call], lambda opt: (exactly(opt.state_dict()), exactly(opt.params)), again)]
     assert not found, "\n".join(found)
 
 

@@ -13,6 +13,7 @@ from cases import (
     ENGINES,
     EVERY_PHASED_CASE,
     NIGHTLY_DTYPES,
+    PRODUCT,
     Case,
     arrays_of,
     assert_same_bits,
@@ -22,7 +23,7 @@ from cases import (
     isas,
 )
 from device_arrays import FakeArray
-from phased import CASES, FIRST, OPTIONS, STEPS, by_options, gradients, problem
+from phased import CASES, FIRST, OPTIONS, STEPS, gradients, problem
 from plain_phases import Plain
 
 import fastupdate as fu
@@ -45,6 +46,7 @@ ON_GPUS = [
     for c, o in EVERY
     if rules.get(c.rule).rule.matrix is None and o != "sums"
     for t in (DTYPES if c in CASES and o == "plain" else NIGHTLY_DTYPES)
+    if PRODUCT or o == "plain" or c in FIRST
 ]
 
 
@@ -79,7 +81,7 @@ def test_every_engine_and_any_number_of_threads_leave_the_same_bytes(
     case: Case, dtype: Any, options: str, engine: Any
 ) -> None:
     expected = baseline(case, dtype, options)
-    for threads in (1, 2, 3, 7) if engine.isa and case in CASES else (3,):
+    for threads in (1, 2, 3, 7) if engine.isa and case in CASES and (PRODUCT or options == "plain") else (3,):
         actual = run(case, dtype, options, engine.select(), threads)
         for kind, arrays in expected.items():
             assert_same_bits(actual[kind], arrays, f"{kind}, {threads} threads")
@@ -122,7 +124,7 @@ class OwnMuon(Muon):
 
 @pytest.mark.parametrize(
     ("case", "options", "dtype"),
-    [(c, o, d) for c in CASES for o in OPTIONS for d in (DTYPES if c in FIRST and o == "plain" else NIGHTLY_DTYPES)],
+    [(c, o, d) for c in CASES for o in OPTIONS for d in NIGHTLY_DTYPES],
     ids=by_name,
 )
 def test_rules_of_ones_own_leave_the_bytes_of_the_library_s(case: Case, options: str, dtype: Any) -> None:
@@ -170,12 +172,17 @@ ALL = [
 ]
 
 
+def in_parts(case: Case, backend: str, options: str) -> bool:
+    """The sample on both backends, natively under all options; else without a stage, and with stages that have sums."""
+    sample, native = in_sample(case), backend == "native"
+    return (sample or native) and (PRODUCT or (sample and native) or options in ("plain", "sums"))
+
+
 @pytest.mark.parametrize(
-    ("case", "backend"),
-    [(case, backend) for case in ALL for backend in ("native", "numba") if backend == "native" or in_sample(case)],
+    ("case", "backend", "options"),
+    [(c, b, o) for c in ALL for b in ("native", "numba") for o in OPTIONS if in_parts(c, b, o)],
     ids=str,
 )
-@by_options
 def test_tensors_moved_one_by_one_in_backward_order_end_as_in_a_whole_step(
     case: Case, backend: str, options: str
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import assert_same_bits, by_dtype, isas, random_arrays
+from cases import DTYPES, PRODUCT, assert_same_bits, isas, random_arrays
 
 import fastupdate as fu
 
@@ -32,13 +32,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True, params=[1, 2], ids=["one-thread", "two-threads"])
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where a thread's part of a tensor ends is where its windows end."""
     before = fu.get_num_threads()
     fu.set_num_threads(request.param)
     yield
     fu.set_num_threads(before)
+
+
+# One thread in one type, two in the other; each night both in both.
+RUNS = [(count, dtype) for count in (1, 2) for dtype in DTYPES if PRODUCT or (count == 1) == (dtype is np.float64)]
+by_run = pytest.mark.parametrize(
+    ("threads", "dtype"), RUNS, ids=[f"{count}-threads-{t.__name__}" for count, t in RUNS], indirect=["threads"]
+)
 
 
 def backwards(array: np.ndarray) -> np.ndarray:
@@ -93,13 +100,16 @@ def outcome(options: str, dtype: Any, g_dtype: Any, layouts: tuple[str, str]) ->
 expected = cache(outcome)
 
 
-@by_dtype
+@pytest.mark.usefixtures("threads")
+@by_run
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("layouts", PAIRS, ids="-".join)
 def test_bits_of_contiguous_arrays(layouts, options, dtype):
     assert_same_bits(outcome(options, dtype, dtype, layouts), expected(options, dtype, dtype, ("c", "c")), options)
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1, 2] if PRODUCT else [2], indirect=True)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("g_dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(
@@ -150,7 +160,8 @@ def steps(count: int, rows: int, kinds: tuple[str, str], options: str, dtype: An
         assert (rest == 7).all(), "memory around the columns has changed"
 
 
-@by_dtype
+@pytest.mark.usefixtures("threads")
+@by_run
 @pytest.mark.parametrize("options", ["plain", "monitored"])
 @pytest.mark.parametrize("kinds", [(p, g) for p in KINDS for g in KINDS if (p, g) != ("apart", "apart")], ids="-".join)
 @pytest.mark.parametrize(("count", "rows"), [(1, 40), (8, 8), (17, 1), (37, 1025), (9, 20_000)])

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, int64, void
+from numba import boolean, from_dtype, int64, void
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.containers import Contents
@@ -41,30 +41,35 @@ TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
 
 _LOOP = """
-def loop(t, scalars, scale, begin, g, p, out):
+def loop(t, scalars, scale, begin, g, p, out, moves):
     {states}
     s = Scalars({scalars})
     absent = scale - scale
     for i in range(len(p)):
         {results} = update(flags, s, g[i] * scale, p[i], {values})
-        {store}
+        if moves:
+            p[i] = p[i] + delta
+        else:
+            out[i] = delta
 """
 
 
 @cache
-def rule_loop(rule: Rule, mask: int, dtype: Any, store: str) -> Any:
-    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function."""
+def rule_loop(rule: Rule, mask: int, dtype: Any) -> Any:
+    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function.
+
+    moves: p ← p + Δ, else out ← Δ. LLVM makes two loops of it, Numba looks at the rule once.
+    """
     formula = Formula(rule, mask, dtype)
     source = _LOOP.format(
         states=formula.tiles,
         scalars=formula.scalars,
         results="".join(f"{result}, " for result in ("delta", *formula.targets)),
         values=", ".join(formula.values),
-        store=store,
     )
     scope = formula.scope | {"update": formula.compiled(rule.update)}
     x = from_dtype(dtype)
-    signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1])
+    signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1], boolean)
     return c_function(signature, defined(source, scope)["loop"])
 
 
@@ -192,8 +197,7 @@ class NumbaPlan(RecordPlan):
     def __init__(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> None:
         super().__init__(rule, flags, tables)
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
-        stores = ("p[i] = p[i] + delta", "out[i] = delta")
-        self._loops = [[rule_loop(rule, self._mask, dtype, store) for store in stores] for dtype in self._dtypes]
+        self._loops = [rule_loop(rule, self._mask, dtype) for dtype in self._dtypes]
         compiled = [measuring.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
         self._before, self._after = compiled[: rule.phases_before], compiled[rule.phases_before :]
 
@@ -287,11 +291,11 @@ class NumbaPlan(RecordPlan):
 
     def _move(self, run: Callable[..., None]) -> None:
         prepared, scale, stages = self._step
-        for like, loops in zip(self._likes, self._loops, strict=True):
+        for like, loop in zip(self._likes, self._loops, strict=True):
             around = self._stage_loops(like.dtype)
             run(
                 kernels.update,
-                *loops,
+                loop,
                 around,
                 self._groups,
                 prepared.astype(like.dtype),

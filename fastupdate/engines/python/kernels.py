@@ -86,7 +86,7 @@ def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, lik
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
     condition_tile(run, t, group, scale, stages, True, begin, raw, p, g)
-    loop(t, scalars, cast(1.0, like), begin, g, p, delta)
+    loop(t, scalars, cast(1.0, like), begin, g, p, delta, False)
     if stages & STAGES:
         run(t, group, stages, CHANGE, True, begin, g, p, delta)
     stalled = apply_tile(p, delta)
@@ -117,33 +117,33 @@ def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, l
 
 
 @compiled
-def update_span(apply, differ, run, t, group, scalars, scale, stages, sums, begin, end, like):
+def update_span(loop, run, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not (t.g_layout or t.touched)
     plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
     plain = plain and factors_of(scale, like)[1] == 1
     if plain:
         g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
-        apply(t, scalars, cast(scale, like), begin, g, p, p)
+        loop(t, scalars, cast(scale, like), begin, g, p, p, True)
         return
     scratch = np.empty((5, BLOCK), like.dtype)
     if is_lazy(t):
-        update_rows(differ, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch)
+        update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch)
         return
     for i in range(begin, end, BLOCK):
         k = t.first_block + i // BLOCK if stages & MONITOR else 0
         n = min(BLOCK, end - i)
         gradient_tile(t, i, scratch[0, :n])
-        update_tile(differ, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
+        update_tile(loop, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
 
 
 @compiled
-def update(tensors, apply, differ, run, groups, scalars, scale, stages, sums, like, first, last):
-    """Updates blocks first … last − 1; apply and differ are a rule's loops, p ← p + Δ and out ← Δ; run: stages."""
+def update(tensors, loop, run, groups, scalars, scale, stages, sums, like, first, last):
+    """Updates blocks first … last − 1 by a rule's loop; run: stages."""
     for i in tensors_in(tensors, first, last):
         t = tensors[i]
         begin, end = span(t, like, first, last)
         row, factor = scalars[t.group], scale * t.scale
-        update_span(apply, differ, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
+        update_span(loop, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
 
 
 @compiled
