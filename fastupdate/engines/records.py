@@ -125,5 +125,9 @@ def layout_of(array: Array) -> Records:
 
 def first_blocks(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many blocks lie before each tensor."""
-    blocks = -(-sizes // BLOCK)
-    return np.cumsum(blocks) - blocks
+    return counted_before(-(-sizes // BLOCK))
+
+
+def counted_before(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many lie before each, of things that lie in a row."""
+    return np.add.accumulate(counts) - counts  # np.cumsum of NumPy 2.0.0 dies where no memory is left

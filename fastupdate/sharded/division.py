@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
-
-import numpy as np
 
 from fastupdate.arrays.memory import Array
 from fastupdate.engines.records import BLOCK
@@ -40,7 +39,7 @@ class Bucket(NamedTuple):
     @property
     def starts(self) -> list[int]:
         """Where the elements of each rank begin in a message."""
-        return [0, *np.cumsum(self.counts)[:-1].tolist()]
+        return [0, *accumulate(self.counts[:-1])]
 
 
 def is_by_elements(rule: Rule, settings: Settings) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class Messages:
 
 def _counted(counts: list[int]) -> tuple[list[int], list[int]]:
     """Counts, and where what is counted begins."""
-    return counts, [0, *np.cumsum(counts)[:-1].tolist()]
+    return counts, [0, *accumulate(counts[:-1])]
 
 
 def _pipelined(started: Iterable[Finish]) -> Iterator[int]:

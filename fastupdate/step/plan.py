@@ -158,7 +158,7 @@ class Plan:
         stages = self.settings.measuring
         sizes = np.array([extents.room_for_sums(self.rule, stages, shape) for shape in shapes], np.int64)
         [self._work] = device.zeros_like([self.items[0].array], ["float64"], [None], [(int(sizes.sum()),)])
-        self.tensors["work"] = memory.address(self._work) + 8 * (np.cumsum(sizes) - sizes)
+        self.tensors["work"] = memory.address(self._work) + 8 * records.counted_before(sizes)
 
     def _slots(self) -> NDArray[np.uint64]:
         states = [state_kind(name) for name in self.rule.states]
@@ -174,7 +174,7 @@ class Plan:
         return bool(self.items) and self.rule.momentum in self.items[0].states
 
     def _make_units(self, counts: NDArray[np.int64]) -> None:
-        first = np.cumsum(counts) - counts
+        first = records.counted_before(counts)
         self.unit_norms = np.zeros((int(counts.sum()), 2))
         self.unit_scale = np.ones(int(counts.sum()))
         self.unit_tensor = np.repeat(np.arange(len(counts)), counts)

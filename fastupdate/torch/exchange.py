@@ -12,7 +12,7 @@ from torch import distributed
 
 from fastupdate.arrays.memory import DTYPES, address
 from fastupdate.arrays.place import Place
-from fastupdate.engines.records import BLOCK
+from fastupdate.engines.records import BLOCK, counted_before
 from fastupdate.sharded.alike import options_in_words
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.reader import FIELDS, Reader
@@ -63,7 +63,7 @@ def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Gro
         for rank, other in enumerate(all_ranks):
             _check_alike(all_ranks[0], other, rank)
         lengths = [other.parts for other in all_ranks]
-        ends = np.cumsum(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
+        ends = np.add.accumulate(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
         sizes = [params[k].numel() for k in tensors]
         ranges = [
             [Range(int(end) - n, int(end), size) for size, n, end in zip(sizes, parts, of_rank, strict=True)]
@@ -118,7 +118,7 @@ class CutBlocks:
             lengths[p.block] += p.end - p.begin
         counts = np.array([*lengths.values()], np.int64)
         self._reader = Reader(stepper, counts.tolist(), [DTYPES[np.dtype(np.float64)]] * len(counts))
-        self._reader.rows["g"] = address(self._elements) + 8 * (np.cumsum(counts) - counts)
+        self._reader.rows["g"] = address(self._elements) + 8 * counted_before(counts)
         self._reader.rows["g_dtype"] = self._reader.rows["dtype"]
 
     @property
