@@ -3,7 +3,8 @@
     python scripts/nightly.py [words in a row's name …]
 
 Runs the rows, two at a time, and prints a table in Markdown; the exit status is 1 if one did not hold. The output of
-each goes to build/nightly. Needs `.[dev]`; rows whose compiler is missing say so.
+each goes to build/nightly. Needs `.[dev]`; rows whose compiler is missing say so. CMAKE_CXX_COMPILER_LAUNCHER=ccache
+in the environment spares what was compiled before.
 """
 
 from __future__ import annotations
