@@ -14,7 +14,7 @@ mkdir -p build
 cmake -S . -B build/sanitize/cmake -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_CXX_FLAGS="$flags" \
   -DFASTUPDATE_CUDA=OFF -DPython_EXECUTABLE="$(command -v "$python")" \
   -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >build/sanitize.log
-cmake --build build/sanitize/cmake --parallel >>build/sanitize.log
+cmake --build build/sanitize/cmake --parallel "$(nproc)" >>build/sanitize.log
 
 mkdir -p "$site"
 rm -rf "$site/fastupdate"
