@@ -7,6 +7,7 @@ Prints a table; the exit status is 1 if a mutant survives, or if the text that i
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -273,9 +274,12 @@ class Copy:
                   f"-Dpybind11_DIR={pybind11}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DFASTUPDATE_CUDA=OFF"])  # fmt: skip
 
     def keep_few_rules(self) -> None:
-        """Those that the frame is tested with (tests/cases.py)."""
-        ask = "import cases; print(*set(cases.RULE_NAMES) - {*cases.RULES, *cases.PHASED})"
-        for name in self.run([sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests'); {ask}"]).stdout.split():
+        """Those that the frame is tested with: HYPERS and PHASED_HYPERS of tests/cases.py."""
+        tables = [node.value for node in ast.parse((self.root / "tests/cases.py").read_text()).body
+                  if isinstance(node, ast.AnnAssign) and "HYPERS" in ast.unparse(node.target)]  # fmt: skip
+        kept = {ast.literal_eval(key) for table in tables if isinstance(table, ast.Dict) for key in table.keys if key}
+        ask = "from fastupdate import rules; print(*rules.names())"
+        for name in {*self.run([sys.executable, "-c", ask]).stdout.split()} - kept:
             (self.root / f"fastupdate/rules/{name}.py").unlink()
 
     def run(
