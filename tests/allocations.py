@@ -23,7 +23,8 @@ import numpy as np
 
 import fastupdate as fu
 
-ENOUGH = 12
+ENOUGH = 12  # successes in a row: there are no more allocations
+TOO_MANY = 500  # wrong ones: nothing more is to be learned, and a call that always crashes has no successes
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -186,7 +187,7 @@ def main(which: str, name: str, every: int = 1) -> int:
     counts: Counter[int] = Counter()
     wrong: list[str] = []
     n = succeeded = 0
-    while succeeded < ENOUGH:  # in a row: there are no more
+    while succeeded < ENOUGH and len(wrong) < TOO_MANY:
         status = in_a_child(prepare, call, n, begin, end, states, further)
         succeeded = succeeded + 1 if status == SUCCEEDED else 0
         counts[status] += 1
