@@ -123,7 +123,7 @@ ROWS = [
     Row("10⁴ random histories, 25 a test", [[*PYTEST, "tests/test_histories.py", "--histories", "5000"]], PASSED),
     Row("generated calls, 10⁴ for each rule", [[*PYTEST, "tests/test_properties.py"]], PASSED,
         {"FASTUPDATE_TEST_EXAMPLES": "2500", "FASTUPDATE_TEST_BACKENDS": "native"}),
-    Row("each allocation of 17 calls fails once", allocations, r"(\d+) failed"),
+    Row("each allocation of 18 calls fails once", allocations, r"(\d+) failed"),
     Row("an exception at every bytecode",
         [[*PYTEST, "tests/test_interrupts.py", "tests/test_interrupts_around.py"]], PASSED,
         {"FASTUPDATE_TEST_BYTECODES": "all"}),

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import fastupdate as fu
+from fastupdate.arrays.containers import Containers
 
 ENOUGH = 12  # successes in a row: there are no more allocations
 TOO_MANY = 500  # wrong ones: nothing more is to be learned, and a call that always crashes has no successes
@@ -77,6 +78,7 @@ def lend(opt: fu.Optimizer) -> None:
 Case = tuple[Callable[[], Any], Callable[[Any], Any]]
 CALLS: dict[str, Case] = {
     "construct": (lambda: arrays(0), lambda params: fu.AdamW(params, lr=0.1, **FULL)),
+    "form": (lambda: arrays(0), Containers),
     "step": (make, lambda opt: opt.step(GRADS)),
     "step with options": (lambda: make(**FULL), lambda opt: opt.step(GRADS)),
     "bound step": (bound, lambda opt: opt.step()),

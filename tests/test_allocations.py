@@ -17,6 +17,7 @@ from peers import peer
 SCRIPT = Path(__file__).with_name("allocations.py")
 EVERY = {
     "construct": 127,
+    "form": 1,
     "functional": 7,
     "load_state_dict": 127,
     "freeze": 127,

@@ -1,5 +1,5 @@
-// Classes whose objects the garbage collector sees through: users may let an array, or what it is in, lead back to the
-// optimizer that they are held for. Where there is no memory for an object, that is a MemoryError.
+// Classes of whose objects the one for which there is no memory is a MemoryError, and those whose objects the garbage
+// collector sees through: users may let an array, or what it is in, lead back to the optimizer that they are held for.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,17 +10,22 @@ namespace fastupdate {
 
 namespace py = pybind11;
 
+// What makes an object of a class, before its constructor: pybind11's goes on without memory.
+inline void make_with_care(PyHeapTypeObject* heap_type) {
+  heap_type->ht_type.tp_new = [](PyTypeObject* of, PyObject*, PyObject*) -> PyObject* {
+    PyObject* const self = of->tp_alloc(of, 0);
+    if (self) reinterpret_cast<py::detail::instance*>(self)->allocate_layout();
+    return self;
+  };
+}
+
 // Of a class with `visit(see)`, which shows each reference to what is the user's, and `forget()`, which drops them.
 template <class T>
 py::custom_type_setup collectable() {
   return py::custom_type_setup([](PyHeapTypeObject* heap_type) {
     PyTypeObject* const type = &heap_type->ht_type;
     type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-    type->tp_new = [](PyTypeObject* of, PyObject*, PyObject*) -> PyObject* {  // pybind11's goes on without memory
-      PyObject* const self = of->tp_alloc(of, 0);
-      if (self) reinterpret_cast<py::detail::instance*>(self)->allocate_layout();
-      return self;
-    };
+    make_with_care(heap_type);
     type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
       Py_VISIT(Py_TYPE(self));
       if (!py::detail::is_holder_constructed(self)) return 0;

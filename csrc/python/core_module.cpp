@@ -295,10 +295,16 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
   py::class_<Kept>(m, "Kept");
-  py::class_<Skeleton>(m, "Skeleton").def(py::init<py::handle, py::object>()).def("leaves", &Skeleton::leaves);
-  py::class_<Lookout>(m, "Lookout").def(py::init<const py::list&>()).def("intact", &Lookout::intact);
-  py::class_<Tally>(m, "Tally")
-      .def(py::init<py::array, const std::vector<int64_t>&>())
+  const py::custom_type_setup with_care(make_with_care);
+  const py::detail::is_new_style_constructor made;
+  py::class_<Skeleton>(m, "Skeleton", with_care)
+      .def("__init__", constructor<Skeleton, py::handle, py::object>(), made)
+      .def("leaves", &Skeleton::leaves);
+  py::class_<Lookout>(m, "Lookout", with_care)
+      .def("__init__", constructor<Lookout, const py::list&>(), made)
+      .def("intact", &Lookout::intact);
+  py::class_<Tally>(m, "Tally", with_care)
+      .def("__init__", constructor<Tally, py::array, const std::vector<int64_t>&>(), made)
       .def("look", &Tally::look)
       .def("intact", &Tally::intact)
       .def("advance", &Tally::advance);
