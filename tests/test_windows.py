@@ -126,6 +126,22 @@ def test_narrow_gradients(layouts, g_dtype, options):
     assert_same_bits(outcome(options, np.float32, g_dtype, layouts), wanted, options)
 
 
+@by_dtype
+@pytest.mark.parametrize("options", [{"monitor": True}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "monitor": True}])
+@pytest.mark.parametrize("special", [0.0, -0.0, np.nan, np.inf, "largest"])
+def test_panels_of_special_values(special, options, dtype):
+    """What fills up rows of lanes counts as nothing; norms that overflow are summed again, scaled."""
+    tables = []
+    for order in "CF":
+        opt = fu.SGD([np.full((70, 4200), 3, dtype, order)], lr=1e-20, momentum=0.9, backend="native", **options)
+        g = np.full((70, 4200), 0.5, dtype, order)
+        g[::7, ::501] = np.finfo(dtype).max if special == "largest" else special
+        reports = [opt.step([g]) for _ in range(2)]
+        tables.append([*opt.params, *(np.float64([r.grad_norm or 0, r.nonfinite or 0]) for r in reports)])
+        tables[-1] += [r.tensors[name] for r in reports if r.tensors is not None for name in r.tensors.dtype.names[1:]]
+    assert_same_bits(*tables, "panels")
+
+
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
