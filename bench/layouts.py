@@ -76,6 +76,7 @@ WORKS: list[tuple[str, tuple[str, str], str]] = [
     *((name, pair, "plain") for name in MATRICES for pair in (("C", "F"), ("F", "C"))),
     *((name, ("columns", "columns"), "plain") for name in ("800x12500", "800x784")),
     *(("matrix", ("F", "F"), option) for option in ("plain", *OPTIONS)),
+    *(("wide", ("F", "F"), option) for option in ("clip_norm", "monitor")),
     *(("images", pair, "plain") for pair in (("last", "last"), ("C", "last"), ("last", "C"))),
     *(("images", ("last", "last"), option) for option in OPTIONS),
 ]

@@ -114,6 +114,7 @@ WORKLOADS = {
         Workload("465x64", "465 tensors of 64", ((64,),) * 465),
         Workload("matrix", "one matrix of 2500 × 4000", ((2500, 4000),)),
         Workload("powers", "one matrix of 2048 × 4096", ((2048, 4096),)),
+        Workload("wide", "one matrix of 500 × 20 000", ((500, 20_000),)),
         Workload("layer", "one matrix of 784 × 512", ((784, 512),)),
         Workload("images", "one tensor of 256 × 512 × 9 × 9", ((256, 512, 9, 9),)),
         Workload("800x12500", "800 tensors of 12 500", ((12_500,),) * 800),

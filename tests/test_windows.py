@@ -1,5 +1,6 @@
 """Arrays that lie in another order than they are worked on are copied by squares, a window at a time, and columns of
-one matrix together (csrc/cpu/transpose.h, window.h, columns.h).
+one matrix together; sums of what lies in another order go by panels (csrc/cpu/transpose.h, window.h, columns.h,
+panels.h).
 
 The bits are those of contiguous arrays, and nothing else in the same memory changes.
 """
@@ -21,8 +22,10 @@ import fastupdate as fu
 pytestmark = pytest.mark.skipif(not isas(), reason="no native module")
 
 # Around the side of a square (8), a cache line of squares (16 of float32), a block (1024), and more than one window.
-SHAPES = [(8, 8), (7, 9), (9, 7), (16, 17), (65, 31), (700, 401), (3, 2000), (2000, 3), (1, 1), (0, 5)]
-SHAPES += [(2, 9, 8), (3, 2, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8)]
+SHAPES = [(8, 8), (7, 9), (9, 7), (16, 17), (65, 31), (150, 401), (3, 2000), (2000, 3), (1, 1), (0, 5)]
+# Rows in which several blocks begin, and of more than one panel (csrc/cpu/panels.h); rows that no window holds.
+SHAPES += [(70, 1100), (9, 2048), (9, 4200)]
+SHAPES += [(2, 9, 8), (3, 20, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8)]
 FULL: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "clip_unit_norm": 0.01, "zero_grads": True}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -60,6 +63,9 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Any], np.ndarray]] = {
     "c": np.empty,
     "fortran": lambda shape, dtype: np.empty(shape, dtype, order="F"),
     "rolled": lambda shape, dtype: np.moveaxis(np.empty(shape[1:] + shape[:1], dtype), -1, 0),
+    "last": lambda shape, dtype: np.moveaxis(
+        np.empty(shape[:1] + shape[2:] + shape[1:2], dtype), -1, min(1, len(shape) - 1)
+    ),
     "backwards": lambda shape, dtype: backwards(np.empty(shape, dtype)),
     "fortran-backwards": lambda shape, dtype: backwards(np.empty(shape, dtype, order="F")),
     "spaced": lambda shape, dtype: np.empty([2 * n for n in shape], dtype, order="F")[
@@ -69,7 +75,7 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Any], np.ndarray]] = {
     "misaligned": misaligned,
 }
 PAIRS = [("c", g) for g in LAYOUTS if g != "c"] + [(p, "c") for p in LAYOUTS if p != "c"]
-PAIRS += [("fortran", "fortran"), ("fortran", "rolled"), ("rolled", "rolled"), ("offset", "offset")]
+PAIRS += [("fortran", "fortran"), ("fortran", "rolled"), ("rolled", "rolled"), ("last", "last"), ("offset", "offset")]
 
 
 def laid(array: np.ndarray, layout: str) -> np.ndarray:
@@ -118,6 +124,22 @@ def test_bits_of_contiguous_arrays(layouts, options, dtype):
 def test_narrow_gradients(layouts, g_dtype, options):
     wanted = expected(options, np.float32, g_dtype, ("c", "c"))
     assert_same_bits(outcome(options, np.float32, g_dtype, layouts), wanted, options)
+
+
+@by_dtype
+@pytest.mark.parametrize("options", [{"monitor": True}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "monitor": True}])
+@pytest.mark.parametrize("special", [0.0, -0.0, np.nan, np.inf, "largest"])
+def test_panels_of_special_values(special, options, dtype):
+    """What fills up rows of lanes counts as nothing; norms that overflow are summed again, scaled."""
+    tables = []
+    for order in "CF":
+        opt = fu.SGD([np.full((70, 4200), 3, dtype, order)], lr=1e-20, momentum=0.9, backend="native", **options)
+        g = np.full((70, 4200), 0.5, dtype, order)
+        g[::7, ::501] = np.finfo(dtype).max if special == "largest" else special
+        reports = [opt.step([g]) for _ in range(2)]
+        tables.append([*opt.params, *(np.float64([r.grad_norm or 0, r.nonfinite or 0]) for r in reports)])
+        tables[-1] += [r.tensors[name] for r in reports if r.tensors is not None for name in r.tensors.dtype.names[1:]]
+    assert_same_bits(*tables, "panels")
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------

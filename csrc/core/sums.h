@@ -182,7 +182,7 @@ void sum_squares(N n, const T* x, double (&sums)[kLanes]) {
   by_lanes(n, [&](int j, int i) { sums[j] = add_product(sums[j], x[i], x[i]); });
 }
 
-inline bool all_finite(const double (&lanes)[kLanes]) {
+FASTUPDATE_HD bool all_finite(const double (&lanes)[kLanes]) {
   double nothing = 0;
 #pragma omp simd reduction(+ : nothing)
   for (int j = 0; j < kLanes; ++j) nothing += lanes[j] - lanes[j];

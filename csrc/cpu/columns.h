@@ -28,12 +28,15 @@ inline bool follows(const Tensor& a, const Tensor& b) {
          follows(a.g, a.g_layout, b.g, b.g_layout, item_size(a.g_dtype));
 }
 
-// How many of these tensors are columns beside each other that one cache line holds; 1: the first is none, or alone.
+// How many of these tensors are columns beside each other on one cache line; 1: the first is none, or alone.
 inline int64_t columns_beside(const Tensor* t, int64_t most) {
   if ((!t->p_layout && !t->g_layout) || t->samples > 1 || t->order) return 1;
+  const int64_t full = kLine / item_size(*t);
   int64_t count = 1;
-  for (; count < most && count < kLine / item_size(*t) && follows(t[count - 1], t[count]);) ++count;
-  return count;
+  for (; count < most && count < full && follows(t[count - 1], t[count]);) ++count;
+  if (count < full) return count;
+  const uint64_t first = t->p_layout ? t->p : t->g;
+  return full - int64_t(first % kLine) / item_size(*t);  // up to the end of a line: the next ones begin there
 }
 
 // The same array of several columns, from element `begin` on.
@@ -46,33 +49,37 @@ class Side {
 
   // Looks at n elements of `count` columns, which are copied to `copy`.
   void look(int64_t count, int64_t begin, int64_t n, unsigned char* copy) {
-    copy_ = copy, begin_ = begin, count_ = count * n, n_ = n;
-    layout_.ndim = 2;
-    layout_.shape[0] = count, layout_.shape[1] = n;
-    layout_.stride[0] = size_, layout_.stride[1] = stride_;
+    copy_ = copy, begin_ = begin, count_ = count, n_ = n;
   }
   uint64_t first() const { return array_ + uint64_t(begin_ * stride_); }
-  void read() const {
-    if (stride_) read_stretch(size_, first(), layout_, 0, count_, copy_);
-  }
-  void write() const {
-    if (stride_) write_stretch(size_, first(), layout_, 0, count_, copy_);
-  }
+  void read() const { copy_all(false); }
+  void write() const { copy_all(true); }
   void clear() const {
-    if (stride_) clear_stretch(size_, first(), layout_, 0, count_);
+    if (!stride_) return;
+    Layout layout;
+    layout.ndim = 2;
+    layout.shape[0] = count_, layout.shape[1] = n_;
+    layout.stride[0] = size_, layout.stride[1] = stride_;
+    clear_stretch(size_, first(), layout, 0, count_ * n_);
   }
   // Points a tensor at column k of the copy.
   void show(int64_t k, uint64_t& array, uint64_t& layout) const {
     if (!stride_) return;
-    array = uint64_t(copy_) + uint64_t((k * n_ - begin_) * size_);
+    array = uint64_t(copy_) + uint64_t((k * pitch(n_) - begin_) * size_);
     layout = 0;
   }
 
+  // From column to column of the copy: whole blocks would lie on each other in a cache.
+  static int64_t pitch(int64_t n) { return n + kLine; }
+
  private:
+  void copy_all(bool back) const {
+    if (stride_) copy_rows(size_, first(), {1, &n_, &stride_}, n_, count_, copy_, pitch(n_), back);
+  }
+
   uint64_t array_;
   int64_t stride_, size_, begin_, count_, n_;
   unsigned char* copy_;
-  Layout layout_;
 };
 
 // Calls span(tensor, begin, end) for stretches of columns that lie beside each other, of one after the other; false,
@@ -85,12 +92,12 @@ bool walk_columns(const Tensor* t, int64_t count, const Access& access, bool zer
   unsigned char* const room = Room::of_thread();
   const int64_t bytes = count * (p.bytes() + g.bytes());
   if (!bytes || !room) return false;
-  const int64_t length = Room::kBytes / bytes / kBlock * kBlock;
+  const int64_t length = (Room::kBytes / bytes - kLine) / kBlock * kBlock;
   if (access.anywhere && length < t->n) return false;
   for (int64_t begin = 0; begin < t->n; begin += length) {
     const int64_t end = begin + length < t->n ? begin + length : t->n, n = end - begin;
     p.look(count, begin, n, room);
-    g.look(count, begin, n, room + count * n * p.bytes());
+    g.look(count, begin, n, room + count * Side::pitch(n) * p.bytes());
     p.read();
     g.read();
     for (int64_t k = 0; k < count; ++k) {

@@ -10,6 +10,7 @@
 
 #include "core/plan.h"
 #include "cpu/columns.h"
+#include "cpu/panels.h"
 #include "cpu/phases.h"
 
 namespace fastupdate {
@@ -40,14 +41,6 @@ struct Engine {
 
 namespace FASTUPDATE_TARGET {
 
-// Calls visit(i, n) for stretches of `length` elements, a constant, and for the rest.
-template <int64_t length, class Visit>
-FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
-  int64_t i = begin;
-  for (; i + length <= end; i += length) visit(i, std::integral_constant<int, length>());
-  if (i < end) visit(i, int(end - i));
-}
-
 template <class T>
 void update_tiles(const Span& span, Window<T>& window, int64_t begin, int64_t end) {
   const bool monitored = span.stages & kMonitor;
@@ -69,7 +62,7 @@ inline const void* scalars_of(const Sweep& sweep, const Tensor& t, int dtype) {
   return sweep.scalars + (t.group * 2 + dtype) * kScalarBytes;
 }
 
-inline Span span_of(const Sweep& sweep, const Tensor& t) {
+inline Span span_of(const Sweep& sweep, const Tensor& t, bool counts_alone = false) {
   return {
       t,
       sweep.groups[t.group],
@@ -78,6 +71,7 @@ inline Span span_of(const Sweep& sweep, const Tensor& t) {
       sweep.scale * t.scale,
       sweep.stages,
       sweep.sums + t.first_block,
+      counts_alone,
   };
 }
 
@@ -130,6 +124,8 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
                      Factor<T>(sweep.scale * t.scale).is_single();
   if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
   if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
+  if ((sweep.stages & kMonitor) && Panels<T, true>::serve(t, begin))
+    return Panels<T, true>(span_of(sweep, t, true)).go(begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
   const Span span = span_of(sweep, window.tensor());
   if (!plain || span.t.samples > 1 || t.touched) return update_tiles(span, window, begin, end);
@@ -149,6 +145,11 @@ const T* scaled(N n, double scale, const T* x, T* out) {
 
 template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  if (Panels<T, false>::serve(t, begin)) {
+    Span span = span_of(sweep, t);
+    span.scale = sweep.scale;
+    return Panels<T, false>(span).go(begin, end);
+  }
   Scratch<T> scratch;
   Window<T> window(t, Use::kReadGradient, true, false, begin, end);
   const Tensor& there = window.tensor();

@@ -61,6 +61,14 @@ T* address(uint64_t array, int64_t i = 0) {
   return reinterpret_cast<T*>(array + uint64_t(i) * sizeof(T));
 }
 
+// Calls visit(i, n) for stretches of `length` elements, a constant, and for the rest.
+template <int64_t length, class Visit>
+FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
+  int64_t i = begin;
+  for (; i + length <= end; i += length) visit(i, std::integral_constant<int, length>());
+  if (i < end) visit(i, int(end - i));
+}
+
 // Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
 FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t bytes, int64_t begin, int64_t end) {
   if (begin + kPrefetch >= end) return;
@@ -222,17 +230,20 @@ struct Span {
   const void* scalars;
   double scale;  // of the gradient
   uint32_t stages;
-  Sums* sums;  // one per block of the tensor
+  Sums* sums;                 // one per block of the tensor
+  bool counts_alone = false;  // of what is monitored, a tile takes in only what is the same in any order
+
+  Span of(const Tensor& other) const { return {other, group, code, scalars, scale, stages, sums, counts_alone}; }
 };
 
 // Of the raw gradient and, if the rule keeps one, the momentum of the steps before: with this gradient in it, it would
 // agree with any gradient.
 template <class T, class N>
-void watch_gradient(const Tensor& t, int64_t begin, N n, const T* raw, Lanes<T>& lanes) {
-  if (t.momentum < 0)
-    sum_gradient(n, raw, lanes);
+void watch_gradient(N n, const T* raw, const T* momentum, Lanes<T>& lanes) {
+  if (momentum)
+    sum_gradient_and_momentum(n, raw, momentum, lanes);
   else
-    sum_gradient_and_momentum(n, raw, address<T>(t.slot[t.momentum], begin), lanes);
+    sum_gradient(n, raw, lanes);
 }
 
 // The gradient that the rule gets, and what it is still to be multiplied by; `keep`: stages keep what they note of it.
@@ -290,9 +301,10 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   const T* raw = gradient_tile(t, begin, n, scratch);
   T* p = address<T>(t.p, begin);
   const bool moved_by_rule_alone = !(stages & (kBeforeStages | kAfterStages));
-  if (stages & kMonitor) {
+  const bool sums = (stages & kMonitor) && !span.counts_alone;
+  if (sums) {
     if (!moved_by_rule_alone) __builtin_memcpy(scratch.before, p, size_t(n) * sizeof(T));
-    watch_gradient(t, begin, n, raw, lanes);
+    watch_gradient(n, raw, t.momentum < 0 ? nullptr : address<T>(t.slot[t.momentum], begin), lanes);
   }
 
   double scale;
@@ -305,7 +317,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
     run_stages<kChange>(t, span.group, stages, begin, n, g, p, scratch.delta);
     if (!(stages & kMonitor))
       for (int i = 0; i < n; ++i) p[i] = p[i] + scratch.delta[i];
-    else if (moved_by_rule_alone)
+    else if (sums && moved_by_rule_alone)
       apply_update<true>(n, p, scratch.delta, raw, lanes);
     else
       apply_update<false>(n, p, scratch.delta, raw, lanes);
@@ -314,7 +326,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   }
   after_rule(t, span.group, stages, begin, n, g, p);
 
-  if ((stages & kMonitor) && !moved_by_rule_alone) sum_update(n, scratch.before, p, raw, lanes);
+  if (sums && !moved_by_rule_alone) sum_update(n, scratch.before, p, raw, lanes);
   if (stages & kZeroGrads) clear_gradient(t, begin, n);
 }
 

@@ -62,28 +62,29 @@ FASTUPDATE_HD void prefetch_bytes(uint64_t begin, int64_t count) {
     __builtin_prefetch(reinterpret_cast<const void*>(line * kLine), 0, kIntoL2);
 }
 
-// Visits `height` rows of an array of X by squares, which overlap at the ends: square(k, sides, offset) where element
-// k + i·columns + j of the rows is at the address sides[j] + offset + i·sizeof(X), for i, j < 8.
+// Visits `height` rows of an array of X by squares, which overlap at the ends: square(i, j, sides, offset) where
+// element j + b of row i + a is at the address sides[b] + offset + a·sizeof(X), for a, b < 8.
 template <class X, class Square>
 FASTUPDATE_HD void rows_by_squares(uint64_t first, const Axes& row, int64_t columns, int64_t height, Square square) {
   constexpr int64_t kWide = sizeof(X) * kSide < kLine ? kLine / sizeof(X) : kSide;  // a line of the copy
   const int64_t width = columns < kWide ? int64_t(kSide) : kWide, steps = (columns + width - 1) / width;
-  uint64_t sides[2][kWide];  // of this step and the next
+  constexpr int64_t kAhead = 4;
+  uint64_t sides[kAhead + 1][kWide];  // of this step and those ahead of it, which are being fetched
   const auto column = [=](int64_t step) { return step + 1 < steps ? step * width : columns - width; };
   const auto find = [&](int64_t step) {
-    uint64_t* const found = sides[step % 2];
+    uint64_t* const found = sides[step % (kAhead + 1)];
     for_each_strided(first, row, column(step), width, [=](int64_t i, uint64_t side) {
       prefetch_bytes(side, height * int64_t(sizeof(X)));
       found[i] = side;
     });
   };
-  find(0);
+  for (int64_t step = 0; step < kAhead && step < steps; ++step) find(step);
   for (int64_t step = 0; step < steps; ++step) {
-    if (step + 1 < steps) find(step + 1);
+    if (step + kAhead < steps) find(step + kAhead);
     for (int64_t i = 0; i < height; i += kSide) {
       if (i + kSide > height) i = height - kSide;
       for (int64_t j = 0; j < width; j += kSide)
-        square(i * columns + column(step) + j, sides[step % 2] + j, uint64_t(i) * sizeof(X));
+        square(i, column(step) + j, sides[step % (kAhead + 1)] + j, uint64_t(i) * sizeof(X));
     }
   }
 }
@@ -113,9 +114,10 @@ FASTUPDATE_HD void by_squares(uint64_t base, const Layout& layout, int64_t begin
         for (int64_t i = 0; i < height; ++i) single(k + i * columns + j, at + uint64_t(i * stride));
       });
     else
-      rows_by_squares<X>(first, row, columns, height, [=](int64_t at, const uint64_t* sides, uint64_t offset) {
-        square(k + at, columns, sides, offset);
-      });
+      rows_by_squares<X>(first, row, columns, height,
+                         [=](int64_t i, int64_t j, const uint64_t* sides, uint64_t offset) {
+                           square(k + i * columns + j, columns, sides, offset);
+                         });
   }
 }
 
@@ -154,6 +156,28 @@ inline void write_stretch(int64_t size, uint64_t array, const Layout& layout, in
           transpose_square<X>([=](int i) { return uint64_t(from + k + i * pitch); },
                               [=](int i) { return sides[i] + offset; });
         });
+  });
+}
+
+// out[i·pitch + j] ← element j of row i of `height` rows that lie side by side; with `back` the other way round.
+inline void copy_rows(int64_t size, uint64_t first, const Axes& row, int64_t columns, int64_t height, void* copy,
+                      int64_t pitch, bool back) {
+  with_bits(size, [&](auto bits) {
+    using X = decltype(bits);
+    X* const there = static_cast<X*>(copy);
+    const auto one = [=](int64_t i, int64_t j, uint64_t at) {
+      back ? __builtin_memcpy(reinterpret_cast<void*>(at), there + i * pitch + j, sizeof(X))
+           : __builtin_memcpy(there + i * pitch + j, reinterpret_cast<const void*>(at), sizeof(X));
+    };
+    if (height < kSide || columns < kSide)
+      return for_each_strided(first, row, 0, columns, [=](int64_t j, uint64_t at) {
+        for (int64_t i = 0; i < height; ++i) one(i, j, at + uint64_t(i) * sizeof(X));
+      });
+    rows_by_squares<X>(first, row, columns, height, [=](int64_t i, int64_t j, const uint64_t* sides, uint64_t offset) {
+      const auto here = [=](int a) { return uint64_t(there + (i + a) * pitch + j); };
+      const auto at = [=](int b) { return sides[b] + offset; };
+      back ? transpose_square<X>(here, at) : transpose_square<X>(at, here);
+    });
   });
 }
 

@@ -19,6 +19,7 @@ namespace FASTUPDATE_TARGET {
 class Room {
  public:
   static constexpr int64_t kBytes = 1 << 20;  // they stay in L2
+  static constexpr int64_t kMore = 3 << 20;   // for panels
   static unsigned char* of_thread() {
     thread_local const Room room;
     return room.bytes_;
@@ -27,7 +28,7 @@ class Room {
   Room& operator=(const Room&) = delete;
 
  private:
-  Room() : bytes_(static_cast<unsigned char*>(aligned_alloc(kLine, kBytes))) {}
+  Room() : bytes_(static_cast<unsigned char*>(aligned_alloc(kLine, kBytes + kMore))) {}
   ~Room() { free(bytes_); }
 
   unsigned char* const bytes_;
@@ -111,6 +112,8 @@ class Window {
     for (int k = 0; k < count_; ++k) size += copies_[k].size;
     length_ = (room ? Room::kBytes : int64_t(sizeof little_)) / size / kLine * kLine;
     columns_ = row_length(*copies_[0].layout);
+    const int64_t enough = columns_ * kLine > kEnough ? columns_ * kLine : kEnough;
+    if (columns_ > 1 && length_ > enough) length_ = enough;
     if (!room || columns_ * kSide > length_) columns_ = 0;
     if (!room) room = little_;
     for (int k = 0; k < count_; ++k) {
@@ -168,6 +171,7 @@ class Window {
     read_stretch(c.size, array, *c.layout, start_, stop_ - start_, c.buffer);
   }
 
+  static constexpr int64_t kEnough = 8192;  // elements, or as many rows as kLine: more are read no faster
   static constexpr int kMost = kSlots + 3;  // copies: of states and arrays of stages, p, g, and a sample of it
   const Tensor& t_;
   const Tensor* seen_;
