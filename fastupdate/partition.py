@@ -89,7 +89,7 @@ class Partition:
         self._flat = self._containers.flat and type(self.params) in (list, dict)
         self._keys = [[item.path[0] for item in part.stepper.items if self._flat] for part in parts]
         items = self._items
-        overlap.check_overlaps([item.array for item in items], [item.place for item in items])
+        overlap.check_overlaps([item.array for item in items], lambda k: items[k].place)
         settings = self._steppers[0].settings
         if self._judges and (settings.needs_sums or settings.monitor):
             expected = "no clip_norm, nonfinite and monitor for parameters on a GPU (docs/partition.md)"
