@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -258,7 +257,7 @@ class Optimizer:
             self.stepper.check(self.stepper.items)
             names = Finder(sources(self.stepper.items))(self.stepper.place("pattern"), pattern)
             self.stepper.plan.keep_times()
-            items = [copy.copy(item) for item in self.stepper.items]
+            items = [item.but() for item in self.stepper.items]
             found = [item for item in items if item.name in names]
             thawed = [item for item in found if item.frozen and state != "hold"]
             factor = 0.0 if isinstance(state, str) else state

@@ -73,10 +73,11 @@ class Partition:
         sorted_groups = sort_into_groups("partition", given, groups)
         parts = []
         for names, recipe in shares(given, list(rules)):
+            chosen = set(names)
             own_groups = [
-                {**values, "params": [given[name] for name in members if name in names]}
+                {**values, "params": [given[name] for name in members if name in chosen]}
                 for members, values in sorted_groups
-                if values and not set(names).isdisjoint(members)
+                if values and not chosen.isdisjoint(members)
             ]
             parts.append(made(recipe, tree.nested((paths[name], given[name]) for name in names), own_groups, options))
         self._take(tuple(parts))
@@ -89,7 +90,7 @@ class Partition:
         self._flat = self._containers.flat and type(self.params) in (list, dict)
         self._keys = [[item.path[0] for item in part.stepper.items if self._flat] for part in parts]
         items = self._items
-        overlap.check_overlaps([item.array for item in items], [item.place for item in items])
+        overlap.check_overlaps([item.array for item in items], lambda k: items[k].place)
         settings = self._steppers[0].settings
         if self._judges and (settings.needs_sums or settings.monitor):
             expected = "no clip_norm, nonfinite and monitor for parameters on a GPU (docs/partition.md)"
@@ -271,9 +272,7 @@ class Partition:
 
     def _found(self, pattern: Pattern) -> list[tuple[Optimizer, list[Any]]]:
         names = self._find(pattern)
-        found = [
-            (part, [item.param.source for item in part.stepper.items if item.name in names]) for part in self.parts
-        ]
+        found = [(part, [item.source for item in part.stepper.items if item.name in names]) for part in self.parts]
         return [(part, own) for part, own in found if own]
 
     # -- saving and resuming ------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from peers import Module, peer
 
 import fastupdate as fu
 from fastupdate import schedules
+from fastupdate.arrays.foreign import Foreign
+from fastupdate.arrays.place import Place
+from fastupdate.step.tensors import Item
 
 torch: Any = Module("torch")
 SIZES = [5, 1500]
@@ -347,3 +350,15 @@ def test_calls_keep_no_reference(backend: str, use: str) -> None:
     for _ in range(100):
         call()
     assert counted() == before
+
+
+def test_to_the_garbage_collector_a_parameter_is_one_object() -> None:
+    params = [np.ones(3, np.float32) for _ in range(100)]
+
+    def ours() -> int:
+        return sum(type(x) in (Item, Foreign, Place) for x in gc.get_objects())
+
+    before = ours()
+    opt = fu.AdamW({"layers": params}, lr=0.1)
+    assert ours() - before == len(params) + 1  # they share the place of the argument that they came in
+    del opt

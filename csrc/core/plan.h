@@ -50,7 +50,7 @@ struct Rows {
 };
 
 // One tensor. Addresses are 0 where there is no such array; only p and g may have a layout. What every step reads comes
-// first, in one cache line.
+// first, in two cache lines.
 struct Tensor {
   uint64_t p, g;
   uint64_t p_layout, g_layout;  // Layout*, 0: contiguous
@@ -62,16 +62,17 @@ struct Tensor {
   uint8_t dtype;                // that the step computes in, and all arrays but two are stored in
   uint8_t shadow_dtype, g_dtype;
   int64_t first_block;  // blocks of the tensors before this one
+  uint64_t touched;     // Rows*: the gradient is one of few rows; 0: it is of all
+  uint64_t unit_scale;  // double*: the factor of each unit, which is a slice along axis 0
   uint64_t slot[kSlots];
-  int64_t sample_stride;            // bytes from sample to sample
-  uint64_t unit_norms, unit_scale;  // double*: [unit][gradient, weight] and [unit]; a unit is a slice along axis 0
-  int64_t unit_length;              // elements of a unit
+  int64_t sample_stride;  // bytes from sample to sample
+  uint64_t unit_norms;    // double*: [unit][gradient, weight]
+  int64_t unit_length;    // elements of a unit
   // Where the elements do not lie in C order: the layouts (Layout*) by which the tensor's own arrays and the gradient
   // are found in C order. Everything else about the tensor is in the order of memory. 0: they lie in C order.
   uint64_t order, g_order;
   int64_t rows, columns;  // of each of the matrices that the tensor is cut into (core/extents.h)
   uint64_t work;          // double*: what its sums add up in, while a rule is measured
-  uint64_t touched;       // Rows*: the gradient is one of few rows; 0: it is of all
 };
 
 FASTUPDATE_HD bool is_narrow(uint8_t dtype) { return dtype > kFloat64; }

@@ -5,7 +5,7 @@
 // stages.
 #pragma once
 
-#include <initializer_list>
+#include <array>
 #include <type_traits>
 
 #include "core/plan.h"
@@ -117,12 +117,10 @@ void update_rows(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin,
   });
 }
 
+// A step of anything but contiguous arrays and the rule alone.
 template <class T>
-void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  const RuleCode& code = *sweep.code[t.dtype];
-  const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || (code.extents && !code.numbers_alone)) &&
-                     Factor<T>(sweep.scale * t.scale).is_single();
-  if (plain && !t.p_layout && is_whole(t)) return update_plainly<T>(span_of(sweep, t), begin, end);
+__attribute__((noinline)) void update_otherwise(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin,
+                                                int64_t end) {
   if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
   if ((sweep.stages & kMonitor) && Panels<T, true>::serve(t, begin))
     return Panels<T, true>(span_of(sweep, t, true)).go(begin, end);
@@ -133,6 +131,19 @@ void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end
     window.cover(i, 1);
     update_plainly<T>(span, i, window.stop());
   }
+}
+
+// The way that most tensors go is short: of a small one, it costs as much as the rule does.
+template <class T>
+void update_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  const RuleCode& code = *sweep.code[t.dtype];
+  const double scale = sweep.scale * t.scale;
+  const bool plain = !(sweep.stages || t.slot[kShadow] || t.unit_scale || (code.extents && !code.numbers_alone)) &&
+                     Factor<T>(scale).is_single();
+  if (!plain || t.p_layout || !is_whole(t)) return update_otherwise<T>(sweep, t, plain, begin, end);
+  if (code.extents || t.g_dtype != t.dtype) return update_plainly<T>(span_of(sweep, t), begin, end);
+  T* const p = address<T>(t.p, begin);
+  code.loop(scalars_of(sweep, t, t.dtype), scale, end - begin, address<T>(t.g, begin), p, p, p, t.slot, begin);
 }
 
 // scale·x, where that is another number.
@@ -282,19 +293,23 @@ void unit_norms_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
   }
 }
 
-// Starts fetching the beginnings of a tensor's arrays.
-inline void prefetch_heads(const Tensor& t, std::initializer_list<uint64_t> arrays) {
+// Starts fetching the beginnings of a tensor's arrays that do not lie just behind those of the tensor before it, where
+// processors look by themselves. Inlined, for compilers drop calls of functions that do nothing else.
+template <size_t count>
+FASTUPDATE_HD void prefetch_heads(const Tensor& t, const std::array<uint64_t, count>& arrays,
+                                  const std::array<uint64_t, count>& before) {
   constexpr int64_t kReach = 256;
-  const int64_t bytes = t.n * item_size(t), reach = bytes < kReach ? bytes : kReach;
-  for (const uint64_t array : arrays)
-    if (array && reach) {
-      for (int64_t k = 0; k < reach; k += kLine) __builtin_prefetch(address<char>(array, k));
-      __builtin_prefetch(address<char>(array, reach - 1));  // on one line more, if the first is not whole
-    }
+  constexpr uint64_t kBehind = 4096;
+  for (size_t i = 0; i < count; ++i) {
+    if (arrays[i] - before[i] <= kBehind) continue;  // as where there are none
+    const int64_t bytes = t.n * item_size(t), reach = bytes < kReach ? bytes : kReach;
+    for (int64_t k = 0; k < reach; k += kLine) __builtin_prefetch(address<char>(arrays[i], k));
+    __builtin_prefetch(address<char>(arrays[i], reach - 1));  // on one line more, if the first is not whole
+  }
 }
 
 // Calls span(tensor, begin, end) for each tensor that has elements in the blocks first … last − 1, and some tensors
-// ahead of it prefetch(tensor), for a list of small tensors is scattered all over memory.
+// ahead of it prefetch(tensor, the one before), for a list of small tensors is scattered all over memory.
 template <class Prefetch, class Visit>
 void walk(const Sweep& sweep, const Access& access, int64_t first, int64_t last, Prefetch prefetch, Visit span) {
   constexpr int64_t kAhead = 8;  // tensors
@@ -309,7 +324,7 @@ void walk(const Sweep& sweep, const Access& access, int64_t first, int64_t last,
   }
   for (int64_t count = 1; low < sweep.count && sweep.tensors[low].first_block < last; low += count) {
     const Tensor& t = sweep.tensors[low];
-    if (low + kAhead < sweep.count) prefetch(sweep.tensors[low + kAhead]);
+    if (low + kAhead < sweep.count) prefetch(sweep.tensors[low + kAhead], sweep.tensors[low + kAhead - 1]);
     count = t.first_block >= first ? columns_beside(&t, sweep.count - low) : 1;
     while (count > 1 && end_of(low + count - 1) > last) --count;
     if (count > 1 && walk_columns(&t, count, access, sweep.stages & kZeroGrads, span)) continue;

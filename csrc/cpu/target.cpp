@@ -16,19 +16,19 @@ static const RuleEntry* const rules[] = {
 // A sweep, what it does with tensors, and the arrays that it walks through.
 #define FASTUPDATE_SWEEP(name, access, ...)                                                                       \
   static void name(const Sweep& sweep, int64_t first, int64_t last) {                                             \
-    auto prefetch = [](const Tensor& t) { prefetch_heads(t, {__VA_ARGS__}); };                                    \
+    const auto heads = [](const Tensor& t) { return std::array{__VA_ARGS__}; };                                   \
+    const auto prefetch = [&](const Tensor& t, const Tensor& u) { prefetch_heads(t, heads(t), heads(u)); };       \
     walk(sweep, Access access, first, last, prefetch, [&](const Tensor& t, int64_t begin, int64_t end) {          \
       t.dtype == kFloat32 ? name##_span<float>(sweep, t, begin, end) : name##_span<double>(sweep, t, begin, end); \
     });                                                                                                           \
   }
-FASTUPDATE_SWEEP(update, ({Use::kMove, true}), t.p, t.g, t.slot[0], t.slot[1], t.slot[kFirstArray + kEma],
-                 t.slot[kFirstArray + kSlow], t.slot[kShadow])
+FASTUPDATE_SWEEP(update, ({Use::kMove, true}), t.p, t.g, t.slot[0], t.slot[1])
 FASTUPDATE_SWEEP(gradient_sums, ({Use::kReadGradient}), t.g)
 FASTUPDATE_SWEEP(accumulate, ({Use::kReadGradient, true}), t.g, t.slot[kAccumulator])
 FASTUPDATE_SWEEP(clear_gradients, ({Use::kNothing}), t.g)
 FASTUPDATE_SWEEP(unit_norms, ({Use::kRead, false, true}), t.g, t.p)
 FASTUPDATE_SWEEP(measure, ({Use::kRead, false, true}), t.p, t.g, t.slot[0], t.slot[1])
-FASTUPDATE_SWEEP(settle, ({Use::kNothing}))
+FASTUPDATE_SWEEP(settle, ({Use::kNothing}), t.work)
 
 // The same for a part of one tensor.
 #define FASTUPDATE_PART(name, span)                                                               \

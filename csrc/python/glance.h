@@ -12,7 +12,7 @@ namespace fastupdate {
 
 struct Glance {
   uint64_t address;
-  int64_t n;
+  int64_t n, units;
   uint8_t dtype;
   bool direct, writable, seen;
   uint32_t pad;
@@ -28,7 +28,8 @@ inline void glance(const py::list& objects, py::array rows) {
     if (Py_TYPE(object) != type) continue;
     const View view = view_of(*py::detail::array_proxy(object));
     if (view.dtype == kNone) continue;  // or of a known one under another name, as ctypes' little-endian numbers
-    row[i] = {view.data, element_count(view), view.dtype, view.direct, view.writable, true, 0};
+    const int64_t units = view.ndim > 1 ? view.shape[0] : 1;
+    row[i] = {view.data, element_count(view), units, view.dtype, view.direct, view.writable, true, 0};
   }
 }
 

@@ -87,12 +87,11 @@ def check_float(array: Array, place: Place) -> None:
         place.fail(TypeError, "float32 or float64", memory.type_name(array.dtype))
 
 
-def acceptable(leaves: Sequence[Any]) -> list[int | None]:
-    """The addresses of those that `parameter` takes as they are, known at a glance, 0 if empty; None: it is to look."""
+def acceptable(leaves: Sequence[Any]) -> list[bool]:
+    """Which of these `parameter` takes as they are, known at a glance; at the others it is to look."""
     rows = memory.glance(leaves)
-    fine = rows["direct"] & rows["writable"] & np.isin(rows["dtype"], list(DTYPES.values()))
-    addresses = np.where(rows["n"], rows["address"], 0).tolist()
-    return [address if good else None for address, good in zip(addresses, fine.tolist(), strict=True)]
+    fine: list[bool] = (rows["direct"] & rows["writable"] & (rows["dtype"] < len(DTYPES))).tolist()
+    return fine
 
 
 def parameter(x: Any, place: Place) -> Array:

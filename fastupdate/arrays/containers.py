@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from operator import is_
 from typing import Any, NamedTuple
 
-from fastupdate.arrays.tree import is_container, rebuild
+from fastupdate.arrays.tree import containers_among, is_container, rebuild
 
 STORING = (list, dict, OrderedDict, defaultdict)  # their items are where CPython keeps those of lists and dicts
 
@@ -40,7 +40,7 @@ class Containers:
     def __init__(self, tree: Any) -> None:
         self.tree = tree
         self.contents = list(_contents(tree))
-        self.flat = len(self.contents) == 1 and not any(map(is_container, self.contents[0].values))
+        self.flat = len(self.contents) == 1 and not containers_among(self.contents[0].values)
         self._skeleton = None if self.flat and self.contents[0].keys is None else _skeleton(tree, self.flat)
 
     def intact(self) -> bool:
@@ -68,5 +68,5 @@ def _contents(tree: Any) -> Iterator[Contents]:
     values = tuple(tree.values() if mapping else tree)
     if type(tree) is not tuple:
         yield Contents(tree, tuple(tree) if mapping else None, values)
-    for value in filter(is_container, values):
+    for value in containers_among(values):
         yield from _contents(value)

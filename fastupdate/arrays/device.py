@@ -270,12 +270,25 @@ def zeros_like(
     In host memory they lie one after the other, each from a cache line on: a step over many small tensors then walks
     straight ahead, and all of it can be in huge pages.
     """
-    wanted = [array.shape for array in arrays] if shapes is None else shapes
+    return zeros(arrays, runs_of([array.shape for array in arrays] if shapes is None else shapes, dtypes, orders))
+
+
+def runs_of(
+    shapes: Iterable[tuple[int, ...]],
+    dtypes: Iterable[str | np.dtype[Any]],
+    orders: Iterable[tuple[int, ...] | None],
+) -> list[Run]:
+    """What `zeros` is to make of these shapes, types and orders; for several lists of arrays alike it is made once."""
+    return [Run(*like, len(list(alike))) for like, alike in groupby(zip(shapes, dtypes, orders, strict=True))]
+
+
+def zeros(arrays: Sequence[Array], runs: Sequence[Run]) -> list[Array]:
+    """New arrays of these runs, in the memory of these arrays (see `zeros_like`)."""
     if arrays and isinstance(arrays[0], DeviceArray):
         there = cast(Sequence[DeviceArray], arrays)  # all of them are, for a list is in one memory
-        new = [view(a.framework.zeros(s, d, a.number)) for a, s, d in zip(there, wanted, dtypes, strict=True)]
-        return [array.view(_bits(dtype)) for array, dtype in zip(new, dtypes, strict=True)]
-    runs = [Run(*like, len(list(alike))) for like, alike in groupby(zip(wanted, dtypes, orders, strict=True))]
+        run_of = [run for run in runs for _ in range(run.count)]
+        new = [view(a.framework.zeros(r.shape, r.dtype, a.number)) for a, r in zip(there, run_of, strict=True)]
+        return [array.view(run.kind) for array, run in zip(new, run_of, strict=True)]
     held, at = room(sum(run.bytes for run in runs)), 0
     made: list[Array] = []
     for run in runs:
@@ -285,11 +298,14 @@ def zeros_like(
 
 
 class Run:
-    """New arrays in host memory that are alike and follow each other, each from a cache line on."""
+    """New arrays that are alike and, in host memory, follow each other, each from a cache line on."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, order: tuple[int, ...] | None, count: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str | np.dtype[Any], order: tuple[int, ...] | None, count: int
+    ) -> None:
         self.shape, self.order, self.count = shape, order, count
-        self.kind = _bits(dtype)
+        self.dtype = dtype if isinstance(dtype, str) else type_name(dtype)
+        self.kind = _bits(self.dtype)
         self.size = -(-math.prod(shape) * self.kind.itemsize // LINE) * LINE
         self.bytes = self.size * count
 

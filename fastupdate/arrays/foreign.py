@@ -11,6 +11,7 @@ import numpy as np
 from fastupdate.arrays import accept, device, memory
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import Path
 
 
 class Identity(NamedTuple):
@@ -37,25 +38,39 @@ class Foreign:
     source  what the user handed in
     array   the same memory as a NumPy array
     header  the array that tells what has become of it: the user's own, if that is one of NumPy's
-    place   names it in messages
+    path    where it is in the argument that it came in
     """
 
-    __slots__ = ("_seen", "_teller", "array", "header", "is_torch", "place", "source")
+    __slots__ = ("_argument", "_seen", "array", "header", "is_torch", "path", "source")
 
-    _seen: tuple[Any, ...]  # an Identity, or its fields: making a plain tuple is quicker
+    # An Identity; of an array of exactly NumPy's a view, whose header stays as it is. There may be a million of them:
+    # a view is one object, and none that the garbage collector looks at.
+    _seen: Identity | Array
 
-    def __init__(self, source: Any, array: Array, place: Place, address: int | None = None) -> None:
-        """address: where the source, a writable array of NumPy's, is known to be; 0 if it is empty."""
-        self.source, self.array, self.place = source, array, place
-        self.header: Array = array
-        if address is not None:
-            self.is_torch, self._teller = False, array
-            self._seen = address, array.shape, array.strides, array.dtype, True, False
+    def __init__(self, source: Any, array: Array, argument: Place, path: Path = (), plain: bool = False) -> None:
+        """plain: it is a writable array of exactly NumPy's."""
+        self.source, self.array, self.header = source, array, array
+        self._argument, self.path = argument, path
+        if plain:
+            self.is_torch, self._seen = False, array.view()
             return
         self.is_torch = accept.framework_of(source) == "torch"
-        self.header = source if isinstance(source, np.ndarray) and not self.is_torch else array
-        self._teller = source if self.is_torch else self.header
+        if isinstance(source, np.ndarray) and not self.is_torch:
+            self.header = source
         self._seen = Identity.of(self._teller)
+
+    @property
+    def place(self) -> Place:
+        """Names it in messages."""
+        return self._argument.of_leaf(self.path)
+
+    @property
+    def _teller(self) -> Any:
+        """What tells what has become of it."""
+        return self.source if self.is_torch else self.header
+
+    def _was(self) -> Identity:
+        return Identity.of(self._seen) if isinstance(self._seen, np.ndarray) else self._seen
 
     def seen_by(self, reads: Callable[[Any], bool]) -> Any:
         """What an engine looks at in each step: a torch tensor itself, if it can, else the header."""
@@ -70,11 +85,11 @@ class Foreign:
 
     def moved(self) -> bool:
         """Whether it is no longer what it was."""
-        return Identity.of(self._teller) != self._seen
+        return Identity.of(self._teller) != self._was()
 
     def check(self) -> None:
         """Raises if it is no longer what it was."""
-        now, seen = Identity.of(self._teller), Identity(*self._seen)
+        now, seen = Identity.of(self._teller), self._was()
         if now == seen:
             return
         if not now.writable:

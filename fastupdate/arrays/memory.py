@@ -37,16 +37,18 @@ STORAGE = {
     "bfloat16": Storage(3, _BFLOAT16, np.dtype(np.uint16), True),
 }
 NARROW = tuple(name for name, storage in STORAGE.items() if storage.narrow)
-DTYPES = {storage.dtype: storage.code for storage in STORAGE.values() if not storage.narrow}  # that a step computes in
+# That a step computes in, the first ones in number.
+DTYPES = {storage.dtype: storage.code for storage in STORAGE.values() if not storage.narrow}
 ITEM_SIZES = np.array([storage.dtype.itemsize for storage in STORAGE.values()], np.int64)  # by code
 _NAMES = {storage.dtype: name for name, storage in STORAGE.items()}
 
-# What one look at an array's header tells (csrc/python/glance.h): address, elements, code of its type or one that there
-# is not, whether it is direct and can be written, and whether anybody looked.
+# What one look at an array's header tells (csrc/python/glance.h): address, elements, slices along the first axis, which
+# `clip_unit_norm` clips one by one (vectors and scalars are one unit), code of its type or one that there is not,
+# whether it is direct and can be written, and whether anybody looked.
 HEADER = np.dtype(
     [
-        ("address", "u8"), ("n", "i8"), ("dtype", "u1"), ("direct", "?"), ("writable", "?"), ("seen", "?"),
-        ("pad", "u4"),
+        ("address", "u8"), ("n", "i8"), ("units", "i8"), ("dtype", "u1"), ("direct", "?"), ("writable", "?"),
+        ("seen", "?"), ("pad", "u4"),
     ]
 )  # fmt: skip
 
@@ -92,7 +94,8 @@ def headers(arrays: Sequence[Array]) -> NDArray[np.void]:
 def _header(array: Array) -> tuple[int, ...]:
     code = code_of(array.dtype)
     unknown = len(STORAGE) if code is None else code
-    return address(array), array.size, unknown, is_direct(array), array.flags.writeable, True, 0
+    units = len(array) if array.ndim > 1 else 1
+    return address(array), array.size, units, unknown, is_direct(array), array.flags.writeable, True, 0
 
 
 def room(size: int) -> Array:

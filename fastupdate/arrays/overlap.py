@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from fastupdate.arrays.memory import Array, address, headers
+from fastupdate.arrays.memory import ITEM_SIZES, Array, address, headers
 from fastupdate.arrays.place import Place
 
 
@@ -31,8 +33,8 @@ def bounds(array: Array) -> tuple[int, int]:
     return begin, end + array.itemsize
 
 
-def check_overlaps(arrays: list[Array], places: list[Place]) -> None:
-    """No two arrays share an element."""
+def check_overlaps(arrays: list[Array], place_of: Callable[[int], Place]) -> None:
+    """No two arrays share an element; place_of(k) names the k-th in messages."""
     if _clearly_apart(arrays):
         return
     spans = sorted((*bounds(a), i) for i, a in enumerate(arrays) if a.size)
@@ -40,16 +42,16 @@ def check_overlaps(arrays: list[Array], places: list[Place]) -> None:
     for begin, end, i in spans:
         open_spans = [(stop, k) for stop, k in open_spans if stop > begin]
         for _, k in open_spans:
-            check_separate(arrays[i], arrays[k], places[i], places[k])
+            check_separate(arrays[i], arrays[k], place_of(i), place_of(k))
         open_spans.append((end, i))
 
 
 def _clearly_apart(arrays: list[Array]) -> bool:
     """Whether no two reach over the same bytes."""
     seen = headers(arrays)
-    begins, sizes, direct = seen["address"], seen["n"], seen["direct"]
-    ends = begins + (sizes * np.array([a.itemsize for a in arrays], np.int64)).astype(np.uint64)
-    for k in np.flatnonzero(~direct).tolist():
+    begins, sizes, known = seen["address"], seen["n"], seen["dtype"] < len(ITEM_SIZES)
+    ends = begins + (sizes * ITEM_SIZES[np.where(known, seen["dtype"], 0)]).astype(np.uint64)
+    for k in np.flatnonzero(~(seen["direct"] & known)).tolist():
         begins[k], ends[k] = bounds(arrays[k])
     order = np.argsort(begins.copy())  # NumPy 2.0.0 dies where memory runs out while it copies a strided array here
     order = order[sizes[order] > 0]

@@ -21,6 +21,10 @@ class Place:
         self.rule = rule
         self._role, self._path = argument, path
 
+    def of_leaf(self, path: Path) -> Place:
+        """Names a leaf of the argument."""
+        return Place(self.rule, self._role, path)
+
     @property
     def argument(self) -> str:
         return shown(self._role, self._path)

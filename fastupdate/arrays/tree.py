@@ -22,6 +22,11 @@ def is_container(x: object) -> bool:
     )
 
 
+def containers_among(values: Sequence[Any]) -> list[Any]:
+    """Those of some values that are containers; where all are NumPy's arrays, none is looked at."""
+    return [] if set(map(type, values)) == {np.ndarray} else list(filter(is_container, values))
+
+
 def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yields (path, leaf) in the order of the containers."""
     if is_container(tree):

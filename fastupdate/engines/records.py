@@ -26,9 +26,9 @@ TENSOR = np.dtype(
     [
         ("p", "u8"), ("g", "u8"), ("p_layout", "u8"), ("g_layout", "u8"), ("n", "i8"), ("samples", "i8"),
         ("scale", "f8"), ("group", "i4"), ("momentum", "i1"), ("dtype", "u1"), ("shadow_dtype", "u1"),
-        ("g_dtype", "u1"), ("first_block", "i8"), ("slot", "u8", SLOTS), ("sample_stride", "i8"),
-        ("unit_norms", "u8"), ("unit_scale", "u8"), ("unit_length", "i8"), ("order", "u8"), ("g_order", "u8"),
-        ("rows", "i8"), ("columns", "i8"), ("work", "u8"), ("touched", "u8"),
+        ("g_dtype", "u1"), ("first_block", "i8"), ("touched", "u8"), ("unit_scale", "u8"), ("slot", "u8", SLOTS),
+        ("sample_stride", "i8"), ("unit_norms", "u8"), ("unit_length", "i8"), ("order", "u8"), ("g_order", "u8"),
+        ("rows", "i8"), ("columns", "i8"), ("work", "u8"),
     ]
 )  # fmt: skip
 GROUP = np.dtype(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index, setitem
@@ -63,7 +62,7 @@ class _Loading:
 
     def __init__(self, stepper: Stepper, state: Any, strict: bool, rename: Rename | None) -> None:
         self.stepper = stepper
-        self.items = [copy.copy(item) for item in stepper.items]
+        self.items = [item.but() for item in stepper.items]
         self.place = Place(stepper.rule.name, "state_dict")
         self.strict = strict
         self.report = Loaded([], [], [])

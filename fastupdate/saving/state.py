@@ -73,7 +73,7 @@ def ingredients(stepper: Stepper) -> dict[str, Any]:
 def copied(stepper: Stepper) -> dict[str, Any]:
     """The state without the parameters, as copies in host memory: torch tensors for tensors that torch has."""
     state = snapshot(stepper, params=False)
-    torch = {item.name for item in stepper.items if item.param.is_torch}
+    torch = {item.name for item in stepper.items if item.is_torch}
     arrays = {}
     for key, array in state.pop("arrays").items():
         kind, name = split(key)

@@ -91,7 +91,7 @@ class Optimizer(one_process.Optimizer):
         groups = self._by_names([*own, *options.get("groups", ())])
         super().__init__(tree.nested(parts), hypers, flags, **{**options, "groups": groups})
         for item, whole in zip(self.stepper.items, self.wholes, strict=True):
-            item.param.source = whole.param.source  # which patterns mean
+            item.source = whole.source  # which patterns mean
         if self.stepper.plan.queued and (settings.needs_sums or settings.monitor):
             Place(rule, "options").fail(ValueError, "none that reads the gradients first, for arrays on a GPU", "one")
         if sums_all(self.rule, settings):
@@ -320,9 +320,9 @@ class Optimizer(one_process.Optimizer):
 
 def _checked(item: Item) -> Any:
     """A parameter as messages and views take it: the array of CuPy's, or NumPy's."""
-    if item.param.is_torch:
+    if item.is_torch:
         item.place.fail(TypeError, "an array of NumPy's or CuPy's (torch has fu.torch)", "a tensor of torch's")
-    array = item.param.source if isinstance(item.array, device.DeviceArray) else item.array
+    array = item.source if isinstance(item.array, device.DeviceArray) else item.array
     if not item.array.flags.c_contiguous:
         item.place.fail(ValueError, "an array in C order (np.ascontiguousarray), of which ranks have parts", "another")
     return array

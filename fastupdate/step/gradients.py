@@ -68,7 +68,7 @@ def held_by(plan: Plan) -> list[Any]:
     """The gradients that torch parameters hold; one that holds none is named, unless missing ones are skipped."""
     if not plan.own_gradients:
         Place(plan.settings.rule, "grads").fail(TypeError, "gradients, or bound ones (see bind)", "None")
-    grads = [item.param.source.grad for item in plan.unfrozen]
+    grads = [item.source.grad for item in plan.unfrozen]
     if plan.settings.missing == "raise":
         _check_there(plan, grads)
     return grads
@@ -111,7 +111,7 @@ def adopt(
     if zeroed and plan.zeroing_may_harm():
         places = [place_of(plan, k) for k in range(len(arrays))] + [Place(rule, name) for _, name in plan.held]
         looked_at = [accept.as_array(array, place) for array, place in zip(arrays, places, strict=False)]
-        overlap.check_overlaps([*looked_at, *(array for array, _ in plan.held)], places)
+        overlap.check_overlaps([*looked_at, *(array for array, _ in plan.held)], places.__getitem__)
     return arrays
 
 

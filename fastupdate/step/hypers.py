@@ -144,7 +144,7 @@ class Group(MutableMapping[str, Any]):
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
         interval = self._intervals[key]
-        if type(value) is float and interval.low < value < interval.high:  # as nearly always
+        if type(value) is float and value in interval:  # as nearly always
             return value
         return real(Place(self._rule.name, key), value, interval)
 

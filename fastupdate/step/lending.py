@@ -25,7 +25,7 @@ def lending(stepper: Stepper, pick: Callable[[Item], Any]) -> Lending:
             stepper.check(stepper.items)
             kept = [device.keeping(item.array) for item in stepper.items]
             new = [device.assignment(item.array, pick(item)) for item in stepper.items]
-            tell = autograd.telling(item.param.source for item in stepper.items if item.param.is_torch)
+            tell = autograd.telling(item.source for item in stepper.items if item.is_torch)
             restore = [*(restore for _, restore in kept), (setattr, stepper, "lent", False), (lock.release,), *tell]
             back.clear()
             back.append(starmap(call, restore))

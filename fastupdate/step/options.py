@@ -225,11 +225,11 @@ class Settings:
         masked = self.cautious and rule.decoupled_decay
         return "weight_decay" in rule.hypers and (masked or self.decay_mode(rule) != own_decay(rule))
 
-    def has_flag(self, flag: str, rule: Rule) -> bool:
-        """Whether an option of the stages is on (fastupdate/stages/table.py)."""
+    def flags_on(self, rule: Rule) -> list[bool]:
+        """Which of the stages' flags are on (fastupdate/stages/table.py)."""
         decay = self.decay_mode(rule) if self.has_extra_decay(rule) else None
         modes = {f"{mode}_decay": mode == decay for mode in get_args(DecayMode)}
-        return modes[flag] if flag in modes else self._is_on(flag)
+        return [modes[flag] if flag in modes else self._is_on(flag) for flag in FLAGS]
 
     def _is_on(self, flag: str) -> bool:
         """The same, of what is no mode of weight decay: an option of its name, or a value of another one."""

@@ -21,7 +21,7 @@ from fastupdate.engines.choose import Backend
 from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.extent import matrix_of
 from fastupdate.rules.rule import Rule
-from fastupdate.stages import ARRAYS, FLAGS
+from fastupdate.stages import ARRAYS
 from fastupdate.step import extents, held
 from fastupdate.step.options import Settings
 from fastupdate.step.report import RecentSums
@@ -60,15 +60,18 @@ class Plan:
         containers: Containers,
     ) -> None:
         self.rule, self.settings, self.flags = rule, settings, flags
-        self.unfrozen = [item for item in items if not item.frozen]
-        self.items = [item for item in self.unfrozen if not item.resting]
-        still = [item for item in items if item.frozen or item.resting]
+        rare = [item for item in items if item.frozen or item.resting or item.is_torch or item.given]
+        still = [item for item in rare if item.frozen or item.resting]
+        self.unfrozen = [item for item in items if not item.frozen] if still else items
+        self.items = [item for item in self.unfrozen if not item.resting] if still else items
         self.held = [pair for pair in written(still) if pair[0].size]
-        self.arrays = [item.param.seen_by(backend.reads) for item in self.items]
+        foreign = [item for item in rare if not (item.frozen or item.resting)]
+        reads = backend.reads
+        self.arrays = [item.seen_by(reads) if item.is_torch else item.header for item in self.items]
         self.queued = any(isinstance(item.array, device.DeviceArray) for item in self.items[:1])
-        self.dtype = held.narrowest(item.array.dtype for item in self.unfrozen)
-        keys = [(item.row, item.t) for item in self.items]
-        rows = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        self.dtype = held.narrowest({item.array.dtype for item in self.unfrozen})
+        rows: dict[tuple[int, int], int] = {}
+        row_of = [rows.setdefault((item.row, item.t), len(rows)) for item in self.items]
         self.groups = np.zeros(len(rows), records.GROUP)
         self.groups["given"] = [row for row, _ in rows]
         self.groups["t"] = [t for _, t in rows]
@@ -78,7 +81,7 @@ class Plan:
         self._moves = 0  # of gradients, beside those of the engine
         self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
-        self._describe([rows[key] for key in keys])
+        self._describe(row_of)
         blocks = int((-(-self.tensors["n"] // records.BLOCK)).sum())
         sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
         self.totals = np.zeros(len(self.items), records.SUMS)
@@ -87,14 +90,11 @@ class Plan:
         self.units_of_all: Callable[[float], None] | None = None
         self.matrices: Any = None
         self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
-        self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(items), clock, sums))
-        others = [state.seen_by(backend.reads) for item in self.items for state in item.given.values()]
+        self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(still), clock, sums))
+        others = [state.seen_by(reads) for item in foreign for state in item.given.values()]
         self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
-        own = [item for item in self.items if item.param.is_torch or item.given]
-        self.written = [tensor for item in own for tensor in item.torch_tensors]
-        seen = all(backend.reads(tensor) for tensor in self.written) and all(
-            each.stored for each in containers.contents
-        )
+        self.written = [tensor for item in foreign for tensor in item.torch_tensors]
+        seen = all(reads(tensor) for tensor in self.written) and all(each.stored for each in containers.contents)
         self.unseen = not seen  # the engine cannot look at all that is the user's
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         by_host = settings.outliers is not None or rule.matrix_lasts  # which judges outliers, and waits with matrices
@@ -103,15 +103,18 @@ class Plan:
             settings.check_sums("arrays in host memory", "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
-        self.own_gradients = all(item.param.is_torch for item in self.unfrozen)  # which p.grad holds
+        self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
 
-    def recipe(self, items: list[Item]) -> Records:
-        """How what the user set becomes groups and stages; the same in every step of this plan."""
+    def recipe(self, still: list[Item]) -> Records:
+        """How what the user set becomes groups and stages; the same in every step of this plan.
+
+        still: the items that do not move
+        """
         rule, s = self.rule, self.settings
         names = list(rule.hypers)
         recipe = np.zeros(1, records.RECIPE)
-        recipe["next_thaw"] = min((math.ceil(min(i.frozen_until, NEVER)) for i in items if i.frozen), default=NEVER)
+        recipe["next_thaw"] = min((math.ceil(min(i.frozen_until, NEVER)) for i in still if i.frozen), default=NEVER)
         recipe["lookahead_every"], recipe["lookahead_weight"] = s.lookahead or (0, 0.0)
         recipe["hypers"], recipe["lr"] = len(names), names.index("lr")
         recipe["weight_decay"] = names.index("weight_decay") if "weight_decay" in names else -1
@@ -120,7 +123,7 @@ class Plan:
         recipe["always"] = kept + sum(stage for stage, on in always.items() if on)
         recipe["unset"] = sum(1 << names.index(h) for flag, h in rule.flag_hypers.items() if not self.flags[flag])
         recipe["outside"] = s.has_extra_decay(rule)
-        recipe["flags"] = sum(1 << k for k, flag in enumerate(FLAGS) if s.has_flag(flag, rule))
+        recipe["flags"] = sum(1 << k for k, on in enumerate(s.flags_on(rule)) if on)
         recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)
         recipe["before"] = rule.phases_before
         recipe["rows"] = way_of(rule, s)
@@ -133,7 +136,7 @@ class Plan:
         self.tensors["n"] = seen["n"]
         self.tensors["dtype"] = seen["dtype"]
         self.tensors["group"] = rows
-        self.tensors["slot"] = self._slots()
+        self._point_to_slots()
         for k in np.flatnonzero(~seen["direct"]).tolist():
             item = self.items[k]
             self.tensors["p_layout"][k] = self.layout("p", k, item.in_memory(item.array))
@@ -145,7 +148,7 @@ class Plan:
         if self.settings.shadow is not None:
             self.tensors["shadow_dtype"] = memory.STORAGE[self.settings.shadow].code
         self.tensors["first_block"] = records.first_blocks(self.tensors["n"])
-        counts = np.array([item.units for item in self.items], np.int64)
+        counts = seen["units"]
         self.tensors["unit_length"] = np.maximum(self.tensors["n"] // np.maximum(counts, 1), 1)
         if self.settings.clip_unit_norm is not None:
             self._make_units(counts)
@@ -160,15 +163,14 @@ class Plan:
         [self._work] = device.zeros_like([self.items[0].array], ["float64"], [None], [(int(sizes.sum()),)])
         self.tensors["work"] = memory.address(self._work) + 8 * records.counted_before(sizes)
 
-    def _slots(self) -> NDArray[np.uint64]:
+    def _point_to_slots(self) -> None:
         states = [state_kind(name) for name in self.rule.states]
         kinds = [*states, *[""] * (records.MAX_STATES - len(states)), *records.ROLES]
-        addresses = np.zeros((len(self.items), records.SLOTS), np.uint64)
         for there in ([item.slots for item in self.items], [item.passing for item in self.items]):
             present = set(chain.from_iterable(there))
             for column in (k for k, kind in enumerate(kinds) if kind in present):
-                addresses[:, column] = memory.addresses([arrays.get(kinds[column]) for arrays in there])
-        return addresses
+                found = memory.addresses([arrays.get(kinds[column]) for arrays in there])
+                self.tensors["slot"][:, column] = found
 
     def _has_momentum(self) -> bool:
         return bool(self.items) and self.rule.momentum in self.items[0].states

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +102,7 @@ def provide(
     allocate(items, copies(settings))
     if given is not None:
         owned = written(items)
-        overlap.check_overlaps([array for array, _ in owned], [Place(settings.rule, name) for _, name in owned])
+        overlap.check_overlaps([array for array, _ in owned], lambda k: Place(settings.rule, owned[k][1]))
 
 
 def zeros(item: Item) -> Array:
@@ -110,23 +112,39 @@ def zeros(item: Item) -> Array:
 
 def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
-    for slot in slots:
-        having = [item for item in items if item.array.ndim >= slot.axes] if slot.axes else items
-        made, kind = _made(having, slot, hypers), slot.kind
-        for item, array in zip(having, made, strict=True):
-            (item.slots if slot.lasts else item.passing)[kind] = array
-        for item, array in zip(having, made, strict=True) if slot.start else ():
-            array[...] = start_of(slot, item, hypers)
+    for _, alike in groupby(slots, lambda slot: (slot.storage, slot.extent, slot.axes, slot.at_most)):
+        first, *others = alike
+        having = [item for item in items if item.array.ndim >= first.axes] if first.axes else items
+        make = _making(having, first, hypers)
+        for slot in (first, *others):
+            made = make()
+            _give(having, slot, made)
+            for item, array in zip(having, made, strict=True) if slot.start else ():
+                array[...] = start_of(slot, item, hypers)
 
 
-def _made(items: list[Item], slot: Slot, hypers: Sequence[Mapping[str, Any]]) -> list[Array]:
-    arrays, orders = [item.param.array for item in items], [item.order for item in items]
+def _making(items: list[Item], slot: Slot, hypers: Sequence[Mapping[str, Any]]) -> Callable[[], list[Array]]:
+    """What makes an array for each of these, of zeros."""
+    arrays, orders = [item.array for item in items], [item.order for item in items]
     if slot.extent == "list":
-        return device.zeros_like(arrays[:1], ["float64"], [None], [()]) * len(items)
+        return lambda: device.zeros_like(arrays[:1], ["float64"], [None], [()]) * len(items)
     if slot.extent == "element":
-        return device.zeros_like(arrays, [slot.storage or memory.type_name(a.dtype) for a in arrays], orders)
+        kinds = [slot.storage or array.dtype for array in arrays]
+        return partial(device.zeros, arrays, device.runs_of([array.shape for array in arrays], kinds, orders))
     shapes = [shape_in(slot, item, item.array.shape, hypers) for item in items]
-    return device.zeros_like(arrays, [type_in(slot, item) for item in items], [None] * len(items), shapes)
+    types = [type_in(slot, item) for item in items]
+    return partial(device.zeros, arrays, device.runs_of(shapes, types, [None] * len(items)))
+
+
+def _give(items: list[Item], slot: Slot, made: list[Array]) -> None:
+    """Gives each of these its array."""
+    kind = slot.kind
+    if slot.lasts:
+        for item, array in zip(items, made, strict=True):
+            item.slots[kind] = array
+    else:
+        for item, array in zip(items, made, strict=True):
+            item.passing = {**item.passing, kind: array}
 
 
 def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Mapping[str, Any]]) -> Shape:
@@ -182,9 +200,12 @@ def following(weights: Array, settings: Settings) -> dict[str, Array]:
 
 def lie_down(items: list[Item]) -> None:
     """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
-    moved = [item for item in items if item.order != memory.order_of(item.array) and not item.given]
-    for item in moved:
-        item.order = memory.order_of(item.array)
+    direct = memory.headers([item.array for item in items])["direct"].tolist()
+    for item, lies_in_order in zip(items, direct, strict=True):
+        order = None if lies_in_order else memory.order_of(item.array)
+        if item.order == order or item.given:
+            continue
+        item.order = order
         arrays = list(item.slots.values())
         dtypes = [array.dtype.name for array in arrays]
         made = device.copies_like(arrays, arrays, dtypes, [item.order] * len(arrays))
@@ -198,14 +219,15 @@ def take_states(
     for name, slot in zip(states, wanted, strict=True):
         for item in items:
             of_all = items[0].given.get(name) if slot.extent == "list" else None
-            item.given[name] = of_all or _given(item, name, states, slot, hypers)
+            item.given = {**item.given, name: of_all or _given(item, name, states, slot, hypers)}
             item.slots[slot.kind] = item.given[name].array
 
 
 def _given(
     item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Mapping[str, Any]]
 ) -> Foreign:
-    place = Place(item.place.rule, tree.shown(f"state[{name!r}]", item.path))
+    argument = Place(item.place.rule, f"state[{name!r}]")
+    place = argument.of_leaf(item.path)
     try:
         given = tree.follow(states[name], item.path)
     except (KeyError, IndexError, TypeError):
@@ -217,7 +239,7 @@ def _given(
         accept.check_shape(array, shape_in(slot, item, item.array.shape, hypers), np.dtype(type_in(slot, item)), place)
     if not memory.is_direct(array):
         place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
-    return Foreign(given, array, place)
+    return Foreign(given, array, argument, item.path)
 
 
 def narrowed(array: Array, storage: str) -> Array:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from operator import setitem
 from typing import Any
 
@@ -75,6 +73,7 @@ class Stepper:
         self._now = self.clock.data  # which Python reads sooner
         self.tree = params
         self.items = make_items(rule.name, params)
+        named = sources(self.items)
         self.containers = Containers(params)
         self.backend = choose(rule, self.settings.backend, self.items[0].array)
         self.lock = threading.Lock()  # of calls
@@ -87,7 +86,7 @@ class Stepper:
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self.hypers = Hypers(rule, of_groups(rule, sources(self.items), self.settings, hypers), self.clock)
+        self.hypers = Hypers(rule, of_groups(rule, named, self.settings, hypers), self.clock)
         self.flags = self.hypers.flags(flags)
         sort_into(self.items, self.hypers.groups)
         self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)
@@ -121,7 +120,7 @@ class Stepper:
     def replan(self) -> None:
         """Plans anew for the tensors that move in the next step."""
         self.plan.keep_times()
-        at_once(self.replanning([copy.copy(item) for item in self.items], self.step_count))
+        at_once(self.replanning([item.but() for item in self.items], self.step_count))
 
     # -- hyperparameters ----------------------------------------------------------------------------------------------
 
@@ -245,7 +244,7 @@ class Stepper:
         if any(item.resting != resting[item.path] for item in unfrozen):
             self.undecided.settle(self)
             self.plan.keep_times()
-            items = [replace(i, resting=resting.get(i.path, False), slots=dict(i.slots)) for i in self.items]
+            items = [i.but(resting=resting.get(i.path, False), slots=dict(i.slots)) for i in self.items]
             for old, new in zip(self.items, items, strict=True):
                 if accumulating and old.resting:
                     new.slots.pop(ACCUMULATOR, None)
@@ -378,14 +377,12 @@ class Stepper:
         check_tree(self.containers, self.items)
         for item in items:
             item.check()
-        if not any(item.param.is_torch and item.param.moved() for item in items):
+        if not any(item.is_torch and item.moved() for item in items):
             return
-        params = {item.path: param for item, param in rebound(self.items)}
+        moved = rebound(self.items)
         self.undecided.settle(self)
         self.plan.keep_times()
-        followed = [
-            replace(item, param=params.get(item.path, item.param), slots=dict(item.slots)) for item in self.items
-        ]
+        followed = [moved.get(item.path, item).but(slots=dict(item.slots)) for item in self.items]
         if self.walks_memory and not self._on_loan:
             slots.lie_down(followed)
         vars(self).update(self._planned(followed))

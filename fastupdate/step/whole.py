@@ -100,7 +100,7 @@ def check_apart(plans: Sequence[Plan]) -> None:
     beside = [plan.number for plan in plans[1:]]
     if beside != plans[0].apart_from:
         items = [item for plan in plans for item in plan.items]
-        overlap.check_overlaps([item.array for item in items], [item.place for item in items])
+        overlap.check_overlaps([item.array for item in items], lambda k: items[k].place)
         plans[0].apart_from = beside
 
 

@@ -49,7 +49,7 @@ class Lent:
         if not wanted and not self.counted:
             return
         for item in stepper.items:
-            param = self._shards.whole(item.param.source)
+            param = self._shards.whole(item.source)
             entry = self._states[param]
             self.owners.append((param, entry))
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
@@ -69,8 +69,8 @@ class Lent:
         return max(int(entry.peek(STEP)), 0)
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:
-        param, tensor = item.param.source.detach(), entry.peek(key)
-        whole = self._shards.whole(item.param.source)
+        param, tensor = item.source.detach(), entry.peek(key)
+        whole = self._shards.whole(item.source)
         if tensor is None:
             self.made.append((entry, key))
             part = _new(whole, slot, item, shape)

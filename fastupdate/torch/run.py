@@ -97,7 +97,7 @@ class Run:
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
-        self.params = [self._shards.whole(item.param.source) for item in self.stepper.items]
+        self.params = [self._shards.whole(item.source) for item in self.stepper.items]
         self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
