@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import DTYPES, PRODUCT, assert_same_bits, isas, random_arrays
+from cases import DTYPES, PRODUCT, assert_same_bits, by_dtype, isas, random_arrays
 
 import fastupdate as fu
 

@@ -379,9 +379,9 @@ class Stepper:
             item.check()
         if not any(item.is_torch and item.moved() for item in items):
             return
-        moved = rebound(self.items)
         self.undecided.settle(self)
-        self.plan.keep_times()
+        self.plan.keep_times()  # before items are copied, which have the counts
+        moved = rebound(self.items)
         followed = [moved.get(item.path, item).but(slots=dict(item.slots)) for item in self.items]
         if self.walks_memory and not self._on_loan:
             slots.lie_down(followed)
