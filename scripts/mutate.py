@@ -201,7 +201,7 @@ MUTANTS = [
     ),
     Mutant(
         "columns found where the first window has them", "csrc/cpu/columns.h",
-        "(k * n_ - begin_) * size_", "(k * n_) * size_", LAYOUTS,
+        "(k * pitch(n_) - begin_) * size_", "(k * pitch(n_)) * size_", LAYOUTS,
     ),
     Mutant(
         "any columns taken for neighbours", "csrc/cpu/columns.h",

@@ -55,6 +55,12 @@ HEADER = np.dtype(
 Assignment = tuple[Any, ...]  # a function, of C where nothing may come between several of them, and its arguments
 
 
+def item_sizes(codes: Any) -> NDArray[np.int64]:
+    """By the codes of types, any size for a code that there is not. ITEM_SIZES[codes] dies where memory runs out."""
+    found: NDArray[np.int64] = ITEM_SIZES.take(codes, mode="clip")
+    return found
+
+
 def address(array: Array) -> int:
     """Where the first element is."""
     return int(array.ctypes.data)  # __array_interface__ would crash where there is no memory for its dict

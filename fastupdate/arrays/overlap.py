@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastupdate.arrays.memory import ITEM_SIZES, Array, address, headers
+from fastupdate.arrays.memory import ITEM_SIZES, Array, address, headers, item_sizes
 from fastupdate.arrays.place import Place
 
 
@@ -50,7 +50,7 @@ def _clearly_apart(arrays: list[Array]) -> bool:
     """Whether no two reach over the same bytes."""
     seen = headers(arrays)
     begins, sizes, known = seen["address"], seen["n"], seen["dtype"] < len(ITEM_SIZES)
-    ends = begins + (sizes * ITEM_SIZES[np.where(known, seen["dtype"], 0)]).astype(np.uint64)
+    ends = begins + (sizes * item_sizes(seen["dtype"])).astype(np.uint64)
     for k in np.flatnonzero(~(seen["direct"] & known)).tolist():
         begins[k], ends[k] = bounds(arrays[k])
     order = np.argsort(begins.copy())  # NumPy 2.0.0 dies where memory runs out while it copies a strided array here

@@ -272,7 +272,7 @@ class Plan:
         if self.tensors["g_layout"].any() or (self.tensors["samples"] > 1).any():
             return True
         rows = self.tensors[self.tensors["n"] > 0]
-        ends = rows["g"] + (rows["n"] * memory.ITEM_SIZES[rows["g_dtype"]]).astype(np.uint64)
+        ends = rows["g"] + (rows["n"] * memory.item_sizes(rows["g_dtype"])).astype(np.uint64)
         held = np.array([overlap.bounds(array) for array, _ in self.held], np.uint64).reshape(-1, 2)
         spans = np.concatenate([np.stack([rows["g"], ends], axis=1), held])
         spans = spans[np.argsort(spans[:, 0].copy())]  # as in overlap.py
