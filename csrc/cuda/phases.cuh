@@ -187,8 +187,10 @@ FASTUPDATE_DEVICE void measure_part(const Job<Rule>& job, int64_t begin, int64_t
   }
 }
 
+// Where columns are summed, there are two ways through a tensor, which take many registers.
 template <template <class, unsigned> class R, unsigned flags, int phase>
-FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) measure(DeviceSweep sweep) {
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, (R<double, flags>::phases[phase].settles(kColumn) ? 1 : 2))
+    measure(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {
     if (t.dtype == kFloat32)
