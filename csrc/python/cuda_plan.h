@@ -108,12 +108,12 @@ class Plan {
   // kept until the next step, for the device reads them later.
   py::object step(const py::list& params, const std::optional<py::list>& given, double scale, Stream stream) {
     if (clock_.at(kMicroBatches) || !derive()) return py::none();
-    py::list grads = given ? *given : py::list(size_t(count_));  // empty places, to be filled in
+    const py::list grads = given ? *given : py::list(size_t(count_));  // empty places, to be filled in
     const bool zeroes = stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return py::none();
     tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
+    held_ = given ? py::list() : grads;
     run(scale, 0, stream);
-    held_ = given ? py::list() : std::move(grads);
     return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr());
   }
 
@@ -291,18 +291,7 @@ class Plan {
 
   // What the device is told of the step that was derived last, without the stages in `off`.
   Command command(double scale, double sign, uint32_t off, const Wishes& wishes) const {
-    Command c = {};
-    c.scale = scale;
-    c.sign = sign;
-    c.clip_norm = wishes.clip_norm;
-    c.clip_tensor_norm = wishes.clip_tensor_norm;
-    c.clip_unit_norm = wishes.clip_unit_norm;
-    c.skip_nonfinite = wishes.skip_nonfinite;
-    const std::vector<uint32_t>& stages = numbers_.stages();
-    for (size_t k = 0; k < stages.size(); ++k) c.stages[k] = stages[k] & ~off;
-    c.serial = serial_;
-    c.undecided = int64_t(stages.size()) - 1;
-    return c;
+    return command_of(numbers_, serial_, scale, sign, off, wishes);
   }
 
   // Everything that kernels read is on its way. Under capture only the records are: the rest is uploaded before each

@@ -3,12 +3,31 @@
 
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "cuda/memory.h"
 #include "python/cuda_numbers.h"
+#include "python/cuda_outcome.h"
 #include "python/cuda_rows.h"
 
 namespace fastupdate {
+
+// What the device is told of the step that was derived last, without the stages in `off`.
+inline Command command_of(const StepNumbers& numbers, int64_t serial, double scale, double sign, uint32_t off,
+                          const Wishes& wishes) {
+  Command c = {};
+  c.scale = scale;
+  c.sign = sign;
+  c.clip_norm = wishes.clip_norm;
+  c.clip_tensor_norm = wishes.clip_tensor_norm;
+  c.clip_unit_norm = wishes.clip_unit_norm;
+  c.skip_nonfinite = wishes.skip_nonfinite;
+  const std::vector<uint32_t>& stages = numbers.stages();
+  for (size_t k = 0; k < stages.size(); ++k) c.stages[k] = stages[k] & ~off;
+  c.serial = serial;
+  c.undecided = int64_t(stages.size()) - 1;
+  return c;
+}
 
 class DeviceStep {
  public:

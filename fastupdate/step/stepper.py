@@ -196,6 +196,8 @@ class Stepper:
             return self._stepping()() if self.bound.at_hand(self.plan) else None
         if self.settings.zero_grads:  # the gradients may be one and the same
             return None
+        if self.plan.queued and not self.plan.own_gradients:  # of a device's arrays engines read torch's alone
+            return None
         collected = gradients.collect(grads, self.containers, self.items, self.plan)
         if self.plan.queued:
             self._held = collected
