@@ -250,7 +250,7 @@ MUTANTS = [
     ),
     Mutant(
         "the ends of narrow gradients unknown", "fastupdate/step/plan.py",
-        'memory.ITEM_SIZES[rows["g_dtype"]]', "1", STORAGE,
+        'memory.item_sizes(rows["g_dtype"])', "1", STORAGE,
     ),
 ]  # fmt: skip
 
