@@ -45,6 +45,8 @@ OPTIONS = (
     Option("decay cautious", 0, "arithmetic", {"decay": "cautious"}),
     Option("cautious", 0, "arithmetic", {"cautious": True}),
     Option("cautious mean", 16, "reads g, p, m and v first", {"cautious": "mean"}),
+    Option("trust_ratio", 16, "reads g, p, m and v first", {"trust_ratio": True}),
+    Option("keep_norm", 16, "reads g, p, m and v first", {"keep_norm": True}),
     Option("centralize", 4, "reads g first", {"centralize": True}),
     Option("optimism", 8, "reads and writes the gradient before", {"optimism": 0.1}),
     Option("optimism_norm", 16, "the same, and reads both first", {"optimism": 0.1, "optimism_norm": 1.0}),

@@ -41,6 +41,7 @@ SUM_OPTIONS: dict[str, dict[str, Any]] = {
         "centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "decay": "cautious",
         "clip_value": (-5.0, 3.0), "monitor": True,
     },
+    "hyperball": {"trust_ratio": True, "keep_norm": True, "decay": "decoupled", "monitor": True},
 }  # fmt: skip
 
 # Every case decays weights: a default of zero would hide mistakes in the decay.

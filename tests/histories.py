@@ -27,6 +27,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"clip_unit_norm": 0.25, "ema_decay": 0.5, "decay": "independent"},
     {"optimism": 0.25, "cautious": True, "ema_decay": 0.5},
     {"optimism": 0.25, "optimism_norm": 2.0, "cautious": "mean", "centralize": True, "decay": "cautious"},
+    {"trust_ratio": True, "keep_norm": True, "monitor": True},
 ]
 SHAPES = [(3, 3), (4, 2), (5,), (), (2, 0), (3, 40), (1030,)]
 NUMBA = "adam-plain"  # compiling takes seconds, so there it is one rule

@@ -98,6 +98,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_unit_norm": {"clip_unit_norm": 0.05, "decay": "independent"},
     "sums": {"centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "decay": "cautious"},
     "monitored sums": {"centralize": True, "cautious": "count", "monitor": True, "clip_norm": 0.5},
+    "hyperball": {"trust_ratio": True, "keep_norm": True},
 }
 
 

@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "decayed": {"decay": "independent", "weight_decay": 0.01, "clip_norm": 1.0, "monitor": True, "maximize": True},
     "masked": {"optimism": 0.3, "cautious": True, "decay": "cautious", "weight_decay": 0.01, "monitor": True},
     "sums": {"centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "monitor": True},
+    "hyperball": {"trust_ratio": True, "keep_norm": True, "decay": "independent", "weight_decay": 0.01},
     "units": {"clip_unit_norm": 0.1, "l1": 1e-3, "l1_mode": "proximal", "shadow": "bfloat16", "lookahead": (2, 0.6)},
 }
 

@@ -211,9 +211,16 @@ class Reference:
             n, taken = delta.size, np.count_nonzero(against)
             by = {"count": n / (taken + 1), "mean": 1.0 / max(taken / max(n, 1), 1e-3)}
             delta = delta * kind(by.get(self.s.cautious, 1.0))
+        if self.s.trust_ratio:
+            moved, weights = (np.sqrt(ordered_sum((x * x).astype(np.float64))) for x in (delta, p))
+            delta = delta * kind(lr * (weights / moved) if moved > 0 and weights > 0 else 1.0)
         if mode == "cautious":
             away = ((delta > 0) & (p > 0)) | ((delta < 0) & (p < 0))
             delta = np.where(away, delta, delta - kind(lr * decay) * p)
+        if self.s.keep_norm and p.ndim > 1:
+            weights, moved = (np.sqrt(ordered_sum((x * x).astype(np.float64))) for x in (p, p + delta))
+            before = weights / abs(1.0 - shrinks.get(mode, 0.0))
+            delta = (p + delta) * kind(before / moved if moved > 0 and weights > 0 else 1.0) - p
         p = p + delta
         tensor.p = self._after(tensor, p, kind, lr)
 

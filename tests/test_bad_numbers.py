@@ -73,6 +73,8 @@ OPTIONS: dict[str, list[Any]] = {
     "peak_lr": [0.1],  # only with decay="corrected"
     "cautious": ["median", None, 2],
     "centralize": ["rows", None],
+    "trust_ratio": [0.1, None],
+    "keep_norm": ["tensor", None],
     "optimism_norm": [0.0, -1.0, np.nan, "1"],
     "shadow": ["float32", np.float16],
     "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],

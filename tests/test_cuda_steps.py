@@ -22,7 +22,16 @@ OTHER_STREAM = 77
 
 
 @pytest.mark.parametrize(
-    "option", [{"cautious": "mean"}, {"cautious": "count"}, {"centralize": True}, {"optimism_norm": 1.0}], ids=str
+    "option",
+    [
+        {"cautious": "mean"},
+        {"cautious": "count"},
+        {"centralize": True},
+        {"optimism_norm": 1.0},
+        {"trust_ratio": True},
+        {"keep_norm": True},
+    ],
+    ids=str,
 )
 def test_options_that_need_sums_of_their_own_are_refused(option: dict[str, Any]) -> None:
     [name] = option

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cases import arrays_of, assert_same_bits, by_backend, by_dtype, cases_of, moderate_arrays
 from golden.peers import Torch
-from tolerances import PEER, Drift
+from peers import peer
+from tolerances import PEER, PEER_NORMS, Drift
 
 import fastupdate as fu
 
@@ -105,6 +106,47 @@ def test_beside_the_package(backend, dtype, name):
         for drift, p, q in zip(drifts, params, row.theirs.step(grads), strict=True):
             drift.compare(p, q)
     assert max(drift.worst for drift in drifts) <= PEER
+
+
+def on_their_spheres(optax: Any, params: list[Any], moved: list[Any]) -> list[Any]:
+    """Weights that have moved, brought back to the norms that they had; vectors are not."""
+    return [
+        q if p.ndim < 2 else optax.projections.projection_l2_sphere(q, optax.tree.norm(p))
+        for p, q in zip(params, moved, strict=True)
+    ]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("sphere", [False, True], ids=["trust_ratio", "hyperball"])
+@pytest.mark.parametrize("rule", ["adamw", "lion"])
+@by_backend
+def test_lengths_of_steps_and_weights_beside_optax(backend, rule, sphere):
+    """Steps as long as their weights; and, with `keep_norm`, projected to the sphere that the weights were on."""
+    optax, jax = peer("optax"), peer("jax")
+    given = ADAM if rule == "adamw" else LION
+    (b1, b2), decay = given["betas"], 0.0 if sphere else given["weight_decay"]
+    scale = optax.scale_by_adam(b1, b2, 1e-6) if rule == "adamw" else optax.scale_by_lion(b1, b2)
+    chain = optax.chain(
+        scale,
+        optax.add_decayed_weights(decay),
+        optax.scale_by_trust_ratio(),
+        optax.scale_by_learning_rate(lambda t: 0.05 * 0.9**t),
+    )
+    params = shaped(1, np.float32)
+    theirs = [jax.numpy.array(p) for p in params]
+    state = chain.init(theirs)
+    drifts = [Drift(p) for p in params]
+    options = {**given, "weight_decay": decay, "trust_ratio": True, "keep_norm": sphere}
+    opt = fu.rules.get(rule)(params, lr=lambda t: 0.05 * 0.9**t, backend=backend, **options)
+    for k in range(STEPS):
+        grads = shaped(2 + k, np.float32)
+        opt.step(grads)
+        updates, state = chain.update([jax.numpy.array(g) for g in grads], state, theirs)
+        moved = optax.apply_updates(theirs, updates)
+        theirs = on_their_spheres(optax, theirs, moved) if sphere else moved
+        for drift, p, q in zip(drifts, params, theirs, strict=True):
+            drift.compare(p, np.asarray(q))
+    assert max(drift.worst for drift in drifts) <= PEER_NORMS
 
 
 @pytest.mark.parametrize("rule", fu.rules.names())

@@ -59,6 +59,9 @@ EACH: dict[str, dict[str, Any]] = {
     "cautious-count": {"cautious": "count", "monitor": True, "l1": 0.05, "clip_value": 2.0},
     "mars": {"optimism": 0.3, "optimism_norm": 1.0, "l1": 0.05},
     "centralize": {"centralize": True, "optimism": 0.3, "optimism_norm": 30.0, "cautious": "mean", "monitor": True},
+    "trust_ratio": {"trust_ratio": True, "l1": 0.05, "cautious": True, "decay": "cautious"},
+    "keep_norm": {"keep_norm": True, "decay": "independent", "monitor": True},
+    "hyperball": {"keep_norm": True, "trust_ratio": True, "ema_decay": 0.9, "maximize": True},
     "zero_grads": {"zero_grads": True},
     "maximize": {"maximize": True},
     "monitor": {"monitor": True},
@@ -66,13 +69,23 @@ EACH: dict[str, dict[str, Any]] = {
 }
 
 
+# What leaves vectors alone, and the matrices that they become.
+OF_MATRICES = ("centralize", "keep_norm", "hyperball")
+ROWS = {1: 1, 7: 7, 33: 3, 1024: 32, 2500: 50}
+
+
+def as_matrices(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [a.reshape(ROWS[a.size], -1) for a in arrays]
+
+
 @every_run((case, option, engine) for case in FIRST_CASES for option in EACH for engine in BEST)
 def test_bits_of_the_reference(case, engine, dtype, options):
     backend, option = engine.select(), options
-    params = random_arrays(1, SIZES, dtype)
+    shaped = as_matrices if options in OF_MATRICES else list
+    params = shaped(random_arrays(1, SIZES, dtype))
     reference = Reference(case, params, **EACH[option])
     opt = case.make(params, backend=backend, **EACH[option])
-    for grads in gradients(2, STEPS, SIZES, dtype):
+    for grads in map(shaped, gradients(2, STEPS, SIZES, dtype)):
         reference.step(grads, loss_scale=3.0)
         report = opt.step(grads, loss_scale=3.0)
         assert report.clip_factor == reference.clip_factor

@@ -44,7 +44,7 @@ RUNS = [(c, o, engine) for c, o in EVERY for engine in (ENGINES if c in CASES an
 ON_GPUS = [
     (c, o, t)
     for c, o in EVERY
-    if rules.get(c.rule).rule.matrix is None and o != "sums"
+    if rules.get(c.rule).rule.matrix is None and o not in ("sums", "hyperball")
     for t in (DTYPES if c in CASES and o == "plain" else NIGHTLY_DTYPES)
     if PRODUCT or o == "plain" or c in FIRST
 ]

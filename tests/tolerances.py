@@ -12,6 +12,8 @@ import numpy as np
 # and the update to a few of its own ulp, in another order; torch's AdamW also rounds 1 − αλ to the compute type, half
 # an ulp of the weight in every step. 12 ulp are 2.7e-15 of a float64.
 PEER = 12.0
+# The same where steps and weights are scaled to norms, whose squares optax adds up in float32.
+PEER_NORMS = 24.0
 # Against the same rule in a wider type. The weight is rounded once a step, so errors grow like a random walk: √steps
 # times a third of an ulp, and a small multiple of it where the errors of scalars (β, 1 − β, α) pull one way.
 TEN_THOUSAND_STEPS = 100.0

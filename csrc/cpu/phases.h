@@ -83,7 +83,7 @@ void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, i
       run_stages<kChange, false>(t, span.group, span.stages, begin, n, g, p, scratch.delta);
       change = scratch.delta;
     }
-    return phase.measure_stage(span.group.numbers, n, g, p, change, terms[0]);
+    return phase.measure_stage(span.group.numbers, n, g, p, change, terms);
   }
   phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
 }
@@ -183,22 +183,26 @@ void measure_part_of_rows(const Span& span, Window<T>& window, const PhaseCode& 
 template <template <class> class Stage, class T>
 struct StagePhase {
   static void measure(const StageNumbers& numbers, int64_t n, const void* g, const void* p, const void* change,
-                      double* terms) {
+                      double (*terms)[kTile]) {
     const Stage<T> stage(numbers);
     const T *gradient = static_cast<const T*>(g), *weight = static_cast<const T*>(p),
             *x = static_cast<const T*>(change);
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) terms[i] = double(stage.measured(gradient[i], weight[i], x[i]));
+    for (int64_t i = 0; i < n; ++i) {
+      double term[sums];
+      stage.measure(gradient[i], weight[i], x[i], term);
+      for (int k = 0; k < sums; ++k) terms[k][i] = term[k];
+    }
   }
 
-  static void settle(const void* numbers, int64_t ranges, double n, const double* sums, const uint64_t* state) {
+  static void settle(const void* numbers, int64_t ranges, double n, const double* sum, const uint64_t* state) {
     const Stage<double> stage(*static_cast<const StageNumbers*>(numbers));
     double* own = address<double>(state[slot]);
-    for (int64_t i = 0; i < ranges; ++i) own[i] = stage.settled(n, sums[i], own[i]);
+    for (int64_t i = 0; i < ranges; ++i) own[i] = stage.settled(n, sum + i * sums, own[i]);
   }
 
   static constexpr PhaseCode make() {
-    PhaseCode code = {nullptr, {true, 1, uint8_t(1 << Stage<T>::extent), 0}};
+    PhaseCode code = {nullptr, {true, sums, uint8_t(1 << Stage<T>::extent), 0}};
     code.settle[Stage<T>::extent] = settle;
     code.stage = Stage<T>::bit;
     code.slot = slot;
@@ -206,7 +210,7 @@ struct StagePhase {
     return code;
   }
 
-  static constexpr int slot = kFirstArray + Stage<T>::array;
+  static constexpr int slot = kFirstArray + Stage<T>::array, sums = Stage<T>::sums;
   static constexpr PhaseCode code = make();
 };
 
@@ -214,7 +218,7 @@ struct StagePhase {
 template <class T>
 const PhaseCode& phase_of(const RuleCode& rule, int64_t phase, uint32_t measuring) {
 #define ROW(Stage)                  \
-  if constexpr (Stage<T>::measures) \
+  if constexpr (Stage<T>::sums > 0) \
     if (measuring == Stage<T>::bit) return StagePhase<Stage, T>::code;
   FASTUPDATE_STAGES(ROW)
 #undef ROW

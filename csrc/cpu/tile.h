@@ -22,12 +22,12 @@ struct PhaseCode {
   using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
   Settle settle[kExtents] = {};
 
-  // Of a stage: its bit, its array, and what n elements add to its sum; its settle has the numbers of the group for
+  // Of a stage: its bit, its array, and what n elements add to its sums; its settle has the numbers of the group for
   // scalars. Of a rule: none.
   uint32_t stage = 0;
   int slot = 0;
   void (*measure_stage)(const StageNumbers& numbers, int64_t n, const void* g, const void* p, const void* change,
-                        double* terms) = nullptr;
+                        double (*terms)[kTile]) = nullptr;
 };
 
 // A compiled rule for one compute type (rule_loop.h makes it).

@@ -93,7 +93,10 @@ class PlanOfArrays {
   // look. Those that are to be zeroed do, for autograd is told of them.
   py::object hold(const py::list& params) {
     auto kept = std::make_unique<Kept>();
-    return adopt_held(params, kept.get()) ? py::cast(std::move(kept)) : py::none();
+    if (!adopt_held(params, kept.get())) return py::none();
+    py::capsule owned(kept.get(), [](void* made) { delete static_cast<Kept*>(made); });
+    kept.release();
+    return owned;
   }
 
   void update(double scale, uint32_t off) {
@@ -294,7 +297,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("grouped", &grouped);
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
-  py::class_<Kept>(m, "Kept");
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
   py::class_<Skeleton>(m, "Skeleton", with_care)

@@ -97,7 +97,8 @@ class Together(ABC):
         self._here = [here.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
         self._phases = phases_of(stepper)
         self._stages = [
-            Phase(0, stage.bit, [False], stage.by_rows, False, True) for stage in stepper.settings.measuring
+            Phase(0, stage.bit, [False] * len(stage.sums), stage.by_rows, False, True)
+            for stage in stepper.settings.measuring
         ]
         self._describe(sizes)
         self._grids = [(Blocks(n), Chunks(*matrix_of(shape))) for n, shape in zip(sizes, self._shapes, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastupdate.rules.rule import Flag, Hyper, State, declared
+from fastupdate.rules.rule import Flag, Hyper, State, Sum, declared
 from fastupdate.stages import table
 
 PLACES = ("gradient", "before", "change", "after", "copy")  # in the order of the step
@@ -25,8 +25,9 @@ class Stage:
     element   one element
     array     the name of the array that it has, if any; or of its numbers, of ranges of elements
     state     what that is of, what it starts from, and whether it lasts
-    measure   what an element adds to the sum of its range; None: nothing
-    settle    the number of a range, by its sum
+    sums      the names of what the elements of a range add up to
+    measure   what an element adds to each; None: nothing
+    settle    the number of a range, by its sums
     options   what asks for it; of a stage with an array that no group sets, the option of its name
     at_times  it works in the steps that synchronise alone
     least_axes
@@ -41,6 +42,7 @@ class Stage:
     element: Callable[..., Any]
     array: str | None
     state: State
+    sums: tuple[str, ...]
     measure: Any
     settle: Any
     least_axes: int
@@ -80,6 +82,7 @@ def _stage(k: int, formula: Any) -> Stage:
         element=formula.element,
         array=array,
         state=state,
+        sums=tuple(declared(formula, Sum)),
         measure=getattr(formula, "measure", None),
         settle=getattr(formula, "settle", None),
         least_axes=getattr(formula, "least_axes", 0),

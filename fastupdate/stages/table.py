@@ -21,10 +21,10 @@ A stage is a class that reads like a rule (fastupdate/rules/rule.py):
 Where it needs what elements add up to, functions come before `element`, as in a rule:
 
         mean = State("…", per="unit", lasts=False)   # one number for each tensor, or each slice along the first axis
-        total = Sum("Σ g", per="unit")               # over the same
+        total = Sum("Σ g", per="unit")               # over the same; there may be several
 
-        def measure(s, …):                      # what an element adds to it, of what `element` takes, its number aside
-        def settle(s, n, total, mean):          # in float64: the number, by the sum over n elements
+        def measure(s, …):                      # what an element adds to each, of what `element` takes but its number
+        def settle(s, n, total, mean):          # in float64: the number, by the sums over n elements
 
 Each such stage reads once more what it measures: the gradient, or before the change also weights and states.
 
@@ -44,7 +44,7 @@ if every option has its default; one with an array works in every step, if any o
 import math
 
 from fastupdate.rules.rule import CEILING, FLOOR, FRACTION, LIMIT, NON_NEGATIVE, SIZE, Flag, Hyper, State, Sum, scalars
-from fastupdate.rules.scalar import maximum, positive_part, sign, sqrt, where
+from fastupdate.rules.scalar import absolute, maximum, positive_part, sign, sqrt, where
 
 
 def clipped(x, low, high):
@@ -227,6 +227,36 @@ class CautiousScale:
         return change * longer
 
 
+class TrustRatio:
+    """change ← change·lr·‖p‖/‖change‖, the norms being of the tensor; it stays where either is 0.
+
+    So You et al. (ICLR 2020) make steps lr times as long as weights are: `optax.scale_by_trust_ratio`.
+    """
+
+    at = "change"
+    trust_ratio = Flag("a tensor's step is lr times as long as its weights")
+    trust = State("what the step of a tensor is multiplied by", per="tensor", lasts=False)
+    step_squares = Sum("‖change‖²", per="tensor")
+    weight_squares = Sum("‖p‖²", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(length=h.trust_ratio * h.lr)
+
+    @staticmethod
+    def measure(s, p, change):
+        return change * change, p * p
+
+    @staticmethod
+    def settle(s, n, step_squares, weight_squares, trust):
+        trust = where(step_squares > 0.0, s.length * (sqrt(weight_squares) / sqrt(step_squares)), 1.0)
+        return where(weight_squares > 0.0, trust, 1.0)
+
+    @staticmethod
+    def element(s, change, trust):
+        return change * trust
+
+
 class CautiousDecay:
     """p ← (1 − lr·λ)·p where the step does not enlarge |p|: Chen et al. (arXiv:2510.12402), algorithm 1."""
 
@@ -240,6 +270,41 @@ class CautiousDecay:
     @staticmethod
     def element(s, p, change):
         return where(sign(change) * sign(p) > 0.0, change, change - s.cautious_decay * p)
+
+
+class KeepNorm:
+    """p + change ← (p + change)·‖p‖/‖p + change‖, ‖p‖ being that of a tensor before the step; vectors move freely.
+
+    With `trust_ratio` it is hyperball optimization (Wen et al. 2025): AdamH and MuonH of levanter.
+    """
+
+    at = "change"
+    least_axes = 2
+    keep_norm = Flag("the norm of a tensor's weights stays")
+    kept = State("what the moved weights of a tensor are multiplied by", per="tensor", lasts=False)
+    weight_squares = Sum("‖p‖²", per="tensor")
+    moved_squares = Sum("‖p + change‖²", per="tensor")
+
+    @staticmethod
+    def prepare(h):
+        plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
+        shrunk = 1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.peak_lr) * h.weight_decay))  # as by Decay
+        return scalars(keep_norm=h.keep_norm, shrunk=shrunk)
+
+    @staticmethod
+    def measure(s, p, change):
+        moved = p + change
+        return p * p, moved * moved
+
+    @staticmethod
+    def settle(s, n, weight_squares, moved_squares, kept):
+        before = sqrt(weight_squares) / absolute(s.shrunk)
+        kept = where(moved_squares > 0.0, before / sqrt(moved_squares), 1.0)
+        return where(weight_squares > 0.0, kept, 1.0)
+
+    @staticmethod
+    def element(s, p, change, kept):
+        return (p + change) * kept - p
 
 
 class Shrink:

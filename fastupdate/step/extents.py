@@ -26,11 +26,10 @@ def room_for_sums(rule: Rule, stages: Iterable[Stage], shape: Shape) -> int:
     """How many float64 a tensor's sums need, in the phase of the rule, or for the stage, that needs most."""
     rows, columns = matrix_of(shape)
     matrices = prod(shape[:-2])
-    most = max((1 + (matrices * rows if s.by_rows else -(-prod(shape) // records.BLOCK)) for s in stages), default=0)
+    blocks, in_rows = -(-prod(shape) // records.BLOCK), matrices * rows
+    most = max((len(stage.sums) * (1 + (in_rows if stage.by_rows else blocks)) for stage in stages), default=0)
     for phase in rule.phases:
-        parts = -(-prod(shape) // records.BLOCK)
-        if phase.by_rows:
-            parts = matrices * rows
+        parts = in_rows if phase.by_rows else blocks
         if phase.summed("column"):
             parts += matrices * -(-rows // records.ROW_CHUNK) * columns
         most = max(most, len(phase.sums) * (1 + parts))

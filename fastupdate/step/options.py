@@ -71,6 +71,8 @@ class Options(TypedDict, total=False):
                     make the rest longer, by 1/max(k/n, 1e-3) or n/(k + 1), k of a tensor's n elements being taken;
                     weight decay that is not part of the gradient stays whole
     centralize      subtracts from a gradient its mean over all axes but the first, where it has several
+    trust_ratio     makes the step of a tensor lr times as long as its weights are, where neither is 0
+    keep_norm       scales the weights of a tensor of several axes, when they have moved, to the norm that they had
     zero_grads      sets gradients to 0 when they have been used
     maximize        climbs instead of descending
     monitor         statistics of each tensor, in report.tensors
@@ -99,6 +101,8 @@ class Options(TypedDict, total=False):
     optimism_norm: Any
     cautious: Cautious
     centralize: bool
+    trust_ratio: bool
+    keep_norm: bool
     zero_grads: bool
     maximize: bool
     monitor: bool
@@ -136,6 +140,8 @@ class Settings:
     optimism_norm: Any = None
     cautious: Cautious = False
     centralize: bool = False
+    trust_ratio: bool = False
+    keep_norm: bool = False
     zero_grads: bool = False
     maximize: bool = False
     monitor: bool = False
@@ -151,7 +157,8 @@ class Settings:
         self._one_of("rows", (None, *get_args(RowGradients)))
         self._one_of("shadow", (None, *NARROW))
         self._one_of("cautious", get_args(Cautious))
-        self._one_of("centralize", (False, True))
+        for flag in ("centralize", "trust_ratio", "keep_norm"):
+            self._one_of(flag, (False, True))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
             if self.nonfinite != "skip" and self.outliers is None:

@@ -134,7 +134,7 @@ _MEASURE_STAGE = """
 def loop(t, group, scalars, scale, begin, g, p, x, terms):
     s = {name}_numbers({numbers})
     for i in range(len(p)):
-        terms[0, i] = measure({arguments})
+        {terms} = measure({arguments})
 """
 
 
@@ -144,6 +144,7 @@ def measure_stage(stage: Stage, dtype: Any) -> Any:
     given = {"g": "g[i]", "p": "p[i]", "change": "x[i]"}
     source = _MEASURE_STAGE.format(
         name=stage.name,
+        terms=", ".join(f"terms[{k}, i]" for k in range(len(stage.sums))),
         numbers=", ".join(f"cast(group.{number}, p)" for number in stage.numbers),
         arguments=arguments(stage, stage.measure, given),
     )
@@ -157,7 +158,7 @@ def settle(t, scalars, n, sums, i):
     if t.slot[{slot}]:
         s = {name}_numbers({numbers})
         own = view(t.slot[{slot}], i + 1, DOUBLE)
-        own[i] = settle_own(s, n, sums[0], own[i])
+        own[i] = settle_own(s, n, {sums}, own[i])
 """
 
 
@@ -169,7 +170,8 @@ def settle_stage(stage: Stage, extent: Extent) -> Any:
     numbers = ", ".join(f"scalars[{k}]" for k in range(len(stage.numbers)))
     scope = {**formula(stage, np.dtype(np.float64), inlined, SUBSTITUTES), "view": view, "DOUBLE": DOUBLE}
     scope["settle_own"] = compile_formula(stage.settle, np.dtype(np.float64))
-    source = _SETTLE_STAGE.format(slot=slot(stage), name=stage.name, numbers=numbers)
+    sums = ", ".join(f"sums[{k}]" for k in range(len(stage.sums)))
+    source = _SETTLE_STAGE.format(slot=slot(stage), name=stage.name, numbers=numbers, sums=sums)
     return c_function(_settling(), defined(source, scope)["settle"])
 
 
@@ -180,7 +182,7 @@ def compiled_stage(stage: Stage, rule: Rule, mask: int, dtypes: list[Any]) -> di
         for dtype in dtypes
     ]
     return {
-        "count": 1,
+        "count": len(stage.sums),
         "maxima": 0,
         "by_rows": stage.by_rows,
         "columns": False,

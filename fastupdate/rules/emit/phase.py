@@ -42,11 +42,12 @@ class Phase(Function):
         raise NotImplementedError
 
     def text(self, name: str) -> str:
-        """The function that is chosen by an argument of this type."""
+        """The function; one of several is chosen by an argument of the type that is named."""
         used = set(re.findall(r"\w+", self.body))
         taken = [(a, self.place(a)) for a in self.numbers if a in used]
         lines = "".join(f"    T {a} = {place};\n" for a, place in taken if a != place)
-        arguments = ", ".join([name, *(f"[[maybe_unused]] {argument}" for argument in self.arguments())])
+        chosen = [name] if name else []
+        arguments = ", ".join([*chosen, *(f"[[maybe_unused]] {argument}" for argument in self.arguments())])
         return f"  FASTUPDATE_HD void {self.called}({arguments}) const {{\n{lines}{self.body}  }}\n"
 
 
@@ -66,6 +67,21 @@ class Measure(Phase):
 
     def arguments(self) -> list[str]:
         return ["T g", "T p", f"T (&state)[{max(len(self.struct.states), 1)}]", "double* term"]
+
+
+class MeasureStage(Phase):
+    """The terms of an element, of a stage."""
+
+    called = "measure"
+
+    def wanted(self) -> list[str]:
+        return [*self.struct.sums]
+
+    def place(self, name: str) -> str:
+        return f"term[{self.wanted().index(name)}]" if name in self.struct.sums else name
+
+    def arguments(self) -> list[str]:
+        return ["T g", "T p", "T change", "double* term"]
 
 
 class Settle(Phase):

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .function import Function
+from .phase import MeasureStage
 from .source import Source
 from .struct import Declared, Struct, constant
 
@@ -34,11 +35,8 @@ class Stage(Struct):
         wanted = self.elements if self.place != "copy" else []
         if self.element.results != wanted or not {*self.element.numbers} <= {*ARGUMENTS, *self.states}:
             raise source.refused(self.element.node, f"expected element(s, … of {', '.join(ARGUMENTS)}, its array)")
-        self.measure, self.settle_own = (self._measuring(name) for name in ("measure", "settle"))
-
-    def _measuring(self, name: str) -> Function | None:
-        """A function of a stage that has a sum."""
-        return self.function(name, Function) if "measure" in self.members else None
+        self.measure = self.function("measure", MeasureStage) if self.sums else None
+        self.settle_own = self.function("settle", Function) if self.sums else None
 
     @property
     def extent(self) -> str:
@@ -63,7 +61,7 @@ struct {self.name} {{
   static constexpr Place place = k{self.place.capitalize()};
   static constexpr int array = {own};
   static constexpr Extent extent = {constant(self.extent)};
-  static constexpr bool measures = {str(self.measure is not None).lower()};
+  static constexpr int sums = {len(self.sums)};
   struct {{
     T {", ".join(self.scalars)};
   }} s;
@@ -80,20 +78,17 @@ struct {self.name} {{
 
     def passed(self, function: Function) -> str:
         """What one of its functions is called with."""
-        called = dict.fromkeys(self.states, "own") | dict.fromkeys(self.sums, "sum")
+        called = dict.fromkeys(self.states, "own") | {name: f"sum[{k}]" for k, name in enumerate(self.sums)}
         return ", ".join(called.get(name, name) for name in function.numbers)
 
     def measuring(self) -> str:
-        """What an element adds to the sum of its range, and what becomes of the range's number."""
+        """What an element adds to the sums of its range, and what becomes of the range's number."""
         if self.measure is None or self.settle_own is None:
             return ""
         return f"""
-{self.measure.text("measure")}
+{self.measure.text("")}
 {self.settle_own.text("settle")}
-  FASTUPDATE_HD T measured([[maybe_unused]] T g, [[maybe_unused]] T p, [[maybe_unused]] T change) const {{
-    return measure({self.passed(self.measure)});
-  }}
-  FASTUPDATE_HD T settled([[maybe_unused]] T n, T sum, [[maybe_unused]] T own) const {{
+  FASTUPDATE_HD T settled([[maybe_unused]] T n, const double* sum, [[maybe_unused]] T own) const {{
     return settle({self.passed(self.settle_own)});
   }}
 """
@@ -145,7 +140,7 @@ class Stages:
     def text(self) -> str:
         bits = ", ".join(f"{stage.bit} = {1 << k}" for k, stage in enumerate(self.stages))
         given = [*GIVEN, *self.hypers, *self.flags]
-        prepare = "".join(stage.prepare.body for stage in self.stages)
+        prepare = "".join(f"  {{\n{stage.prepare.body}  }}\n" for stage in self.stages)
         working = "".join(
             f"  if ({' || '.join(f's.{x} != idle.{x}' for x in stage.scalars)}) stages |= {stage.bit};\n"
             for stage in self.stages
