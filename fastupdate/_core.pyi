@@ -24,6 +24,7 @@ class Plan:
         own: Addresses | None,  # of a rule that is not in this build
     ) -> None: ...
     keeps_gil: bool
+    clips: bool
     judges: bool
     moves: int
     stages: int
@@ -34,7 +35,12 @@ class Plan:
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int: ...
     def hold(self, params: list[Array]) -> Any: ...
     def stepping(
-        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+        self,
+        params: list[Array],
+        grads: list[Any] | None,
+        scale: float,
+        report: Callable[[int, float], Made],
+        limit: float | None,
     ) -> Callable[..., Made | None]: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...

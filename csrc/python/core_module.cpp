@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -138,19 +139,23 @@ class PlanOfArrays {
   }
 
   // The whole fast path: if every array and number is as expected, updates; else false, and nothing has changed.
-  // Without gradients, those are taken that torch's parameters hold.
-  bool step(const py::list& params, const py::list* given, double scale) {
+  // Without gradients, those are taken that torch's parameters hold. With a limit, they are clipped by it.
+  bool step(const py::list& params, const py::list* given, double scale, std::optional<double> limit, Judged& judged) {
     if (clock_.at(kMicroBatches) || !derive()) return false;
     if (!given && plan_.cost() < kHoldCost && adopt_held(params, nullptr)) {
+      if (limit && !judge(*limit, judged)) return false;
       raise_versions(watched_.of_torch());
-      plan_.update(scale, 0);
+      plan_.update(scale * judged.factor, 0);
       return true;
     }
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
+    bool clear = true;
+    if (limit) released([&] { clear = judge(*limit, judged); });
+    if (!clear) return false;
     tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
-    update(scale, 0);
+    update(scale * judged.factor, 0);
     forget_rows();
     return true;
   }
@@ -216,6 +221,18 @@ class PlanOfArrays {
     return found < count ? int64_t(found) : -1;
   }
 
+  // By how much gradients are clipped; false if that needs a closer look, for they are not finite, or too large.
+  // As fastupdate/step/decide.py.
+  bool judge(double limit, Judged& judged) {
+    totals_.resize(size_t(plan_.count()));
+    plan_.gradient_sums(1);
+    plan_.fold(totals_.data());
+    const auto [squares, nonfinite] = plan_.overall(totals_.data());
+    judged.norm = std::sqrt(squares);
+    judged.factor = std::min(limit / (judged.norm + kClipEps), 1.0);
+    return !nonfinite && std::isfinite(judged.norm) && judged.factor > kSmallest;
+  }
+
   bool touch(int64_t i, const py::list& params, const py::list& grads) {
     return touched_.take(i, PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i), watched_, extents_);
   }
@@ -251,6 +268,9 @@ class PlanOfArrays {
   py::array tensors_, groups_;
   py::array_t<int64_t> clock_;
   py::array sums_;
+  static constexpr double kClipEps = 1e-6;     // torch.nn.utils.clip_grad_norm_
+  static constexpr double kSmallest = 1e-200;  // factor that is taken without a closer look
+  std::vector<Sums> totals_;                   // of each tensor, while its gradient is judged
   Extents extents_;
   TouchedRows touched_;  // of the step that is being taken
   Watched watched_;
@@ -318,6 +338,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
                        py::array_t<int64_t>, py::array, const std::optional<py::tuple>&>(),
            py::detail::is_new_style_constructor())
       .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
+      .def_property_readonly("clips", [](const PlanOfArrays&) { return true; })
       .def_property_readonly("judges", [](const PlanOfArrays&) { return false; })
       .def_property_readonly("moves", &PlanOfArrays::moves)
       .def_property_readonly("stages", &PlanOfArrays::stages)

@@ -4,14 +4,19 @@
 #include <pybind11/pybind11.h>
 #include <structmember.h>
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace fastupdate {
 
 namespace py = pybind11;
+
+// What all gradients of a step, which are finite, came to: their norm, and what clipping multiplies them by.
+struct Judged {
+  double norm = 0, factor = 1;
+};
 
 // The reports that calls return: instances of Python's class, made without running its code.
 class Reports {
@@ -22,34 +27,41 @@ class Reports {
       if (Py_TYPE(slot.ptr()) != &PyMemberDescr_Type) throw std::invalid_argument("report: expected slots");
       const Py_ssize_t offset = reinterpret_cast<PyMemberDescrObject*>(slot.ptr())->d_member->offset;
       slots_.push_back(offset);
-      if (name.cast<std::string>() == "step") step_ = offset;
-      if (name.cast<std::string>() == "lr") lr_ = offset;
+      for (size_t k = 0; k < std::size(kNames); ++k)
+        if (name.cast<std::string>() == kNames[k]) filled_[k] = offset;
     }
   }
 
-  PyObject* make(int64_t step, double lr) const {
+  // judged: null if nothing was asked for
+  PyObject* make(int64_t step, double lr, const Judged* judged = nullptr) const {
     PyTypeObject* const type = Py_TYPE(example_.ptr());
     PyObject* const report = type->tp_alloc(type, 0);
-    PyObject* const values[] = {PyLong_FromLongLong(step), PyFloat_FromDouble(lr)};
-    if (report && values[0] && values[1]) {
-      for (const Py_ssize_t offset : slots_)
-        if (offset != step_ && offset != lr_) *at(report, offset) = Py_XNewRef(*at(example_.ptr(), offset));
-      *at(report, step_) = values[0];
-      *at(report, lr_) = values[1];
-      return report;
-    }
-    for (PyObject* made : {report, values[0], values[1]}) Py_XDECREF(made);
-    return nullptr;
+    if (!report) return nullptr;
+    for (const Py_ssize_t offset : slots_) *at(report, offset) = Py_XNewRef(*at(example_.ptr(), offset));
+    const bool made =
+        put(report, 0, PyLong_FromLongLong(step)) && put(report, 1, PyFloat_FromDouble(lr)) &&
+        (!judged || (put(report, 2, PyFloat_FromDouble(judged->norm)) &&
+                     put(report, 3, PyFloat_FromDouble(judged->factor)) && put(report, 4, PyLong_FromLong(0))));
+    if (!made) Py_DECREF(report);
+    return made ? report : nullptr;
   }
 
  private:
+  static constexpr const char* kNames[] = {"step", "lr", "grad_norm", "clip_factor", "nonfinite"};
+
+  // Puts a new object, if there was memory for it, in the place of one of kNames.
+  bool put(PyObject* report, size_t name, PyObject* value) const {
+    if (value) Py_SETREF(*at(report, filled_[name]), value);
+    return value;
+  }
+
   static PyObject** at(PyObject* object, Py_ssize_t offset) {
     return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
   }
 
   py::object example_;
   std::vector<Py_ssize_t> slots_;
-  Py_ssize_t step_ = 0, lr_ = 0;
+  Py_ssize_t filled_[std::size(kNames)] = {};
 };
 
 }  // namespace fastupdate

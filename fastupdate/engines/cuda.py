@@ -53,7 +53,7 @@ class Plan:
     """Engine for device arrays. Everything is queued on the current stream of the parameters' framework."""
 
     keeps_gil = False
-    judges = True
+    judges, clips = True, False
 
     def __init__(self, native: Any, framework: Framework, number: int) -> None:
         self._native, self._framework, self._device = native, framework, number
@@ -119,7 +119,12 @@ class Plan:
         return lrs
 
     def stepping(
-        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+        self,
+        params: list[Array],
+        grads: list[Any] | None,
+        scale: float,
+        report: Callable[[int, float], Made],
+        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         at_hand = self._others(grads or [])
 

@@ -219,6 +219,15 @@ class Settings:
         wanted = (self.clip_norm, self.clip_tensor_norm, self.outliers)
         return self.nonfinite != "propagate" or any(option is not None for option in wanted)
 
+    @cached_property
+    def limit_alone(self) -> float | None:
+        """The limit of the norm of all gradients, if what is read of them before anything moves decides nothing else;
+        infinite if they are only to be finite."""
+        others = (self.clip_tensor_norm, self.clip_unit_norm, self.outliers)
+        if not self.needs_sums or self.monitor or self.scheduled or any(option is not None for option in others):
+            return None
+        return math.inf if self.clip_norm is None else float(self.clip_norm)
+
     def decay_mode(self, rule: Rule) -> DecayMode:
         """How weight decay acts: as the rule defines it, unless another mode was asked for."""
         return self.decay or own_decay(rule)

@@ -41,6 +41,7 @@ class Plan:
     judges            the device looks at the gradients itself, and nobody waits for it
     partial           some tensors rest
     simple            a step can be taken by one call of the engine
+    limit             by which that call clips; None: it does not
     queued            gradients are read after the call
     indivisible       no thread can come between
     measured          the totals are those of the gradients at hand already
@@ -102,7 +103,9 @@ class Plan:
         if self.queued:
             settings.check_sums("arrays in host memory", "others")
         self.partial = len(self.items) < len(self.unfrozen)
-        self.simple = not special and not self.unseen and not self.partial and rule.matrix is None
+        self.limit = settings.limit_alone if self.engine.clips else None
+        plain = not special or self.limit is not None
+        self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
 

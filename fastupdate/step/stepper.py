@@ -172,13 +172,14 @@ class Stepper:
         plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
         quick = self._quick
         at_hand = plain and grads is None and not self.hypers.impure
-        if at_hand and quick is not None and self.plan.indivisible and not self.lock.locked():
+        at_once = self.plan.limit is None or self._judged_at_once()
+        if at_hand and at_once and quick is not None and self.plan.indivisible and not self.lock.locked():
             report = quick()  # nothing can come between, so there is nothing to lock
             if report is not None:
                 return report
         with self.exclusive(records.MOST_UNDECIDED):
             self.check_mode()
-            if plain and self.plan.simple and not self._now[MICRO_BATCHES]:
+            if plain and at_once and self.plan.simple and not self._now[MICRO_BATCHES]:
                 report = self._simple_step(grads)
                 if report is not None:
                     return report
@@ -187,6 +188,10 @@ class Stepper:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()
+
+    def _judged_at_once(self) -> bool:
+        """Whether the call that moves tensors may judge their gradients: nobody else knows more of them, or counts."""
+        return not self.plan.measured and self.plan.sums_of_all is None and not self.skips.count
 
     def _simple_step(self, grads: Any) -> Report | None:
         """A step in one call of the engine; None, and nothing has changed, if it needs a closer look."""
@@ -206,7 +211,7 @@ class Stepper:
     def _stepping(self) -> Callable[..., Report | None]:
         """A step on the gradients at hand, or on a list of them, all in one call."""
         if self._quick is None:
-            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
+            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report, self.plan.limit)
         return self._quick
 
     def check_mode(self) -> None:

@@ -77,7 +77,7 @@ class RecordPlan:
     """What plans over records have in common that no compiled module runs."""
 
     moves = 0  # whatever has moved is looked at closely
-    keeps_gil = judges = False
+    keeps_gil = judges = clips = False
     stages = 0  # of the step that was derived last
     lr = 0.0
 
@@ -168,7 +168,12 @@ class RecordPlan:
         """torch's gradients always need a closer look."""
 
     def stepping(
-        self, params: list[Array], grads: list[Any] | None, scale: float, report: Callable[[int, float], Made]
+        self,
+        params: list[Array],
+        grads: list[Any] | None,
+        scale: float,
+        report: Callable[[int, float], Made],
+        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         """A step in one call."""
 
