@@ -103,7 +103,8 @@ MUTANTS = [
     ),
     Mutant(
         "float32 sum in norms", "csrc/core/sums.h",
-        "return sum + double(x) * double(y);", "return float(sum + double(x) * double(y));", OPTIONS,
+        "return __builtin_fma(double(x), double(y), sum);", "return float(__builtin_fma(double(x), double(y), sum));",
+        OPTIONS,
     ),
     Mutant(
         "wrong lane fold order", "csrc/core/sums.h",
@@ -189,7 +190,8 @@ MUTANTS = [
     ),
     Mutant(
         "the last squares not moved back to the end", "csrc/cpu/transpose.h",
-        "return step + 1 < steps ? step * width : columns - width;", "return step * width;", LAYOUTS,
+        "return step + 1 < steps ? step * width : columns - width;", "return step * width;",
+        "tests/test_windows.py -k c-fortran-plain",  # which hangs
     ),
     Mutant(
         "rows of squares one short", "csrc/cpu/transpose.h",
