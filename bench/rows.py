@@ -1,11 +1,12 @@
 """Gradients of few rows: `python -m bench.rows [--quick] [--json FILE]`.
 
 A table of 1 000 000 × 128 float32, as of an embedding, is stepped by gradients of which each names 0.1, 1 or 10 % as
-many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, each round having a
-gradient of its own; before each step two matrices are multiplied, as in training. They are fu.SparseAdam,
-torch.optim.SparseAdam with the sparse tensors that nn.Embedding hands it, and a C loop (bench/stream.c) that reads and
-writes the same rows with trivial arithmetic, told beforehand in which order, with prefetching and without, whichever is
-faster. What is wanted: at least 70 % of that stream and five times torch.
+many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, another one being the
+first in each round, which has a gradient of its own; before each step its arrays are written anew, as a backward pass
+does, and two matrices are multiplied. They are fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that
+nn.Embedding hands it, and a C loop (bench/stream.c) that reads and writes the same rows with trivial arithmetic, told
+beforehand in which order, with prefetching and without, whichever is faster. What is wanted: at least 70 % of that
+stream and five times torch.
 
 Prediction: torch sorts and copies values, and makes sparse tensors of every intermediate result, each of which costs a
 pass over the values and a search in rows; a lazy step sorts indices alone, and reads each row once.
@@ -114,10 +115,11 @@ def measure(steps: dict[str, Step], share: float, rounds: int) -> dict[str, Any]
     """Seconds of a step, medians; and how many rows a gradient touches."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     disturb = Protocol(os.cpu_count() or 1).disturbance()
+    order = list(steps.items())
     for k in range(rounds + 1):
         rows = drawn(int(share * ROWS), 100 + k)
-        for name, made in steps.items():
-            step = made(rows)
+        for name, made in order[k % len(order) :] + order[: k % len(order)]:
+            step = made(fu.Rows(rows.indices.copy(), rows.values.copy()))
             disturb()
             begin = time.perf_counter()
             step()

@@ -115,7 +115,7 @@ class RowsAhead {
       __builtin_prefetch(reinterpret_cast<const char*>(address + uint64_t(byte)), written);
   }
 
-  static constexpr int64_t kReach = 2048;  // bytes
+  static constexpr int64_t kReach = 4096;  // bytes
   const Tensor& t_;
   const Rows& rows_;
   int64_t size_, distance_;  // bytes of a row; rows ahead
