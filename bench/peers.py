@@ -8,8 +8,8 @@ torch multiplies two matrices, untimed, as training would have. After the last r
 The stream is a C loop (bench/stream.c, compiled for this machine) over four arrays of the same shapes: it reads
 parameter, gradient and two states and writes parameter and states, in one parallel region, the same blocks on the same
 threads. Its arithmetic is three additions and a multiplication or, in a second variant, a division, for on some
-processors a loop that takes longer over its arithmetic streams faster. The "share of the stream" is the faster
-variant's time over the contestant's.
+processors a loop that takes longer over its arithmetic streams faster. fastupdate's "share of the stream" is the
+smaller of the two ratios, each to fastupdate's time in the same pair; another contestant's is that over its own ratio.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def publish(
     if args.json:
         write_json(args.json, mode, about, rows, absent)
     if args.plot and rows:
-        draw(rows, args.plot)
+        draw(mode, rows, args.plot)
     return 0 if rows and all(row.agrees for row in rows) else 1
 
 
