@@ -219,14 +219,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench.gpu: nothing was measured: {problem}", file=sys.stderr)
         return 2
     machine.require_compiled(choose.cuda_problem())
-    begin, about = time.monotonic(), facts()
+    begin = time.monotonic()
     rows: list[Row] = []
     absent: list[Absent] = []
     clocks = {GPU: gpu_time, WALL: wall_time}
     for found in measure([WORKLOADS[name] for name in args.workloads.split(",")], clocks, args.rounds, args.budget):
         (rows if isinstance(found, Row) else absent).append(found)  # type: ignore[arg-type]
         print(f"{time.monotonic() - begin:4.0f} s  {found.workload}: {found.contestant}", file=sys.stderr)
-    report(about, rows, absent, args.json, args.plot)
+    report(facts(), rows, absent, args.json, args.plot)
     print(f"\nThat took {time.monotonic() - begin:.0f} s.")
     return 0 if rows and all(r.agrees for r in rows) else 1
 

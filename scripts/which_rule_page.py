@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes table and picture of docs/which-rule.md from bench/results/which_rule.json; --check: is the table up to date?"""
+"""Writes table and picture of docs/which-rule.md from bench/results/which_rule.json; --check compares the table."""
 
 from __future__ import annotations
 
