@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or nobody took part."""
     args = parser().parse_args(arguments)
     machine.require_compiled(native_problem())
-    begin, about = prepare(args)
+    begin = prepare(args)
     rows: list[Row] = []
     absent: list[Absent] = []
     for work in WORKS:
@@ -257,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
             measured = compare(work.recipe, work.ours, other, WORKLOADS[work.workload], protocol)
             (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
             print(f"{time.monotonic() - begin:4.0f} s  {work.recipe}, {work.workload}: {other.name}", file=sys.stderr)
-    return publish(args, "calls", about, rows, absent, begin)
+    return publish(args, "calls", rows, absent, begin)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -184,17 +184,6 @@ def _line(r: Row, copy: float) -> str:
     return COLUMNS.format(r.contestant, *times, short(r.ratio), interval, share, r.note + apart).rstrip()
 
 
-def panels(rows: list[Row]) -> list[Row]:
-    """The plain steps for the picture, one panel for each workload, by GPU time and by wall time."""
-    plain = [r for clock in (GPU, WALL) for r in rows if r.recipe == f"AdamW, {clock}"]
-    return [
-        replace(r, contestant=f"{r.contestant} ({r.recipe.removeprefix('AdamW, ')})")
-        for name in dict.fromkeys(r.workload for r in plain)
-        for r in plain
-        if r.workload == name
-    ]
-
-
 def facts() -> dict[str, str]:
     """The device beside the facts about the machine."""
     import torch
@@ -230,14 +219,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench.gpu: nothing was measured: {problem}", file=sys.stderr)
         return 2
     machine.require_compiled(choose.cuda_problem())
-    begin, about = time.monotonic(), facts()
+    begin = time.monotonic()
     rows: list[Row] = []
     absent: list[Absent] = []
     clocks = {GPU: gpu_time, WALL: wall_time}
     for found in measure([WORKLOADS[name] for name in args.workloads.split(",")], clocks, args.rounds, args.budget):
         (rows if isinstance(found, Row) else absent).append(found)  # type: ignore[arg-type]
         print(f"{time.monotonic() - begin:4.0f} s  {found.workload}: {found.contestant}", file=sys.stderr)
-    report(about, rows, absent, args.json, args.plot)
+    report(facts(), rows, absent, args.json, args.plot)
     print(f"\nThat took {time.monotonic() - begin:.0f} s.")
     return 0 if rows and all(r.agrees for r in rows) else 1
 
@@ -249,8 +238,7 @@ def report(about: dict[str, str], rows: list[Row], absent: list[Absent], json: P
     for path in (json, plot):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(json, "gpu", about, rows, absent)
-    if panels(rows):
-        draw(panels(rows), plot)
+    draw("gpu", rows, plot)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     common_options(p)
     args = p.parse_args(arguments)
     machine.require_compiled(native_problem())
-    begin, about = prepare(args)
+    begin = prepare(args)
     rows: list[Row] = []
     absent: list[Absent] = []
     protocol = Protocol(args.threads, args.quick, not args.no_matmul)
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         measured = compare(option, laid_out("C", "C", options), laid_out(*pair, options), WORKLOADS[name], protocol)
         (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
         print(f"{option}, {name}: {', '.join(pair)}", file=sys.stderr)
-    return publish(args, "layouts", about, rows, absent, begin)
+    return publish(args, "layouts", rows, absent, begin)
 
 
 if __name__ == "__main__":

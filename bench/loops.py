@@ -1,9 +1,9 @@
 """How many threads a step takes inside a training loop: `python -m bench.loops [--quick] [--json FILE]`.
 
 Between two steps stands a product of matrices, whose own threads stay awake for a while, as in every NumPy training
-loop. Beside it nothing runs (quiet), or a process that keeps one core busy. Contestants are the same AdamW step with
-one thread, with all of them, and with as many as the library chooses by measuring; they take turns. What is wanted:
-the choice costs at most 1.3 times the better of the two, and its slow tenth (p90) at most 3 times its own quiet median.
+loop. Beside it runs nothing of ours, or a process that keeps one core busy. Contestants are the same AdamW step with
+one thread, with all of them, and with as many as the library chooses by measuring; they take turns. What is wanted: the
+choice costs at most 1.3 times the better of the two, and its slow tenth (p90) at most 3 times its own median alone.
 
 Prediction: measured teams lose a few per cent to trials, most in the smallest steps; two fixed threads beside a busy
 core lose many times that, for a join waits for a thread that has not been scheduled.

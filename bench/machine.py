@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import fastupdate as fu
 
@@ -24,10 +26,56 @@ def require_compiled(problem: str | None) -> None:
         )
 
 
+QUIET = 0.05  # of the cores
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class Clock(NamedTuple):
+    """Seconds: of the day, and of all cores since the machine was started.
+
+    own  of this process and of those that it has started and that have ended
+    """
+
+    now: float
+    own: float
+    all: float
+    stolen: float
+
+    @classmethod
+    def read(cls) -> Self:
+        """NaN where there is no /proc/stat."""
+        user, system, children_user, children_system, now = os.times()
+        fields = _read("/proc/stat").partition("\n")[0].split()[1:]  # user nice system idle iowait irq softirq steal …
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[:8]] or [float("nan")] * 8
+        own = user + system + children_user + children_system
+        return cls(now, own, sum(ticks[:3]) + sum(ticks[5:7]), ticks[7])
+
+
+BEGIN = Clock.read()
+
+
+def others(begin: Clock, end: Clock, cores: int) -> str:
+    """The share of the cores that other processes took, and that the host gave to other guests.
+
+    It is measured, and no load average, which remembers what its own process did before.
+    """
+    whole = max(end.now - begin.now, 1e-9) * cores
+    busy = max((end.all - begin.all) - (end.own - begin.own), 0.0) / whole
+    stolen = (end.stolen - begin.stolen) / whole
+    text = f"other processes took {busy:.1%} of the cores, other guests {stolen:.1%}, in {end.now - begin.now:.0f} s"
+    return f"{text} (figures are wrong by as much or more)" if busy + stolen > QUIET else text
+
+
 def facts(threads: int) -> dict[str, str]:
-    """Processor, caches, memory, versions, threads, and how busy the machine was at the start."""
-    info = fu.info()
-    load, free = os.getloadavg()[0], _from_lines("/proc/meminfo", "MemAvailable", "?")
+    """Processor, caches, memory, versions, threads, and how busy the machine was with other things up to now."""
+    info, free = fu.info(), _from_lines("/proc/meminfo", "MemAvailable", "?")
+    version = f"{info['fastupdate']}, commit {_commit()}"
     return {
         "processor": _from_lines("/proc/cpuinfo", "model name", platform.processor()),
         "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
@@ -36,12 +84,22 @@ def facts(threads: int) -> dict[str, str]:
         "memory available": free,
         "huge pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
         "torch huge pages": "on" if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1" else "off (THP_MEM_ALLOC_ENABLE)",
-        "load average": f"{load:.2f}{' (the machine is busy: figures will be wrong)' if load > 0.3 else ''}",
+        "others": others(BEGIN, Clock.read(), os.cpu_count() or 1),
         "system": f"{platform.platform()}, Python {platform.python_version()}",
-        "fastupdate": f"{info['fastupdate']}, {info['backend chosen']}, {info.get('instruction set', 'not compiled')}",
+        "fastupdate": f"{version}, {info['backend chosen']}, {info.get('instruction set', 'not compiled')}",
         "OpenMP": str(info.get("openmp", "none")),
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _commit() -> str:
+    """Of the checkout, which has a version only where it is installed."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:
@@ -49,13 +107,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return "unknown"
 
 
 def _from_lines(path: str, key: str, otherwise: str) -> str:

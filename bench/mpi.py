@@ -146,8 +146,6 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.workload, arguments.rounds)
         return
-    for fact, value in machine.facts(1).items():
-        print(f"{fact}: {value}")
     found: dict[int, dict[str, float]] = {}
     launcher = str(Path(sys.executable).with_name("mpiexec"))
     for ranks in arguments.ranks:
@@ -158,6 +156,8 @@ def main() -> None:
         for name, seconds in found[ranks].items():
             if name not in Costs._fields:
                 print(f"    {name:36}{1e3 * seconds:12.3f} ms")
+    for fact, value in machine.facts(1).items():
+        print(f"{fact}: {value}")
     here = found[2 if 2 in found else max(found)]
     element = here["fu.AdamW, all of it on each rank"] / WORKLOADS[arguments.workload].elements
     latency = here["message"] if arguments.latency is None else arguments.latency

@@ -8,8 +8,8 @@ torch multiplies two matrices, untimed, as training would have. After the last r
 The stream is a C loop (bench/stream.c, compiled for this machine) over four arrays of the same shapes: it reads
 parameter, gradient and two states and writes parameter and states, in one parallel region, the same blocks on the same
 threads. Its arithmetic is three additions and a multiplication or, in a second variant, a division, for on some
-processors a loop that takes longer over its arithmetic streams faster. The "share of the stream" is the faster
-variant's time over the contestant's.
+processors a loop that takes longer over its arithmetic streams faster. fastupdate's "share of the stream" is the
+smaller of the two ratios, each to fastupdate's time in the same pair; another contestant's is that over its own ratio.
 """
 
 from __future__ import annotations
@@ -86,24 +86,23 @@ def common_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--plot", type=Path, metavar="PATH", help="where to draw it (.png, .svg, .pdf)")
 
 
-def prepare(args: argparse.Namespace) -> tuple[float, dict[str, str]]:
-    """Makes the folders that are written to, before anything is measured; the time now, and what is measured on."""
+def prepare(args: argparse.Namespace) -> float:
+    """Makes the folders that are written to, before anything is measured; the time now."""
     for path in filter(None, (args.json, args.plot)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return time.monotonic(), machine.facts(args.threads)
+    return time.monotonic()
 
 
-def publish(
-    args: argparse.Namespace, mode: str, about: dict[str, str], rows: list[Row], absent: list[Absent], begin: float
-) -> int:
+def publish(args: argparse.Namespace, mode: str, rows: list[Row], absent: list[Absent], begin: float) -> int:
     """Prints, writes and draws; the status of the benchmark."""
+    about = machine.facts(args.threads)
     print("\n".join(f"{key:<18}{value}" for key, value in about.items()))
     print(table(rows, absent))
     print(f"\n{losses(rows)}\n\nThat took {time.monotonic() - begin:.0f} s.")
     if args.json:
         write_json(args.json, mode, about, rows, absent)
     if args.plot and rows:
-        draw(rows, args.plot)
+        draw(mode, rows, args.plot)
     return 0 if rows and all(row.agrees for row in rows) else 1
 
 
@@ -145,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.threads, args.quick, not args.no_matmul, {"pipeline": 1, "options": options.STEPS}.get(mode)
     )
     workloads = chosen_workloads(args.workloads or DEFAULTS[mode])
-    begin, about = prepare(args)
+    begin = prepare(args)
     rows: list[Row] = []
     absent: list[Absent] = []
     for measured in measure(mode, workloads, protocol):
@@ -157,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"{time.monotonic() - begin:4.0f} s  {measured.workload}: {measured.contestant}: {outcome}", file=sys.stderr
         )
-    return publish(args, mode, about, rows, absent, begin)
+    return publish(args, mode, rows, absent, begin)
 
 
 if __name__ == "__main__":

@@ -138,13 +138,13 @@ def main() -> None:
     arguments = parser.parse_args()
     from torch import multiprocessing
 
-    for fact, value in machine.facts(1).items():
-        print(f"{fact}: {value}")
     for ranks in arguments.ranks:
         with tempfile.TemporaryDirectory() as directory:
             multiprocessing.spawn(  # type: ignore[no-untyped-call]
                 run, (ranks, str(Path(directory)), arguments.workload, arguments.rounds), nprocs=ranks
             )
+    for fact, value in machine.facts(1).items():
+        print(f"{fact}: {value}")
     for ranks in MORE_RANKS:
         print(told(WORKLOADS[arguments.workload], ranks))
 

@@ -76,8 +76,13 @@ class Absent:
     reason: str
 
 
+def own_row(rows: Iterable[Row]) -> Row:
+    """The pair whose time of fastupdate is told as its own: that with the first contestant that computes the same."""
+    return max(rows, key=lambda row: row.difference is not None)
+
+
 def stream_ratio(rows: Iterable[Row]) -> float | None:
-    """The faster stream's time over fastupdate's: the share of the stream that fastupdate reaches."""
+    """The share of the stream that fastupdate reaches: the smaller of the streams' ratios, each by its own pair."""
     return min((row.ratio for row in rows if row.contestant in STREAMS), default=None)
 
 

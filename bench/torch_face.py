@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, prints, draws. The status is 1 if some contestant computed something else, or nobody took part."""
     args = parser().parse_args(arguments)
     machine.require_compiled(native_problem())
-    begin, about = prepare(args)
+    begin = prepare(args)
     chosen = args.workloads.split(",") if args.workloads else list(dict.fromkeys(work.workload for work in WORKS))
     protocol = Protocol(args.threads, args.quick, not args.no_matmul, 1)
     rows: list[Row] = []
@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
             measured = Row(**{**vars(measured), "note": f"expected {work.goal:g}× {measured.note}".rstrip()})
         (rows if isinstance(measured, Row) else absent).append(measured)  # type: ignore[arg-type]
         print(f"{time.monotonic() - begin:4.0f} s  {work.recipe}, {work.workload}: {work.theirs.name}", file=sys.stderr)
-    return publish(args, "torch_face", about, rows, absent, begin)
+    return publish(args, "torch_face", rows, absent, begin)
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    weight = model[0].weight
-    step = int(optimizer.state[weight]["step"])
+    weight, step = model[0].weight, int(optimizer.state[model[0].weight]["step"])
     if directory:
         checkpoint.save(state(), checkpoint_id=directory / f"step-{step}")
     if rank == 0:

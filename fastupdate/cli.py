@@ -237,7 +237,7 @@ def _choose(args: argparse.Namespace, rules: list[str], images: Dataset, setting
         status = INTERRUPTED
     if choices:
         print(f"\n{choosing.table(choices)}")
-        choosing.draw(choices, f"fastupdate train --rule all: {images.name}, seed {settings.seed}", args.out)
+        choosing.draw([choice.facts() for choice in choices], choosing.title(images.name, settings.seed), args.out)
         print(f"curves: {args.out}")
         if args.json is not None:
             choosing.write(choices, images, settings, args.json)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the table of docs/which-rule.md from bench/results/which_rule.json; with --check, fails if it is not that."""
+"""Writes table and picture of docs/which-rule.md from bench/results/which_rule.json; --check compares the table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fastupdate import rules
+from fastupdate.demo import choosing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FOUND = ROOT / "docs" / "which-rule.md", ROOT / "bench" / "results" / "which_rule.json"
+PICTURE = ROOT / "docs" / "which_rule.png"
 BEGIN, END = "<!-- begin of the table -->\n", "<!-- end of the table -->\n"
 
 
@@ -29,8 +31,7 @@ def row(found: dict[str, Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |\n"
 
 
-def table() -> str:
-    content = json.loads(FOUND.read_text())
+def table(content: dict[str, Any]) -> str:
     order = sorted(content["rules"], key=lambda found: (-found["accuracies"][-1], found["losses"][-1]))
     enough = f"{content['enough']:.0%}".replace("%", " %")
     columns = (
@@ -45,15 +46,16 @@ def table() -> str:
 
 
 def main() -> int:
-    page = PAGE.read_text()
+    page, content = PAGE.read_text(), json.loads(FOUND.read_text())
     before, _, rest = page.partition(BEGIN)
-    written = before + BEGIN + table() + END + rest.partition(END)[2]
+    written = before + BEGIN + table(content) + END + rest.partition(END)[2]
     if "--check" in sys.argv:
         if written != page:
             print(f"{PAGE.name} is not up to date: run scripts/which_rule_page.py", file=sys.stderr)
             return 1
         return 0
     PAGE.write_text(written)
+    choosing.draw(content["rules"], choosing.title(content["data"], content["settings"]["seed"]), PICTURE)
     return 0
 
 

@@ -136,6 +136,30 @@ def test_what_is_compiled_or_asked_for_is_measured(
     machine.require_compiled(problem)
 
 
+NOTHING = machine.Clock(0.0, 0.0, 0.0, 0.0)
+OTHERS = {
+    "our own work alone": (machine.Clock(100.0, 150.0, 151.0, 0.0), "other processes took 0.5% of the cores", False),
+    "what we have started and has ended": (machine.Clock(10.0, 20.0, 20.0, 0.0), "took 0.0% of the cores", False),
+    "a busy neighbour": (machine.Clock(100.0, 100.0, 200.0, 0.0), "other processes took 50.0% of the cores", True),
+    "other guests": (machine.Clock(100.0, 100.0, 100.0, 20.0), "other guests 10.0%, in 100 s", True),
+}
+
+
+@pytest.mark.parametrize(("end", "says", "wrong"), OTHERS.values(), ids=OTHERS)
+def test_how_busy_the_machine_was_with_other_things(end: machine.Clock, says: str, wrong: bool) -> None:
+    text = machine.others(NOTHING, end, cores=2)
+    assert says in text
+    assert ("wrong" in text) == wrong
+
+
+def test_a_clock_counts_our_own_work_and_no_waiting() -> None:
+    begin = machine.Clock.read()
+    while (end := machine.Clock.read()).own < begin.own + 0.05:
+        pass
+    assert end.now > begin.now
+    assert end.all == pytest.approx(begin.all + 0.05, abs=5.0)
+
+
 def _in_order(found: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(found["rows"] + found["absent"], key=lambda line: str(line["contestant"]))
 
@@ -230,6 +254,43 @@ def test_losses_are_listed() -> None:
     assert "slow" not in tables.losses(rows)
     assert "stream" not in tables.losses(rows)
     assert "fastupdate: 1.00 s" in tables.table(rows, [])
+
+
+def _panels(mode: str) -> list[picture.Panel]:
+    content = json.loads((ROOT / f"bench/results/{mode}.json").read_text())
+    return picture.panels(content["mode"], [tables.Row(**row) for row in content["rows"]])
+
+
+def test_a_picture_states_the_own_time_of_the_pair_with_the_first_that_computes_the_same() -> None:
+    for panel in _panels("peers"):
+        assert panel.recipes == 1
+        assert panel.own == next(row for row in panel.rows if row.contestant == "torch fused").reference_seconds
+    assert {panel.recipes for panel in _panels("pipeline")} == {2}
+
+
+def test_each_clock_of_a_gpu_has_panels_of_its_own() -> None:
+    shown = {panel.title: [row.contestant for row in panel.rows] for panel in _panels("gpu")}
+    assert list(shown) == [
+        f"{work}: {clock}" for work in ("one tensor of 100 000 000", "ResNet-50") for clock in CLOCKS
+    ]
+    assert all(len(names) == len(set(names)) for names in shown.values())
+
+
+CLOCKS = ("GPU time", "wall time")
+
+
+@pytest.mark.parametrize(
+    ("contestant", "ratio", "meaning"),
+    [
+        (picture.STREAM, 0.9, "moving as many bytes"),
+        ("copy", 0.9, "moving as many bytes"),
+        ("fastupdate, captured", 1.2, "fastupdate, called in another way"),
+        ("torch fused, captured", 0.9, "faster"),
+        ("NumPy", 9.0, "slower than fastupdate"),
+    ],
+)
+def test_every_colour_has_one_meaning(contestant: str, ratio: float, meaning: str) -> None:
+    assert picture.MEANINGS[picture._colour(_row(contestant, ratio, None))] == meaning
 
 
 @pytest.mark.parametrize("mode", ["peers", "pipeline", "options"])

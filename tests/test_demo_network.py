@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from cases import RULES
 pytest.importorskip("sklearn", reason="needs the extra 'demo'")
 pytest.importorskip("matplotlib", reason="needs the extra 'demo'")
 pytest.importorskip("rich", reason="needs the extra 'demo'")
+
+from matplotlib.figure import Figure
 
 from fastupdate.demo import choosing, data, report, train
 from fastupdate.demo.network import MLP, softmax_cross_entropy
@@ -100,6 +103,27 @@ def test_the_grid_goes_on_beyond_an_end_that_is_best() -> None:
     assert choosing.beyond({lr: 1 / loss for lr, loss in tried.items()}) == [pytest.approx(0.1 / 3)]
     assert choosing.beyond({**tried, 1.0: 0.5}) == []
     assert choosing.beyond(dict.fromkeys(tried, math.inf)) == [pytest.approx(0.1 / 3)]
+
+
+def test_each_rule_has_a_panel_and_losses_of_0_are_drawn() -> None:
+    """A logarithmic axis has no place for 0: the line goes down to the floor, where triangles stand."""
+    figure = Figure()
+    panel = figure.subplots()
+    losses = {"sgd": [2.0, 0.5, 1e-3], "muon": [2.0, 0.0, 1e-8], "adamw": [2.0, 1.0, 0.1]}
+    facts = [{"rule": rule, "losses": values, "accuracies": [0.1, 0.9, 0.9]} for rule, values in losses.items()]
+    choosing._draw_losses(panel, facts[1], facts, floor=1e-9)
+    *others, own, zeros = panel.get_lines()
+    assert len(others) == 3
+    assert list(own.get_ydata()) == [2.0, 1e-9, 1e-8]
+    assert (list(zeros.get_xdata()), list(zeros.get_ydata())) == ([1], [1e-9])
+    assert panel.get_title(loc="left") == "muon"
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_a_picture_of_any_number_of_rules(count: int, tmp_path: Path) -> None:
+    found = [{"rule": f"rule{k}", "losses": [1.0, 0.0], "accuracies": [0.1, 0.9]} for k in range(count)]
+    choosing.draw(found, choosing.title("digits", 0), tmp_path / "all.png")
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_put_aside_is_not_trained_on(digits: data.Dataset) -> None:

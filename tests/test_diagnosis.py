@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,12 @@ def test_none_is_missed(name: str, seed: int) -> None:
     assert any(finding.kind == expected.kind and expected.says in str(finding) for finding in found), said
     assert {finding.kind for finding in found} <= {expected.kind, *expected.beside}, said
     assert all(" records of steps " in text and "Try " in text for text in said)
+
+
+def test_the_page_says_how_many_there_are() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    told = re.findall(r"\b(\d+)\s+(healthy|sick)\s+ones", page)
+    assert told == [(str(len(HEALTHY)), "healthy"), (str(len(SICK)), "sick")]
 
 
 # -- single checks, on gradients and losses that are given -------------------------------------------------------------

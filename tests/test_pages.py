@@ -1,10 +1,12 @@
-"""The README and the pages: every block of Python runs as a reader would run it, links lead somewhere."""
+"""The README and the pages: every block of Python runs and prints what stands below it, links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,53 @@ BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTAL
 NEEDS_A_DEVICE = {"gpu.md": "its arrays are in a GPU's memory"}
 
 
+# A block that does not import fastupdate goes on where the one before it ends. Each page that has one, and why.
+CONTINUES = {
+    "checkpoints.md": "the file that was saved, by another optimizer",
+    "gpu.md": "the same optimizer's step, captured",
+    "own_rules.md": "the rule whose file is the block before",
+    "partition.md": "the same parameters, with other options",
+}
+
+
 def programs() -> list[pytest.param]:
-    """A page's blocks, one after the other as far as they continue each other: (page, code, what it prints)."""
+    """A page's blocks, one after the other as far as they continue each other: (code, what it prints in all)."""
     found = []
     for page in PAGES:
-        before = ""
+        before = expected = ""
         for k, (code, printed) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
             alone = "import fastupdate" in code
-            before = code if alone else before + code
+            before, expected = (code, printed) if alone else (before + code, expected + printed)
             marks = [pytest.mark.peer] if "torch" in before or "mpi4py" in before else []
             if page.name in NEEDS_A_DEVICE:
                 marks.append(pytest.mark.skip(reason=NEEDS_A_DEVICE[page.name]))
-            found.append(pytest.param(before, printed if alone else "", id=f"{page.stem}-{k}", marks=marks))
+            found.append(pytest.param(before, expected, id=f"{page.stem}-{k}", marks=marks))
     return found
+
+
+def test_examples_are_as_short_as_their_page_says():
+    most = int(re.search(r"at most (\d+) lines", (ROOT / "docs/examples.md").read_text(encoding="utf-8")).group(1))
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "examples").glob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > most} == {}
+
+
+def ci_peers() -> set[str]:
+    """What .ci/run installs beside the package itself, but for the tools of the style."""
+    lines = re.findall(r"^pip install -q ((?:--no-deps )?\w[^#\n]*)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    return {word for line in lines for word in line.split() if not word.startswith("-")}
+
+
+def test_the_peers_that_ci_installs_are_told():
+    told = re.search(r"beside peers:(.*?)\n\.venv", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    trainers = {"lightning", "transformers", "accelerate"}  # .[trainers]
+    assert ci_peers() - trainers <= set(re.findall(r"[\w.=-]+", told.group(1)))
+
+
+def test_blocks_run_by_themselves_but_for_those_that_go_on():
+    blocks = [(page, code) for page in PAGES for code, _ in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    assert {page.name for page, code in blocks if "import fastupdate" not in code} == set(CONTINUES)
 
 
 @pytest.mark.parametrize(("code", "printed"), programs())
@@ -41,11 +77,29 @@ def test_blocks_run(code, printed, tmp_path):
     command = [sys.executable, *(["-W", "error"] if strict else []), "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not printed or done.stdout == printed
+    assert done.stdout == printed or (not printed and not strict)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-        assert "://" in target or (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", without_blocks(page)):
+        if "://" in target:
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or there.suffix != ".md" or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def without_blocks(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def anchors(page):
+    """The names that GitHub gives to headings: small letters, digits, _ and -, spaces as -, again with -1, -2 …"""
+    seen, names = Counter(), set()
+    for heading in re.findall(r"^#+ +(.*?) *$", without_blocks(page), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", heading).lower()).replace(" ", "-")
+        names.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names

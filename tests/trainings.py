@@ -226,9 +226,9 @@ class Sick(NamedTuple):
     beside: tuple[str, ...] = ()
 
 
-def loss_becomes(value: float, start: int = 100) -> Callable[..., tuple[float, Grads]]:
-    """The loss is spoilt in every tenth step, the gradients are as they were."""
-    return lambda step, loss, grads: (value if step >= start and step % 10 == 0 else loss, grads)
+def loss_becomes(value: float, every: int = 10, start: int = 100) -> Callable[..., tuple[float, Grads]]:
+    """The loss is spoilt in steps that `every` divides, the gradients are as they were."""
+    return lambda step, loss, grads: (value if step >= start and step % every == 0 else loss, grads)
 
 
 def gradients_become(factor: float, steps: range, loss_factor: float = 1.0) -> Callable[..., tuple[float, Grads]]:
@@ -246,6 +246,13 @@ def partly_dead(seed: int, share: float = 0.75) -> Network:
     for name in ("b1", "b2"):
         network.params[name][: int(share * 80)] = -100.0
     return network
+
+
+def one_output(seed: int) -> Training:
+    """Of 32 units in front of a single output 25 are dead."""
+    network = dense_network((20, 32, 1), "relu", np.sqrt(2), seed=seed, loss=nn.squared_error)
+    network.params["b1"][:25] = -100.0
+    return make(network, regression(seed), "adam")
 
 
 def heavy(seed: int) -> Training:
@@ -353,6 +360,7 @@ SICK: dict[str, Sick] = {
     "dead, three quarters, one layer": Sick(
         lambda s: make(partly_dead(s), points(s), "momentum", lr=0.02, batch=16), "dead", "of those of b2"
     ),
+    "dead, 25 of 32 units in front of one output": Sick(one_output, "dead", "78% of those of b1"),
     "stalled, large weights": Sick(heavy, "stalled", "w + Δ = w for"),
     "stalled, tiny learning rate": Sick(
         lambda s: make(mlp(s, "tanh"), points(s), "sgd", lr=1e-8), "stalled", "weights in w"
@@ -365,6 +373,14 @@ SICK: dict[str, Sick] = {
     ),
     "infinite loss": Sick(
         lambda s: make(mlp(s), points(s), "adam", spoil=loss_becomes(np.inf)), "nonfinite", "the loss was inf in step"
+    ),
+    "NaN loss for good": Sick(
+        lambda s: make(mlp(s), points(s), "adam", spoil=loss_becomes(np.nan, every=1)), "nonfinite", "in 50 of 50"
+    ),
+    "infinite loss for good": Sick(
+        lambda s: make(mlp(s), points(s), "sgd", lr=0.1, steps=130, spoil=loss_becomes(np.inf, every=1)),
+        "nonfinite",
+        "in 31 of 50",
     ),
     "NaN loss between records": Sick(
         lambda s: make(mlp(s), points(s), "adam", every=7, spoil=loss_becomes(np.nan)),

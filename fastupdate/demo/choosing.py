@@ -191,36 +191,58 @@ def table(choices: Sequence[Choice]) -> str:
     return "\n".join([HEAD, "-" * len(HEAD), *map(line, sorted(choices, key=lambda c: c.rank)), "", MEANINGS])
 
 
-PANEL = 8  # rules
+ACROSS = 5  # panels
 SHOWN = "adamw"  # in every panel
+FLOOR = 0.1  # of the smallest loss above 0: where a loss of exactly 0 is drawn
 
 
-def draw(choices: Sequence[Choice], title: str, path: Path) -> None:
-    """The training losses by epoch, as many panels as it takes, the best rules first; one rule is in all of them."""
-    order = sorted(choices, key=lambda c: c.rank)
-    panels = [order[k : k + PANEL] for k in range(0, len(order), PANEL)]
-    columns = min(4, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = require("matplotlib.figure", "the picture").Figure(figsize=(4 * columns, 3.1 * rows), layout="constrained")
+def title(data: str, seed: int) -> str:
+    """Of the picture."""
+    return f"fastupdate train --rule all: {data}, seed {seed}"
+
+
+def draw(found: Sequence[dict[str, Any]], heading: str, path: Path) -> None:
+    """The training losses by epoch, a panel for each rule, the best first; found: the facts of each `Choice`."""
+    order = sorted(found, key=lambda facts: (-facts["accuracies"][-1], facts["losses"][-1]))
+    columns = min(ACROSS, len(order))
+    rows = math.ceil(len(order) / columns)
+    size = 1.75 * columns + 0.4, 1.15 * rows + 1.1
+    figure = require("matplotlib.figure", "the picture").Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for panel, members in zip(axes, panels, strict=False):
-        for c in [*members, *(c for c in choices if c.run.rule == SHOWN and c not in members)]:
-            losses = [c.run.start[0], *(epoch.loss for epoch in c.run.epochs)]
-            style = {"linewidth": 1.5} if c in members else {"color": "0.6", "linestyle": "--"}
-            panel.plot(losses, label=c.run.rule, **style)
-        panel.set(yscale="log")
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=7, frameon=False, loc="lower left")
-        panel.spines[["top", "right"]].set_visible(False)
-    for empty in axes[len(panels) :]:
-        empty.set_axis_off()
-    figure.supxlabel("epoch (0: before the first step)")
-    figure.supylabel("training loss (mean over the epoch)")
-    figure.suptitle(title)
+    floor = FLOOR * min((loss for facts in order for loss in facts["losses"] if loss > 0), default=1.0)
+    for k, panel in enumerate(axes):
+        if k < len(order):
+            _draw_losses(panel, order[k], order, floor)
+            panel.tick_params(labelsize=8, labelbottom=k + columns >= len(order))
+        else:
+            panel.set_axis_off()
+    figure.supxlabel("epoch (0: before the first step)", fontsize=10)
+    figure.supylabel("training loss (mean over the epoch)", fontsize=10)
+    known = any(facts["rule"] == SHOWN for facts in order)
+    key = f"blue: the rule; orange: {SHOWN}; grey: all others" if known else "blue: the rule; grey: all others"
+    figure.suptitle(f"{heading}\n{key}; a triangle: a loss of exactly 0", fontsize=10)
     try:
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=150, facecolor="white")
     except OSError as error:
         raise DemoError(f"--out: cannot write {path}: {error.strerror}") from error
+
+
+def _draw_losses(panel: Any, shown: dict[str, Any], others: Sequence[dict[str, Any]], floor: float) -> None:
+    """A rule's losses in front of those of all others, which show where it stands."""
+    for facts in others:
+        style = (
+            {"color": "#d08a2e", "linewidth": 1.2} if facts["rule"] == SHOWN else {"color": "0.85", "linewidth": 0.5}
+        )
+        panel.plot(np.maximum(facts["losses"], floor), zorder=2 if facts["rule"] == SHOWN else 1, **style)
+    losses = np.array(shown["losses"])
+    panel.plot(np.maximum(losses, floor), color="#0b6e99", linewidth=1.8, zorder=3)
+    zeros = np.flatnonzero(losses == 0)
+    panel.plot(zeros, np.full(len(zeros), floor), "v", color="#0b6e99", markersize=3, zorder=3)
+    panel.set_title(shown["rule"], fontsize=9, loc="left", pad=3)
+    panel.set(yscale="log")
+    panel.yaxis.get_major_locator().set_params(numticks=5)
+    panel.minorticks_off()
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def write(choices: Sequence[Choice], data: Dataset, settings: Settings, path: Path) -> None:

@@ -38,6 +38,11 @@ def largest_gradients(record: Record) -> tuple[str, ...]:
     return tuple(map(str, record.tensors["name"][norms > 0.1 * norms.max()]))
 
 
+def finite(values: Floats) -> Floats:
+    """Without NaN and infinity."""
+    return values[np.isfinite(values)]
+
+
 def deviation(values: Floats) -> float:
     """Standard deviation by the quartiles, which outliers do not move: σ = IQR / 1.349."""
     low, high = np.quantile(values, (0.25, 0.75))
@@ -199,8 +204,13 @@ class Evidence:
 
     @cached_property
     def loss(self) -> Floats:
-        """Of each record of the window. NaN: not known; a loss that is NaN counts as infinite."""
-        return np.array([record.level for record in self.window])
+        """Of each record of the window. NaN: not given, or NaN itself."""
+        return np.asarray(self.history["loss"])
+
+    @cached_property
+    def loss_given(self) -> bool:
+        """Whether each record of the window has a loss, finite or not."""
+        return all(record.loss is not None for record in self.window)
 
     @cached_property
     def tensors(self) -> NDArray[np.void]:
@@ -227,15 +237,18 @@ class Evidence:
 
     @cached_property
     def rise(self) -> Rise | None:
-        """None: the loss is not known, or there are too few records."""
-        loss = self.loss[len(self.loss) // 2 :]
-        if len(self.loss) < ENOUGH or np.isnan(self.loss).any() or math.isnan(self.memory.first_loss):
+        """By the finite losses. None: most are not finite, some were not given, or there are too few records."""
+        later = self.loss[len(self.loss) // 2 :]
+        loss = finite(later)
+        if len(self.loss) < ENOUGH or not self.loss_given or math.isnan(self.memory.first_loss):
+            return None
+        if 2 * len(loss) < len(later):
             return None
         first = self.memory.first_loss
         best = self.memory.best if len(self.memory.best) else np.array([first])
         log_z = 0.0
         thrown = self.memory.longest > THROWN and len(self.loss) == WINDOW
-        if thrown and 0 < first < self.loss.min() and loss.max() < math.inf:
+        if thrown and 0 < first < finite(self.loss).min():
             noise = max(deviation(np.log(loss)), 1e-6)
             log_z = float(np.median(np.log(loss)) - math.log(first)) / noise
         return Rise(
@@ -245,15 +258,15 @@ class Evidence:
     @cached_property
     def falling(self) -> bool:
         """Whether the loss of the window's later half is below that of its earlier half, beyond chance."""
-        half = len(self.loss) // 2
-        return not np.isnan(self.loss).any() and chance.rank_sum(self.loss[half:], self.loss[:half]) < -2
+        early, late = map(finite, np.array_split(self.loss, [len(self.loss) // 2]))
+        return self.loss_given and len(early) > 0 and len(late) > 0 and chance.rank_sum(late, early) < -2
 
     @cached_property
     def loss_noise(self) -> float:
         """Standard deviation of the loss within the later half of the window; NaN: not known."""
-        loss = self.loss[len(self.loss) // 2 :]
-        return deviation(loss) if len(loss) and np.isfinite(loss).all() else math.nan
+        loss = finite(self.loss[len(self.loss) // 2 :])
+        return deviation(loss) if len(loss) else math.nan
 
     def after(self, step: int, most: int = 5) -> Floats:
-        """The losses of the window from a step on."""
+        """The losses of the window from a step on; infinite where they are NaN, NaN where they were not given."""
         return np.array([record.level for record in islice((r for r in self.window if r.step >= step), most)])

@@ -71,7 +71,7 @@ def find_dead(evidence: Evidence) -> Finding | None:
         known = np.isfinite(evidence.loss).all()
         text += f", while the loss is {np.median(evidence.loss):.3g}" if known else ", which is right at a minimum only"
     if evidence.killed and chance.mostly(evidence.loss > first + VISIBLE * abs(first)):
-        text += f"; it was not at first, when the loss was {first:.3g}, not {np.median(evidence.loss):.3g} as now"
+        text += f"; it was not at first, when the loss was {first:.3g}, not {np.nanmedian(evidence.loss):.3g} as now"
         return make_finding("overshooting", evidence, names, text, "exact zeros, in every one", "overshooting")
     return make_finding("dead", evidence, names, text, "exact zeros, in every one", "dead")
 
@@ -90,8 +90,9 @@ def find_idle(evidence: Evidence) -> Finding | None:
 def dead_units(evidence: Evidence) -> dict[str, float]:
     """The share of units that get next to no gradient, of each tensor that has a number for each hidden unit.
 
-    That is a vector between two larger tensors whose sizes are multiples of its own: a bias, a scale or an offset. The
-    units at work are counted by `chance.units_at_work`, in which one that works seldom counts for little.
+    That is a vector between two larger tensors whose sizes are multiples of its own: a bias, a scale or an offset; the
+    weights of a single output behind it are as large as it is. The units at work are counted by
+    `chance.units_at_work`, in which one that works seldom counts for little.
     """
     shares: dict[str, float] = {}
     if len(evidence.window) < ENOUGH:
@@ -100,6 +101,8 @@ def dead_units(evidence: Evidence) -> dict[str, float]:
     for k, units in enumerate(sizes):
         larger = np.flatnonzero(sizes > units)
         before, after = larger[larger < k][-1:], larger[larger > k][:1]
+        if k + 1 in range(len(sizes) - OUTPUT, len(sizes)) and sizes[k + 1] == units:
+            after = np.array([k + 1])  # the weights of a single output
         if len(before) and len(after) and not (sizes[before[0]] % units or sizes[after[0]] % units):
             at_work = chance.units_at_work((1 - zero[:, k]) * units, int(units))
             shares[str(evidence.tensors["name"][-1, k])] = float(min(1 - at_work / units, zero[:, k].min()))
