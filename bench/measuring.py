@@ -103,9 +103,15 @@ def take_turns(reference: Contestant, peer: Contestant, protocol: Protocol) -> P
 
 
 def _steps(reference: Contestant, peer: Contestant, disturb: Callable[[], object], quick: bool) -> int:
-    """As many steps as the faster one takes in 2 ms; the first runs warm up."""
-    seconds = [min(timed_run(c, 2, disturb) for _ in range(2)) for c in (reference, peer)]
-    return min(math.ceil(SAMPLE / min(seconds)), 10 if quick else MOST_STEPS)
+    """As many steps as the faster one takes in 2 ms; the first runs warm up.
+
+    A few steps that follow a disturbance take longer than most of a long run, so that a longer run says how many.
+    """
+    most, steps = 10 if quick else MOST_STEPS, 2
+    for _ in range(2):
+        seconds = [min(timed_run(c, steps, disturb) for _ in range(2)) for c in (reference, peer)]
+        steps = min(math.ceil(SAMPLE / min(seconds)), most)
+    return steps
 
 
 def difference(a: Contestant, b: Contestant) -> float:
