@@ -8,6 +8,7 @@ import golden
 import numpy as np
 import pytest
 from cases import RULE_NAMES, by_backend, moderate_arrays
+from golden.peers import Torch
 from tolerances import Drift
 
 from fastupdate import rules
@@ -27,14 +28,8 @@ def arrays(seed: int, row: golden.Golden, dtype: str) -> list[np.ndarray]:
     return [a.reshape(shape) for a, shape in zip(flat, row.shapes, strict=True)]
 
 
-@pytest.mark.peer
-@by_backend
-@pytest.mark.parametrize(("rule", "row", "dtype"), COMBINATIONS)
-def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    params = arrays(1, row, dtype)
-    row.peer.start(params)
-    opt = rules.get(rule)(params, **row.arguments, backend=backend)
+def assert_together(row: golden.Golden, opt: Any, params: list[np.ndarray], dtype: str) -> None:
+    """Our optimizer of these weights goes the way of the row's peer, which has started."""
     drift = [Drift(p) for p in params]
     for k in range(STEPS):
         grads = arrays(20 + k, row, dtype)
@@ -43,6 +38,40 @@ def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypat
         for d, p, q in zip(drift, params, theirs, strict=True):
             d.compare(p, q)
     assert max(d.worst for d in drift) <= row.ulp
+
+
+@pytest.mark.peer
+@by_backend
+@pytest.mark.parametrize(("rule", "row", "dtype"), COMBINATIONS)
+def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    params = arrays(1, row, dtype)
+    row.peer.start(params)
+    assert_together(row, rules.get(rule)(params, **row.arguments, backend=backend), params, dtype)
+
+
+ONE_RATE = ("prodigy", "dadaptadam", "dadaptsgd")  # whose groups have one learning rate
+OF_GROUPS = [
+    pytest.param(rule, row, id=f"{rule}-{name}")
+    for rule in RULE_NAMES
+    for name, row in golden.rows(rule).items()
+    if isinstance(row.peer, Torch) and rule != "adammini" and len(row.shapes) > 1  # whose peer takes a model
+]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("rule", "row"), OF_GROUPS)
+def test_groups(rule: str, row: golden.Golden) -> None:
+    """The latter half of the tensors has half the learning rate and half the decay of the others."""
+    cls, dtype = rules.get(rule), row.dtypes[-1]
+    params = arrays(1, row, dtype)
+    half = len(params) // 2
+    first = cls(params, **row.arguments).groups[0]
+    names = {"weight_decay"} & row.peer.arguments.keys() | ({"lr"} if rule not in ONE_RATE else set())
+    second = {name: first[name] / 2 for name in names}
+    row.peer.start(params, second)
+    opt = cls([{"params": params[:half]}, {"params": params[half:], **second}], **row.arguments)
+    assert_together(row, opt, params, dtype)
 
 
 @pytest.mark.parametrize("rule", RULE_NAMES)

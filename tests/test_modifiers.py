@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 from cases import arrays_of, assert_same_bits, by_backend, by_dtype, cases_of, moderate_arrays
-from golden.peers import Torch
+from golden import Arrays, Peer
+from golden.peers import Around, Optax, Torch, timm
 from peers import peer
 from tolerances import PEER, PEER_NORMS, Drift
 
@@ -16,6 +18,12 @@ import fastupdate as fu
 STEPS, SHAPES = 12, [(200,), (30, 7), (3, 40, 5)]
 ADAM = {"betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
 LION = {"betas": (0.85, 0.97), "weight_decay": 0.03}
+SGDW = {"momentum": 0.9, "weight_decay": 0.03}
+
+
+def falling(t: Any) -> Any:
+    """The learning rate."""
+    return 0.05 * 0.9**t
 
 
 class Modified(NamedTuple):
@@ -23,8 +31,34 @@ class Modified(NamedTuple):
 
     rule: str
     options: dict[str, Any]
-    theirs: Torch
+    theirs: Peer
     narrow: str | None = None
+
+
+class WideMask(Torch):
+    """One whose mask is a float32: in the type of the weights."""
+
+    def step(self, grads: Arrays) -> Arrays:
+        dtype = self.weights[0].dtype
+        with mock.patch.object(peer("torch").Tensor, "float", lambda mask: mask.to(dtype)):
+            return super().step(grads)
+
+
+class BareMask(Torch):
+    """One of pytorch_optimizer's whose steps are masked, and not made longer for it: no package has that by itself."""
+
+    def step(self, grads: Arrays) -> Arrays:
+        with mock.patch.object(type(self.optimizer), "apply_cautious", lambda self, step, g: step.mul_(step * g > 0)):
+            return super().step(grads)
+
+
+def clip_units(opt: Any) -> None:
+    """Lets timm clip the gradients before each step of an optimizer."""
+
+    def clip(opt: Any, *of_the_step: Any) -> None:
+        timm("agc", "utils").adaptive_clip_grad(opt.param_groups[0]["params"], 0.9)
+
+    opt.register_step_pre_hook(clip)
 
 
 CORRECTED = {"decay": "corrected", "peak_lr": 0.05}
@@ -50,13 +84,8 @@ ROWS = {
     "cautious-decay": Modified(
         "lion",
         {**LION, "decay": "cautious"},
-        Torch("lion_pytorch.cautious_lion", "Lion", **LION, lr=0.05, cautious_factor=1.0, cautious_wd=True),
-        narrow="the mask of the package is float32",
+        WideMask("lion_pytorch.cautious_lion", "Lion", **LION, lr=0.05, cautious_factor=1.0, cautious_wd=True),
     ),
-}
-
-
-MEANS = {
     "cautious-mean-timm-adamw": Modified(
         "adamw", {**ADAM, "cautious": "mean"}, Torch("timm.adamw", "AdamWLegacy", **ADAM, lr=0.05, caution=True)
     ),
@@ -78,7 +107,41 @@ MEANS = {
         Torch("timm.mars", "Mars", **ADAM, lr=0.05, gamma=0.025, optimize_1d=True),
     ),
 }
-ROWS |= MEANS
+
+# These go natively alone: tests/test_options.py has the engines beside each other.
+FURTHER = {
+    "cautious": Modified(
+        "lion", {**LION, "cautious": True}, BareMask("pytorch_optimizer", "Lion", **LION, lr=0.05, cautious=True)
+    ),
+    "cautious-mean-timm-sgdw": Modified(
+        "sgdw", SGDW | {"cautious": "mean"}, Torch("timm.sgdw", "SGDW", **SGDW, lr=0.05, caution=True)
+    ),
+    "cautious-mean-timm-mars": Modified(
+        "mars", ADAM | {"cautious": "mean"}, Torch("timm.mars", "Mars", **ADAM, lr=0.05, caution=True)
+    ),
+    "clip_unit_norm-timm": Modified(
+        "adamw", ADAM | {"clip_unit_norm": 0.9}, Torch("torch.optim", "AdamW", **ADAM, lr=0.05, before=clip_units)
+    ),
+    "lookahead-pytorch_optimizer": Modified(
+        "adamw",
+        ADAM | {"lookahead": (3, 0.4)},
+        Around("pytorch_optimizer", "Lookahead", Torch("torch.optim", "AdamW", **ADAM, lr=0.05), k=3, alpha=0.4),
+    ),
+    "centralize-optax": Modified(
+        "adamw",
+        ADAM | {"centralize": True},
+        Optax(lambda o: o.chain(o.centralize(), o.adamw(falling, 0.85, 0.97, 1e-6, weight_decay=0.03))),
+    ),
+    "rising_beta2-optax": Modified(
+        "adamw",
+        ADAM | {"betas": (0.85, fu.schedules.rising_beta2())},
+        Optax(
+            lambda o: o.inject_hyperparams(o.adamw)(
+                falling, 0.85, b2=lambda t: 1 - (t + 1.0) ** -0.8, eps=1e-6, weight_decay=0.03
+            )
+        ),
+    ),
+}
 
 
 def shaped(seed: int, dtype: Any) -> list[np.ndarray]:
@@ -86,26 +149,37 @@ def shaped(seed: int, dtype: Any) -> list[np.ndarray]:
     return [a.reshape(shape) for a, shape in zip(arrays, SHAPES, strict=True)]
 
 
-@pytest.mark.peer
-@pytest.mark.parametrize("name", ROWS)
-@by_dtype
-@by_backend
-def test_beside_the_package(backend, dtype, name):
-    """Over a learning rate that falls."""
-    row = ROWS[name]
+def assert_together(row: Modified, dtype: Any, **backend: Any) -> None:
+    """Over a learning rate that falls: optax has it in its chain."""
     if dtype == np.float64 and row.narrow:
         pytest.skip(row.narrow)
     params = shaped(1, dtype)
     row.theirs.start(params)
     drifts = [Drift(p) for p in params]
-    opt = fu.rules.get(row.rule)(params, lr=lambda t: 0.05 * 0.9**t, backend=backend, **row.options)
+    opt = fu.rules.get(row.rule)(params, lr=falling, **backend, **row.options)
     for k in range(STEPS):
-        row.theirs.optimizer.param_groups[0]["lr"] = 0.05 * 0.9**k
+        if isinstance(row.theirs, Torch):
+            row.theirs.optimizer.param_groups[0]["lr"] = falling(k)
         grads = shaped(2 + k, dtype)
         opt.step(grads)
         for drift, p, q in zip(drifts, params, row.theirs.step(grads), strict=True):
             drift.compare(p, q)
     assert max(drift.worst for drift in drifts) <= PEER
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", ROWS)
+@by_dtype
+@by_backend
+def test_beside_the_package(backend, dtype, name):
+    assert_together(ROWS[name], dtype, backend=backend)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", FURTHER)
+@by_dtype
+def test_further_ones_beside_the_package(dtype, name):
+    assert_together(FURTHER[name], dtype)
 
 
 def on_their_spheres(optax: Any, params: list[Any], moved: list[Any]) -> list[Any]:
@@ -130,14 +204,14 @@ def test_lengths_of_steps_and_weights_beside_optax(backend, rule, sphere):
         scale,
         optax.add_decayed_weights(decay),
         optax.scale_by_trust_ratio(),
-        optax.scale_by_learning_rate(lambda t: 0.05 * 0.9**t),
+        optax.scale_by_learning_rate(falling),
     )
     params = shaped(1, np.float32)
     theirs = [jax.numpy.array(p) for p in params]
     state = chain.init(theirs)
     drifts = [Drift(p) for p in params]
     options = {**given, "weight_decay": decay, "trust_ratio": True, "keep_norm": sphere}
-    opt = fu.rules.get(rule)(params, lr=lambda t: 0.05 * 0.9**t, backend=backend, **options)
+    opt = fu.rules.get(rule)(params, lr=falling, backend=backend, **options)
     for k in range(STEPS):
         grads = shaped(2 + k, np.float32)
         opt.step(grads)

@@ -11,7 +11,6 @@ ROWS = {
     "eps_inside": Golden(
         {"lr": 0.05, "weight_decay": 0.03, "initial_accumulator_value": 0.1, "eps": 1e-3, "eps_inside": True},
         Optax(lambda o: o.chain(o.add_decayed_weights(0.03), o.adagrad(0.05, 0.1, 1e-3))),
-        dtypes=("float32",),
     ),
     "keras": Golden(
         {"lr": 2**-6, "initial_accumulator_value": 0.1, "eps": 1e-3, "eps_inside": True},

@@ -11,6 +11,5 @@ ROWS = {
     "optax": Golden(
         GIVEN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.adam(0.01, b1=0.85, b2=0.97, eps=1e-6))),
-        dtypes=("float32",),
     ),
 }

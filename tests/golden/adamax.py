@@ -12,7 +12,5 @@ ROWS = {
         {"lr": 2**-6, "betas": (0.85, 0.97), "eps": 1e-3, "weight_decay": 0.0, "eps_outside": True},
         Keras("Adamax", learning_rate=2**-6, beta_1=0.85, beta_2=0.97, epsilon=1e-3),
     ),
-    "optax": Golden(
-        {**given, "weight_decay": 0.0}, Optax(lambda o: o.adamax(0.01, 0.85, 0.97, 1e-3)), dtypes=("float32",)
-    ),
+    "optax": Golden({**given, "weight_decay": 0.0}, Optax(lambda o: o.adamax(0.01, 0.85, 0.97, 1e-3))),
 }

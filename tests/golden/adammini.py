@@ -4,47 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from peers import peer
 
 from golden import Golden
-from golden.peers import Torch, named
+from golden.peers import Exact, named
 
 WIDTH = 16  # of rows, where a head is one
 
 
-class OfModel(Torch):
+class OfModel(Exact):
     """An optimizer over a model whose parameters all have names that end alike."""
 
     def __init__(self, ending: str, **arguments: Any) -> None:
         super().__init__("pytorch_optimizer", "AdamMini", **arguments)
         self.ending = ending
 
-    def start(self, params: list[np.ndarray]) -> None:
+    def make(self, groups: list[dict[str, Any]]) -> Any:
         torch = peer("torch")
-        self.weights = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
         model = torch.nn.Module()
         for k, weight in enumerate(self.weights):
             block = torch.nn.Module()
             block.register_parameter("weight", weight)
             model.add_module(f"{k}_{self.ending}", block)
-        self.optimizer = named(self.of).AdamMini(model, **self.arguments)
+        return named(self.of).AdamMini(model, **self.arguments)
 
 
 ARGUMENTS = {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-2, "weight_decay": 0.3}
 
-ROWS = {  # its states are float32
+ROWS = {
     "whole": Golden(
         ARGUMENTS | {"whole": True},
         OfModel("mlp", **ARGUMENTS),
         (1, 7, 1025, (3, 5), (33, 32), (2, 3, 5)),
-        dtypes=("float32",),
     ),
     "rows": Golden(
         ARGUMENTS,
         OfModel("q_proj", num_embeds=WIDTH, num_heads=WIDTH, **ARGUMENTS),
         ((1, WIDTH), (16, WIDTH), (33, WIDTH)),
-        dtypes=("float32",),
     ),
-    "vectors": Golden(ARGUMENTS, OfModel("mlp", **ARGUMENTS), (1, 7, 1025), dtypes=("float32",)),
+    "vectors": Golden(ARGUMENTS, OfModel("mlp", **ARGUMENTS), (1, 7, 1025)),
 }

@@ -8,12 +8,10 @@ ROWS = {
     "optax": Golden(
         {"lr": 0.01, "betas": (0.85, 0.97), "beta3": 0.99, "weight_decay": 0.3},
         Optax(lambda o: o.contrib.ademamix(0.01, 0.85, 0.97, 0.99, weight_decay=0.3)),
-        dtypes=("float32",),
     ),
     "optax-schedule": Golden(
         {"lr": 0.01, "betas": (0.85, 0.97), "alpha": schedules.linear(0.0, 8, 5.0), "weight_decay": 0.3},
         Optax(lambda o: o.contrib.ademamix(0.01, 0.85, 0.97, alpha=o.linear_schedule(0.0, 5.0, 8), weight_decay=0.3)),
-        dtypes=("float32",),
     ),
     "rising": Golden(
         {"lr": 0.01, "betas": (0.85, 0.97), "beta3": 0.99, "t_alpha": 8, "t_beta3": 8, "weight_decay": 0.3},

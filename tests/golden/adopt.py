@@ -7,7 +7,6 @@ ROWS = {
     "optax": Golden(
         {"lr": 0.01, "betas": (0.85, 0.97), "weight_decay": 0.03},
         Optax(lambda o: o.chain(o.add_decayed_weights(0.03), o.contrib.adopt(0.01, 0.85, 0.97))),
-        dtypes=("float32",),
     ),
     "timm": Golden(
         {"lr": 0.01, "clip_exp": 0.333, "weight_decay": 0.03},

@@ -7,6 +7,5 @@ ROWS = {
     "plain": Golden(
         given := {"lr": 0.05, "lambd": 0.01, "alpha": 0.6, "t0": 4.0, "weight_decay": 0.03},
         Torch("torch.optim", "ASGD", **given),
-        dtypes=("float32",),  # torch keeps η and μ in float32 whatever the weights are
     ),
 }

@@ -1,4 +1,4 @@
-"""Beside pytorch_optimizer's D-Adaptation of Adam, which keeps the sums over all tensors in float32.
+"""Beside pytorch_optimizer's D-Adaptation of Adam.
 
 The decay, or the one seed and shape, is such that gradients agree and d grows.
 """
@@ -10,16 +10,14 @@ ARGUMENTS = {"lr": 0.7, "betas": (0.85, 0.97), "eps": 1e-2, "weight_decay": 3.0,
 APART = ARGUMENTS | {"betas": (0.85, 0.99), "weight_decay": 0.03}
 
 ROWS = {
-    "plain": Golden(ARGUMENTS, Torch("pytorch_optimizer", "DAdaptAdam", **ARGUMENTS), dtypes=("float32",)),
+    "plain": Golden(ARGUMENTS, Torch("pytorch_optimizer", "DAdaptAdam", **ARGUMENTS)),
     "corrected": Golden(
         ARGUMENTS | {"use_bias_correction": True},
         Torch("pytorch_optimizer", "DAdaptAdam", bias_correction=True, **ARGUMENTS),
-        dtypes=("float32",),
     ),
     "decoupled": Golden(
         APART | {"decouple": True},
         Torch("pytorch_optimizer", "DAdaptAdam", weight_decouple=True, **APART),
         shapes=(3,),
-        dtypes=("float32",),
     ),
 }

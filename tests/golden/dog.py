@@ -11,10 +11,8 @@ def dog(**arguments: object) -> Optax:
 
 
 ROWS = {
-    "relative": Golden(ARGUMENTS | {"relative": 1e-2}, dog(init_step=("heuristic", 1e-2)), dtypes=("float32",)),
-    "distance": Golden(ARGUMENTS | {"distance": 0.5}, dog(init_step=("distance", 0.5)), dtypes=("float32",)),
-    "rate": Golden(ARGUMENTS | {"first_rate": 1e-3}, dog(init_step=("learning_rate", 1e-3)), dtypes=("float32",)),
-    "defaults": Golden(
-        {"weight_decay": 0.3}, Optax(lambda optax: optax.contrib.dog(weight_decay=0.3)), dtypes=("float32",)
-    ),
+    "relative": Golden(ARGUMENTS | {"relative": 1e-2}, dog(init_step=("heuristic", 1e-2))),
+    "distance": Golden(ARGUMENTS | {"distance": 0.5}, dog(init_step=("distance", 0.5))),
+    "rate": Golden(ARGUMENTS | {"first_rate": 1e-3}, dog(init_step=("learning_rate", 1e-3))),
+    "defaults": Golden({"weight_decay": 0.3}, Optax(lambda optax: optax.contrib.dog(weight_decay=0.3))),
 }

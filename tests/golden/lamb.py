@@ -1,7 +1,7 @@
-"""Beside optax' Lamb. Norms are summed in another order by each library."""
+"""Beside optax' and timm's Lamb. Norms are summed in another order by each library."""
 
 from golden import Golden
-from golden.peers import Optax
+from golden.peers import Optax, Torch
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30))
 
@@ -9,6 +9,18 @@ ROWS = {
     "optax": Golden(
         {"lr": 0.01, "weight_decay": 0.1},
         Optax(lambda optax: optax.lamb(0.01, weight_decay=0.1)),
+        SHAPES,
+        ulp=32,
+    ),
+    "timm": Golden(
+        {"lr": 0.01, "weight_decay": 0.1},
+        Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.1, max_grad_norm=None),
+        SHAPES,
+        ulp=32,
+    ),
+    "timm, clipped": Golden(  # it divides by ‖g‖ alone; 1e-6 less is little here
+        {"lr": 0.01, "weight_decay": 0.1, "clip_norm": 1.0},
+        Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.1),
         SHAPES,
         dtypes=("float32",),
         ulp=32,

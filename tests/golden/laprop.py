@@ -7,6 +7,5 @@ ROWS = {
     "plain": Golden(
         given := {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3},
         Torch("timm.laprop", "LaProp", **given),
-        dtypes=("float32",),  # timm keeps its corrections in float32 whatever the weights are
     ),
 }

@@ -27,6 +27,5 @@ ROWS = {
     "optax": Golden(
         {"lr": 0.1, "momentum": 0.8, "trust": 0.01, "eps": 0.0, "always_adapt": True, "nesterov": True},
         Optax(lambda optax: optax.lars(0.1, trust_coefficient=0.01, momentum=0.8, nesterov=True)),
-        dtypes=("float32",),
     ),
 }

@@ -12,7 +12,7 @@ ROWS = {
     "optax": Golden(
         {"lr": 0.01, "weight_decay": 0.03},
         Optax(lambda o: o.chain(o.add_decayed_weights(0.03), o.contrib.madgrad(0.01))),
-        dtypes=("float32",),
+        dtypes=("float32",),  # in float64 it shows that ε joins the learning rate
     ),
     "decoupled": Golden(
         {"lr": 0.01, "weight_decay": 0.3, "decay": "decoupled"},

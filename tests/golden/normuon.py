@@ -8,17 +8,17 @@ SHARED = {"lr": 0.02, "momentum": 0.9, "beta2": 0.8, "weight_decay": 0.3}
 
 ROWS = {
     "plain": Golden(  # in float64 it shows that ε stands beside another factor
-        SHARED, Orthogonal("NorMuon", {"use_muon": True, "nesterov": False}, **SHARED), SHAPES, ("float32",), ULP
+        SHARED, Orthogonal("NorMuon", group={"use_muon": True, "nesterov": False}, **SHARED), SHAPES, ("float32",), ULP
     ),
     "without ε": Golden(
         SHARED | {"eps": 0.0},
-        Orthogonal("NorMuon", {"use_muon": True, "nesterov": False}, eps=0.0, **SHARED),
+        Orthogonal("NorMuon", group={"use_muon": True, "nesterov": False}, eps=0.0, **SHARED),
         SHAPES,
         ulp=ULP,
     ),
     "nesterov, scaled": Golden(
         SHARED | {"nesterov": True, "match_rms_adamw": True, "eps": 1e-3},
-        Orthogonal("NorMuon", {"use_muon": True}, update_scale="match_rms", eps=1e-3, **SHARED),
+        Orthogonal("NorMuon", group={"use_muon": True}, update_scale="match_rms", eps=1e-3, **SHARED),
         SHAPES,
         ulp=ULP,
     ),

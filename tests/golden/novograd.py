@@ -1,4 +1,4 @@
-"""Beside timm's NvNovoGrad, whose v is a float32 whatever weights are, and optax' NovoGrad."""
+"""Beside timm's NvNovoGrad and optax' NovoGrad."""
 
 from golden import Golden
 from golden.peers import Optax, Torch
@@ -6,23 +6,18 @@ from golden.peers import Optax, Torch
 ARGUMENTS = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 0.1, "weight_decay": 0.03}
 
 ROWS = {
-    "timm": Golden(ARGUMENTS, Torch("timm.nvnovograd", "NvNovoGrad", **ARGUMENTS), dtypes=("float32",)),
-    "defaults": Golden(
-        {"weight_decay": 0.3}, Torch("timm.nvnovograd", "NvNovoGrad", weight_decay=0.3), dtypes=("float32",)
-    ),
+    "timm": Golden(ARGUMENTS, Torch("timm.nvnovograd", "NvNovoGrad", **ARGUMENTS)),
+    "defaults": Golden({"weight_decay": 0.3}, Torch("timm.nvnovograd", "NvNovoGrad", weight_decay=0.3)),
     "amsgrad": Golden(
         ARGUMENTS | {"amsgrad": True},
         Torch("timm.nvnovograd", "NvNovoGrad", amsgrad=True, **ARGUMENTS),
-        dtypes=("float32",),
     ),
     "averaging": Golden(
         ARGUMENTS | {"grad_averaging": True},
         Torch("timm.nvnovograd", "NvNovoGrad", grad_averaging=True, **ARGUMENTS),
-        dtypes=("float32",),
     ),
     "optax": Golden(
         {"lr": 0.01, "betas": (0.9, 0.25), "eps": 1e-6, "weight_decay": 0.03},
         Optax(lambda optax: optax.novograd(0.01, weight_decay=0.03)),
-        dtypes=("float32",),
     ),
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,44 +24,85 @@ class Torch:
 
     of      "torch.optim", "pytorch_optimizer", "optimi", … or "timm.<file>"
     before  what to do with the optimizer when it is made: `opt.train()`, say
+    group   what the group of the weights has to say
     """
 
     def __init__(
-        self, of: str, name: str, *, before: Callable[[Any], object] = lambda opt: None, **arguments: Any
+        self,
+        of: str,
+        name: str,
+        *,
+        before: Callable[[Any], object] = lambda opt: None,
+        group: dict[str, Any] | None = None,
+        **arguments: Any,
     ) -> None:
-        self.of, self.name, self.before, self.arguments = of, name, before, arguments
+        self.of, self.name, self.before, self.group, self.arguments = of, name, before, group or {}, arguments
 
-    def start(self, params: Arrays) -> None:
+    def start(self, params: Arrays, second: dict[str, Any] | None = None) -> None:
+        """`second`: what a second group, of the latter half of the weights, says otherwise than the first."""
         torch = peer("torch")
         self.weights = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
-        module = timm(self.of.partition(".")[2]) if self.of.startswith("timm.") else named(self.of)
-        self.optimizer = getattr(module, self.name)(self.params(), **self.arguments)
-        self.before(self.optimizer)
+        first = len(params) if second is None else len(params) // 2
+        groups = [{"params": self.weights[:first], **self.group}]
+        if second is not None:
+            groups.append({"params": self.weights[first:], **self.group, **second})
+        with self.numbers_in_their_type():
+            self.optimizer = self.make(groups)
+            self.before(self.optimizer)
 
-    def params(self) -> Any:
-        """The weights as the optimizer takes them."""
-        return self.weights
+    def make(self, groups: list[dict[str, Any]]) -> Any:
+        """The optimizer of these groups of weights."""
+        return self.maker()(groups, **self.arguments)
+
+    def maker(self) -> Any:
+        """What makes it: the package's class."""
+        module = timm(self.of.partition(".")[2]) if self.of.startswith("timm.") else named(self.of)
+        return getattr(module, self.name)
 
     def step(self, grads: Arrays) -> Arrays:
         torch = peer("torch")
         for p, g in zip(self.weights, grads, strict=True):
             p.grad = torch.from_numpy(g.copy())
-        self.optimizer.step()
+        with self.numbers_in_their_type():
+            self.optimizer.step()
         return [p.detach().numpy() for p in self.weights]
+
+    @contextmanager
+    def numbers_in_their_type(self) -> Iterator[None]:
+        """Lets what an optimizer keeps of a weight in torch's default type, a product of momenta, have the weights'."""
+        torch = peer("torch")
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.weights[0].dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+class Around(Torch):
+    """A package's optimizer around another one, as Lookahead is."""
+
+    def __init__(self, of: str, name: str, inner: Torch, **arguments: Any) -> None:
+        super().__init__(of, name, **arguments)
+        self.inner = inner
+
+    def make(self, groups: list[dict[str, Any]]) -> Any:
+        return self.maker()(self.inner.make(groups), **self.arguments)
+
+
+class Exact(Torch):
+    """One that casts to float32 what it corrects by, or decomposes: to the type of the weights."""
+
+    def step(self, grads: Arrays) -> Arrays:
+        with mock.patch.object(peer("torch"), "float32", self.weights[0].dtype):
+            return super().step(grads)
 
 
 class Orthogonal(Torch):
-    """One of pytorch_optimizer's that orthogonalises matrices: in the type of the weights, instead of bfloat16.
+    """One of pytorch_optimizer's that orthogonalises matrices: in the type of the weights, instead of bfloat16."""
 
-    group  what the group of the weights has to say
-    """
-
-    def __init__(self, name: str, group: dict[str, Any] | None = None, **arguments: Any) -> None:
+    def __init__(self, name: str, **arguments: Any) -> None:
         super().__init__("pytorch_optimizer", name, foreach=False, **arguments)
-        self.group = group
-
-    def params(self) -> Any:
-        return self.weights if self.group is None else [{"params": self.weights, **self.group}]
 
     def step(self, grads: Arrays) -> Arrays:
         module, iterate = sys.modules[type(self.optimizer).__module__], "zero_power_via_newton_schulz_5"
@@ -70,21 +112,25 @@ class Orthogonal(Torch):
 
 
 class Optax:
-    """A chain of optax' parts: a function of the package makes it. It computes in float32."""
+    """A chain of optax' parts: a function of the package makes it. It computes in the type of the weights."""
 
     def __init__(self, chain: Callable[[Any], Any]) -> None:
         self.chain = chain
 
     def start(self, params: Arrays) -> None:
         jax, self.optax = peer("jax"), peer("optax")
-        self.weights = [jax.numpy.array(p) for p in params]
-        self.optimizer = self.chain(self.optax)
-        self.state = self.optimizer.init(self.weights)
+        self.wide = params[0].dtype == np.float64
+        with jax.enable_x64(self.wide):
+            self.weights = [jax.numpy.array(p) for p in params]
+            self.optimizer = self.chain(self.optax)
+            self.state = self.optimizer.init(self.weights)
+        self.update = jax.jit(self.optimizer.update)  # whole, which takes less time than each operation by itself
 
     def step(self, grads: Arrays) -> Arrays:
         jax = peer("jax")
-        updates, self.state = self.optimizer.update([jax.numpy.array(g) for g in grads], self.state, self.weights)
-        self.weights = self.optax.apply_updates(self.weights, updates)
+        with jax.enable_x64(self.wide):
+            updates, self.state = self.update([jax.numpy.array(g) for g in grads], self.state, self.weights)
+            self.weights = self.optax.apply_updates(self.weights, updates)
         return [np.asarray(p) for p in self.weights]
 
 
@@ -114,12 +160,12 @@ def named(module: str) -> ModuleType:
     return import_module(module)
 
 
-def timm(file: str) -> ModuleType:
-    """One file of timm.optim. timm itself imports torchvision, which an optimizer has no need of."""
+def timm(file: str, folder: str = "optim") -> ModuleType:
+    """One file of timm. timm itself imports torchvision, which an optimizer has no need of."""
     peer("torch")
     if "timm" not in sys.modules:
         roots = (find_spec("timm") or peer("timm")).submodule_search_locations  # `peer` says that it is missing
-        for name, folder in (("timm", ""), ("timm.optim", "/optim")):
+        for name, path in (("timm", ""), ("timm.optim", "/optim"), ("timm.utils", "/utils")):
             sys.modules[name] = ModuleType(name)
-            sys.modules[name].__path__ = [root + folder for root in roots]
-    return import_module(f"timm.optim.{file}")
+            sys.modules[name].__path__ = [root + path for root in roots]
+    return import_module(f"timm.{folder}.{file}")

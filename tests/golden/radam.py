@@ -11,7 +11,7 @@ ROWS = {
     "decoupled": Golden(
         {**given, "decay": "decoupled"}, Torch("torch.optim", "RAdam", **given, decoupled_weight_decay=True)
     ),
-    "optax": Golden(
+    "optax": Golden(  # in float64 it shows that ε stands elsewhere
         {**given, "eps": 1e-8, "weight_decay": 0.0}, Optax(lambda o: o.radam(0.01, 0.85, 0.97)), dtypes=("float32",)
     ),
 }

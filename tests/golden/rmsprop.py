@@ -12,6 +12,5 @@ ROWS = {
     "optax": Golden(
         {**PLAIN, "eps_inside": True},
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.rmsprop(0.01, decay=0.9, eps=1e-3))),
-        dtypes=("float32",),
     ),
 }

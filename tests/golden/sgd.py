@@ -12,6 +12,5 @@ ROWS = {
     "optax": Golden(
         PLAIN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sgd(0.05))),
-        dtypes=("float32",),
     ),
 }

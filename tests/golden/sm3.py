@@ -10,13 +10,11 @@ ROWS = {
         {"lr": 0.05, "momentum": 0.8},
         Optax(lambda optax: optax.sm3(0.05, momentum=0.8)),
         SHAPES,
-        ("float32",),
     ),
     "forgetting": Golden(
         {"lr": 0.05, "momentum": 0.8, "beta2": 0.9, "eps": 1e-3},
         Optax(lambda optax: optax.chain(optax.scale_by_sm3(0.8, 0.9, 1e-3), optax.scale(-0.05))),
         SHAPES,
-        ("float32",),
     ),
     "pytorch_optimizer": Golden(
         {"lr": 0.05, "momentum": 0.0, "eps": 1e-30}, Torch("pytorch_optimizer", "SM3", lr=0.05), SHAPES

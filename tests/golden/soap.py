@@ -6,10 +6,9 @@ library, and decompositions pass their roundings on.
 """
 
 from typing import Any
-from unittest import mock
 
-from golden import Arrays, Golden
-from golden.peers import Torch
+from golden import Golden
+from golden.peers import Exact
 
 SHARED = {
     "lr": 0.02, "betas": (0.9, 0.85), "shampoo_beta": 0.8, "weight_decay": 0.3, "precondition_frequency": 3,
@@ -19,22 +18,9 @@ SQUARES, LONG = ((1, 1), (4, 4), (9, 9)), ((3, 8), (9, 4), (5, 5), (7, 9))
 ULP = 300
 
 
-class Exact(Torch):
-    """The package's, which casts to float32 for QR: to the type of the weights."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__("pytorch_optimizer", "SOAP", **arguments)
-
-    def step(self, grads: Arrays) -> Arrays:
-        import torch
-
-        with mock.patch.object(torch, "float32", self.weights[0].dtype):
-            return super().step(grads)
-
-
 def row(shapes: Any, theirs: Any = {}, ours: Any = {}, **shared: Any) -> Golden:  # noqa: B006
     arguments = SHARED | shared
-    return Golden(arguments | ours, Exact(**arguments, **theirs), shapes, ulp=ULP)
+    return Golden(arguments | ours, Exact("pytorch_optimizer", "SOAP", **arguments, **theirs), shapes, ulp=ULP)
 
 
 ROWS = {

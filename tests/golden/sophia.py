@@ -21,7 +21,6 @@ ROWS = {
                 0.02, b1=0.8, eps=3.0, weight_decay=0.3, clip_threshold=0.7, hessian_diagonal_fn=nothing(optax)
             )
         ),
-        dtypes=("float32",),
     ),
     "pytorch_optimizer": Golden(
         SHARED | {"rho": 0.5},

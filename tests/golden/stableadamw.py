@@ -1,4 +1,4 @@
-"""Beside optimi's StableAdamW, with gradients on both sides of what is clipped."""
+"""Beside optimi's and pytorch_optimizer's StableAdamW, with gradients on both sides of what is clipped."""
 
 from golden import Golden
 from golden.peers import Torch
@@ -11,5 +11,9 @@ ROWS = {
     "slow": Golden(
         {"lr": 0.01, "betas": (0.8, 0.999), "eps": 1e-3, "weight_decay": 0.1},
         Torch("optimi", "StableAdamW", lr=0.01, betas=(0.8, 0.999), eps=1e-3, weight_decay=0.1, triton=False),
+    ),
+    "pytorch_optimizer": Golden(
+        given := {"lr": 0.01, "eps": 1e-6, "weight_decay": 0.3},
+        Torch("pytorch_optimizer", "StableAdamW", **given, kahan_sum=False),
     ),
 }
