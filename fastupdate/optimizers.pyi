@@ -319,6 +319,8 @@ class Lamb(Optimizer):
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-06,
         weight_decay: _Scheduled = 0.0,
+        trust_clip: bool = False,
+        adapt_decayed: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -555,6 +557,7 @@ class Rprop(Optimizer):
         lr: _Scheduled = 0.01,
         etas: tuple[_Scheduled, _Scheduled] = (0.5, 1.2),
         step_sizes: tuple[_Scheduled, _Scheduled] = (1e-06, 50.0),
+        weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -654,6 +657,7 @@ class SM3(Optimizer):
         momentum: _Scheduled = 0.9,
         beta2: _Scheduled = 1.0,
         eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -696,6 +700,7 @@ class SparseAdam(Optimizer):
         lr: _Scheduled = 0.001,
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-08,
+        weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 

@@ -85,7 +85,10 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
 
 # Rules whose step depends on sums: tests/test_phases.py.
 PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
-    "lamb": {"plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}},
+    "lamb": {
+        "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03},
+        "clipped": {"lr": 0.01, "eps": 1e-6, "weight_decay": 0.03, "trust_clip": True, "adapt_decayed": True},
+    },
     "adafactor": {"plain": {"lr": 0.05, "weight_decay": 0.03}, "slow": {"lr": 0.5, "d": 0.3, "beta2_decay": -0.5}},
     "prodigy": {
         "plain": {"weight_decay": 0.03, "d0": 1e-2},

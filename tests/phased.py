@@ -20,11 +20,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "clipped": {"clip_value": 0.5, "l1": 1e-3, "zero_grads": True, "ema_decay": 0.9},
     "decayed": {"decay": "independent", "weight_decay": 0.01, "clip_norm": 1.0, "monitor": True, "maximize": True},
-    "masked": {"optimism": 0.3, "cautious": True, "decay": "cautious", "weight_decay": 0.01, "monitor": True},
-    "sums": {"centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "monitor": True},
+    "masked": {"optimism": 0.3, "cautious": True, "decay": "coupled", "weight_decay": 0.01, "monitor": True},
+    "sums": {
+        "centralize": True, "optimism": 0.3, "optimism_norm": 5.0, "cautious": "mean", "decay": "independent",
+        "monitor": True,
+    },
     "hyperball": {"trust_ratio": True, "keep_norm": True, "decay": "independent", "weight_decay": 0.01},
     "units": {"clip_unit_norm": 0.1, "l1": 1e-3, "l1_mode": "proximal", "shadow": "bfloat16", "lookahead": (2, 0.6)},
-}
+}  # fmt: skip
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_first = pytest.mark.parametrize("case", FIRST, ids=str)

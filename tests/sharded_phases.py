@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "optimism": {"optimism": 0.3, "optimism_norm": 2.0},
     "mean": {"cautious": "mean", "decay": "cautious", "weight_decay": 0.1},
     "hyperball": {"trust_ratio": True, "keep_norm": True},
-    "count": {"cautious": "count", "monitor": True, "clip_norm": 0.7},
+    "count": {"cautious": "count", "decay": "coupled", "monitor": True, "clip_norm": 0.7},
 }
 BY_RULE = {case.rule: case for case in EVERY_PHASED_CASE}
 PHASED = [

@@ -1,6 +1,7 @@
-"""What belongs to a step beside the rule: decay, penalties, averages, copies, masks.
+"""What belongs to a step beside the rule: penalties, averages, copies, masks.
 
-Every option is compared with another library or a formula (those that scale and clip in test_clipping.py), and then,
+Every option is compared with another library or a formula (those that scale and clip in test_clipping.py, weight
+decay in test_decay.py), and then,
 for every rule and backend, with the bits of reference.py.
 """
 
@@ -18,7 +19,6 @@ from cases import (
     by_backend,
     by_dtype,
     by_rule,
-    cases_of,
     every_run,
     gradients,
     moderate_arrays,
@@ -56,7 +56,7 @@ EACH: dict[str, dict[str, Any]] = {
     "cautious": {"cautious": True},
     "cautious-more": {"cautious": True, "decay": "independent", "monitor": True, "maximize": True},
     "cautious-mean": {"cautious": "mean", "decay": "cautious"},
-    "cautious-count": {"cautious": "count", "monitor": True, "l1": 0.05, "clip_value": 2.0},
+    "cautious-count": {"cautious": "count", "decay": "coupled", "monitor": True, "l1": 0.05, "clip_value": 2.0},
     "mars": {"optimism": 0.3, "optimism_norm": 1.0, "l1": 0.05},
     "centralize": {"centralize": True, "optimism": 0.3, "optimism_norm": 30.0, "cautious": "mean", "monitor": True},
     "trust_ratio": {"trust_ratio": True, "l1": 0.05, "cautious": True, "decay": "cautious"},
@@ -95,65 +95,7 @@ def test_bits_of_the_reference(case, engine, dtype, options):
         assert_same_bits(arrays_of(opt)[kind], values, kind)
 
 
-# -- decay and penalties ----------------------------------------------------------------------------------------------
-
-DECAYS = [("adam", "decoupled", "AdamW"), ("adamw", "coupled", "Adam"), ("adamw", "decoupled", "AdamW")]
-
-
-@pytest.mark.peer
-@pytest.mark.parametrize(("rule", "decay", "theirs"), DECAYS, ids=[f"{r}-{d}" for r, d, _ in DECAYS])
-@by_dtype
-@by_backend
-def test_decay_of_another_kind(backend, dtype, rule, decay, theirs):
-    """Adam whose decay is decoupled is AdamW, and the other way round."""
-    torch = peer("torch")
-    case = cases_of(rule)[0]
-    p = moderate_arrays(1, [200], dtype)[0]
-    q = torch.tensor(p)
-    drift = Drift(p)
-    optimizer = getattr(torch.optim, theirs)([q], **case.kwargs)
-    opt = case.make([p], decay=decay, backend=backend)
-    for k in range(12):
-        g = moderate_arrays(2 + k, [200], dtype)
-        q.grad = torch.from_numpy(g[0].copy())
-        optimizer.step()
-        opt.step(g)
-        drift.compare(p, q.numpy())
-    assert drift.worst <= PEER
-
-
-@by_backend
-@by_rule
-def test_cautious_decay_leaves_alone_what_moves_away_from_zero(case, backend):
-    """Without a change every weight decays; NaN stays NaN."""
-    kwargs = {**case.kwargs, "lr": 0.5, "weight_decay": 0.25}
-    weights, g = np.array([1.0, 1.0, -1.0, -1.0, np.nan]), np.array([1.0, -1.0, 1.0, -1.0, 1.0])
-    plain, masked = weights.copy(), weights.copy()
-    fu.rules.get(case.rule)([plain], **{**kwargs, "weight_decay": 0.0}, backend=backend).step([g])
-    fu.rules.get(case.rule)([masked], **kwargs, decay="cautious", backend=backend).step([g])
-    change, toward = plain - weights, np.array([True, False, False, True, True])
-    assert_same_bits(masked, weights + np.where(toward, change - 0.125 * weights, change), case.rule)
-
-
-CORRECTED = [({"decay": "corrected"}, "expected the largest learning rate, received None"),
-             ({"peak_lr": 0.1}, "expected None, unless decay='corrected', received 0.1"),
-             ({"decay": "corrected", "peak_lr": 0.0}, "expected a number > 0, received 0.0"),
-             ({"decay": "corrected", "peak_lr": np.nan}, "expected a number > 0, received nan")]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "words"), CORRECTED, ids=[str(options) for options, _ in CORRECTED])
-def test_corrected_decay_is_told_the_largest_rate(options, words):
-    with pytest.raises(ValueError, match=rf"\[adam\] peak_lr: {words}"):
-        fu.Adam([np.ones(3)], **options)
-
-
-@by_backend
-@by_rule
-def test_independent_decay(case, backend):
-    """w ← (1 − λ)w whatever the learning rate: with none, decay is all that happens."""
-    p = np.linspace(-2, 2, 50)
-    case.make([p], lr=0.0, decay="independent", weight_decay=0.25, backend=backend).step([np.ones(50)])
-    np.testing.assert_array_equal(p, np.linspace(-2, 2, 50) * 0.75)
+# -- penalties ---------------------------------------------------------------------------------------------------------
 
 
 @by_backend
@@ -346,15 +288,3 @@ def test_nothing_moves_along_its_gradient(case, backend):
         assert_same_bits(q, np.where(kept, p, old), case.rule)
     if case.rule != "sgd" or case.kwargs.get("momentum"):
         assert not all(((p - old) * g < 0).all() for old, p, g in zip(before, plain, grads[2], strict=True))
-
-
-@by_backend
-def test_a_cautious_step_decays_all_weights(backend):
-    """Weight decay that is not part of the gradient is no movement of the rule's."""
-    p, g = np.array([1.0, 1.0]), np.array([-1.0, 1.0])
-    opt = fu.AdamW([p], lr=0.5, weight_decay=0.5, cautious=True, betas=(0.9, 0.9), backend=backend)
-    opt.step([np.array([10.0, 10.0])])
-    p[:] = 1.0
-    opt.step([g])  # the mean still leads down: along the first gradient, against the second
-    assert p[0] == 0.75
-    assert p[1] < 0.75

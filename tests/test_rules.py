@@ -28,9 +28,10 @@ from cases import (
     moderate_arrays,
     random_arrays,
 )
+from golden.peers import Torch
 from peers import peer
 from reference import Reference, started, starts_of
-from tolerances import PEER, SOAK, TEN_THOUSAND_STEPS, Drift
+from tolerances import PEER, PEER_NORMS, SOAK, TEN_THOUSAND_STEPS, Drift
 
 import fastupdate as fu
 
@@ -68,6 +69,28 @@ PEER_SIZES = [0, 1, 7, 16, 33, 1025]  # test_sizes has the rest
 
 def moderate_gradients(dtype: Any, sizes: list[int]) -> list[list[np.ndarray]]:
     return [moderate_arrays(20 + k, sizes, dtype) for k in range(STEPS)]
+
+
+LAMB = {"timm": {"adapt_decayed": True}, "always": {}, "clipped": {"trust_clip": True, "adapt_decayed": True}}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("flags", LAMB.values(), ids=[*LAMB])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@by_dtype
+def test_lamb_of_timm(dtype, weight_decay, flags):
+    """Weights longer than their step, and shorter; λ decides there whether steps are as long as weights."""
+    params = [a * scale for a, scale in zip(moderate_arrays(1, [30, 30], dtype), (dtype(8), dtype(2**-6)), strict=True)]
+    ours = {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": weight_decay}
+    named = {"trust_clip": flags.get("trust_clip", False), "always_adapt": not flags.get("adapt_decayed", False)}
+    drifts, theirs = [*map(Drift, params)], Torch("timm.lamb", "Lamb", **ours, **named, max_grad_norm=None)
+    theirs.start(params)
+    opt = fu.Lamb(params, **ours, **flags)
+    for grads in moderate_gradients(dtype, [30, 30]):
+        opt.step(grads)
+        for drift, p, q in zip(drifts, params, theirs.step(grads), strict=True):
+            drift.compare(p, q)
+    assert max(drift.worst for drift in drifts) <= PEER_NORMS
 
 
 @pytest.mark.peer

@@ -12,7 +12,7 @@ class AdaBelief:
         w ← w − α·m̂/(√(v/(1 − β₂ᵗ)) + ε)
 
     Source: Zhuang et al. (NeurIPS 2020), algorithm 2. ε_root stays in v from step to step, as in the paper and in
-    optax. timm's class rectifies like RAdam by default.
+    optax. timm's class rectifies like RAdam by default, its factory's "adabelief" does not.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

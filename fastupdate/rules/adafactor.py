@@ -20,6 +20,9 @@ class Adafactor:
 
     Source: Shazeer & Stern (ICML 2018), algorithms 4 and 5. Where torch's ε₁ is None, it is that of float32. The mean
     of r is kept as a state of its own, so that it may differ from the mean of the r's by a rounding.
+    Elsewhere ε₁ = 1e-30 is added to ∇L² instead. Keras is this otherwise. Hugging Face decays by λ times its whole step
+    size, max(ε₂, rms w)·min(0.01, 1/√t) or that of a given α. optax takes α as it is, decays by λ without α and keeps a
+    whole v where a side is shorter than 128; timm's AdafactorBigVision does so below 16, with momentum, no d, no rms w.
     """
 
     lr = Hyper(1e-2, NON_NEGATIVE, "largest relative step α")
@@ -29,6 +32,7 @@ class Adafactor:
     d = Hyper(1.0, POSITIVE, "the root mean square that u is clipped to")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")
     decoupled_decay = True
+    own_decay = True
 
     row = State("mean squared gradient of a row", per="row")
     column = State("mean squared gradient of a column", per="column")

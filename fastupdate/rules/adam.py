@@ -30,6 +30,7 @@ class Adam:
         w ← w − α·m̂/(√v̂ + ε)
 
     Source: Kingma & Ba (ICLR 2015), algorithm 1; AMSGrad: Reddi, Kale & Kumar (ICLR 2018).
+    amsgrad is torch's, Keras' and chainer's, the largest v; optax' is the largest v̂, which is larger in first steps.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

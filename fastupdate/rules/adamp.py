@@ -54,6 +54,7 @@ class AdamP:
     delta = Hyper(0.1, NON_NEGATIVE, "δ, below which √n·|cos| is that of weights without a scale")
     wd_ratio = Hyper(0.1, NON_NEGATIVE, "q where the step is projected; timm's factory has 0.01")
     decoupled_decay = True
+    own_decay = True
 
     nesterov = Flag("look ahead along the mean gradient")
 

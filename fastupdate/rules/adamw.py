@@ -12,6 +12,8 @@ class AdamW(Adam):
         w ← w − α·(m̂/(√v̂ + ε) + λw)
 
     Source: Loshchilov & Hutter (ICLR 2019), algorithm 2, with the decay times the learning rate.
+    chainer decays by λ without α: decay="independent"; optimi's decouple_lr and FlashOptim by λα/α₀, of the largest or
+    first α₀: there λ is a schedule. thinc, and bitsandbytes on CUDA, decay after the step instead of before it.
     """
 
     weight_decay = Hyper(1e-2, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")

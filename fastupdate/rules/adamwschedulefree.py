@@ -31,6 +31,7 @@ class AdamWScheduleFree:
     r = Hyper(0.0, NON_NEGATIVE, "r: later steps weigh by this power of their number")
     weight_lr_power = Hyper(2.0, NON_NEGATIVE, "p: steps weigh by this power of the learning rate")
     decoupled_decay = True
+    own_decay = True
 
     z = State("where the steps go", start="p")
     v = State("mean squared gradient")

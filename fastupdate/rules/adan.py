@@ -16,7 +16,7 @@ class Adan:
 
     Source: Xie et al., arXiv:2208.06677 (2022), algorithm 1, whose β are 1 − β here.
     pytorch_optimizer's weight_decouple is no_prox. optax.adan has 1 − β₂ where β₂ stands above, with the same default
-    β₂ = 0.92: 0.08 of what changes is in its step, where the paper has 0.92.
+    β₂ = 0.92: 0.08 of what changes is in its step, where the paper has 0.92; and its root is √(n̂ + 1e-8) + ε.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -26,6 +26,7 @@ class Adan:
     eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights are divided by 1 + αλ")
     decoupled_decay = True
+    own_decay = True
 
     no_prox = Flag("multiply weights by 1 − αλ before the step, as AdamW, instead of dividing them after it")
 

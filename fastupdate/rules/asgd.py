@@ -14,6 +14,7 @@ class ASGD:
 
     Source: Polyak & Juditsky (SIAM J. Control Optim. 1992); the schedules are those of Bottou, as torch has them. The
     average is the state `ax`: `opt.state["ax"]`. For averages of any rule's weights see `ema_decay`.
+    pytorch_optimizer's ASGD is another rule, which finds its learning rate by norms of weights and gradients.
     """
 
     lr = Hyper(1e-2, NON_NEGATIVE, "the first learning rate α")

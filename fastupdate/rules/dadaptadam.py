@@ -27,6 +27,8 @@ class DAdaptAdam:
     eps = Hyper(1e-8, POSITIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty; with decouple, weights shrink by dαλ of themselves")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
+    own_decay = True
+    found_rate = True
 
     use_bias_correction = Flag("correct the first steps as Adam does")
     decouple = Flag("shrink weights instead of adding to gradients")

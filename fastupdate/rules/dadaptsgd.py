@@ -21,6 +21,8 @@ class DAdaptSGD:
     momentum = Hyper(0.9, BELOW_ONE, "μ, how much of the weights stays from step to step")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
+    own_decay = True
+    found_rate = True
 
     z = State("weighted sum of gradients")
     p0 = State("the first weights w₀", start="p")
@@ -46,9 +48,9 @@ class DAdaptSGD:
 
     @staticmethod
     def settle_list(flags, s, n, product, squares, grad_squares, d, numerator, shrink):
-        shrink = where(shrink > 0.0, shrink, 1.0 / sqrt(grad_squares))
+        shrink = where(shrink > 0.0, shrink, where(grad_squares > 0.0, 1.0 / sqrt(grad_squares), 0.0))
         numerator = numerator + d * s.lr * (product * (shrink * shrink))
-        estimate = where(squares > 0.0, 2.0 * numerator / (sqrt(squares) * shrink), d)
+        estimate = where(squares * shrink > 0.0, 2.0 * numerator / (sqrt(squares) * shrink), d)
         estimate = where(s.lr > 0.0, estimate, d)
         return maximum(d, estimate), numerator, shrink
 

@@ -25,6 +25,7 @@ class DoG:
     distance = Hyper(0.0, NON_NEGATIVE, "the first r, if not 0")
     first_rate = Hyper(0.0, NON_NEGATIVE, "what g is multiplied by in the first step, if not 0")
     eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to G")
+    found_rate = True
 
     p0 = State("the first weights w₀", start="p")
     r = State("the largest distance so far", per="list")

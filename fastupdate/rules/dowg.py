@@ -20,6 +20,7 @@ class DoWG:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     distance_squared = Hyper(1e-4, NON_NEGATIVE, "r₀², the first estimate of the squared distance")
     eps = Hyper(1e-4, NON_NEGATIVE, "ε, added to the root")
+    found_rate = True
 
     p0 = State("the first weights w₀", start="p")
     r_squared = State("the largest squared distance so far", per="list", start="distance_squared")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from fastupdate.rules.rule import Parts
 
 MODES = ("evaluated", "trained")
-OTHERS = {"prepare", "update", "check", "decoupled_decay", "lazy_rows", "matrix", *MODES}
+SAYINGS = {"decoupled_decay", "own_decay", "found_rate", "lazy_rows"}  # what is True of a rule that has them
+OTHERS = {"prepare", "update", "check", "matrix", *SAYINGS, *MODES}
 Signatures = dict[str, tuple[str, ...]]  # the functions of a rule, and the arguments that each takes
 
 

@@ -25,6 +25,7 @@ class FTRL:
     l2_strength = Hyper(0.0, NON_NEGATIVE, "λ₂, of the penalty on the leader")
     initial_accumulator_value = Hyper(0.0, NON_NEGATIVE, "what n starts from")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of an L2 penalty that joins z")
+    own_decay = True
 
     n = State("sum of squared gradients", start="initial_accumulator_value")
     z = State("sum of gradients, less what the weights have been pulled by")

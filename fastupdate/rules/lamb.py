@@ -1,7 +1,7 @@
 """LAMB."""
 
 from fastupdate.rules.adam import moments
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, State, Sum, scalars
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import sqrt, where
 
 
@@ -16,9 +16,13 @@ class Lamb:
         m ← β₁m + (1 − β₁)∇L            m̂ = m/(1 − β₁ᵗ)
         v ← β₂v + (1 − β₂)∇L²           v̂ = v/(1 − β₂ᵗ)
         r ← m̂/(√v̂ + ε) + λw
-        w ← w − α·‖w‖/‖r‖·r, the norms being of the tensor; −α·r where either is 0
+        w ← w − α·q·r, q = ‖w‖/‖r‖, the norms being of the tensor; 1 where either is 0
+        trust_clip:       q is at most 1 (LAMBC)
+        adapt_decayed:    q is 1 where λ is 0, as it is within the step under another decay=
 
-    Source: You et al. (ICLR 2020), algorithm 2, with φ the identity.
+    Source: You et al. (ICLR 2020), algorithm 2, with φ the identity. `timm.optim.Lamb` and apex' FusedLAMB have
+    adapt_decayed unless they are told otherwise (always_adapt, use_nvlamb), and clip the norm of all gradients to 1.
+    DeepSpeed keeps q within [0.01, 10]; Keras' ‖r‖ is without λw.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -26,10 +30,14 @@ class Lamb:
     beta2 = Hyper(0.999, BELOW_ONE, "how much of the mean squared gradient stays")
     eps = Hyper(1e-6, NON_NEGATIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, which pulls weights to zero as part of the step")
+    own_decay = True
+
+    trust_clip = Flag("let no step be longer than Adam's")
+    adapt_decayed = Flag("adapt only tensors that have weight decay")
 
     m = State("mean gradient", role="momentum")
     v = State("mean squared gradient")
-    trust = State("‖w‖/‖r‖ in the last step", per="tensor", start=1.0)
+    trust = State("q in the last step", per="tensor", start=1.0)
 
     step_squares = Sum("‖r‖²", per="tensor")
     weight_squares = Sum("‖w‖²", per="tensor")
@@ -57,7 +65,12 @@ class Lamb:
     def settle_tensor(flags, s, n, step_squares, weight_squares, trust):
         ratio = sqrt(weight_squares) / sqrt(step_squares)
         ratio = where(step_squares > 0.0, ratio, 1.0)
-        return where(weight_squares > 0.0, ratio, 1.0)
+        ratio = where(weight_squares > 0.0, ratio, 1.0)
+        if flags.trust_clip:
+            ratio = where(ratio > 1.0, 1.0, ratio)
+        if flags.adapt_decayed:
+            ratio = where(s.weight_decay > 0.0, ratio, 1.0)
+        return ratio
 
     @staticmethod
     def update(flags, s, g, p, m, v, trust):

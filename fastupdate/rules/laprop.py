@@ -21,6 +21,7 @@ class LaProp:
     eps = Hyper(1e-15, NON_NEGATIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")
     decoupled_decay = True
+    own_decay = True
 
     m = State("mean normalised gradient", role="momentum")
     v = State("mean squared gradient")

@@ -22,6 +22,7 @@ class Lars:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     trust = Hyper(1e-3, NON_NEGATIVE, "trust coefficient η: length of a step, in lengths of the weights")
     eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the norm of the gradient")
+    own_decay = True
 
     nesterov = Flag("look ahead along the buffer")
     trust_clip = Flag("let no step be longer than it would be without q")

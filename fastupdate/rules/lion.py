@@ -12,6 +12,7 @@ class Lion:
         m ← β₂m + (1 − β₂)∇L
 
     Source: Chen et al. (NeurIPS 2023), algorithm 2. sign(0) is 0. Decay is 0 unless given; optax has 1e-3.
+    DeepSpeed moves by −α on the CPU and by +α on a GPU where c is 0.
     """
 
     lr = Hyper(1e-4, NON_NEGATIVE, "learning rate α")

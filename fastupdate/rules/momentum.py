@@ -10,7 +10,10 @@ class Momentum:
         v ← βv − αg
         w ← w + v                       w ← w + βv − αg with nesterov
 
-    Equal to `SGD` only while the learning rate stays constant. Source: Polyak (1964); Sutskever et al. (ICML 2013).
+    Equal to `SGD` only while the learning rate stays constant: by gradients of 1 from w = 1, with β = 0.9 and learning
+    rates of 0.1, 0.1, 0.01, 0.01, it goes to 0.3561 and `SGD` to 0.6485. chainer's nesterov is w + β²v − (1 + β)αg.
+
+    Source: Polyak (1964); Sutskever et al. (ICML 2013).
     """
 
     lr = Hyper(1e-2, NON_NEGATIVE, "learning rate α")

@@ -33,7 +33,8 @@ class Muon:
 
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon; Liu et al., arXiv:2502.16982, for the
     second scale. The matrix products are those of the array library, in the parameter's type (torch: bfloat16), and
-    their bits are its own.
+    their bits are its own. torch's page sums m; its code takes the mean, as here. timm's class has other coefficients,
+    no nesterov, and match_rms_adamw, unless it is told otherwise. MLX couples the decay: decay="coupled".
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

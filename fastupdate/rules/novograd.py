@@ -14,6 +14,7 @@ class NovoGrad:
         grad_averaging:   m ← β₁m + (1 − β₁)·(∇L/(√v + ε) + λw)
 
     Source: Ginsburg et al., arXiv:1905.11286, algorithm 1. optax has β₁ 0.9, β₂ 0.25 and ε 1e-6.
+    apex' moment_mode says whether λw is part of m, as here, or not, which is decay="decoupled".
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -21,6 +22,7 @@ class NovoGrad:
     beta2 = Hyper(0.98, BELOW_ONE, "how much of the mean squared norm stays")
     eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, which pulls weights to zero by way of the momentum")
+    own_decay = True
 
     amsgrad = Flag("divide by the root of the largest v so far")
     grad_averaging = Flag("take the mean of what is summed in m")

@@ -16,6 +16,7 @@ class Prodigy:
     and d' is the next step's d. α is multiplied by √(1 − β₂ᵗ)/(1 − β₁ᵗ) with bias correction.
 
     Source: Mishchenko & Defazio (ICML 2024), algorithm 4, and the authors' code, whose growth_rate is infinite here.
+    optax.contrib.prodigy corrects always: use_bias_correction=True.
     The learning rate of the first group enters N; groups are expected to share one.
     """
 
@@ -26,6 +27,8 @@ class Prodigy:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by dαλ of themselves")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
     d_coef = Hyper(1.0, POSITIVE, "c, a factor of the estimates")
+    own_decay = True
+    found_rate = True
 
     use_bias_correction = Flag("correct the first steps as Adam does")
     safeguard_warmup = Flag("leave α out of z, so that a warm-up does not mislead the estimate")

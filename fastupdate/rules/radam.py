@@ -17,7 +17,7 @@ class RAdam:
 
     Source: Liu et al. (ICLR 2020), algorithm 2; the threshold of 5 and where ε stands are torch's. optax takes ρ ≥ 5,
     which differs only where ρ is 5 to the last digit, and adds ε to √(v/(1 − β₂ᵗ)). `decoupled_weight_decay=True` of
-    torch is the option `decay="decoupled"`.
+    torch is the option `decay="decoupled"`. thinc counts from t = 2.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

@@ -32,6 +32,7 @@ class RAdamScheduleFree:
     r = Hyper(0.0, NON_NEGATIVE, "later steps weigh by this power of their number")
     weight_lr_power = Hyper(2.0, NON_NEGATIVE, "p: steps weigh by this power of the learning rate")
     decoupled_decay = True
+    own_decay = True
 
     sgd_phase = Flag("take the first steps by the plain gradient, instead of none")
 

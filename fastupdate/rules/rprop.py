@@ -7,13 +7,14 @@ from fastupdate.rules.scalar import maximum, sign, where
 class Rprop:
     r"""A step size for each weight, which grows while the gradient keeps its sign, as `torch.optim.Rprop`.
 
+        g ← ∇L + λw
         η ← η₊η where g·g' > 0, η₋η where g·g' < 0, within [step_min, step_max];   g' the gradient before
         g ← 0 where g·g' < 0
         w ← w − η·sign(g)
 
     Source: Riedmiller & Braun (1993), in torch's form: a step that has gone too far is not taken back. α is what η
     starts from, and nothing else. For whole batches: noise flips signs. optax 0.2.8 takes each step one step later: by
-    gradients of 1 from w = 1 it goes to 1, 0.99, 0.978, where torch goes to 0.99, 0.978, 0.9636.
+    gradients of 1 from w = 1 it goes to 1, 0.99, 0.978, where torch goes to 0.99, 0.978, 0.9636. torch has no λ.
     """
 
     lr = Hyper(1e-2, POSITIVE, "the first step size α")
@@ -21,16 +22,24 @@ class Rprop:
     eta_plus = Hyper(1.2, POSITIVE, "η₊, by which a step size grows")
     step_min = Hyper(1e-6, NON_NEGATIVE, "the smallest step size")
     step_max = Hyper(50.0, POSITIVE, "the largest step size")
+    weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
 
     prev = State("the gradient before")
     step_size = State("step size η", start="lr")
 
     @staticmethod
     def prepare(h, t):
-        return scalars(eta_minus=h.eta_minus, eta_plus=h.eta_plus, step_min=h.step_min, step_max=h.step_max)
+        return scalars(
+            eta_minus=h.eta_minus,
+            eta_plus=h.eta_plus,
+            step_min=h.step_min,
+            step_max=h.step_max,
+            weight_decay=h.weight_decay,
+        )
 
     @staticmethod
     def update(flags, s, g, p, prev, step_size):
+        g = g + s.weight_decay * p
         agree = sign(g) * sign(prev)
         step_size = where(agree > 0.0, step_size * s.eta_plus, step_size)
         step_size = where(agree < 0.0, step_size * s.eta_minus, step_size)

@@ -225,6 +225,8 @@ class Rule:
     momentum: str | None = None  # the state that is a running mean of gradients, for monitoring
     momentum_sign: int = 1  # −1: that state points down the slope, as a velocity does
     decoupled_decay: bool = False  # weight_decay shrinks the weight instead of joining the gradient
+    own_decay: bool = False  # weight_decay is neither λw in the gradient nor w ← (1 − αλ)w
+    found_rate: bool = False  # the rule finds its learning rate, of which lr is a factor
     lazy_rows: bool = False  # of gradients of few rows, a step moves these rows alone
     native: bool = True  # it is part of the compiled modules
     phases: tuple[Phase, ...] = ()
@@ -301,6 +303,8 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         momentum=next(iter(roles.values()), None),
         momentum_sign=-1 if "velocity" in roles else 1,
         decoupled_decay=getattr(formula, "decoupled_decay", False),
+        own_decay=getattr(formula, "own_decay", False),
+        found_rate=getattr(formula, "found_rate", False),
         lazy_rows=getattr(formula, "lazy_rows", False),
         native=native,
         phases=_phases(formula, sums),

@@ -74,6 +74,7 @@ class SOAP:
     precondition_frequency = Hyper(10.0, COUNT, "every how many steps the bases turn")
     max_precondition_dim = Hyper(10000.0, NON_NEGATIVE, "the longest side that has a basis")
     decoupled_decay = True
+    own_decay = True
 
     uncorrected = Flag("leave the moments uncorrected")
     normalize = Flag("divide the direction by its root mean square")

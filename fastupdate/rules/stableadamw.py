@@ -13,7 +13,7 @@ class StableAdamW:
         w ← w − a·(m/(√v + ε) + λw)
 
     Source: Wortsman et al., arXiv:2304.13013, algorithm 2. optimi's decouple_lr is the option decay="independent"
-    with a weight_decay of λα, of an α that is not clipped.
+    with a weight_decay of λα, of an α that is not clipped. pytorch_optimizer's has ε = 1e-8, and Kahan sums in 16 bits.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "largest learning rate α")
@@ -22,6 +22,7 @@ class StableAdamW:
     eps = Hyper(1e-6, NON_NEGATIVE, "ε, added to the root, and the least root that clips")
     weight_decay = Hyper(1e-2, NON_NEGATIVE, "λ: weights shrink by aλ of themselves")
     decoupled_decay = True
+    own_decay = True
 
     m = State("mean gradient", role="momentum")
     v = State("mean squared gradient")

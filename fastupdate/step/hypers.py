@@ -54,9 +54,17 @@ class Group(MutableMapping[str, Any]):
     the step that uses them.
     """
 
-    def __init__(self, rule: Rule, params: list[str], values: Mapping[str, Any], row: Any, clock: Any) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        intervals: Mapping[str, Interval],
+        params: list[str],
+        values: Mapping[str, Any],
+        row: Any,
+        clock: Any,
+    ) -> None:
         self._rule = rule
-        self._intervals = {**rule.hypers, **{name: interval for name, (_, interval) in SHARED.items()}}
+        self._intervals = {**intervals, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
         self._low, self._high = ([interval[k] for interval in self._intervals.values()] for k in (0, 1))
         self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
@@ -211,13 +219,21 @@ class Scheduled(NamedTuple):
 class Hypers:
     """The groups of an optimizer and the tables of their schedules."""
 
-    def __init__(self, rule: Rule, specs: Iterable[tuple[list[str], Mapping[str, Any]]], clock: Any) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        intervals: Mapping[str, Interval],
+        specs: Iterable[tuple[list[str], Mapping[str, Any]]],
+        clock: Any,
+    ) -> None:
+        """intervals: the values that the rule's hyperparameters may have"""
         self.rule = rule
         specs = list(specs)
         self._clock, self._revisions = clock, clock.data
         self._values = np.zeros((len(specs), len(rule.hypers) + len(SHARED)))
         self.groups = [
-            Group(rule, names, values, row, clock) for (names, values), row in zip(specs, self._values, strict=True)
+            Group(rule, intervals, names, values, row, clock)
+            for (names, values), row in zip(specs, self._values, strict=True)
         ]
         self._places: list[list[Scheduled]] = []  # of each schedule
         self._schedules: list[Any] = []

@@ -26,6 +26,7 @@ Shadow = Literal["float16", "bfloat16"]
 Cautious = Literal[False, True, "mean", "count"]
 
 
+BY_RATE = ("decoupled", "cautious", "corrected")  # the modes of decay that go by the learning rate
 CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
 
 
@@ -35,6 +36,16 @@ SAID_BY = {
     "cautious_count": ("cautious", "count"),
     "cautious_mean": ("cautious", "mean"),
 }
+
+
+class Undecayed(Interval):
+    """What weight decay may be where a mask would reach it."""
+
+    def __str__(self) -> str:
+        return "0, or decay= ('coupled', 'independent' …), for cautious would mask this rule's own decay"
+
+
+UNDECAYED = Undecayed(0.0, 0.0)
 
 
 class Options(TypedDict, total=False):
@@ -228,17 +239,33 @@ class Settings:
             return None
         return math.inf if self.clip_norm is None else float(self.clip_norm)
 
-    def decay_mode(self, rule: Rule) -> DecayMode:
-        """How weight decay acts: as the rule defines it, unless another mode was asked for."""
+    def decay_mode(self, rule: Rule) -> DecayMode | None:
+        """How weight decay acts: as the rule defines it, unless another mode was asked for; None: in its own way."""
         return self.decay or own_decay(rule)
+
+    def check_decay(self, rule: Rule) -> None:
+        """ValueError for weight decay by a learning rate that the rule finds itself."""
+        if rule.found_rate and self.decay in BY_RATE:
+            expected = (
+                "None, 'coupled' or 'independent', for this rule finds its learning rate and lr is a factor of it"
+            )
+            Place(rule.name, "decay").fail(ValueError, expected, repr(self.decay))
+
+    def intervals(self, rule: Rule) -> Mapping[str, Interval]:
+        """The values that the rule's hyperparameters may have beside these options."""
+        masked = self.cautious and self.decay is None and rule.own_decay
+        return {**rule.hypers, "weight_decay": UNDECAYED} if masked else rule.hypers
 
     def lazy_rows(self, rule: Rule) -> bool:
         """Whether a step by a gradient of few rows moves these alone."""
         return rule.lazy_rows if self.rows is None else self.rows == "lazy"
 
     def has_extra_decay(self, rule: Rule) -> bool:
-        """Whether weight decay is a stage around the rule, and not the rule's own: a mask must not reach that."""
-        masked = self.cautious and rule.decoupled_decay
+        """Whether weight decay is a stage around the rule, and not the rule's own.
+
+        A mask must not reach what is decoupled, and sees in the gradient what was said to be there.
+        """
+        masked = self.cautious and (self.decay is not None or own_decay(rule) == "decoupled")
         return "weight_decay" in rule.hypers and (masked or self.decay_mode(rule) != own_decay(rule))
 
     def flags_on(self, rule: Rule) -> list[bool]:
@@ -274,8 +301,10 @@ class Settings:
             )
 
 
-def own_decay(rule: Rule) -> DecayMode:
-    """The weight decay that a rule defines."""
+def own_decay(rule: Rule) -> DecayMode | None:
+    """The weight decay that a rule defines; None: it is none of these modes."""
+    if rule.own_decay:
+        return None
     return "decoupled" if rule.decoupled_decay else "coupled"
 
 

@@ -69,6 +69,7 @@ class Stepper:
         self.rule = rule
         self._on_loan = lend is not None
         self.settings = Settings(rule.name, **options)
+        self.settings.check_decay(rule)
         self.clock = np.zeros(3, np.int64)
         self._now = self.clock.data  # which Python reads sooner
         self.tree = params
@@ -86,7 +87,8 @@ class Stepper:
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self.hypers = Hypers(rule, of_groups(rule, named, self.settings, hypers), self.clock)
+        specs = of_groups(rule, named, self.settings, hypers)
+        self.hypers = Hypers(rule, self.settings.intervals(rule), specs, self.clock)
         self.flags = self.hypers.flags(flags)
         sort_into(self.items, self.hypers.groups)
         self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)

@@ -13,7 +13,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
-from fastupdate.step.options import DecayMode
+from fastupdate.step.options import DecayMode, Settings
 from fastupdate.torch.packages import FIXED, check_fixed
 
 SWITCHES: dict[str, Any] = {
@@ -58,6 +58,14 @@ def decay_of(rule: Rule, decoupled: bool, option: DecayMode | None) -> DecayMode
     if option not in (None, asked):
         Place(rule.name, "decay").fail(ValueError, f"None, for {DECOUPLED} is {decoupled}", repr(option))
     return asked
+
+
+def check_options(rule: Rule, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """ValueError for an option that does not go with the checked values of a group."""
+    settings = Settings(rule.name, **{**options, "decay": decay_of(rule, values[DECOUPLED], options.get("decay"))})
+    settings.check_decay(rule)
+    if "weight_decay" in rule.hypers:
+        real(Place(rule.name, "weight_decay"), values["weight_decay"], settings.intervals(rule)["weight_decay"])
 
 
 def checked_one(rule: Rule, name: str, value: Any) -> Any:

@@ -17,7 +17,7 @@ from fastupdate.step.report import Report
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP
-from fastupdate.torch.numbers import DECOUPLED, checked, decay_of
+from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import Run, choose
@@ -183,7 +183,7 @@ class Optimizer(torch.optim.Optimizer):
     def complete(self, group: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
         """Gives a group that joins others what it does not say, after a check of what it does."""
         values = {**self.defaults, **group}
-        checked(self.rule, values)
+        check_options(self.rule, checked(self.rule, values), self.options)
         group.update({**at_start(self.rule, values, groups), **values})
 
     # -- saving and resuming ------------------------------------------------------------------------------------------

@@ -159,19 +159,19 @@ class Run:
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        self._outdated = True  # should groups be at odds: a new run will say so again
+        self._outdated = True  # should groups or options be at odds: a new run will say so again
         decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
             return False
         if self._listed is not None and self._resting() != self._still:
             return False
-        self._outdated = False
         for k, names in changes.items():
             if k in self._moving:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
                 for name in names:
                     if name not in self._flags:
                         group[name] = values[name]
+        self._outdated = False
         return True
 
     def _same_states(self, states: States) -> bool:

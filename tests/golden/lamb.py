@@ -6,6 +6,12 @@ from golden.peers import Optax, Torch
 SHAPES = (1, 7, 33, (5, 3), (40, 30))
 
 ROWS = {
+    "timm, LAMBC": Golden(
+        {"lr": 0.01, "weight_decay": 0.1, "trust_clip": True, "adapt_decayed": True},
+        Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.1, trust_clip=True, max_grad_norm=None),
+        SHAPES,
+        ulp=32,
+    ),
     "optax": Golden(
         {"lr": 0.01, "weight_decay": 0.1},
         Optax(lambda optax: optax.lamb(0.01, weight_decay=0.1)),

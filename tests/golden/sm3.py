@@ -11,6 +11,12 @@ ROWS = {
         Optax(lambda optax: optax.sm3(0.05, momentum=0.8)),
         SHAPES,
     ),
+    "decayed": Golden(
+        {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.03},
+        Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sm3(0.05, momentum=0.8))),
+        SHAPES,
+        dtypes=("float32",),
+    ),
     "forgetting": Golden(
         {"lr": 0.05, "momentum": 0.8, "beta2": 0.9, "eps": 1e-3},
         Optax(lambda optax: optax.chain(optax.scale_by_sm3(0.8, 0.9, 1e-3), optax.scale(-0.05))),

@@ -20,8 +20,17 @@ class Sparse(Torch):
         return [p.detach().numpy() for p in self.weights]
 
 
+class Decayed(Sparse):
+    """With an L2 term of λ = 0.03, which torch's has not."""
+
+    def step(self, grads: list[np.ndarray]) -> list[np.ndarray]:
+        weights = [p.detach().numpy() for p in self.weights]
+        return super().step([g + 0.03 * w for g, w in zip(grads, weights, strict=True)])
+
+
 ROWS = {
     "plain": Golden(
         given := {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6}, Sparse("torch.optim", "SparseAdam", **given)
     ),
+    "decayed": Golden({**given, "weight_decay": 0.03}, Decayed("torch.optim", "SparseAdam", **given)),
 }
