@@ -5,7 +5,6 @@ process of their own. Each test's name has the row's number.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +68,21 @@ def test_29_beside_torch_and_scikit_learn():
     assert child(code) == [[-2.0, -2.0]] * len(NAMES)
 
 
+@pytest.mark.parametrize("module", ["fastupdate", "fastupdate._core"])
+def test_29_a_sub_interpreter_is_refused(module):
+    """Compiled modules would wait there for a lock that is never free."""
+    pytest.importorskip("_xxsubinterpreters", reason="Python 3.13 has another module for them")
+    code = f"""
+    import _xxsubinterpreters as interpreters
+    other = interpreters.create(isolated=False)
+    try:
+        interpreters.run_string(other, "import warnings; warnings.simplefilter('ignore'); import {module}")
+    except interpreters.RunFailedError as error:
+        print(json.dumps(str(error)))
+    """
+    assert "ImportError'>: [fastupdate] interpreter: expected the main one of a process" in child(code)
+
+
 def test_29_affinity():
     code = """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -88,12 +102,35 @@ def test_29_threads_from_the_environment(environment, expected):
     assert child(code, **{"FASTUPDATE_NUM_THREADS": "", **environment}) == expected
 
 
+def v1(folder: str, quota: int) -> dict[str, str]:
+    """The files of a cgroup of version 1."""
+    return {f"{CGROUPS}/cpu/{folder}cpu.cfs_{name}_us": str(n) for name, n in (("quota", quota), ("period", 100_000))}
+
+
+CGROUPS = "sys/fs/cgroup"
+MEMBER = "proc/self/cgroup"
 QUOTAS: dict[str, tuple[dict[str, str], float]] = {
-    "v2": ({"cpu.max": "150000 100000"}, 1.5),
-    "v2-max": ({"cpu.max": "max 100000"}, np.inf),
-    "v1": ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
-    "v1-none": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, np.inf),
+    "v2": ({f"{CGROUPS}/cpu.max": "150000 100000"}, 1.5),
+    "v2-max": ({f"{CGROUPS}/cpu.max": "max 100000"}, np.inf),
+    "v1": (v1("", 50000), 0.5),
+    "v1-none": (v1("", -1), np.inf),
     "no-cgroup": ({}, np.inf),
+    "v2-nested": ({MEMBER: "0::/a/b\n", f"{CGROUPS}/a/b/cpu.max": "250000 100000"}, 2.5),
+    "v2-above": (
+        {
+            MEMBER: "0::/a/b c:d\n",
+            f"{CGROUPS}/a/b c:d/cpu.max": "max 100000",
+            f"{CGROUPS}/a/cpu.max": "20000 10000",
+            f"{CGROUPS}/cpu.max": "300000 100000",
+        },
+        2.0,
+    ),
+    "v2-of-others": ({MEMBER: "0::/a\n", f"{CGROUPS}/b/cpu.max": "100000 100000"}, np.inf),
+    "v2-outside": ({MEMBER: "0::/../a\n", f"{CGROUPS}/cpu.max": "150000 100000", "sys/fs/a/cpu.max": "1 1"}, 1.5),
+    "v1-nested": ({MEMBER: "12:pids:/x\n4:cpu,cpuacct:/a/b\n", **v1("a/b/", -1), **v1("a/", 350_000)}, 3.5),
+    "v1-elsewhere": ({MEMBER: "4:cpuacct,cpu:/docker/a\n", **v1("", 250_000)}, 2.5),
+    "v1-beside-v2": ({MEMBER: "1:cpu:/a\n0::/b\n", **v1("a/", 250_000), f"{CGROUPS}/b/cpu.max": "1500 1000"}, 1.5),
+    "v1-other-groups": ({MEMBER: "3:cpuset:/a\n1:name=systemd:/a\n", **v1("a/", 100_000)}, np.inf),
 }
 
 
@@ -103,7 +140,7 @@ def test_29_quota(name, tmp_path, monkeypatch):
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
+    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / path.removeprefix("/"))
     assert threads.cgroup_quota() == expected
     monkeypatch.delenv("FASTUPDATE_NUM_THREADS", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
