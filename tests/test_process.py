@@ -181,22 +181,86 @@ def test_29_out_of_memory(backend):
 
 
 @by_backend
-def test_29_no_thread_can_be_started(backend):
+@pytest.mark.parametrize("where", ["main thread", "another thread", "after fewer"])
+def test_29_no_thread_can_be_started(backend, where):
     """OpenMP would end the process; the step is taken by the threads that there are."""
     code = f"""
     import fastupdate as fu
     fu.set_num_threads(4)
-    p, g = np.ones({PARALLEL}, np.float32), np.ones({PARALLEL}, np.float32)
+    p, g = np.zeros({PARALLEL}, np.float32), np.full({PARALLEL}, -1, np.float32)
     opt = fu.SGD([p], lr=1.0, backend={backend!r})
     fu.SGD([np.ones(1, np.float32)], lr=1.0, backend={backend!r}).step([np.ones(1, np.float32)])
-    used, tasks = int(open("/proc/self/statm").read().split()[0]) * 4096, len(os.listdir("/proc/self/task"))
+    for n in (2, 4) if {where!r} == "after fewer" else ():  # OpenMP ends two threads, and is to start two again
+        opt.step([g])
+        fu.set_num_threads(n)
+    limited, tasks = threading.Event(), lambda: len(os.listdir("/proc/self/task"))
+    def step():
+        limited.wait()
+        before = tasks()
+        opt.step([g])
+        print(json.dumps([float(p.min()) - opt.step_count, float(p.max()) - opt.step_count, tasks() - before]))
+    other = threading.Thread(target=step)
+    if {where!r} == "another thread":
+        other.start()
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
     resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
-    opt.step([g])
+    limited.set()
+    other.join() if other.ident else step()
+    """
+    large = "64M"  # stacks of which none is kept for later threads
+    low, high, started = child(code, OPENBLAS_NUM_THREADS="1", OMP_STACKSIZE=large)
+    assert low == high == 0.0
+    assert started < 2, "the limit stopped nobody: nothing was shown"
+
+
+STACKS = {  # and how many threads it leaves beside the first
+    ("OMP_STACKSIZE", "1000000G"): 0,
+    ("OMP_STACKSIZE", "1000000000M"): 0,
+    ("OMP_STACKSIZE", " 1000000000000 "): 0,
+    ("OMP_STACKSIZE", "1000000000000000 b"): 0,
+    ("GOMP_STACKSIZE", "1000000g"): 0,
+    ("OMP_STACKSIZE", "512"): 3,
+    ("OMP_STACKSIZE", "1B"): 3,  # less than a stack can be: as if nothing had been said
+    ("OMP_STACKSIZE", "1000000T"): 3,
+    ("OMP_STACKSIZE", "99999999999G"): 3,
+}
+
+
+@needs_native
+@pytest.mark.parametrize(("variable", "size"), STACKS)
+def test_29_stacks_of_threads(variable, size):
+    """OpenMP's threads have stacks of this size; where there is no room for such, a step does without them."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(4)
+    p, tasks = np.zeros({PARALLEL}, np.float32), len(os.listdir("/proc/self/task"))
+    fu.SGD([p], lr=1.0, backend="native").step([np.ones({PARALLEL}, np.float32)])
     print(json.dumps([float(p.min()), float(p.max()), len(os.listdir("/proc/self/task")) - tasks]))
     """
-    low, high, started = child(code, OPENBLAS_NUM_THREADS="1")
-    assert low == high == 0.0
-    assert started == 0, "the limit stopped nobody: nothing was shown"
+    started = STACKS[variable, size]
+    assert child(code, **{variable: size}) == [-1.0, -1.0, started]
+
+
+@needs_native
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: other processes of this user count too")
+def test_29_few_threads_can_be_started():
+    """Those that can be started are, also again and again at the very limit."""
+    code = f"""
+    import fastupdate as fu
+    os.setuid(50_000 + os.getpid() % 10_000)
+    p, g = np.zeros({PARALLEL}, np.float32), np.full({PARALLEL}, -1, np.float32)
+    opt, tasks = fu.SGD([p], lr=1.0, backend="native"), len(os.listdir("/proc/self/task"))
+    resource.setrlimit(resource.RLIMIT_NPROC, (tasks + 2, tasks + 2))
+    for _ in range(50):
+        fu.set_num_threads(2)
+        opt.step([g])
+        fu.set_num_threads(4)
+        opt.step([g])
+    print(json.dumps([float(p.min()), float(p.max()), len(os.listdir("/proc/self/task")) - tasks]))
+    """
+    low, high, started = child(code)
+    assert low == high == 100.0
+    assert started <= 2, "the limit stopped nobody: nothing was shown"
 
 
 # -- row 6: more elements than an int32 can count ---------------------------------------------------------------------
