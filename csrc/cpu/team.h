@@ -70,20 +70,21 @@ struct Trial {
 };
 
 // How many further threads like OpenMP's can be started now, of `wanted`.
-inline int startable(int wanted) {
+inline ptrdiff_t startable(ptrdiff_t wanted) {
   const std::unique_ptr<Trial[]> trials(new (std::nothrow) Trial[size_t(wanted)]);
   pthread_attr_t attributes;
   if (!trials || pthread_attr_init(&attributes)) return 0;
   if (worker_stack) pthread_attr_setstacksize(&attributes, worker_stack);  // else, as OpenMP does, with the system's
   std::mutex gate;
   std::unique_lock<std::mutex> closed(gate);
-  int started = 0;
+  ptrdiff_t started = 0;
   for (; started < wanted; ++started) {
-    trials[size_t(started)].gate = &gate;
-    if (pthread_create(&trials[size_t(started)].thread, &attributes, Trial::run, &trials[size_t(started)])) break;
+    Trial& trial = trials[started];
+    trial.gate = &gate;
+    if (pthread_create(&trial.thread, &attributes, Trial::run, &trial)) break;
   }
   closed.unlock();
-  for (int k = 0; k < started; ++k) trials[size_t(k)].leave();
+  for (ptrdiff_t k = 0; k < started; ++k) trials[k].leave();
   pthread_attr_destroy(&attributes);
   return started;
 }
@@ -143,7 +144,7 @@ inline thread_local int running = 1;
 // process then, so that is tried before.
 template <class Work>
 void in_team(int threads, Work work) {
-  if (threads > running) threads = running + startable(threads - running);
+  if (threads > running) threads = running + int(startable(threads - running));
   if (threads == 1) return work(0, 1);
   const FloatingPointMode mode;
 #pragma omp parallel num_threads(threads)
