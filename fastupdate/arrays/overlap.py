@@ -103,9 +103,8 @@ def _connected(spans: list[tuple[int, int, _Laid]], period: int | None) -> list[
             begins.append(begin)
         parts[-1].append(laid)
         reach = max(reach, end)
-    around = (
-        0 if period is None else sum(begin < reach - period for begin in begins[:-1])
-    )  # where the last part goes on
+    beyond = reach - period if period else 0  # the last part goes on at the beginning of the period
+    around = sum(begin < beyond for begin in begins[:-1])
     return [*parts[around:-1], [laid for part in (*parts[:around], parts[-1]) for laid in part]]
 
 

@@ -25,9 +25,9 @@ def _cgroups() -> Iterator[Path]:
         lines = Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
-    for number, controllers, path in (line.split(":", 2) for line in lines):
+    for number, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
         mount = mounts.get("cpu" if "cpu" in controllers.split(",") else number)
-        own = PurePosixPath(path)
+        own = PurePosixPath("/", path)
         if mount is not None and ".." not in own.parts:  # not outside of what is mounted here
             yield from (mount / group.relative_to("/") for group in (own, *own.parents))
 
