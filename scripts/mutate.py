@@ -121,7 +121,7 @@ MUTANTS = [
     ),
     Mutant(
         "a block lost between threads", "csrc/cpu/team.h",
-        "work(count * k / n, count * (k + 1) / n);", "work(count * k / n, count * (k + 1) / n - (k + 1 < n));", PARITY,
+        "last = count * (k + 1) / n;", "last = count * (k + 1) / n - (k + 1 < n);", PARITY,
     ),
     Mutant(
         "clip factor ignored", "fastupdate/step/whole.py",

@@ -72,6 +72,14 @@ STRUCTURES: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "1-short-list": ([1, 1], [1], ValueError, r"grads\[1\]" + NO_ARRAY),
     "1-long-list": ([1], [1, 1], ValueError, r"grads\[1\]: expected nothing"),
     "1-array-for-list": ([1, 1], 1, ValueError, r"expected the structure of params, .*, received another, with grads$"),
+    "1-array-for-part": ([[1], 1], [1, 1], ValueError, r"with params\[0\]\[0\], received another, with grads\[0\]$"),
+    "1-part-for-array": (
+        [[1], 1],
+        [[1], [1]],
+        ValueError,
+        r"with params\[1\], received another, with grads\[1\]\[0\]$",
+    ),
+    "1-none-for-part": ([[1], 1], [None, 1], ValueError, r"grads\[0\]\[0\]" + NO_ARRAY),
     "1-empty": ([1], [], ValueError, r"grads\[0\]" + NO_ARRAY),
     "1-no-gradients": ([1], None, TypeError, "grads: expected gradients, or bound ones"),
 }

@@ -5,7 +5,8 @@ process of their own. Each test's name has the row's number.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def test_29_beside_torch_and_scikit_learn():
     assert child(code) == [[-2.0, -2.0]] * len(NAMES)
 
 
+@pytest.mark.parametrize("module", ["fastupdate", "fastupdate._core"])
+def test_29_a_sub_interpreter_is_refused(module):
+    """Compiled modules would wait there for a lock that is never free."""
+    pytest.importorskip("_xxsubinterpreters", reason="Python 3.13 has another module for them")
+    code = f"""
+import _xxsubinterpreters as interpreters
+other = interpreters.create(isolated=False)
+try:
+    interpreters.run_string(other, "import warnings; warnings.simplefilter('ignore'); import {module}")
+except interpreters.RunFailedError as error:
+    print(error)
+"""  # NumPy is not imported by the main one: the second time it refuses by itself
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "ImportError'>: [fastupdate] interpreter: expected the main one of a process" in done.stdout, done.stderr
+
+
 def test_29_affinity():
     code = """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -88,12 +105,35 @@ def test_29_threads_from_the_environment(environment, expected):
     assert child(code, **{"FASTUPDATE_NUM_THREADS": "", **environment}) == expected
 
 
+def v1(folder: str, quota: int) -> dict[str, str]:
+    """The files of a cgroup of version 1."""
+    return {f"{CGROUPS}/cpu/{folder}cpu.cfs_{name}_us": str(n) for name, n in (("quota", quota), ("period", 100_000))}
+
+
+CGROUPS = "sys/fs/cgroup"
+MEMBER = "proc/self/cgroup"
 QUOTAS: dict[str, tuple[dict[str, str], float]] = {
-    "v2": ({"cpu.max": "150000 100000"}, 1.5),
-    "v2-max": ({"cpu.max": "max 100000"}, np.inf),
-    "v1": ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
-    "v1-none": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, np.inf),
+    "v2": ({f"{CGROUPS}/cpu.max": "150000 100000"}, 1.5),
+    "v2-max": ({f"{CGROUPS}/cpu.max": "max 100000"}, np.inf),
+    "v1": (v1("", 50000), 0.5),
+    "v1-none": (v1("", -1), np.inf),
     "no-cgroup": ({}, np.inf),
+    "v2-nested": ({MEMBER: "0::/a/b\n", f"{CGROUPS}/a/b/cpu.max": "250000 100000"}, 2.5),
+    "v2-above": (
+        {
+            MEMBER: "0::/a/b c:d\n",
+            f"{CGROUPS}/a/b c:d/cpu.max": "max 100000",
+            f"{CGROUPS}/a/cpu.max": "20000 10000",
+            f"{CGROUPS}/cpu.max": "300000 100000",
+        },
+        2.0,
+    ),
+    "v2-of-others": ({MEMBER: "0::/a\n", f"{CGROUPS}/b/cpu.max": "100000 100000"}, np.inf),
+    "v2-outside": ({MEMBER: "0::/../a\n", f"{CGROUPS}/cpu.max": "150000 100000", "sys/fs/a/cpu.max": "1 1"}, 1.5),
+    "v1-nested": ({MEMBER: "12:pids:/x\n4:cpu,cpuacct:/a/b\n", **v1("a/b/", -1), **v1("a/", 350_000)}, 3.5),
+    "v1-elsewhere": ({MEMBER: "4:cpuacct,cpu:/docker/a\n", **v1("", 250_000)}, 2.5),
+    "v1-beside-v2": ({MEMBER: "1:cpu:/a\n0::/b\n", **v1("a/", 250_000), f"{CGROUPS}/b/cpu.max": "1500 1000"}, 1.5),
+    "v1-other-groups": ({MEMBER: "3:cpuset:/a\n1:name=systemd:/a\n", **v1("a/", 100_000)}, np.inf),
 }
 
 
@@ -103,7 +143,7 @@ def test_29_quota(name, tmp_path, monkeypatch):
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
+    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / path.removeprefix("/"))
     assert threads.cgroup_quota() == expected
     monkeypatch.delenv("FASTUPDATE_NUM_THREADS", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -141,22 +181,86 @@ def test_29_out_of_memory(backend):
 
 
 @by_backend
-def test_29_no_thread_can_be_started(backend):
+@pytest.mark.parametrize("where", ["main thread", "another thread", "after fewer"])
+def test_29_no_thread_can_be_started(backend, where):
     """OpenMP would end the process; the step is taken by the threads that there are."""
     code = f"""
     import fastupdate as fu
     fu.set_num_threads(4)
-    p, g = np.ones({PARALLEL}, np.float32), np.ones({PARALLEL}, np.float32)
+    p, g = np.zeros({PARALLEL}, np.float32), np.full({PARALLEL}, -1, np.float32)
     opt = fu.SGD([p], lr=1.0, backend={backend!r})
     fu.SGD([np.ones(1, np.float32)], lr=1.0, backend={backend!r}).step([np.ones(1, np.float32)])
-    used, tasks = int(open("/proc/self/statm").read().split()[0]) * 4096, len(os.listdir("/proc/self/task"))
+    for n in (2, 4) if {where!r} == "after fewer" else ():  # OpenMP ends two threads, and is to start two again
+        opt.step([g])
+        fu.set_num_threads(n)
+    limited, tasks = threading.Event(), lambda: len(os.listdir("/proc/self/task"))
+    def step():
+        limited.wait()
+        before = tasks()
+        opt.step([g])
+        print(json.dumps([float(p.min()) - opt.step_count, float(p.max()) - opt.step_count, tasks() - before]))
+    other = threading.Thread(target=step)
+    if {where!r} == "another thread":
+        other.start()
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
     resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
-    opt.step([g])
+    limited.set()
+    other.join() if other.ident else step()
+    """
+    large = "64M"  # stacks of which none is kept for later threads
+    low, high, started = child(code, OPENBLAS_NUM_THREADS="1", OMP_STACKSIZE=large)
+    assert low == high == 0.0
+    assert started < 2, "the limit stopped nobody: nothing was shown"
+
+
+STACKS = {  # and how many threads it leaves beside the first
+    ("OMP_STACKSIZE", "1000000G"): 0,
+    ("OMP_STACKSIZE", "1000000000M"): 0,
+    ("OMP_STACKSIZE", " 1000000000000 "): 0,
+    ("OMP_STACKSIZE", "1000000000000000 b"): 0,
+    ("GOMP_STACKSIZE", "1000000g"): 0,
+    ("OMP_STACKSIZE", "512"): 3,
+    ("OMP_STACKSIZE", "1B"): 3,  # less than a stack can be: as if nothing had been said
+    ("OMP_STACKSIZE", "1000000T"): 3,
+    ("OMP_STACKSIZE", "99999999999G"): 3,
+}
+
+
+@needs_native
+@pytest.mark.parametrize(("variable", "size"), STACKS)
+def test_29_stacks_of_threads(variable, size):
+    """OpenMP's threads have stacks of this size; where there is no room for such, a step does without them."""
+    code = f"""
+    import fastupdate as fu
+    fu.set_num_threads(4)
+    p, tasks = np.zeros({PARALLEL}, np.float32), len(os.listdir("/proc/self/task"))
+    fu.SGD([p], lr=1.0, backend="native").step([np.ones({PARALLEL}, np.float32)])
     print(json.dumps([float(p.min()), float(p.max()), len(os.listdir("/proc/self/task")) - tasks]))
     """
-    low, high, started = child(code, OPENBLAS_NUM_THREADS="1")
-    assert low == high == 0.0
-    assert started == 0, "the limit stopped nobody: nothing was shown"
+    started = STACKS[variable, size]
+    assert child(code, **{variable: size}) == [-1.0, -1.0, started]
+
+
+@needs_native
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: other processes of this user count too")
+def test_29_few_threads_can_be_started():
+    """Those that can be started are, also again and again at the very limit."""
+    code = f"""
+    import fastupdate as fu
+    os.setuid(50_000 + os.getpid() % 10_000)
+    p, g = np.zeros({PARALLEL}, np.float32), np.full({PARALLEL}, -1, np.float32)
+    opt, tasks = fu.SGD([p], lr=1.0, backend="native"), len(os.listdir("/proc/self/task"))
+    resource.setrlimit(resource.RLIMIT_NPROC, (tasks + 2, tasks + 2))
+    for _ in range(50):
+        fu.set_num_threads(2)
+        opt.step([g])
+        fu.set_num_threads(4)
+        opt.step([g])
+    print(json.dumps([float(p.min()), float(p.max()), len(os.listdir("/proc/self/task")) - tasks]))
+    """
+    low, high, started = child(code)
+    assert low == high == 100.0
+    assert started <= 2, "the limit stopped nobody: nothing was shown"
 
 
 # -- row 6: more elements than an int32 can count ---------------------------------------------------------------------

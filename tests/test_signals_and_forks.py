@@ -34,7 +34,8 @@ def interrupted(sizes):
     interrupts = torn = 0
     while interrupts < 100:
         try:
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 1e-2), 0.5)  # again, should one be swallowed
+            soon = 1e-2 if opt.step_count > 20 else 0.2  # a busy machine takes some steps too
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, soon), 0.5)  # again, should one be swallowed
             while True:
                 opt.step() if interrupts % 2 else opt.step(grads)
         except (KeyboardInterrupt, Alarm):
@@ -157,6 +158,68 @@ def test_signals_at_random_moments_leave_nothing_half_done(error: str) -> None:
         [sys.executable, "-c", SIGNALS, error], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- values that are set while a step runs -----------------------------------------------------------------------------
+
+SETTING = """
+import fastupdate as fu
+from fastupdate import schedules
+backend, how = sys.argv[1:]
+sys.setswitchinterval(1e-5)
+
+class Setter:
+    # Sets a group's lr to 2, 3, 4 …
+    def __init__(self, group):
+        self.group, self.latest, self.busy = group, 1, False
+    def __call__(self, *_):
+        if not self.busy:  # a handler within a handler would set its value first
+            self.busy, value = True, self.latest + 1
+            self.group["lr"] = schedules.constant(value) if how == "schedules" and value % 2 else float(value)
+            self.busy, self.latest = False, value
+
+def steps(**options):
+    p = [np.zeros(1 << 18), np.zeros(3)]
+    g = [np.full_like(a, -1) for a in p]
+    opt = fu.SGD(p, lr=1.0, groups=[{"params": "1", "lr": 1.0}], backend=backend, **options)
+    opt.step(g)
+    setters, done = [Setter(group) for group in opt.groups], threading.Event()
+    def work():
+        while not done.is_set():
+            setters[1]()
+            time.sleep(1e-5)
+    signal.signal(signal.SIGALRM, setters[0])
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    thread = threading.Thread(target=work)
+    thread.start()
+    lost, meanwhile = [], [0, 0]
+    for _ in range(200):
+        known, before = [each.latest for each in setters], [a[0] for a in p]
+        opt.step(g)
+        for k, (a, setter) in enumerate(zip(p, setters)):
+            moved, latest = a[0] - before[k], setter.latest
+            meanwhile[k] += latest > known[k]
+            if not known[k] <= moved <= latest + 1 or (a != a[0]).any():
+                lost.append([k, known[k], moved, latest])
+    done.set()
+    thread.join()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    before = [a[0] for a in p]
+    opt.step(g)
+    lost += [[k, setter.latest] for k, setter in enumerate(setters) if p[k][0] - before[k] != setter.latest]
+    return lost, min(meanwhile)
+
+print(json.dumps([steps(), steps(clip_norm=1e30, nonfinite="skip")]))
+"""
+
+
+@by_backend
+@pytest.mark.parametrize("how", ["numbers", "schedules"])
+def test_values_set_while_a_step_runs_are_not_lost(backend, how):
+    """By a signal handler and by another thread: each is in force in the next step, or one that was set later."""
+    for lost, meanwhile in child(SETTING, arguments=[backend, how]):
+        assert lost == []
+        assert meanwhile > 20, "hardly any value was set during a step: nothing was shown"
 
 
 # -- row 18: fork -----------------------------------------------------------------------------------------------------

@@ -2,14 +2,20 @@
 #pragma once
 
 #include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cctype>
 #include <chrono>
 #include <cstdint>
-#include <exception>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <mutex>
-#include <thread>
-#include <vector>
+#include <new>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -23,22 +29,64 @@ inline std::atomic<bool> forked{false};              // a forked child has no Op
 
 constexpr int64_t kParallelCost = 128 * 1024;  // elements below which waking a thread costs more than it saves
 
-// Whether n threads can run beside each other here. OpenMP ends the process if it cannot start one, so this is tried
-// before the first region of that size in each thread that opens one, for each has workers of its own.
-inline bool can_run(int n) {
-  thread_local int proven = 1;
-  if (n <= proven) return true;
+// A size in bytes as OpenMP's variables have it, "512", "512K" or "2 G", which is in KiB if it names no unit; 0: none.
+inline size_t parse_size(const char* text) {
+  if (!text) return 0;
+  char* end = nullptr;
+  const size_t number = std::strtoull(text, &end, 10);
+  while (std::isspace(static_cast<unsigned char>(*end))) ++end;
+  const char* const units = "bkmg";
+  const char* const unit = std::strchr(units, *end ? std::tolower(static_cast<unsigned char>(*end)) : 'k');
+  if (!unit) return 0;
+  const int shift = 10 * int(unit - units);
+  return number << shift >> shift == number ? number << shift : 0;
+}
+
+// The stack that OpenMP's runtime gives to the threads it starts; 0: the system's. Both read this when they are loaded.
+inline const size_t worker_stack = [] {
+  for (const char* name : {"OMP_STACKSIZE", "GOMP_STACKSIZE", "OMP_STACKSIZE_ALL"})
+    if (const size_t size = parse_size(std::getenv(name))) return size;
+  return size_t(0);
+}();
+
+// A thread that waits at a gate, and then ends.
+struct Trial {
+  pthread_t thread;
+  std::atomic<pid_t> id;
+  std::mutex* gate;
+
+  static void* run(void* own) {
+    Trial& trial = *static_cast<Trial*>(own);
+    trial.id = pid_t(syscall(SYS_gettid));
+    std::lock_guard<std::mutex> wait(*trial.gate);
+    return nullptr;
+  }
+
+  // Waits until the system, too, counts one thread less, which is a little after it can be joined.
+  void leave() {
+    pthread_join(thread, nullptr);
+    for (int k = 0; k < 1000 && syscall(SYS_tgkill, getpid(), pid_t(id), 0) == 0; ++k) sched_yield();
+  }
+};
+
+// How many further threads like OpenMP's can be started now, of `wanted`.
+inline ptrdiff_t startable(ptrdiff_t wanted) {
+  const std::unique_ptr<Trial[]> trials(new (std::nothrow) Trial[size_t(wanted)]);
+  pthread_attr_t attributes;
+  if (!trials || pthread_attr_init(&attributes)) return 0;
+  if (worker_stack) pthread_attr_setstacksize(&attributes, worker_stack);  // else, as OpenMP does, with the system's
   std::mutex gate;
   std::unique_lock<std::mutex> closed(gate);
-  std::vector<std::thread> threads;
-  try {
-    while (int(threads.size()) < n - 1) threads.emplace_back([&gate] { std::lock_guard<std::mutex> wait(gate); });
-    proven = n;
-  } catch (const std::exception&) {  // too little memory, or too many threads
+  ptrdiff_t started = 0;
+  for (; started < wanted; ++started) {
+    Trial& trial = trials[started];
+    trial.gate = &gate;
+    if (pthread_create(&trial.thread, &attributes, Trial::run, &trial)) break;
   }
   closed.unlock();
-  for (std::thread& thread : threads) thread.join();
-  return n <= proven;
+  for (ptrdiff_t k = 0; k < started; ++k) trials[k].leave();
+  pthread_attr_destroy(&attributes);
+  return started;
 }
 
 // The rounding and flush-to-zero mode of a thread, which workers take over from their caller: the bits of a step are
@@ -83,16 +131,20 @@ class Adopted {
   bool differs_;
 };
 
-// The most threads that share work of a cost in elements, that is at most `parts` parts.
+// The most threads that share work of a cost in elements, that is several parts. They are all that there are, though
+// some may have nothing to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
 inline int most_threads(int64_t cost, int64_t parts) {
-  const int64_t limit = thread_limit;
-  const int threads = int(limit < parts ? limit : parts);
-  return threads > 1 && cost >= kParallelCost && !forked && can_run(threads) ? threads : 1;
+  return parts > 1 && cost >= kParallelCost && !forked ? int(thread_limit) : 1;
 }
 
-// Calls work(k, n) in each of n threads.
+// How many threads ran in the last region that this thread has opened: it has workers of its own, which stay.
+inline thread_local int running = 1;
+
+// Calls work(k, n) in each of n threads, which are fewer than `threads` if no more can be started: OpenMP would end the
+// process then, so that is tried before.
 template <class Work>
 void in_team(int threads, Work work) {
+  if (threads > running) threads = running + int(startable(threads - running));
   if (threads == 1) return work(0, 1);
   const FloatingPointMode mode;
 #pragma omp parallel num_threads(threads)
@@ -100,6 +152,7 @@ void in_team(int threads, Work work) {
     const Adopted adopted(mode);
     work(omp_get_thread_num(), omp_get_num_threads());
   }
+  running = threads;
 }
 
 // The threads of one kind of work that is done again and again. Their number does not touch the bits, so it is
@@ -118,10 +171,13 @@ class Team {
     note(trial, all, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 
-  // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread.
+  // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread that gets any.
   template <class Work>
   void share(int most, int64_t count, Work work) {
-    run(most, [&](int64_t k, int64_t n) { work(count * k / n, count * (k + 1) / n); });
+    run(most, [&](int64_t k, int64_t n) {
+      const int64_t first = count * k / n, last = count * (k + 1) / n;
+      if (first < last) work(first, last);
+    });
   }
 
  private:

@@ -17,6 +17,20 @@ from fastupdate.engines.records import Tables
 from fastupdate.rules.rule import Rule
 
 
+def _check_interpreter() -> None:
+    """ImportError in a sub-interpreter, where loading what is compiled would wait for a lock that is never free."""
+    here, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
+    here.restype = main.restype = ctypes.c_void_p
+    if here() != main():
+        raise ImportError(
+            "[fastupdate] interpreter: expected the main one of a process, received a sub-interpreter, which NumPy and"
+            " compiled modules do not support; use processes (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+        )
+
+
+_check_interpreter()  # before the first of them is loaded
+
+
 class Backend(Protocol):
     """What makes plans: engines.native, engines.python.engine, engines.cuda.Backend, python.cuda_engine.Backend."""
 

@@ -5,25 +5,42 @@ from __future__ import annotations
 import math
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from fastupdate.arrays.numbers import integer
 from fastupdate.arrays.place import Place
 
 
 def cgroup_quota() -> float:
-    """The CPU quota of this process in CPUs; inf where there is none."""
+    """This process's CPU quota in CPUs, the smallest from its own cgroup up to the root; inf where there is none."""
+    return min(map(_quota, _cgroups()))
+
+
+def _cgroups() -> Iterator[Path]:
+    """The folders of the cgroups that share out CPUs to this process, of both versions, each one's root among them."""
+    mounts = {"0": Path("/sys/fs/cgroup"), "cpu": Path("/sys/fs/cgroup/cpu")}
+    yield from mounts.values()
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-        return quota_us / period_us if quota_us > 0 else math.inf
-    except (OSError, ValueError):
-        return math.inf
+        lines = Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for number, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        mount = mounts.get("cpu" if "cpu" in controllers.split(",") else number)
+        own = PurePosixPath("/", path)
+        if mount is not None and ".." not in own.parts:  # not outside of what is mounted here
+            yield from (mount / group.relative_to("/") for group in (own, *own.parents))
+
+
+def _quota(folder: Path) -> float:
+    """The CPUs that a cgroup may use; inf where it sets no limit."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError):
+            pass
+    return math.inf
 
 
 def default_threads() -> int:

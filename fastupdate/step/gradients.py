@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from itertools import repeat
 from operator import is_not
 from typing import Any, Literal, NoReturn
@@ -47,16 +47,28 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
     missing = next((item for item in moving if item.path not in found), None)
     if (missing is not None and not skips) or extra is not None:
         check_tree(params, items)  # the gradients may be like what the parameters have become
-    if missing is not None and not skips and found and known.isdisjoint(found):
-        expected, received = (
-            tree.shown(role, next(iter(some))) for role, some in (("params", known), ("grads", found))
-        )
-        Place(rule, "grads").fail(ValueError, f"the structure of params, with {expected}", f"another, with {received}")
+        differing = _differing(known, found)
+        if differing is None and missing is not None and not skips and found and known.isdisjoint(found):
+            differing = next(iter(known)), next(iter(found))
+        if differing:
+            expected, received = tree.shown("params", differing[0]), tree.shown("grads", differing[1])
+            words = f"the structure of params, with {expected}", f"another, with {received}"
+            Place(rule, "grads").fail(ValueError, *words)
     if missing is not None and not skips:
         _fail_missing(missing, ValueError, "none")
     if extra is not None:
         Place(rule, tree.shown("grads", extra)).fail(ValueError, "nothing (no such parameter)", "a gradient")
     return [found.get(item.path) for item in moving]
+
+
+def _differing(known: KeysView[tree.Path], found: dict[tree.Path, Any]) -> tuple[tree.Path, tree.Path] | None:
+    """A parameter and a gradient of another structure: one is where the other has a container."""
+    branches = {path[:k]: path for path in reversed(list(known)) for k in range(len(path))}
+    for path in (path for path, leaf in found.items() if leaf is not None and path not in known):
+        above = next((path[:k] for k in range(len(path)) if path[:k] in known), branches.get(path))
+        if above is not None:
+            return above, path
+    return None
 
 
 def some_missing(grads: list[Any]) -> bool:

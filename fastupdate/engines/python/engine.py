@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
 from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.stages import no_stages, stage_loops
-from fastupdate.engines.python.whole import Mode, done_whole
+from fastupdate.engines.python.whole import Task, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import EXTENTS, Rule
 from fastupdate.stages import MEASURING
@@ -344,16 +344,17 @@ class NumbaPlan(RecordPlan):
         """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
         n = min(threads.get_num_threads(), self._blocks) if self._cost >= PARALLEL_COST else 1
         cuts = [self._blocks * k // n for k in range(n + 1)] if n else [0, 0]
-        mode, waiting = Mode(), list[Future[None]]()
-        for first, last in pairwise(cuts[1:]):
-            part = partial(entry, self._tensors, *arguments, first, last)
+        parts = [Task(partial(entry, self._tensors, *arguments, first, last)) for first, last in pairwise(cuts[1:])]
+        for part in parts:
             try:
-                waiting.append(_pool().submit(mode.run, part))
-            except RuntimeError:  # no thread can be started: do its part here
-                part()
+                _pool().submit(part.run)
+            except (RuntimeError, MemoryError):  # no thread can be started; one that there is may do it all the same
+                part.run()
         entry(self._tensors, *arguments, cuts[0], cuts[1])
-        for future in waiting:
-            future.result()
+        for part in parts:
+            part.wait()
+        for part in parts:
+            part.check()
 
 
 @cache
