@@ -241,7 +241,7 @@ class TrustRatio:
 
     @staticmethod
     def prepare(h):
-        return scalars(length=h.trust_ratio * h.lr)
+        return scalars(relative=h.trust_ratio * h.lr)
 
     @staticmethod
     def measure(s, p, change):
@@ -249,7 +249,7 @@ class TrustRatio:
 
     @staticmethod
     def settle(s, n, step_squares, weight_squares, trust):
-        trust = where(step_squares > 0.0, s.length * (sqrt(weight_squares) / sqrt(step_squares)), 1.0)
+        trust = where(step_squares > 0.0, s.relative * (sqrt(weight_squares) / sqrt(step_squares)), 1.0)
         return where(weight_squares > 0.0, trust, 1.0)
 
     @staticmethod
