@@ -22,7 +22,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.step import gradients, held, slots
 from fastupdate.step.decide import Skips
 from fastupdate.step.gradients import Reduce
-from fastupdate.step.hypers import Hypers, of_groups
+from fastupdate.step.hypers import Hypers, of_groups, off
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
@@ -49,6 +49,7 @@ class Stepper:
     undecided      steps of which only the device knows whether they were skipped
     skips          how many steps were skipped in a row, and what outliers are judged by
     evaluating     the parameters hold the weights to judge a model by, and there are no steps (step/modes.py)
+    report         of the last step that somebody took by an optimizer
     """
 
     plan: Plan  # these four are replaced together, and items with them
@@ -83,10 +84,11 @@ class Stepper:
         self.undecided = Undecided()
         self.skips = Skips(self.settings)
         self.evaluating = False
+        self.report: Report | None = None
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        self.hypers = Hypers(rule, of_groups(rule, named, self.settings, hypers), self.clock)
+        self.hypers = Hypers(rule, of_groups(rule, named, self.settings, hypers), self.clock, off(self.settings))
         self.flags = self.hypers.flags(flags)
         sort_into(self.items, self.hypers.groups)
         self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)
