@@ -24,7 +24,10 @@ class Hyper:
         self.__doc__ = f"{name} of every group, a number or a schedule; ValueError on reading where groups differ."
 
     def __get__(self, opt: Optimizer | None, owner: type[Optimizer]) -> Any:
-        return self if opt is None else agreed(opt.stepper.place(self.name), self.values(opt))
+        if opt is None:
+            return self
+        groups = opt.stepper.hypers.groups
+        return groups[0][self.name] if len(groups) == 1 else agreed(opt.stepper.place(self.name), self.values(opt))
 
     def __set__(self, opt: Optimizer, value: Any) -> None:
         groups = opt.stepper.hypers.groups

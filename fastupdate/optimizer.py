@@ -46,6 +46,7 @@ class Optimizer(attributes.NotTorch):
     """
 
     rule: ClassVar[Rule]
+    stepper: Stepper
 
     def __init__(
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
@@ -55,7 +56,9 @@ class Optimizer(attributes.NotTorch):
         given = options.get("groups", ())
         if own and not isinstance(given, Mapping) and isinstance(given, Iterable):
             options["groups"] = [*own, *given]
-        self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
+        # Not by `self.stepper =`, which would look for its name in vars(self), and slow down every later look into it.
+        object.__setattr__(self, "stepper", Stepper(self.rule, params, hypers, flags or {}, options))
+        self._last: list[Report | None] = [None]
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -85,7 +88,7 @@ class Optimizer(attributes.NotTorch):
     @property
     def report(self) -> Report | None:
         """What the last step returned; None before the first."""
-        return self.stepper.report
+        return self._last[0]
 
     @property
     def params(self) -> Any:
@@ -123,8 +126,7 @@ class Optimizer(attributes.NotTorch):
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         loss        what the option `outliers` is to judge beside the gradient norm
         """
-        stepper = self.stepper
-        stepper.report = report = stepper.step(grads, loss_scale, reduce, loss)
+        self._last[0] = report = self.stepper.step(grads, loss_scale, reduce, loss)
         return report
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:
@@ -133,8 +135,7 @@ class Optimizer(attributes.NotTorch):
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        stepper = self.stepper
-        stepper.report = report = stepper.undecided.before_replay(stepper, loss_scale)
+        self._last[0] = report = self.stepper.undecided.before_replay(self.stepper, loss_scale)
         return report
 
     def start_at(self, step: int) -> None:
@@ -330,7 +331,7 @@ class Optimizer(attributes.NotTorch):
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: what the optimizer was made of, parameters included, and its state; nothing bound."""
-        attributes = {name: value for name, value in vars(self).items() if name != "stepper"}
+        attributes = {name: value for name, value in vars(self).items() if name not in ("stepper", "_last")}
         return {"ingredients": saving.ingredients(self.stepper), "state": self.state_dict(), "attributes": attributes}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:

@@ -85,6 +85,7 @@ class Partition(attributes.NotTorch):
     def _take(self, parts: tuple[Optimizer, ...]) -> None:
         attributes.show_parts(type(self), parts)
         self._parts = parts
+        self._last: list[Report | None] = [None]
         self._containers = Containers(self.params)
         self._part_of = {item.path: k for k, part in enumerate(parts) for item in part.stepper.items}
         self._flat = self._containers.flat and type(self.params) in (list, dict)
@@ -122,7 +123,7 @@ class Partition(attributes.NotTorch):
     @property
     def report(self) -> Report | None:
         """What the last step returned, lr being that of the first rule's first group; None before the first."""
-        return self._steppers[0].report
+        return self._last[0]
 
     @property
     def state(self) -> Any:
@@ -182,7 +183,7 @@ class Partition(attributes.NotTorch):
         Arguments as those of `Optimizer.step`.
         """
         report = self._exclusively(lambda: self._step(self._parted(grads), loss_scale, reduce, loss))
-        self._steppers[0].report = report
+        self._last[0] = report
         return report
 
     def _step(self, grads: list[Any], loss_scale: float, reduce: Reduce | None, loss: float | None) -> Report:

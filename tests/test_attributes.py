@@ -116,7 +116,7 @@ def test_classes_of_users_have_whatever_attributes_they_want() -> None:
     assert (opt.history, opt.groups[0]["lr"], vars(opt).keys()) == (
         [],
         0.25,
-        {"stepper", "history", "label", "_hidden"},
+        {"stepper", "_last", "history", "label", "_hidden"},
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from fastupdate.arrays.tree import Path, shown
 
+_set = object.__setattr__
 ELSEWHERE = {"learning_rate": "lr", "wd": "weight_decay", "epsilon": "eps"}  # what other libraries call it
 
 
@@ -73,7 +74,7 @@ class Closed:
     def __setattr__(self, name: str, value: Any) -> None:
         if not (hasattr(type(self), name) or self._users or name.startswith("_") or name in vars(self)):
             self._check_new(name)
-        object.__setattr__(self, name, value)
+        _set(self, name, value)
 
     def _check_new(self, name: str) -> None:
         """Raises for an attribute that there is not."""

@@ -166,7 +166,7 @@ class Optimizer(one_process.Optimizer):
                 stepper.let_go()
                 self._intake.done()
                 work.done()
-            stepper.report = report = step.report(outcome, watched)
+            self._last[0] = report = step.report(outcome, watched)
         return report
 
     def _taken_in(self, grads: Any, loss_scale: Any, reduce: Any) -> Work:

@@ -49,7 +49,6 @@ class Stepper:
     undecided      steps of which only the device knows whether they were skipped
     skips          how many steps were skipped in a row, and what outliers are judged by
     evaluating     the parameters hold the weights to judge a model by, and there are no steps (step/modes.py)
-    report         of the last step that somebody took by an optimizer
     """
 
     plan: Plan  # these four are replaced together, and items with them
@@ -84,7 +83,6 @@ class Stepper:
         self.undecided = Undecided()
         self.skips = Skips(self.settings)
         self.evaluating = False
-        self.report: Report | None = None
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
