@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import fastupdate as fu
 from fastupdate import show
+from fastupdate.starting import INTERRUPTED
 
 if TYPE_CHECKING:
     from fastupdate.demo.data import Dataset
     from fastupdate.demo.train import Settings
 
-INTERRUPTED = 130  # by Ctrl-C
 UNREAD = 141
 
 

@@ -10,6 +10,7 @@ A call on contiguous arrays, or on lists of them, with plain numbers is one nati
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Function:
     if name not in rules.names():
-        raise AttributeError(f"fastupdate.functional has no {name!r}; there are {', '.join(rules.names())}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     function = _function_of(rules.get(name))
     globals()[name] = function
     return function

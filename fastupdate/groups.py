@@ -11,6 +11,8 @@ from fastupdate.arrays.numbers import SHARE, integer, real
 from fastupdate.arrays.patterns import Finder, Pattern
 from fastupdate.arrays.place import Place
 
+__all__ = ["gradual_unfreezing", "layerwise_decay", "no_decay"]
+
 GroupSpec = Mapping[str, Any]
 
 
@@ -125,3 +127,8 @@ def _check_layers(function: str, layers: Sequence[Pattern]) -> None:
 def _depths(layers: Sequence[Pattern]) -> range:
     """How far each layer is from the output."""
     return range(len(layers) - 1, -1, -1)
+
+
+def __dir__() -> list[str]:
+    """What makes groups, not what reads them."""
+    return __all__

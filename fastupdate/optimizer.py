@@ -35,7 +35,7 @@ from fastupdate.step.tensors import check_tree, sources
 from fastupdate.step.transaction import at_once
 
 
-class Optimizer:
+class Optimizer(attributes.NotTorch):
     """Updates parameters in place. Each subclass is a rule; its docstring has the formula.
 
     params: an array, a sequence, a mapping or a nesting of them; float32 or float64, of any shape and strides. Also
@@ -46,6 +46,7 @@ class Optimizer:
     """
 
     rule: ClassVar[Rule]
+    stepper: Stepper
 
     def __init__(
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool] | None = None, **options: Any
@@ -55,8 +56,9 @@ class Optimizer:
         given = options.get("groups", ())
         if own and not isinstance(given, Mapping) and isinstance(given, Iterable):
             options["groups"] = [*own, *given]
-        self.stepper = Stepper(self.rule, params, hypers, flags or {}, options)
-        self.report: Report | None = None
+        # Not by `self.stepper =`, which would look for its name in vars(self), and slow down every later look into it.
+        object.__setattr__(self, "stepper", Stepper(self.rule, params, hypers, flags or {}, options))
+        self._last: list[Report | None] = [None]
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -75,6 +77,18 @@ class Optimizer:
 
     def _repr_html_(self) -> str:
         return describe.html(type(self).__name__, self.stepper)
+
+    def _check_new(self, name: str) -> None:
+        if "stepper" in vars(self):  # before that, it is being made
+            super()._check_new(name)
+
+    def _place(self, argument: str) -> Place:
+        return Place(self.rule.name, argument)
+
+    @property
+    def report(self) -> Report | None:
+        """What the last step returned; None before the first."""
+        return self._last[0]
 
     @property
     def params(self) -> Any:
@@ -97,12 +111,7 @@ class Optimizer:
     def group(self, pattern: Pattern) -> Group:
         """The group of the tensors that match; ValueError if they are of several (see fu.groups for patterns)."""
         place = self.stepper.place("pattern")
-        names = Finder(sources(self.stepper.items))(place, pattern)
-        found = [group for group in self.groups if names.intersection(group["params"])]
-        if len(found) != 1:
-            firsts = ", ".join(repr(group["params"][0]) for group in found) or "none"
-            place.fail(ValueError, "a pattern that finds tensors of one group", f"one for those of {firsts}")
-        return found[0]
+        return attributes.group_of(place, Finder(sources(self.stepper.items))(place, pattern), self.groups)
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -117,8 +126,8 @@ class Optimizer:
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         loss        what the option `outliers` is to judge beside the gradient norm
         """
-        self.report = self.stepper.step(grads, loss_scale, reduce, loss)
-        return self.report
+        self._last[0] = report = self.stepper.step(grads, loss_scale, reduce, loss)
+        return report
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:
         """Makes a step that was captured in a CUDA graph the next one; to be called before each launch of the graph.
@@ -126,15 +135,19 @@ class Optimizer:
         Uploads step count, learning rate and all other numbers of the step on the current stream, on which the graph
         is to be launched, and counts the step. The report can be looked at after the launch.
         """
-        self.report = self.stepper.undecided.before_replay(self.stepper, loss_scale)
-        return self.report
+        self._last[0] = report = self.stepper.undecided.before_replay(self.stepper, loss_scale)
+        return report
 
     def start_at(self, step: int) -> None:
         """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
         self.stepper.start_at(first_step(self.stepper.place("step"), step))
 
     def bind(self, grads: Any) -> None:
-        """Names the gradient buffers that every later `step()` reads, as `step` takes them."""
+        """Names the gradient buffers that every later `step()` reads, as `step` takes them.
+
+        They are the arrays that are there now. Write into them; for others, which may have come into the same list,
+        call `bind` again.
+        """
         self.stepper.bind(grads)
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
@@ -318,7 +331,7 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: what the optimizer was made of, parameters included, and its state; nothing bound."""
-        attributes = {name: value for name, value in vars(self).items() if name not in ("stepper", "report")}
+        attributes = {name: value for name, value in vars(self).items() if name not in ("stepper", "_last")}
         return {"ingredients": saving.ingredients(self.stepper), "state": self.state_dict(), "attributes": attributes}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastupdate import attributes
 from fastupdate.arrays import autograd, overlap, tree
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.patterns import Finder, Pattern
@@ -21,9 +22,9 @@ from fastupdate.engines import records
 from fastupdate.groups import sort_into_groups, taken_apart
 from fastupdate.optimizer import Optimizer, first_step
 from fastupdate.recipes import Recipe, check_recipe, made, shares
-from fastupdate.saving import file
+from fastupdate.saving import file, parts
 from fastupdate.saving import state as saving
-from fastupdate.saving.loading import Loaded, Rename, loading
+from fastupdate.saving.loading import Loaded, Rename
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
@@ -37,7 +38,7 @@ from fastupdate.step.whole import WholeStep, take
 T = TypeVar("T")
 
 
-class Partition:
+class Partition(attributes.NotTorch):
     """Updates parameters by several rules as one optimizer: one step, one norm of all gradients, one state.
 
         opt = fu.Partition(params, [("embed*", fu.SGD.with_(lr=0.1)), ("*", fu.AdamW.with_(lr=1e-3))], clip_norm=1.0)
@@ -52,26 +53,23 @@ class Partition:
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
     raises, none has moved. Where gradients are on a GPU, nothing can be decided by all of them (no clip_norm, nonfinite
     and monitor), unless `outliers` lets the host decide.
-
-    parts    the optimizers of the rules, to look at; what they do is done here
-    report   of the last step: lr is that of the first rule's first group
     """
 
     def __init__(self, params: Any, rules: Iterable[tuple[Pattern, Recipe]], **options: Any) -> None:
         for name in options:
             if name not in Options.__annotations__ or name == "state":
                 _place(name).unknown(TypeError, "option", [*Options.__annotations__.keys() - {"state"}])
-        self.params, own = taken_apart("partition", params)
+        self._params, own = taken_apart("partition", params)
         groups = options.pop("groups", ())
         if own and not isinstance(groups, Mapping) and isinstance(groups, Iterable):
             groups = [*own, *groups]
-        leaves = list(tree.leaves(self.params))
+        leaves = list(tree.leaves(self._params))
         given = {tree.dotted(path): leaf for path, leaf in leaves}
         paths = {tree.dotted(path): path for path, _ in leaves}
         if len(given) < len(leaves):
             _place("params").fail(ValueError, "a dotted name of its own for each array", "one of two arrays")
         sorted_groups = sort_into_groups("partition", given, groups)
-        parts = []
+        made_parts = []
         for names, recipe in shares(given, list(rules)):
             chosen = set(names)
             own_groups = [
@@ -79,12 +77,15 @@ class Partition:
                 for members, values in sorted_groups
                 if values and not chosen.isdisjoint(members)
             ]
-            parts.append(made(recipe, tree.nested((paths[name], given[name]) for name in names), own_groups, options))
-        self._take(tuple(parts))
+            made_parts.append(
+                made(recipe, tree.nested((paths[name], given[name]) for name in names), own_groups, options)
+            )
+        self._take(tuple(made_parts))
 
     def _take(self, parts: tuple[Optimizer, ...]) -> None:
-        self.parts = parts
-        self.report: Report | None = None
+        attributes.show_parts(type(self), parts)
+        self._parts = parts
+        self._last: list[Report | None] = [None]
         self._containers = Containers(self.params)
         self._part_of = {item.path: k for k, part in enumerate(parts) for item in part.stepper.items}
         self._flat = self._containers.flat and type(self.params) in (list, dict)
@@ -95,6 +96,43 @@ class Partition:
         if self._judges and (settings.needs_sums or settings.monitor):
             expected = "no clip_norm, nonfinite and monitor for parameters on a GPU (docs/partition.md)"
             _place("options").fail(ValueError, expected, "one")
+
+    lr = attributes.OfParts("lr")  # the others likewise, by attributes.show_parts
+
+    def _place(self, argument: str) -> Place:
+        return _place(argument)
+
+    @property
+    def params(self) -> Any:
+        """The parameters, as they were handed in."""
+        return self._params
+
+    @params.setter
+    def params(self, _: object) -> None:
+        attributes.fail(self, "params", "a new optimizer for other parameters, or theirs written in place")
+
+    @property
+    def parts(self) -> tuple[Optimizer, ...]:
+        """The optimizers of the rules, to look at; what they do is done here."""
+        return self._parts
+
+    @parts.setter
+    def parts(self, _: object) -> None:
+        attributes.fail(self, "parts", "a new optimizer for other rules")
+
+    @property
+    def report(self) -> Report | None:
+        """What the last step returned, lr being that of the first rule's first group; None before the first."""
+        return self._last[0]
+
+    @property
+    def state(self) -> Any:
+        """AttributeError: each rule has states of its own, which are those of its part."""
+        self._place("state").fail(AttributeError, "opt.parts[k].state, of one rule", "a look at all of them")
+
+    @state.setter
+    def state(self, _: object) -> None:
+        attributes.fail(self, "state", "arrays of opt.parts[k].state written in place, or load_state_dict")
 
     @property
     def _steppers(self) -> list[Stepper]:
@@ -110,23 +148,27 @@ class Partition:
 
     def __repr__(self) -> str:
         shown = "\n".join(repr(part) for part in self.parts)
-        return "\n  ".join([f"Partition of {len(self.parts)} rules", *shown.splitlines()])
+        return "\n  ".join([self._title, *shown.splitlines()])
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self._title}</b>{''.join(part._repr_html_() for part in self.parts)}"
+
+    @property
+    def _title(self) -> str:
+        return f"Partition of {len(self.parts)} rules"
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups of all rules, rule by rule."""
         return tuple(group for part in self.parts for group in part.groups)
 
+    @groups.setter
+    def groups(self, _: object) -> None:
+        attributes.fail(self, "groups", "values set one by one, as opt.groups[0]['lr'] = x")
+
     def group(self, pattern: Pattern) -> Group:
         """The group of the tensors that match; ValueError if they are of several."""
-        names = self._find(pattern)
-        found = [group for group in self.groups if names.intersection(group["params"])]
-        if len(found) != 1:
-            firsts = ", ".join(repr(group["params"][0]) for group in found)
-            _place("pattern").fail(
-                ValueError, "a pattern that finds tensors of one group", f"one for those of {firsts}"
-            )
-        return found[0]
+        return attributes.group_of(_place("pattern"), self._find(pattern), self.groups)
 
     def _find(self, pattern: Pattern) -> set[str]:
         return Finder(sources(self._items))(_place("pattern"), pattern)
@@ -140,8 +182,9 @@ class Partition:
 
         Arguments as those of `Optimizer.step`.
         """
-        self.report = self._exclusively(lambda: self._step(self._parted(grads), loss_scale, reduce, loss))
-        return self.report
+        report = self._exclusively(lambda: self._step(self._parted(grads), loss_scale, reduce, loss))
+        self._last[0] = report
+        return report
 
     def _step(self, grads: list[Any], loss_scale: float, reduce: Reduce | None, loss: float | None) -> Report:
         for stepper in self._steppers:
@@ -279,12 +322,14 @@ class Partition:
 
     def state_dict(self) -> dict[str, Any]:
         """As that of an optimizer: "parts" has the state of each rule, "arrays" those of all."""
-        return self._exclusively(lambda: _joined([saving.copied(stepper) for stepper in self._steppers]))
+        return self._exclusively(lambda: parts.joined([saving.copied(stepper) for stepper in self._steppers]))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes state and parameters to a safetensors file, for `fu.load`. Needs fastupdate[checkpoint]."""
         self._exclusively(
-            lambda: file.write(path, _joined([saving.snapshot(stepper, params=True) for stepper in self._steppers]))
+            lambda: file.write(
+                path, parts.joined([saving.snapshot(stepper, params=True) for stepper in self._steppers])
+            )
         )
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True, rename: Rename | None = None) -> Loaded:
@@ -293,15 +338,10 @@ class Partition:
         def load() -> Loaded:
             for stepper in self._steppers:
                 stepper.plan.keep_times()
-            states, renamed = _apart(state, len(self.parts)), _renaming(state, rename)
-            pairs = zip(self._steppers, states, strict=True)
-            new = [loading(stepper, own, strict=strict, rename=renamed) for stepper, own in pairs]
+            new = parts.loading_all(self._steppers, state, strict=strict, rename=rename)
             autograd.about_to_write(tensor for item in self._items for tensor in item.torch_tensors)
-            at_once(
-                [assignment for each in new for assignment in each.assignments],
-                [schedule for each in new for schedule in each.schedules],
-            )
-            return Loaded(*map(_keys, zip(*(each.report for each in new), strict=True)))
+            at_once(new.assignments, new.schedules)
+            return new.report
 
         return self._exclusively(load)
 
@@ -309,7 +349,7 @@ class Partition:
         return {"params": self.params, "parts": self.parts}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
-        self.params = kept["params"]
+        self._params = kept["params"]
         self._take(kept["parts"])
 
 
@@ -356,39 +396,3 @@ def _all(contexts: list[Any]) -> Iterator[None]:
         return
     with contexts[0], _all(contexts[1:]):
         yield
-
-
-def _joined(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """The state of a partition, from those of its rules; each tensor has one rule, so that no two keys are the same."""
-    arrays = {key: array for state in states for key, array in state.pop("arrays").items()}
-    return {"version": saving.VERSION, "parts": states, "arrays": arrays}
-
-
-def _apart(state: Any, count: int) -> list[dict[str, Any]]:
-    """The states of the rules."""
-    place = _place("state_dict")
-    if not isinstance(state, Mapping) or state.keys() != {"version", "parts", "arrays"}:
-        place.fail(ValueError, "the keys version, parts, arrays", repr(sorted(state)) if state else repr(state))
-    parts, arrays = state["parts"], state["arrays"]
-    if len(parts) != count:
-        place.fail(ValueError, f"the states of {count} rules", f"{len(parts)} of them")
-    return [
-        {**part, "arrays": {key: array for key, array in arrays.items() if saving.split(key)[1] in part["tensors"]}}
-        for part in parts
-    ]
-
-
-def _renaming(state: Mapping[str, Any], rename: Rename | None) -> Rename | None:
-    """Mappings of names as functions, for each rule has some of the names only."""
-    if not isinstance(rename, Mapping):
-        return rename
-    unknown = rename.keys() - {name for part in state["parts"] for name in part["tensors"]}
-    if unknown:
-        _place("rename").fail(ValueError, "names of tensors in the state", repr(min(unknown)))
-    return lambda name: rename.get(name, name)
-
-
-def _keys(of_rules: Iterable[list[str]]) -> list[str]:
-    """What the rules report, under one name each: keys that every rule has get the number of theirs."""
-    common = ("groups[", "limits.", "outliers")
-    return [f"parts[{k}].{key}" if key.startswith(common) else key for k, keys in enumerate(of_rules) for key in keys]

@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         lambda a: [{"params": a, "learning_rate": 0.1}],
         {},
         KeyError,
-        "learning_rate: no such hyperparameter; there are lr,",
+        r"learning_rate: no such hyperparameter, did you mean lr\? there are lr,",
     ),
     **{
         f"{flag} in a group": (

@@ -62,7 +62,7 @@ ERRORS = [
     (
         lambda: fs.one_cycle(1, 10, kind="cos"),
         ValueError,
-        "[one_cycle] kind: expected one of linear, cosine, exponential, received 'cos'",
+        "[one_cycle] kind: expected one of linear, cosine, exponential, received 'cos'; did you mean 'cosine'?",
     ),
     (lambda: fs.inverse_sqrt(1, 0), ValueError, "[inverse_sqrt] warmup: expected an integer ≥ 1, received 0"),
     (
@@ -164,6 +164,11 @@ ERRORS = [
         TypeError,
         "[linear] step: expected an integer or a NumPy array of integers, received True",
     ),
+    (
+        lambda: fs.plot(0.1, steps=2),
+        TypeError,
+        "[plot] schedules[0]: expected a schedule or a function of the step (fu.schedules.constant(x)), received 0.1",
+    ),
     (lambda: fs.plot(steps=0), ValueError, "[plot] steps: expected an integer ≥ 1, received 0"),
     (lambda: fs.plateau(-1), ValueError, "[plateau] start: expected a finite number ≥ 0, received -1"),
     (lambda: fs.plateau(1, factor=1), ValueError, "[plateau] factor: expected a number in [0, 1), received 1"),
@@ -240,7 +245,7 @@ def falling(step):
         (fs.exponential(0.1, gamma=0.9), "exponential(start=0.1, gamma=0.9)"),
         (fs.multi_step(0.1, [3, 5]), "multi_step(start=0.1, milestones=[3, 5])"),
         (fs.warmup(fs.cosine(0.1, 9), 3), "warmup(schedule=cosine(start=0.1, steps=9), steps=3)"),
-        (fs.warmup(falling, 3), "warmup(schedule=function(of=falling), steps=3)"),
+        (fs.warmup(falling, 3), "warmup(schedule=falling, steps=3)"),
         (fs.plateau(0.1, patience=3), "plateau(start=0.1, patience=3)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -249,6 +254,13 @@ def test_plot_leaves_out_what_is_as_by_default(schedule, title):
     peer("matplotlib")
     [panel] = fs.plot(schedule, steps=5).axes
     assert panel.get_title(loc="left").replace("\n", " ") == title
+
+
+@pytest.mark.parametrize("function", [lambda t: 0.25, lambda t: 1.0 if t > 2 else 0.5, lambda t: 0.1 * t], ids=range(3))
+def test_plot_asks_a_plain_function_step_by_step(function):
+    peer("matplotlib")
+    [panel] = fs.plot(function, steps=5).axes
+    assert panel.lines[0].get_ydata().tolist() == [function(t) for t in range(5)]
 
 
 def test_plot_says_how_to_get_matplotlib(monkeypatch):

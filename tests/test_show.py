@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,20 @@ def test_dir_is_what_is_imported_for_users() -> None:
     named |= {*fu.optimizers.__all__}
     named -= {"sharded", "torch"}  # which are imported when they are asked for: what they need may not be there
     assert named
-    assert dir(fu) == sorted(named | {"__version__"})
+    faces = {face for face, package in (("sharded", "mpi4py"), ("torch", "torch")) if find_spec(package)}
+    assert dir(fu) == sorted(named | faces | {"__version__"})
     assert set(fu.__all__) == named
-    assert all(hasattr(fu, name) for name in dir(fu))
+    assert all(hasattr(fu, name) for name in named)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in fu.__all__ if inspect.ismodule(getattr(fu, name))))
+def test_modules_show_what_is_for_users(name: str) -> None:
+    module = getattr(fu, name)
+    assert dir(module) == sorted(module.__all__)
+    assert not any(inspect.ismodule(getattr(module, each)) for each in dir(module))
+    with pytest.raises(AttributeError, match=f"module 'fastupdate.{name}' has no attribute 'adamv'") as caught:
+        module.adamv  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("adamv", module)  # by which Python finds what is like it
 
 
 @pytest.mark.parametrize("name", ["AdamX", "__wrapped__", "numpy"])
@@ -106,7 +118,17 @@ def test_table_of_groups() -> None:
     assert lines[3] == "amsgrad, clip_norm=1"
     assert table == [
         ["group", "tensors", "elements", "lr", "betas", "eps", "weight_decay", "l1", "ema_decay"],
-        ["0: layer0.w", "1", "12", "warmup(schedule=cosine(start=…", "(0.9, 0.999)", "1e-08", "0.01", "0", "0.9"],
+        [
+            "0: layer0.w",
+            "1",
+            "12",
+            "warmup(schedule=cosine(start=0.1, steps=1000), steps=10)",
+            "(0.9, 0.999)",
+            "1e-08",
+            "0.01",
+            "0",
+            "0.9",
+        ],
         ["1: layer0.b, layer1.b", "2", "8", "0.5", "(0.9, 0.999)", "1e-08", "0", "0", "0.9"],
         ["2: layer1.w", "1", "12", "<lambda>", "(0.9, 0.999)", "1e-08", "0.01", "0.001", "0.9"],
     ]
@@ -158,6 +180,16 @@ def test_notebook_shows_the_same_table() -> None:
     assert "0: <b>&, {0}" in parser.cells
 
 
+def test_notebook_shows_every_rule_of_a_partition() -> None:
+    opt = fu.Muon({"<w>": np.ones((3, 3)), "b": np.ones(3)}, others=fu.SGD)
+    parser = Cells()
+    parser.feed(opt._repr_html_())
+    parser.close()
+    assert parser.open == []
+    assert parser.cells == [cell for part in opt.parts for row in shown(part)[2] for cell in row]
+    assert "<b>Partition of 2 rules</b>" in opt._repr_html_()
+
+
 def test_showing_changes_nothing_and_calls_nothing() -> None:
     """A schedule is a user's function: it is asked for values by steps alone. No lock is waited for."""
     asked = []
@@ -176,6 +208,27 @@ def test_showing_changes_nothing_and_calls_nothing() -> None:
 def test_half_made_optimizer_is_shown() -> None:
     """As a debugger does where __init__ has raised."""
     assert repr(fu.SGD.__new__(fu.SGD)).startswith("<fastupdate.")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (fu.schedules.cosine(0.1, 10, end=0.0), "cosine(start=0.1, steps=10)"),
+        (fu.schedules.warmup(lambda t: 0.1, 10), "warmup(schedule=<lambda>, steps=10)"),
+        (fu.schedules.join([0.1] * 9, range(1, 9)), "join(schedules=[constant(value=0.1), constant(value=0.1), c…"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_schedules_are_shown_briefly(schedule: Any, expected: str) -> None:
+    assert shown(fu.SGD([np.ones(3)], lr=schedule))[2][1][3] == expected
+
+
+def test_monitors_and_scales_show_their_numbers_by_name() -> None:
+    scale, monitor = fu.LossScale(8, growth_interval=10), fu.Monitor(every=1, keep=9)
+    assert repr(scale) == "LossScale(init=8, growth_factor=2, backoff_factor=0.5, growth_interval=10)"
+    assert repr(monitor) == "Monitor(every=1, keep=9) with records: 0"
+    monitor(fu.SGD([np.ones(3)], monitor=True).step([np.ones(3)]))
+    assert repr(monitor) == "Monitor(every=1, keep=9) with records: 1, the last of step 1"
 
 
 # -- a report ---------------------------------------------------------------------------------------------------------
@@ -248,11 +301,6 @@ def test_signatures_of_schedules_are_readable(name: str) -> None:
     assert " at 0x" not in shown
     assert "Annotated" not in shown
     assert "float" in shown or "Schedule" in shown
-
-
-def test_schedules_offer_no_modules() -> None:
-    assert dir(fu.schedules) == sorted(fu.schedules.__all__)
-    assert not any(inspect.ismodule(getattr(fu.schedules, name)) for name in dir(fu.schedules))
 
 
 class Asked:

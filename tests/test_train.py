@@ -222,6 +222,39 @@ def test_interrupt_leaves_what_there_is(
     assert Path("fastupdate-train.png").exists() == bool(rows)
 
 
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = [{script!r}, "info"]
+from fastupdate.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "fastupdate.optimizers", "argparse"])
+@pytest.mark.parametrize(("script", "quiet"), [("/bin/fastupdate", True), ("train.py", False)])
+def test_an_interrupt_before_anything_is_imported(script: str, quiet: bool, module: str) -> None:
+    """The command ends by its status alone; in scripts of users, Python raises as ever."""
+    code = INTERRUPTED.format(module=module, script=script)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert (done.returncode, done.stderr) == (130, "") if quiet else "KeyboardInterrupt" in done.stderr
+
+
+@pytest.mark.parametrize("width", [32, 40, 80])
+def test_progress_fits(width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with report.LineProgress(len("adamwschedulefree")) as progress:
+        progress.start("sgd", 30, 1)
+        progress.epoch(1.25, 0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(" ".join(lines).split()) == "sgd epoch 1/30 loss 1.250 test accuracy 50.00%"
+
+
 def test_help_is_quick() -> None:
     """No help text waits for a library that only the training needs."""
     code = (

@@ -37,6 +37,9 @@ def as_gradient(x: Any, shape: tuple[int, ...], place: Place) -> Array | Rows:
     if isinstance(x, Rows):
         return x
     if not touches_rows(x):
+        check_no_function(x, place)
+        if shape == () and isinstance(x, (int, float)):
+            place.fail(TypeError, "an array (of one number: np.asarray(x, p.dtype))", type(x).__name__)
         return accept.as_array(x, place)
     if tuple(x.shape) != shape:
         place.fail(ValueError, f"shape {shape}", f"shape {tuple(x.shape)}")
@@ -44,3 +47,9 @@ def as_gradient(x: Any, shape: tuple[int, ...], place: Place) -> Array | Rows:
         expected = "a sparse tensor of rows (x.sparse_dim() == 1, as nn.Embedding(…, sparse=True) has them)"
         place.fail(ValueError, expected, f"one of {x.sparse_dim()} sparse axes")
     return Rows(x._indices()[0], x._values())
+
+
+def check_no_function(grads: Any, place: Place) -> None:
+    """TypeError for a closure, which torch's optimizers call for a loss."""
+    if callable(grads) and not hasattr(grads, "dtype"):
+        place.fail(TypeError, "gradients (a closure is for optimizers of fu.torch)", type(grads).__name__)

@@ -36,8 +36,13 @@ class LineProgress:
     def epoch(self, loss: float, accuracy: float) -> None:
         self._done += 1
         epoch = f"{self._done:{len(str(self._epochs))}}/{self._epochs}"
-        line = f"{self._rule:{self._width}}  epoch {epoch}  loss {digits(loss):<9}  test accuracy {accuracy:.2%}"
-        print(line, flush=True)  # at once, also into a pipe
+        figures = (f"epoch {epoch}", f"loss {digits(loss):<9}", f"test accuracy {accuracy:.2%}")
+        lines = [f"{self._rule:{self._width}}"]
+        for figure in figures:
+            if len(lines[-1]) + 2 + len(figure) > terminal_width():
+                lines.append("")
+            lines[-1] += f"  {figure}"
+        print("\n".join(lines), flush=True)  # at once, also into a pipe
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fastupdate.arrays import device
 from fastupdate.arrays.memory import Array
+from fastupdate.arrays.place import Place
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import Tables
 from fastupdate.rules.rule import Rule
@@ -142,7 +143,7 @@ def _choose_host(rule: Rule, requested: str | None) -> Backend:
     name = requested or os.environ.get("FASTUPDATE_BACKEND") or None
     if name is not None:
         if name not in PROBLEMS:
-            raise ValueError(f"[{rule.name}] backend: expected one of {', '.join(PROBLEMS)}, received {name!r}")
+            Place(rule.name, "backend").not_among(PROBLEMS, name, str)
         problem = PROBLEMS[name]() or (None if rule.native else numba_problem())
         if problem:
             raise RuntimeError(f"[{rule.name}] backend {name!r} is not available: {problem}")

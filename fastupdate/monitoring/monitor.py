@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays.memory import Assignment
+from fastupdate.arrays.numbers import figure
+from fastupdate.arrays.place import Closed, Place
 from fastupdate.monitoring import diagnosis
 from fastupdate.monitoring.evidence import WINDOW, Evidence, Memory
 from fastupdate.monitoring.files import Files
@@ -24,7 +26,7 @@ from fastupdate.step.transaction import in_turn
 MOST = 100  # steps that a spread goes back at most, so that it costs neither memory nor time where `every` is large
 
 
-class Monitor:
+class Monitor(Closed):
     """Records the reports of an optimizer that was made with `monitor=True`, and says what is wrong with a training.
 
         opt = fu.AdamW(params, monitor=True)
@@ -51,7 +53,7 @@ class Monitor:
         *,
         tensorboard: bool | None = None,
     ) -> None:
-        self.every = _at_least_one("every", every)
+        self.every = every
         self._ring: deque[Record] = deque(maxlen=_at_least_one("keep", keep))
         self._last: deque[Record] = deque(maxlen=WINDOW)  # keep may be less
         self._usable: deque[Record] = deque(maxlen=2 * WINDOW)
@@ -59,9 +61,25 @@ class Monitor:
         self._since: deque[Look] = deque(maxlen=MOST)
         self._files = None if directory is None else Files(Path(directory), tensorboard)
 
+    @property
+    def every(self) -> int:
+        """Steps from one record to the next."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int) -> None:
+        self._every = _at_least_one("every", every)
+
+    def __repr__(self) -> str:
+        last = f", the last of step {self._ring[-1].step}" if self._ring else ""
+        return f"Monitor(every={self.every}, keep={self._ring.maxlen}) with records: {len(self._ring)}{last}"
+
+    def _place(self, argument: str) -> Place:
+        return Place("monitor", argument)
+
     def __call__(self, report: Report, loss: float | None = None) -> None:
         """Records what `opt.step()` returned, and the loss if given. ValueError: the optimizer does not monitor."""
-        loss = None if loss is None else float(loss)
+        loss = None if loss is None else figure(self._place("loss"), loss)
         due = report.step % self.every == 0 or report.skipped or (loss is not None and not math.isfinite(loss))
         if not due and self.every - report.step % self.every >= MOST:
             return
@@ -75,7 +93,7 @@ class Monitor:
         """Whole or not at all, files included, whatever a signal handler raises; TensorBoard may see an event twice."""
         new: list[Assignment] = [(self._ring.append, record), (self._last.append, record), (self._since.clear,)]
         if record.finite and not record.skipped:
-            new += [(self._usable.append, record), (setattr, self, "_memory", self._memory.after(record))]
+            new += [(self._usable.append, record), (vars(self).__setitem__, "_memory", self._memory.after(record))]
         if self._files is not None:
             new.insert(0, self._files.writing(record))
         in_turn(new)

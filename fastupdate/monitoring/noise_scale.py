@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastupdate.arrays.numbers import real
+from fastupdate.arrays.place import Place
+
 
 class NoiseScale(NamedTuple):
     """An estimate over many steps.
@@ -51,6 +54,8 @@ def noise_scale(small: ArrayLike, large: ArrayLike, micro_batch: int, batch: int
         raise ValueError(
             f"[noise_scale] small, large: expected (steps, micro-batches) and (steps,), received {received}"
         )
+    for name, size in (("micro_batch", micro_batch), ("batch", batch)):
+        real(Place("noise_scale", name), size)
     if not 0 < micro_batch < batch:
         raise ValueError(
             f"[noise_scale] micro_batch: expected 0 < micro_batch < batch, received {micro_batch}, {batch}"

@@ -13,6 +13,8 @@ from fastupdate.rules.rule import Rule, rule_of
 if TYPE_CHECKING:
     from fastupdate.optimizer import Optimizer
 
+__all__ = ["get", "named", "names"]
+
 
 @cache
 def every() -> dict[str, Rule]:
@@ -46,3 +48,8 @@ def get(name: str) -> type[Optimizer]:
         raise ValueError(f"[fastupdate] rule: expected one of {', '.join(names())}, received {name!r}")
     cls: type[Optimizer] = getattr(optimizers, every()[name].formula.__name__)
     return cls
+
+
+def __dir__() -> list[str]:
+    """What is for users, not the modules that rules are written in."""
+    return __all__

@@ -27,6 +27,8 @@ KEYS = (
     *("tensors", "groups", "arrays", "evaluating"),
 )
 
+PART = " (strict=False takes what both have)"
+
 Rename = Mapping[str, str] | Callable[[str], str]
 
 
@@ -66,6 +68,7 @@ class _Loading:
         self.place = Place(stepper.rule.name, "state_dict")
         self.strict = strict
         self.report = Loaded([], [], [])
+        check_ours(self.place, state, stepper.rule.formula.__name__)
         state = _upgraded(state)
         _check_keys(self.place, state, KEYS)
         self.version = self._checked_version(state["version"])
@@ -158,7 +161,9 @@ class _Loading:
             self.report.taken.append(key)
         elif here != there:
             if self.strict and self.version == VERSION:
-                self.at(key).fail(ValueError, *(("an entry", "none") if here else ("no such entry", "one")))
+                self.at(key).fail(
+                    ValueError, *(("an entry", f"none{PART}") if here else ("no such entry", f"one{PART}"))
+                )
             (self.report.missing_keys if here else self.report.unexpected_keys).append(key)
         return here and there
 
@@ -168,7 +173,7 @@ class _Loading:
         """Each tensor's own step count, and the step count from which it moves."""
         tensors = {self.renamed[name]: entry for name, entry in self.state["tensors"].items()}
         if self.strict:
-            _check_keys(self.at("tensors"), tensors, {item.name: item for item in self.items})
+            _check_keys(self.at("tensors"), tensors, [item.name for item in self.items], PART)
         for item in self.items:
             if item.name in tensors:
                 entry, own = tensors[item.name], _at(self.at("tensors"), item.name)
@@ -191,7 +196,7 @@ class _Loading:
         targets = arrays_of(self.items, {item.name for item in self.items}, params=params)
         place = self.at("arrays")
         if self.strict:
-            _check_keys(place, dict.fromkeys(map(".".join, received)), dict.fromkeys(map(".".join, targets)))
+            _check_keys(place, dict.fromkeys(map(".".join, received)), map(".".join, targets), PART)
         self.report.unexpected_keys.extend(".".join(key) for key in received if key not in targets)
         sources: Arrays = {}
         for key, target in targets.items():
@@ -246,6 +251,9 @@ class _Loading:
                 if later or not self._agreed(own, group[key], values):
                     self.report.missing_keys.append(f"groups[{k}].{key}")
                     continue
+                if group.has_no_effect(key, values[0]):
+                    self._leave_out(own, f"groups[{k}].{key}")
+                    continue
                 self.report.taken.append(f"groups[{k}].{key}")
                 if callable(group[key]):
                     schedules += _schedule(own, group[key], values[0])
@@ -258,7 +266,7 @@ class _Loading:
         """Whether the groups of the state agree on a value, and on one of the kind that there is."""
         if not saved or any(value != saved[0] for value in saved):
             if self.strict and self.version == VERSION:
-                place.fail(ValueError, "an entry", "none")
+                place.fail(ValueError, "an entry", f"none{PART}")
             return False
         if callable(current) == isinstance(saved[0], Mapping):
             return True
@@ -287,9 +295,19 @@ class _Loading:
     def _check_unknown(self, place: Place, received: Iterable[Mapping[str, Any]], group: Group) -> None:
         for k, saved in enumerate(received):
             for key in saved.keys() - {"params", *group.intervals()}:
-                if self.strict:
-                    _at(_at(place, k), key).fail(ValueError, "no such entry", "one")
-                self.report.unexpected_keys.append(f"groups[{k}].{key}")
+                self._leave_out(_at(_at(place, k), key), f"groups[{k}].{key}")
+
+    def _leave_out(self, place: Place, key: str) -> None:
+        """Notes what there is no place for; ValueError where nothing may be left out."""
+        if self.strict:
+            place.fail(ValueError, "no such entry", f"one{PART}")
+        self.report.unexpected_keys.append(key)
+
+
+def check_ours(place: Place, state: Any, name: str = "Partition") -> None:
+    """ValueError for a state of an optimizer of torch's."""
+    if isinstance(state, Mapping) and "param_groups" in state:
+        place.fail(ValueError, f"a state of fu.{name}", f"one of torch's (which fu.torch.{name} loads)")
 
 
 def _upgraded(state: Any) -> Any:
@@ -310,15 +328,15 @@ def _check_mapping(place: Place, received: Any) -> None:
         place.fail(TypeError, "a mapping", type(received).__name__)
 
 
-def _check_keys(place: Place, received: Any, expected: Iterable[str]) -> None:
+def _check_keys(place: Place, received: Any, expected: Iterable[str], remedy: str = "") -> None:
     _check_mapping(place, received)
     expected = dict.fromkeys(expected)
     for key in expected:
         if key not in received:
-            _at(place, key).fail(ValueError, "an entry", "none")
+            _at(place, key).fail(ValueError, "an entry", f"none{remedy}")
     for key in received:
         if key not in expected:
-            _at(place, key).fail(ValueError, "no such entry", "one")
+            _at(place, key).fail(ValueError, "no such entry", f"one{remedy}")
 
 
 def _count(place: Place, value: Any) -> int:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias, cast, overload
@@ -29,7 +29,7 @@ def one_of(*words: str) -> Callable[[Place, Any], str]:
 
     def check(place: Place, value: Any) -> str:
         if not isinstance(value, str) or value not in words:
-            place.fail(ValueError, f"one of {', '.join(words)}", repr(value))
+            place.not_among(words, value, str)
         return value
 
     return check
@@ -58,6 +58,8 @@ class Schedule(ABC):
         if init := vars(cls).get("__init__"):
             checked = init.__annotations__.items()
             init.__annotations__ = {name: t.__origin__ if hasattr(t, "__metadata__") else t for name, t in checked}
+        if "__setattr__" in vars(cls):  # that of frozen dataclasses, which raises other errors in a class with slots
+            cls.__setattr__ = _refuse  # type: ignore[method-assign,assignment]
 
     @abstractmethod
     def _at(self, t: Array) -> Array:
@@ -99,6 +101,12 @@ class Schedule(ABC):
     def pure(self) -> bool:
         """Whether the values depend on the step alone, so that they may be worked out ahead."""
         return True
+
+
+def _refuse(self: Schedule, name: str, value: object) -> None:
+    self._place(name).fail(
+        FrozenInstanceError, "a new schedule (opt.lr = it), for this one stays as it is", repr(value)
+    )
 
 
 class Stateful(Schedule):

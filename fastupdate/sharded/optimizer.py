@@ -166,8 +166,8 @@ class Optimizer(one_process.Optimizer):
                 stepper.let_go()
                 self._intake.done()
                 work.done()
-            self.report = step.report(outcome, watched)
-        return self.report
+            self._last[0] = report = step.report(outcome, watched)
+        return report
 
     def _taken_in(self, grads: Any, loss_scale: Any, reduce: Any) -> Work:
         """The gradients of this rank's pieces, after every check."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from fastupdate.arrays import device
 from fastupdate.engines import threads
 from fastupdate.engines.records import STEPS
+from fastupdate.schedules import Schedule
+from fastupdate.schedules.drawing import brief
 from fastupdate.step.hypers import ALIASES, FROZEN_UNTIL, SHARED, Group
 from fastupdate.step.options import Settings
 from fastupdate.step.stepper import Stepper
@@ -17,6 +19,7 @@ from fastupdate.step.tensors import STATE, Item
 
 MOST_GROUPS = 12  # that are shown
 LONGEST = 30  # characters of a cell
+LONGEST_SCHEDULE = 60
 NEUTRAL: dict[str, float] = {name: value for name, (value, _) in SHARED.items()} | {FROZEN_UNTIL: 0.0}
 ELSEWHERE = {"rule", "groups", "state", "backend", *SHARED}  # settings that the other lines and the table show
 
@@ -128,16 +131,18 @@ def _row(items: list[Item], number: int, group: Group, columns: list[str]) -> li
 
 
 def _value(value: Any) -> str:
-    """A number, a pair of them, a word, or a schedule; a plain function is shown by its name."""
+    """A number, a pair of them, a word, or a schedule, briefly; a plain function is shown by its name."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple):
         return f"({', '.join(map(_value, value))})"
+    if isinstance(value, Schedule):
+        return _shortened(brief(value), LONGEST_SCHEDULE)
     return _shortened(getattr(value, "__name__", None) or repr(value))
 
 
-def _shortened(words: str) -> str:
-    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+def _shortened(words: str, longest: int = LONGEST) -> str:
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"
 
 
 def _count(number: int, noun: str) -> str:

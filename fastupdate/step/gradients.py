@@ -12,7 +12,7 @@ from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
-from fastupdate.arrays.rows import Rows, as_gradient, touches_rows
+from fastupdate.arrays.rows import Rows, as_gradient, check_no_function, touches_rows
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import held, rows
 from fastupdate.step.plan import Plan
@@ -37,6 +37,7 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
     if leaves is not None:
         every = len(items) == len(moving)
         return leaves if every else [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
+    check_no_function(grads, Place(rule, "grads"))
     skips = plan.settings.missing == "skip"
     found = dict(tree.leaves(grads))
     known = dict.fromkeys(item.path for item in items).keys()

@@ -24,7 +24,7 @@ from fastupdate.engines.records import REVISION, Given
 from fastupdate.groups import sort_into_groups
 from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
-from fastupdate.stages import ARRAYS, HYPERS
+from fastupdate.stages import HYPERS
 from fastupdate.step.options import Options, Settings
 from fastupdate.step.transaction import at_once
 
@@ -62,11 +62,19 @@ class Group(MutableMapping[str, Any]):
         values: Mapping[str, Any],
         row: Any,
         clock: Any,
+        off: Mapping[str, float],
     ) -> None:
+        """intervals: the values that the rule's hyperparameters may have
+
+        off: the hyperparameters of options that are off, which stay as they are by default
+        """
         self._rule = rule
+        self._off = off
         self._intervals = {**intervals, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
         self._low, self._high = ([interval[k] for interval in self._intervals.values()] for k in (0, 1))
+        for name in off:
+            self._low[self._columns[name]] = math.inf  # no number passes at a glance
         self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
         self._row: NDArray[np.float64] = row
         self._clock: NDArray[np.int64] = clock
@@ -75,6 +83,11 @@ class Group(MutableMapping[str, Any]):
         for key, value in values.items():
             self[key] = value
         self._fixed.setdefault(FROZEN_UNTIL, 0.0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            Place(self._rule.name, name).fail(AttributeError, f"group[{name!r}] = x", "an attribute of a group")
+        object.__setattr__(self, name, value)
 
     def __getitem__(self, key: str) -> Any:
         if key in ALIASES and key not in self._columns:
@@ -92,6 +105,7 @@ class Group(MutableMapping[str, Any]):
         elif type(value) is float and self._low[column] < value < self._high[column]:  # as nearly always
             self._row[column] = value
         else:
+            self._check_on(key, value)
             self._row[column] = self.check(key, value)
 
     def setting(self, key: str, value: Any) -> list[Assignment]:
@@ -114,6 +128,7 @@ class Group(MutableMapping[str, Any]):
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
+        self._check_on(key, value)
         if key == FROZEN_UNTIL:
             return [self._freezing_until(value)]
         # The revision tells the engine, by a number never used before, that there are other schedules now.
@@ -122,6 +137,12 @@ class Group(MutableMapping[str, Any]):
             return [(setitem, self._schedules, key, value), revised]
         number = (setitem, self._row, self._columns[key], self.check(key, value))
         return [number, (self._schedules.pop, key), revised] if key in self._schedules else [number]
+
+    def _check_on(self, key: str, value: Any) -> None:
+        if self.has_no_effect(key, value):
+            Place(self._rule.name, key).fail(
+                ValueError, f"the option {key}, given when the optimizer is made", f"{value!r} without it"
+            )
 
     def _freezing_until(self, value: Any) -> Assignment:
         if callable(value) or FROZEN_UNTIL in self._fixed:
@@ -148,6 +169,14 @@ class Group(MutableMapping[str, Any]):
     def intervals(self) -> Mapping[str, Interval]:
         """The names that may be set, and the values they may take."""
         return self._intervals
+
+    def is_off(self, key: str) -> bool:
+        """Whether a hyperparameter is that of an option which is off."""
+        return key in self._off
+
+    def has_no_effect(self, key: str, value: Any) -> bool:
+        """Whether it is, and the value another one than by default."""
+        return self.is_off(key) and bool(value != self._off[key])
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
@@ -195,12 +224,18 @@ def of_groups(
     options = {name: getattr(settings, name) for name in HYPERS if name not in CLIP_LIMITS}
     shared = {name: value for name, (value, _) in SHARED.items() if name not in CLIP_LIMITS}
     shared |= {name: value for name, value in options.items() if value is not None}
-    without = [name for stage in ARRAYS.values() for name in stage.options if options.get(name, 0) is None]
+    without = off(settings)
     for names, overrides in sort_into_groups(rule.name, sources, settings.groups):
-        for name in without:
-            if overrides.get(name, HYPERS[name].default) != HYPERS[name].default:
+        for name, default in without.items():
+            if overrides.get(name, default) != default:
                 Place(rule.name, "groups").fail(ValueError, f"the option {name}, for a group sets it", "none")
         yield names, {**hypers, **shared, **overrides}
+
+
+def off(settings: Settings) -> dict[str, float]:
+    """The hyperparameters of options that are off, by which no step goes, and what they are by default."""
+    shared = {name: hyper.default for name, hyper in HYPERS.items() if name not in CLIP_LIMITS}
+    return {name: default for name, default in shared.items() if getattr(settings, name) is None}
 
 
 class Scheduled(NamedTuple):
@@ -222,23 +257,27 @@ class Hypers:
     def __init__(
         self,
         rule: Rule,
-        intervals: Mapping[str, Interval],
+        settings: Settings,
         specs: Iterable[tuple[list[str], Mapping[str, Any]]],
         clock: Any,
     ) -> None:
-        """intervals: the values that the rule's hyperparameters may have"""
         self.rule = rule
         specs = list(specs)
         self._clock, self._revisions = clock, clock.data
         self._values = np.zeros((len(specs), len(rule.hypers) + len(SHARED)))
+        intervals, without = settings.intervals(rule), off(settings)
         self.groups = [
-            Group(rule, intervals, names, values, row, clock)
+            Group(rule, intervals, names, values, row, clock, without)
             for (names, values), row in zip(specs, self._values, strict=True)
         ]
         self._places: list[list[Scheduled]] = []  # of each schedule
         self._schedules: list[Any] = []
         self.impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
+
+    def put(self, key: str, numbers: Mapping[int, float]) -> None:
+        """Sets a hyperparameter that is no schedule, in some groups by their places, to checked numbers."""
+        self._values[list(numbers), list(self.rule.hypers).index(key)] = list(numbers.values())
 
     def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
         """The flags given, and those that a hyperparameter switches on in some group."""

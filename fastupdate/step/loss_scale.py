@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastupdate.arrays.numbers import COUNT_OR_ZERO, Interval, integer, real
-from fastupdate.arrays.place import Place
+from fastupdate.arrays.place import Closed, Place
 from fastupdate.step.report import Report
 
 SCALES = Interval(2.0**-126, 2.0**126)  # float32 holds them and their inverses
@@ -14,7 +14,7 @@ GROWTH = Interval(1.0, above=True)
 BACKOFF = Interval(0.0, 1.0, open=True, above=True)
 
 
-class LossScale:
+class LossScale(Closed):
     """What to multiply the loss by, as torch's `GradScaler` finds it.
 
     It is lowered when a gradient is not finite, and raised after `growth_interval` steps in a row whose are.
@@ -41,11 +41,20 @@ class LossScale:
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
     ) -> None:
-        self.value = real(_place("init"), init, SCALES)
+        self._value = real(_place("init"), init, SCALES)
         self._growth = real(_place("growth_factor"), growth_factor, GROWTH)
         self._backoff = real(_place("backoff_factor"), backoff_factor, BACKOFF)
         self._interval = integer(_place("growth_interval"), growth_interval)
         self._good = 0  # steps since the scale changed last
+
+    @property
+    def value(self) -> float:
+        """The scale of the next step."""
+        return self._value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self._set(real(_place("value"), value, SCALES), 0)
 
     def update(self, report: Report) -> float:
         """Takes what `opt.step()` returned into account; returns the scale of the next step.
@@ -64,7 +73,7 @@ class LossScale:
         return value
 
     def _set(self, value: float, good: int) -> None:
-        vars(self).update(value=value, _good=good)  # both, whatever a signal handler raises
+        vars(self).update(_value=value, _good=good)  # both, whatever a signal handler raises
 
     def state_dict(self) -> dict[str, Any]:
         """What the next scales depend on beside the arguments."""
@@ -78,7 +87,8 @@ class LossScale:
         self._set(value, integer(_place("good"), state["good"], COUNT_OR_ZERO))
 
     def __repr__(self) -> str:
-        return f"LossScale({self.value:g}, {self._growth:g}, {self._backoff:g}, {self._interval})"
+        factors = f"growth_factor={self._growth:g}, backoff_factor={self._backoff:g}"
+        return f"LossScale(init={self.value:g}, {factors}, growth_interval={self._interval})"
 
 
 def _place(argument: str) -> Place:

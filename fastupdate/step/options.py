@@ -56,7 +56,7 @@ class Options(TypedDict, total=False):
     decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
                     λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/peak_lr; None: as the
                     rule defines it
-    peak_lr          the largest learning rate, for decay="corrected": a number > 0, or a schedule
+    peak_lr         the largest learning rate, for decay="corrected": a number > 0, or a schedule
     clip_norm       largest norm of all gradients together: a number > 0, or a schedule
     clip_tensor_norm
                     largest norm of each tensor's gradient, likewise
@@ -198,9 +198,7 @@ class Settings:
     def _one_of(self, name: str, allowed: tuple[Any, ...]) -> None:
         value = getattr(self, name)
         if value not in allowed:
-            raise ValueError(
-                f"[{self.rule}] {name}: expected one of {', '.join(map(repr, allowed))}, received {value!r}"
-            )
+            Place(self.rule, name).not_among(allowed, value)
 
     def _pair(self, name: str, words: str, *converters: Callable[[Place, Any], float]) -> tuple[float, ...]:
         """An option that is two numbers, converted and checked."""

@@ -12,6 +12,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
+from fastupdate.arrays.place import Place
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import SUMS, Records
 
@@ -32,6 +33,7 @@ STATISTICS = np.dtype(
     ]
 )  # fmt: skip
 
+keep = object.__setattr__
 FIGURES = ("step", "lr", "grad_norm", "clip_factor", "nonfinite", "skipped", "reason")  # of a report, in reading order
 
 
@@ -70,14 +72,14 @@ class Report:
         reason: str | None = None,
         statistics: Tabular | None = None,
     ) -> None:
-        self.step = step
-        self.lr = lr
-        self.grad_norm = grad_norm
-        self.clip_factor = clip_factor
-        self.nonfinite = nonfinite
-        self.skipped = reason is not None
-        self.reason = reason
-        self._statistics = statistics
+        keep(self, "step", step)
+        keep(self, "lr", lr)
+        keep(self, "grad_norm", grad_norm)
+        keep(self, "clip_factor", clip_factor)
+        keep(self, "nonfinite", nonfinite)
+        keep(self, "skipped", reason is not None)
+        keep(self, "reason", reason)
+        keep(self, "_statistics", statistics)
 
     @classmethod
     def of(cls, step: Tabular) -> Report:
@@ -91,8 +93,20 @@ class Report:
         if name not in FIGURES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         figure = getattr(self._statistics, name)
-        setattr(self, name, figure)
+        keep(self, name, figure)
         return figure
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A figure is set once: by a step, or by what makes a copy."""
+        place, slots = Place("report", name), vars(Report)
+        if name not in self.__slots__:
+            place.unknown(AttributeError, "figure", FIGURES)
+        try:
+            slots[name].__get__(self)
+        except AttributeError:
+            keep(self, name, value)
+        else:
+            place.fail(AttributeError, "no assignment, for a report says what was (opt.lr = x)", repr(value))
 
     @property
     def tensors(self) -> NDArray[np.void] | None:

@@ -87,8 +87,7 @@ class Stepper:
         self.micro_batches = gradients.MicroBatches(rule.name, self.clock)
         self.bound = gradients.Bound()
         self._held: list[Array] = []  # gradients that the engine may be reading
-        specs = of_groups(rule, named, self.settings, hypers)
-        self.hypers = Hypers(rule, self.settings.intervals(rule), specs, self.clock)
+        self.hypers = Hypers(rule, self.settings, of_groups(rule, named, self.settings, hypers), self.clock)
         self.flags = self.hypers.flags(flags)
         sort_into(self.items, self.hypers.groups)
         self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)

@@ -165,8 +165,12 @@ class Run:
             return False
         if self._listed is not None and self._resting() != self._still:
             return False
-        for k, names in changes.items():
-            if k in self._moving:
+        moving = {k: names for k, names in changes.items() if k in self._moving}
+        rates = {self._moving[k]: self._rows[k].values["lr"] for k, names in moving.items() if names is LR}
+        if rates:
+            self.stepper.hypers.put("lr", rates)
+        for k, names in moving.items():
+            if names is not LR:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
                 for name in names:
                     if name not in self._flags:
