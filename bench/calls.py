@@ -33,7 +33,7 @@ from bench.workloads import WORKLOADS, Workload
 from fastupdate import schedules
 from fastupdate.engines.choose import native_problem
 
-STEPS = 10_000  # of the schedule
+STEPS = 100_000  # of the schedule, more than are taken
 SCHEDULE = schedules.warmup(schedules.cosine(LR, STEPS), 100)
 SHARES = [value / LR for value in SCHEDULE(np.arange(STEPS)).tolist()]
 
