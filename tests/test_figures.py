@@ -106,6 +106,17 @@ def torch_face() -> list[tuple[str, ...]]:
     return [(row.recipe, title(row), row.contestant, times(row.ratio), interval(row)) for row in rows("torch_face")]
 
 
+def sparse() -> list[tuple[str, ...]]:
+    lines = []
+    for row in results("rows"):
+        seconds = row["seconds"]
+        loop = min(value for name, value in seconds.items() if name.startswith("stream"))
+        known = map(duration, (seconds["fastupdate"], loop, seconds["torch"]))
+        share, named = percent(row["of stream"]), f"{row['share']:.1%}".replace("%", " %")
+        lines.append((named, f"{row['distinct']}", *known, share, f"{row['over torch']:.1f}"))
+    return lines
+
+
 def gpu() -> list[tuple[str, ...]]:
     lines = []
     for recipe, workload in dict.fromkeys((row.recipe, row.workload) for row in rows("gpu")):
@@ -125,6 +136,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], list[tuple[str, ...]]]]] = {
     "options": ("docs/performance.md", "| option | measured |", options),
     "loops": ("docs/performance.md", "| work | beside | one thread |", loops),
     "torch's face": ("docs/torch.md", "| rule and options | tensors |", torch_face),
+    "rows": ("docs/sparse.md", "| named | rows |", sparse),
     "gpu": ("docs/gpu.md", "| work | step | clock |", gpu),
 }
 
