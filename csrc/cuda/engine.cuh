@@ -12,20 +12,13 @@ FASTUPDATE_DEVICE_CALL double unit_factor(const Tensor& t, int64_t i) {
   return array_at<const double>(t.unit_scale)[i / t.unit_length];
 }
 
-// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array. One whose
-// array is not of elements leaves tensors alone that have none.
+// Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array.
 template <class Stage, bool keep, class T, class Access>
 FASTUPDATE_DEVICE void run_stage(const Tensor& t, const Group& group, Access access, const Pack<T, Access::width>& g,
                                  const Pack<T, Access::width>& p, Pack<T, Access::width>& x) {
-  constexpr bool has_array = Stage::array >= 0 && Stage::extent == kElement;
+  constexpr bool has_array = Stage::array >= 0;
   const Stage stage(group.numbers);
   Pack<T, Access::width> own = {};
-  if constexpr (Stage::extent != kElement) {
-    const uint64_t numbers = t.slot[kFirstArray + Stage::array];
-    if (!numbers) return;
-    for (int j = 0; j < Access::width; ++j)
-      own.at[j] = T(array_at<const double>(numbers)[range_of(t, Stage::extent, access.i + j)]);
-  }
   if constexpr (has_array) own = access.template load<T>(t.slot[kFirstArray + Stage::array]);
   for (int j = 0; j < Access::width; ++j) {
     const T result = stage(g.at[j], p.at[j], x.at[j], own.at[j]);
@@ -34,13 +27,13 @@ FASTUPDATE_DEVICE void run_stage(const Tensor& t, const Group& group, Access acc
   if constexpr (has_array && keep) access.store(t.slot[kFirstArray + Stage::array], own);
 }
 
-// The stages of a place that work in this step.
+// The stages of a place that work in this step. Those that need sums are for host memory alone.
 template <Place place, bool keep = true, class T, class Access>
 FASTUPDATE_DEVICE void run_stages(const Tensor& t, const Group& group, uint32_t stages, Access access,
                                   const Pack<T, Access::width>& g, const Pack<T, Access::width>& p,
                                   Pack<T, Access::width>& x) {
-#define ROW(Stage)                        \
-  if constexpr (Stage<T>::place == place) \
+#define ROW(Stage)                                               \
+  if constexpr (Stage<T>::place == place && Stage<T>::sums == 0) \
     if (stages & Stage<T>::bit) run_stage<Stage<T>, keep>(t, group, access, g, p, x);
   FASTUPDATE_STAGES(ROW)
 #undef ROW
