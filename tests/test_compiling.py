@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import textwrap
@@ -68,7 +69,8 @@ def test_a_later_process_compiles_what_has_changed_and_nothing_else(tmp_path: An
 
     *first, _ = process(0.5)  # the engine's own functions may be kept by now, or not
     assert process(0.5) == [*first, "False"] == [*["0.875"] * len(backends), "False"]
-    assert process(1.5) == [*["0.625"] * len(backends), "True"]
+    new = 1 + secrets.randbelow(2**16) / 2**16  # what an earlier run of this test compiled is kept, too
+    assert process(new) == [*[str(np.float32(1 - new / 4))] * len(backends), "True"]
 
 
 def helper(x: Any) -> Any:
