@@ -177,6 +177,12 @@ inline std::pair<double, int64_t> overall(const Tensor* tensors, const Sums* tot
   return {squares.total(), nonfinite};
 }
 
+// min(1, limit / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_, the norm being in units; NaN stays NaN.
+FASTUPDATE_HD double clip_factor(double limit, double norm, double unit) {
+  const double factor = limit / unit / (norm + 1e-6 / unit);
+  return factor > 1 ? 1 : factor;
+}
+
 template <class T, class N>
 void sum_squares(N n, const T* x, double (&sums)[kLanes]) {
   by_lanes(n, [&](int j, int i) { sums[j] = add_product(sums[j], x[i], x[i]); });

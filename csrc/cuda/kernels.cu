@@ -84,12 +84,6 @@ FASTUPDATE_DEVICE bool completes(uint32_t* counter, uint32_t part, int64_t whole
   return last;
 }
 
-// min(1, limit / (norm + 1e-6)), the norm being in units; NaN stays NaN.
-FASTUPDATE_DEVICE double clip_factor(double limit, double norm, double unit) {
-  const double factor = limit / unit / (norm + 1e-6 / unit);
-  return factor > 1 ? 1 : factor;
-}
-
 // What clipping its own norm multiplies a tensor by; scale: of the norm.
 FASTUPDATE_DEVICE double tensor_factor(const Command& command, double gg, double scale, double unit) {
   if (command.clip_tensor_norm == 0) return 1;

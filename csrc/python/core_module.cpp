@@ -229,7 +229,7 @@ class PlanOfArrays {
     plan_.fold(totals_.data());
     const auto [squares, nonfinite] = plan_.overall(totals_.data());
     judged.norm = std::sqrt(squares);
-    judged.factor = std::min(limit / (judged.norm + kClipEps), 1.0);
+    judged.factor = host::clip_factor(limit, judged.norm, 1);
     return !nonfinite && std::isfinite(judged.norm) && judged.factor > kSmallest;
   }
 
@@ -268,7 +268,6 @@ class PlanOfArrays {
   py::array tensors_, groups_;
   py::array_t<int64_t> clock_;
   py::array sums_;
-  static constexpr double kClipEps = 1e-6;     // torch.nn.utils.clip_grad_norm_
   static constexpr double kSmallest = 1e-200;  // factor that is taken without a closer look
   std::vector<Sums> totals_;                   // of each tensor, while its gradient is judged
   Extents extents_;
