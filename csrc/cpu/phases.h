@@ -187,12 +187,14 @@ struct StagePhase {
     const Stage<T> stage(numbers);
     const T *gradient = static_cast<const T*>(g), *weight = static_cast<const T*>(p),
             *x = static_cast<const T*>(change);
+    measure_all(stage, n, gradient, weight, x, terms, std::make_index_sequence<sums>());
+  }
+
+  template <size_t... k>
+  FASTUPDATE_HD static void measure_all(const Stage<T> stage, int64_t n, const T* g, const T* p, const T* x,
+                                        double (*terms)[kTile], std::index_sequence<k...>) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      double term[sums];
-      stage.measure(gradient[i], weight[i], x[i], term);
-      for (int k = 0; k < sums; ++k) terms[k][i] = term[k];
-    }
+    for (int64_t i = 0; i < n; ++i) stage.measure(g[i], p[i], x[i], terms[k][i]...);
   }
 
   static void settle(const void* numbers, int64_t ranges, double n, const double* sum, const uint64_t* state) {

@@ -37,6 +37,12 @@ FASTUPDATE_DEVICE void store_states(const Tensor& t, int64_t i, const T (&state)
    ...);
 }
 
+template <int phase, class Rule, class T, size_t count, size_t... k, size_t... j>
+FASTUPDATE_DEVICE void measure(const Rule& rule, T g, T p, T (&state)[count], double (&term)[kMaxTerms],
+                               std::index_sequence<k...>, std::index_sequence<j...>) {
+  rule.measure(Phase<phase>(), g, p, state[k]..., term[j]...);
+}
+
 template <int phase, class T, class Rule>
 FASTUPDATE_DEVICE void measure_element(const Job<Rule>& job, int64_t i, double (&term)[kMaxTerms]) {
   constexpr auto states = std::make_index_sequence<Rule::keeps::count>();
@@ -45,7 +51,8 @@ FASTUPDATE_DEVICE void measure_element(const Job<Rule>& job, int64_t i, double (
   condition<false>(t, job.group, job.stages, job.scale, Single{i}, p, g);
   T state[Rule::keeps::count];
   load_states<Rule>(t, i, state, states);
-  job.rule.measure(Phase<phase>(), g.at[0], p.at[0], state, term);
+  measure<phase>(job.rule, g.at[0], p.at[0], state, term, states,
+                 std::make_index_sequence<Rule::phases[phase].terms>());
   store_states<Rule>(t, i, state, states);
 }
 
