@@ -66,6 +66,9 @@ FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
          : extent == kUnit   ? t.n / t.unit_length
                              : 1;
 }
+
+FASTUPDATE_HD constexpr bool is_of_all(Extent extent) { return extent == kTensor || extent == kList; }
+
 FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
   return extent == kElement  ? i
          : extent == kRow    ? i / t.columns

@@ -64,7 +64,7 @@ struct Shape<Rule, std::void_t<decltype(Rule::phases)>> {
   template <size_t state>
   static constexpr bool of_element = Rule::extents[state] == kElement;
   template <size_t state>  // of the elements of a tensor
-  static constexpr bool of_all = Rule::extents[state] == kTensor || Rule::extents[state] == kList;
+  static constexpr bool of_all = is_of_all(Rule::extents[state]);
 };
 
 // Writes the rule as of step t to `out`.

@@ -62,6 +62,7 @@ void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, i
   window.cover(begin, n);
   const uint32_t stages = phase.stage ? step.stages & (phase.stage - 1) : step.stages;
   const Span span = {t, step.group, step.code, step.scalars, step.scale, stages, step.sums};
+  if (is_whole(step.t) && !t.order && !t.g_layout) prefetch_ahead(t.g, item_size(t.g_dtype), begin, t.n);
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
   if (span.stages & kBeforeStages) {

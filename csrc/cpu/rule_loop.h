@@ -120,6 +120,7 @@ struct Compiled {
               phase_count,
               Keeps::count,
               Rule::extents,
+              true,
               has_numbers_alone(std::make_index_sequence<Keeps::count>())};
   }
 

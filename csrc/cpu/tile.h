@@ -41,7 +41,8 @@ struct RuleCode {
   const PhaseCode* phases = nullptr;
   int64_t phase_count = 0, state_count = 0;
   const Extent* extents = nullptr;
-  bool numbers_alone = false;  // what is not of an element is the same for a whole tensor, and read once in a loop
+  bool reads_once = false;     // a loop reads one number of what is the same for a whole tensor, and not one an element
+  bool numbers_alone = false;  // and whatever is not of an element is of that kind
 };
 
 namespace FASTUPDATE_TARGET {
@@ -149,9 +150,15 @@ void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin,
   const int64_t length = extent == kTensor ? t.n : extent == kUnit ? t.unit_length : t.columns;
   for (int i = 0; i < n;) {  // from one end of a range, or of a row, to the next
     const int64_t at = begin + i, rest = length - at % length;
-    const int stop = rest < n - i ? i + int(rest) : n;
-    const double* first = values + range_of(t, extent, at);
-    for (const int start = i; i < stop; ++i) out[i] = T(extent == kColumn ? first[i - start] : *first);
+    const int count = rest < n - i ? int(rest) : n - i;
+    const double* const first = values + range_of(t, extent, at);
+    if (extent == kColumn)
+#pragma omp simd
+      for (int k = 0; k < count; ++k) out[i + k] = T(first[k]);
+    else
+#pragma omp simd
+      for (int k = 0; k < count; ++k) out[i + k] = T(*first);
+    i += count;
   }
 }
 
@@ -271,7 +278,7 @@ const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& sc
   for (int k = 0; k < code.state_count; ++k) {
     scratch.state[k] = span.t.slot[k];
     if (code.extents[k] == kElement || !span.t.slot[k]) continue;
-    if (code.numbers_alone)
+    if (code.reads_once && is_of_all(code.extents[k]))
       scratch.spread[k][0] = T(*address<double>(span.t.slot[k]));
     else
       spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);
