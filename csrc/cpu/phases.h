@@ -34,6 +34,12 @@ class StretchSum {
       const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
       int64_t i = 0;
       for (; i < count && (place + i) % kLanes; ++i) take((place + i) % kLanes, x[i]);
+      for (; i + 4 * kLanes <= count; i += 4 * kLanes)  // a lane is stored once for four numbers
+#pragma omp simd
+        for (int j = 0; j < kLanes; ++j) {
+          const double two = joined(joined(lanes_[j], x[i + j]), x[i + kLanes + j]);
+          lanes_[j] = joined(joined(two, x[i + 2 * kLanes + j]), x[i + 3 * kLanes + j]);
+        }
       for (; i + kLanes <= count; i += kLanes)
 #pragma omp simd
         for (int j = 0; j < kLanes; ++j) take(j, x[i + j]);
