@@ -63,11 +63,12 @@ def passes_of(optimizer: fu.Optimizer) -> list[Pass]:
 def _pass(function: Callable[..., Any], states: list[str], first: int, always: tuple[str, ...]) -> Pass:
     """`first`: which of the results is the first state."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     changed = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     returned = next(node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
     results = returned.elts[first:] if isinstance(returned, ast.Tuple) else []
     written = {ast.unparse(result) for result in results} & changed
+    handed_back = [result for result in results if isinstance(result, ast.Name) and result.id not in changed]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in handed_back}
     names = [name for name in ("p", "g", *states) if name in used or name in always]
     return Pass(tuple(names), (*always, *(name for name in states if name in written)))
 

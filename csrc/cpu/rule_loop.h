@@ -21,7 +21,7 @@ FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, co
   for (int64_t i = 0; i < n; ++i) {
     T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
-    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+    ((moves<Rule, Shape<Rule>::phase_count, k> ? void(state[i] = s[k]) : void()), ...);
   }
 }
 
@@ -35,7 +35,7 @@ FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g,
   for (int64_t i = 0; i < n; ++i) {
     T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))...};
     rule.measure(Phase<phase>(), g[i] * scale, p[i], s[k]..., terms[j][i]...);
-    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+    ((moves<Rule, phase, k> ? void(state[i] = s[k]) : void()), ...);
   }
 }
 

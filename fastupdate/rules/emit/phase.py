@@ -24,6 +24,7 @@ class Phase(Function):
         results = value.elts if isinstance(value, ast.Tuple) else [value]
         if len(results) != len(wanted) or isinstance(value, ast.Tuple) != (len(wanted) > 1):
             raise self.refused(value, f"expected {', '.join(wanted)}")
+        self.changed |= {name for name, result in zip(wanted, results, strict=True) if ast.unparse(result) != name}
         for k, result in enumerate(results):
             self.put(f"const T result{k} = {self.at(result)};", result)
         for k, name in enumerate(wanted):
