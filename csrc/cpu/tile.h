@@ -143,23 +143,40 @@ void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g
   }
 }
 
+// Numbers of columns, over the elements of a tile: those of a matrix again and again, row by row.
+template <class T>
+void spread_columns(const Tensor& t, const double* values, int64_t begin, int n, T* out) {
+  int64_t row = begin / t.columns, column = begin % t.columns;
+  values += row / t.rows * t.columns;
+  row %= t.rows;
+  for (int i = 0; i < n; column = 0) {
+    const int64_t rest = t.columns - column;
+    const int count = rest < n - i ? int(rest) : n - i;
+#pragma omp simd
+    for (int k = 0; k < count; ++k) out[i + k] = T(values[column + k]);
+    i += count;
+    if (++row < t.rows) continue;
+    row = 0, values += t.columns;
+  }
+}
+
 // A state of another extent than an element, spread over the elements of a tile.
 template <class T>
 void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
   const double* values = address<double>(state);
-  const int64_t length = extent == kTensor ? t.n : extent == kUnit ? t.unit_length : t.columns;
-  for (int i = 0; i < n;) {  // from one end of a range, or of a row, to the next
-    const int64_t at = begin + i, rest = length - at % length;
-    const int count = rest < n - i ? int(rest) : n - i;
-    const double* const first = values + range_of(t, extent, at);
-    if (extent == kColumn)
+  if (extent == kColumn && t.columns == 1) extent = kMatrix;
+  if (extent == kColumn) return spread_columns(t, values, begin, n, out);
+  const int64_t length = range_length(t, extent), range = begin / length;
+  int64_t rest = length - begin % length;
+  values += range;
+  if (length == 1)
 #pragma omp simd
-      for (int k = 0; k < count; ++k) out[i + k] = T(first[k]);
-    else
-#pragma omp simd
-      for (int k = 0; k < count; ++k) out[i + k] = T(*first);
-    i += count;
-  }
+    for (int i = 0; i < n; ++i) out[i] = T(values[i]);
+  else
+    for (int i = 0; i < n; ++values, rest = length) {
+      const T value = T(*values);
+      for (const int stop = rest < n - i ? i + int(rest) : n; i < stop; ++i) out[i] = value;
+    }
 }
 
 // Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array. One whose
