@@ -172,7 +172,7 @@ CALLED = {  # what the rule calls so, by which the C++ of its phases goes; the l
     "state as sum": ("norm", "sum", 17),
     "sum as sum": ("squares", "sum", 21),
     "state as state": ("norm", "state", 17),
-    "element as term": ("m", "term", 17),
+    "element as term0": ("m", "term0", 17),
     "element as result0": ("m", "result0", 17),
 }
 

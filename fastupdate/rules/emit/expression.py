@@ -30,7 +30,7 @@ KINDS: dict[type[ast.AST], str] = {
 TAKEN = {  # names that a rule might choose, and that mean something else in C++ or in the struct
     "auto", "bool", "case", "char", "const", "default", "delete", "double", "enum", "extern", "float", "inline", "int",
     "long", "new", "operator", "private", "public", "register", "short", "signed", "static", "struct", "switch", "this",
-    "union", "unsigned", "using", "void", "volatile", "h", "s", "t", "T", "mask", "keeps", "pow",
+    "union", "unsigned", "using", "void", "volatile", "h", "s", "t", "T", "mask", "keeps", "changes", "pow",
     *FUNCTIONS.values(), *PREPARING,
 }  # fmt: skip
 
