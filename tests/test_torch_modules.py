@@ -136,3 +136,18 @@ def test_nothing_is_kept_of_parameters_that_were_given_up() -> None:
     optimizer.step()
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Muon"])
+def test_the_default_device_is_of_no_account(name: str) -> None:
+    """States are where their parameters are, as are the counts of steps."""
+    params = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
+    optimizer = getattr(fu.torch, name)(params)
+    with torch.device("meta"):
+        for _ in range(2):
+            hand_over(params, [torch.ones(3, 2, device="cpu")] * 2)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+    kept = [t for entry in optimizer.state_dict()["state"].values() for t in entry.values()]
+    assert {t.device.type for t in kept} == {"cpu"}
+    assert all(t.any() for t in kept)

@@ -244,7 +244,7 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
     """Writes the numbers that torch keeps with each parameter, as it has them."""
     for entry in entries:
         for name, number in NUMBERS.get(rule.name, {}).items():
-            entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
+            entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype, device="cpu")
         if rule.name in INTEGERS:
             entry[STEP] = int(entry[STEP])
 
