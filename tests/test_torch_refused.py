@@ -175,3 +175,39 @@ def test_groups_say_whether_decay_is_decoupled(name: str) -> None:
         group["params"][0].grad = torch.ones_like(group["params"][0])
     with pytest.raises(ValueError, match=r"param_groups\[1\]\['decoupled_weight_decay'\]: expected False"):
         mixed.step()
+
+
+OTHER_RULES = {
+    "AdamW": "Adagrad", "Adamax": "AdamW", "NAdam": "SGD", "Muon": "Adam", "RMSprop": "SGD", "Lion": "RAdam",
+    "SGD": "Adam", "SignSGD": "Adam",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_RULES)
+def test_a_checkpoint_of_another_rule_is_refused(name: str) -> None:
+    """The states that a parameter has moved by are not there: with zeros in their place it would go astray."""
+    params = [_one(), _one()]
+    given = {"momentum": 0.9} if OTHER_RULES[name] == "SGD" else {}
+    other = getattr(torch.optim, OTHER_RULES[name])(params, lr=0.1, **given)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    other.step()
+    optimizer = getattr(fu.torch, name)(params)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=rf"state_dict\['state'\]\[0\]: expected the states of {name} or none"):
+        optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+    assert optimizer.state_dict() == before
+
+
+def test_a_state_that_has_lost_an_array_is_refused() -> None:
+    params = [_one(), _one()]
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    del optimizer.state[params[1]]["exp_avg_sq"]
+    before = copy.deepcopy(params)
+    with pytest.raises(ValueError, match=r"\[adamw\] state\[0\]\[1\]: expected the states of AdamW or none"):
+        optimizer.step()
+    assert_same_bits(arrays_of(params), arrays_of(before), "parameters")
+    optimizer.state[params[1]].clear()
+    optimizer.step()
+    assert [optimizer.state[p]["step"].item() for p in params] == [2, 1]

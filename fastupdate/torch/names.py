@@ -4,10 +4,13 @@ Those that it has not have the names of their authors' packages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from fastupdate import rules
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import Path
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
 
@@ -64,3 +67,27 @@ def state_names(rule: Rule) -> dict[str, str]:
     """The rule's states, in its order, each with the name that it has in `optimizer.state[p]`."""
     known = STATES.get(rule.name, {})
     return {name: known.get(name, name) for name in (*rule.states, *rule.factors)}
+
+
+def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], argument: str) -> None:
+    """ValueError if a parameter has moved, but has not the states that it has by this rule: it went by another one."""
+    own = state_names(rule)
+    lasting = [name for name in rule.states if name not in rule.passing and name not in rule.state_flags]
+    needed = [own[name] for name in lasting if rule.extents[name] != "list"]
+    for path, entry in entries:  # by dict's own methods: nobody is shown what is in one
+        held = [name for name, value in dict.items(entry) if value is not None]
+        missing = [name for name in needed if name not in held]
+        others = not needed and _all_names().intersection(held) and not {*own.values()}.intersection(held)
+        if (missing and _has_moved(entry)) or others:
+            expected = f"the states of {rule.formula.__name__} or none"
+            Place(rule.name, argument, path).fail(ValueError, expected, f"one with {', '.join(map(repr, held))}")
+
+
+def _has_moved(entry: dict[str, Any]) -> bool:
+    steps = dict.get(entry, STEP)
+    return float(steps) > 0 if steps is not None else dict.get(entry, "momentum_buffer") is not None  # SGD, Muon
+
+
+@cache
+def _all_names() -> frozenset[str]:
+    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values())

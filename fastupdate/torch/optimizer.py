@@ -16,7 +16,7 @@ from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
-from fastupdate.torch.names import INTEGERS, NUMBERS, STEP
+from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
 from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
@@ -252,7 +252,12 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
 def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    loading = vars(optimizer)["_loading"] = from_theirs(optimizer.rule_of, state_dict, params)
+    loading = from_theirs(optimizer.rule_of, state_dict, params)
+    for group in loading["param_groups"]:
+        entries = (((key,), loading["state"].get(key)) for key in group["params"])
+        there = ((path, entry) for path, entry in entries if isinstance(entry, dict))
+        check_entries(optimizer.rule_of(group), there, "state_dict['state']")
+    vars(optimizer)["_loading"] = loading
     return loading
 
 
