@@ -91,10 +91,11 @@ class Optimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined] # so that torch does not wrap it, which costs more than the step
 
     def _hooked(self) -> bool:
-        """Whether a hook or a profiler is to be told of a step."""
+        """Whether a hook or a profiler is to be told of a step. Of a subclass's own `step` torch tells them."""
         own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         shared = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-        return bool(own or shared) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        asked = own or shared or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        return bool(asked) and type(self).step is Optimizer.step
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         self._check_mode()
