@@ -107,6 +107,8 @@ class Optimizer(torch.optim.Optimizer):
         if found_inf is None or not found_inf.item():
             take = self._uncompiled_step if torch.compiler.is_compiling() else self._step
             take(1.0 if scale is None else float(scale))
+        if self.arrivals is not None:
+            self.arrivals.free()
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
@@ -127,11 +129,8 @@ class Optimizer(torch.optim.Optimizer):
     def _take(self, run: Run | None, loss_scale: float) -> None:
         if run is None:
             return
-        if self.arrivals is None:
-            self.report = run.step(loss_scale)
-        else:
-            self.report = run.step(loss_scale, self.arrivals.totals(run.params))
-            self.arrivals.free()
+        totals = None if self.arrivals is None else self.arrivals.totals(run.params)
+        self.report = run.step(loss_scale, totals)
 
     def run_now(self) -> Run | None:
         """The run for the parameters that have gradients now; None if none has."""
