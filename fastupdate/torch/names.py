@@ -25,6 +25,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
+    "dadaptsgd": {"p0": "x0"},
     "muon": {"m": "momentum_buffer"},
     "nadam": _ADAM,
     "prodigy": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},

@@ -197,7 +197,7 @@ class Optimizer(torch.optim.Optimizer):
             for group in found["param_groups"]:
                 entries = [found["state"][key] for key in group["params"] if key in found["state"]]
                 _add_numbers(self.rule_of(group), group, [entry for entry in entries if STEP in entry])
-                as_theirs(self.rule_of(group), entries)
+                as_theirs(self.rule_of(group), group, entries)
         return found
 
     def _show_counts(self) -> None:
