@@ -110,7 +110,8 @@ def in_backward(model: Any, optimizer: Optimizer) -> Arrivals:
     A parameter moves as soon as its gradient is ready, which is freed at once: there is never more than one. With
     options that decide by all gradients (`clip_norm`, `clip_tensor_norm`, `nonfinite`) or `monitor`, their squares are
     summed as they arrive, in the order in which a step sums them, and all move in `optimizer.step()`, which reads no
-    gradient twice. `step()` is called after backward in any case, for schedulers and hooks.
+    gradient twice. There rules with numbers of all tensors (Prodigy, D-Adaptation, DoG, DoWG) move them, too. `step()`
+    is called after backward in any case, for schedulers and hooks.
 
     Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a
     GradScaler, the optimizer needs one of those options: nonfinite="skip", for example.
