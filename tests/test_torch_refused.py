@@ -68,10 +68,10 @@ def _sparse(p: Any) -> Any:
     return torch.eye(2).to_sparse()
 
 
-def _fake(p: Any) -> Any:
+def _one_fake() -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode().from_tensor(torch.ones(2, 2))
+    return FakeTensorMode().from_tensor(_one())
 
 
 WRONG_TENSORS: dict[str, Any] = {
@@ -82,7 +82,13 @@ WRONG_TENSORS: dict[str, Any] = {
         r"params\[0\]\[0\]: expected float32 or float64, rec",
     ),
     "half": (lambda: _one(dtype=torch.float16), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
-    "meta": (lambda: _one(device="meta"), None, TypeError, r"params\[0\]\[0\]: "),
+    "another device": (
+        lambda: _one(device="meta"),
+        None,
+        TypeError,
+        r"params\[0\]\[0\]: expected a tensor on the CPU \(fu.AdamW takes those on NVIDIA GPUs\), received one on meta",
+    ),
+    "fake": (_one_fake, None, TypeError, r"params\[0\]\[0\]: cannot share the memory of FakeTensor"),
     "sparse gradient": (_one, _sparse, ValueError, r"grads\[0\]\[0\]: expected a sparse tensor of rows"),
     "broadcast": (
         lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(),

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastupdate.arrays.memory import address
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
+from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
@@ -104,6 +107,7 @@ class Run:
         self._revision = self._states.revision.number
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
+        _check_devices(self._rule, tree)
         groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         decay = decay_of(self._rule, self._flags[DECOUPLED], options.get("decay"))
@@ -322,3 +326,11 @@ def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[An
     for k, i, p in found:
         tree.setdefault(k, {})[i] = p
     return tree
+
+
+def _check_devices(rule: Rule, tree: Mapping[Any, Any]) -> None:
+    """TypeError names the first parameter that is not in the CPU's memory."""
+    for path, p in leaves(tree):
+        if p.device.type != "cpu":
+            expected = f"a tensor on the CPU (fu.{rule.formula.__name__} takes those on NVIDIA GPUs)"
+            Place(rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
