@@ -78,15 +78,12 @@ def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], ar
     for path, entry in entries:  # by dict's own methods: nobody is shown what is in one
         held = [name for name, value in dict.items(entry) if value is not None]
         missing = [name for name in needed if name not in held]
-        others = not needed and _all_names().intersection(held) and not {*own.values()}.intersection(held)
-        if (missing and _has_moved(entry)) or others:
+        steps, known = dict.get(entry, STEP), _all_names().intersection(held)
+        moved = float(steps) > 0 if steps is not None else bool(known)
+        others = not needed and known and known.isdisjoint(own.values())
+        if (missing and moved) or others:
             expected = f"the states of {rule.formula.__name__} or none"
             Place(rule.name, argument, path).fail(ValueError, expected, f"one with {', '.join(map(repr, held))}")
-
-
-def _has_moved(entry: dict[str, Any]) -> bool:
-    steps = dict.get(entry, STEP)
-    return float(steps) > 0 if steps is not None else dict.get(entry, "momentum_buffer") is not None  # SGD, Muon
 
 
 @cache
