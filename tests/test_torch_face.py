@@ -161,6 +161,23 @@ def test_muon_changes_hands(scale: Any) -> None:
             assert np.abs(a - b).max() <= 0.03 * np.abs(b - first.reshape(b.shape)).max()
 
 
+@pytest.mark.parametrize("order", ["from the package", "to the package"])
+def test_lion_changes_hands(order: str) -> None:
+    case = Case("lion", "", {"lr": 0.01, "weight_decay": 0.3})
+
+    def theirs(case: Case, params: list[Any]) -> Any:
+        return peer("lion_pytorch").Lion(params, **case.kwargs)
+
+    first, second = (theirs, ours) if order == "from the package" else (ours, theirs)
+    (optimizer, params), (reference, others) = a_run(case, first), a_run(case, theirs)
+    after = second(case, params)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(after, params, STEPS)
+    steps(reference, others, STEPS)
+    for a, b in zip(arrays_of(params), arrays_of(others), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @by_rule
 @by_layout
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

@@ -206,11 +206,11 @@ def test_a_checkpoint_of_another_rule_is_refused(name: str) -> None:
 
 def test_a_checkpoint_of_a_package_with_other_names_is_refused() -> None:
     p = _one()
-    other = peer("lion_pytorch").Lion([p])
+    other = peer("pytorch_optimizer").Tiger([p])
     p.grad = torch.ones(2, 2)
     other.step()
-    with pytest.raises(ValueError, match=r"expected the states of Lion or none, received one with 'exp_avg'"):
-        fu.torch.Lion([p]).load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match=r"expected the states of Tiger or none, received one with 'exp_avg'"):
+        fu.torch.Tiger([p]).load_state_dict(other.state_dict())
 
 
 def test_a_state_that_has_lost_an_array_is_refused() -> None:

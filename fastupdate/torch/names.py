@@ -1,6 +1,6 @@
 """What torch calls things: the names under which `torch.optim` keeps the states of the rules that it has.
 
-Those that it has not have the names of their authors' packages."""
+Of those that it has not, some have the names of their authors' packages, the others those that the rule has."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
     "dadaptsgd": {"p0": "x0"},
+    "lion": {"m": "exp_avg"},
     "muon": {"m": "momentum_buffer"},
     "nadam": _ADAM,
     "prodigy": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
