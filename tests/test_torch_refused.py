@@ -184,7 +184,7 @@ def test_groups_say_whether_decay_is_decoupled(name: str) -> None:
 
 
 OTHER_RULES = {
-    "AdamW": "Adagrad", "Adamax": "AdamW", "NAdam": "SGD", "Muon": "Adam", "RMSprop": "SGD", "Lion": "RAdam",
+    "AdamW": "Adagrad", "Adamax": "AdamW", "NAdam": "SGD", "Muon": "Adam", "RMSprop": "SGD", "Lion": "Adagrad",
     "SGD": "Adam", "SignSGD": "Adam",
 }  # fmt: skip
 
