@@ -138,6 +138,27 @@ def test_nothing_is_kept_of_parameters_that_were_given_up() -> None:
     assert gone() is None
 
 
+def test_nothing_is_kept_of_what_was_swapped_in() -> None:
+    from torch.optim._stateless import swap_in_optimizer_params_and_state
+
+    params, gone = parameters(1), []
+    optimizer = fu.torch.AdamW(params)
+    for k in range(3):
+        hand_over(params, tensors(2 + k))
+        optimizer.step()
+        others = parameters(1)
+        hand_over(others, tensors(5 + k))
+        state = copy.deepcopy(optimizer.state_dict())
+        with swap_in_optimizer_params_and_state(optimizer, dict(enumerate(others)), state):
+            optimizer.step()
+        gone.append(weakref.ref(others[4]))
+        del others, state
+    hand_over(params, tensors(9))
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3
+
+
 @pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Muon"])
 def test_the_default_device_is_of_no_account(name: str) -> None:
     """States are where their parameters are, as are the counts of steps."""

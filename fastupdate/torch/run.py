@@ -57,7 +57,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
         optimizer.met = None
         return None
     if run is None:
-        for other in [k for k, run in runs.items() if not run.owned()]:
+        for other in [k for k, run in runs.items() if not run.owned(optimizer.state)]:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
@@ -191,9 +191,9 @@ class Run:
             self._revision = states.revision.number
         return not states.revision.shown or self._lookout.intact()
 
-    def owned(self) -> bool:
+    def owned(self, states: Any) -> bool:
         """Whether all its parameters are still in the optimizer's state."""
-        return self._lent.intact()
+        return states is self._states and self._lent.intact()
 
     # -- step counts --------------------------------------------------------------------------------------------------
 
