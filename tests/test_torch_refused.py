@@ -213,6 +213,21 @@ def test_a_checkpoint_of_a_package_with_other_names_is_refused() -> None:
         fu.torch.Tiger([p]).load_state_dict(other.state_dict())
 
 
+@pytest.mark.parametrize("name", ["SGD", "SignSGD", "AdamW"])
+def test_what_an_option_keeps_is_not_another_rules(name: str) -> None:
+    """As the gradient before, which Adan keeps under the same name."""
+    params = [_one(), _one()]
+    optimizer = getattr(fu.torch, name)(params, lr=0.1, optimism=0.3, ema_decay=0.9)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    hand_over(params, [torch.ones(2, 2), None])
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    assert "previous" in optimizer.state[params[0]]
+
+
 def test_a_state_that_has_lost_an_array_is_refused() -> None:
     params = [_one(), _one()]
     optimizer = fu.torch.AdamW(params)

@@ -13,6 +13,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
+from fastupdate.stages import ARRAYS
 
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
@@ -89,4 +90,5 @@ def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], ar
 
 @cache
 def _all_names() -> frozenset[str]:
-    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values())
+    """Those of all rules' states, but for what an option keeps under the same name."""
+    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values()) - ARRAYS.keys()
