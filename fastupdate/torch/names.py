@@ -82,7 +82,7 @@ def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], ar
         missing = [name for name in needed if name not in held]
         steps, known = dict.get(entry, STEP), _all_names().intersection(held)
         moved = float(steps) > 0 if steps is not None else bool(known)
-        others = not needed and known and known.isdisjoint(own.values())
+        others = not needed and known and steps is not None and known.isdisjoint(own.values())
         if (missing and moved) or others:
             expected = f"the states of {rule.formula.__name__} or none"
             Place(rule.name, argument, path).fail(ValueError, expected, f"one with {', '.join(map(repr, held))}")
