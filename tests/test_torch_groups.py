@@ -63,19 +63,6 @@ def test_schedulers_drive_a_step(name: str, rule: str) -> None:
     assert pair.ours.param_groups[0]["lr"] != 0.03 or name == "ConstantLR"
 
 
-@pytest.mark.parametrize("steps", [3, 6])
-def test_a_rate_that_rounding_has_brought_below_zero_is_zero(steps: int) -> None:
-    """As torch's LinearLR leaves it, which goes from one rate to the next by a factor."""
-    pair, lowest = Pair(), 0.0
-    schedulers = [torch.optim.lr_scheduler.LinearLR(o, 0.3, 0.0, steps) for o, _ in pair.both]
-    for seed in range(steps + 2):
-        pair.step(seed)
-        for scheduler in schedulers:
-            scheduler.step()
-        lowest = min(lowest, pair.ours.param_groups[0]["lr"])
-    assert lowest < 0
-
-
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_lr_may_be_a_tensor_that_is_filled(shape: Any) -> None:
     pair = Pair(make=lambda build, params: build(ADAMW, params, lr=torch.full(shape, 0.02)))
@@ -121,3 +108,16 @@ def test_named_parameters_name_what_is_wrong() -> None:
     model.bias.data = model.bias.data.double()
     with pytest.raises(TypeError, match=r"\[adamw\] params\['bias'\]: expected float32, received float64"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_a_rate_that_rounding_has_brought_below_zero_is_zero(steps: int) -> None:
+    """As torch's LinearLR leaves it, which goes from one rate to the next by a factor."""
+    pair, lowest = Pair(), 0.0
+    schedulers = [torch.optim.lr_scheduler.LinearLR(o, 0.3, 0.0, steps) for o, _ in pair.both]
+    for seed in range(steps + 2):
+        pair.step(seed)
+        for scheduler in schedulers:
+            scheduler.step()
+        lowest = min(lowest, pair.ours.param_groups[0]["lr"])
+    assert lowest < 0

@@ -69,9 +69,7 @@ class Borrowed:
                         self._in += [a[there] for a in kept[k].values()]
                         self._from[holder] += sum(a[there].nbytes for a in kept[k].values())
         self._arrays, self._kept = arrays, kept
-        self._sent, self._got = (
-            torch.zeros(sum(sizes), dtype=torch.uint8, device="cpu") for sizes in (self._to, self._from)
-        )
+        self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
 
     @property
     def bytes(self) -> int:

@@ -106,9 +106,7 @@ class CutBlocks:
         taken = [p for p in pieces if owner[p.block] == rank]
         self._to = [sum(p.end - p.begin for p in self._sent if owner[p.block] == each) for each in range(ranks)]
         self._from = [sum(p.end - p.begin for p in taken if p.rank == each) for each in range(ranks)]
-        self._out, self._in = (
-            torch.zeros(sum(counts), dtype=torch.float64, device="cpu") for counts in (self._to, self._from)
-        )
+        self._out, self._in = (torch.zeros(sum(counts), dtype=torch.float64) for counts in (self._to, self._from))
         starts, at = {}, 0
         for p in sorted(taken, key=lambda p: (p.rank, p)):
             starts[p], at = at, at + p.end - p.begin
@@ -164,8 +162,8 @@ class Exchange:
         self.nodes = [
             (*node, rank * self._rows + row) for rank, own in enumerate(found) for row, node in enumerate(own)
         ]
-        self._sent = torch.zeros(1 + self._rows * len(FIELDS), dtype=torch.float64, device="cpu")
-        self._told = torch.zeros(ranks, len(self._sent), dtype=torch.float64, device="cpu")
+        self._sent = torch.zeros(1 + self._rows * len(FIELDS), dtype=torch.float64)
+        self._told = torch.zeros(ranks, len(self._sent), dtype=torch.float64)
 
     def _pieces(self) -> Iterator[Piece]:
         for rank, ranges in enumerate(self._ranges):

@@ -15,7 +15,7 @@ from fastupdate.step import extents, slots
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
-from fastupdate.torch.names import STEP, UNCOUNTED, check_entries, state_names
+from fastupdate.torch.names import STEP, UNCOUNTED, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
 
@@ -48,8 +48,6 @@ class Lent:
         wanted = [slot for slot in wanted if slot.extent != "list"]  # of all tensors: see listed.py
         if not wanted and not self.counted:
             return
-        found = ((item.path, self._states.get(self._shards.whole(item.source))) for item in stepper.items)
-        check_entries(rule, ((path, entry) for path, entry in found if isinstance(entry, Entry)), "state")
         for item in stepper.items:
             param = self._shards.whole(item.source)
             entry = self._states[param]

@@ -14,7 +14,6 @@ from fastupdate.arrays.memory import address
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
-from fastupdate.rules.rule import Rule
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
@@ -22,7 +21,7 @@ from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.meeting import meeting_of
-from fastupdate.torch.names import STEP
+from fastupdate.torch.names import STEP, check_entries
 from fastupdate.torch.numbers import (
     DECOUPLED,
     decay_of,
@@ -107,14 +106,23 @@ class Run:
         self._revision = self._states.revision.number
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
-        _check_devices(self._rule, tree)
+        self._check_devices(tree)
         groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         decay = decay_of(self._rule, self._flags[DECOUPLED], options.get("decay"))
         given = {**options, "groups": groups, "maximize": self._flags["maximize"], "decay": decay}
         return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
 
+    def _check_devices(self, tree: Mapping[Any, Any]) -> None:
+        """TypeError names the first parameter that is not in the CPU's memory."""
+        for path, p in leaves(tree):
+            if p.device.type != "cpu":
+                expected = f"a tensor on the CPU (fu.{self._rule.formula.__name__} takes those on NVIDIA GPUs)"
+                Place(self._rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
+
     def _lend(self, stepper: Stepper) -> None:
+        found = ((item.path, self._states.get(self._shards.whole(item.source))) for item in stepper.items)
+        check_entries(self._rule, ((path, entry) for path, entry in found if isinstance(entry, Entry)), "state")
         try:
             self._lent(stepper)
         except BaseException:
@@ -326,11 +334,3 @@ def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[An
     for k, i, p in found:
         tree.setdefault(k, {})[i] = p
     return tree
-
-
-def _check_devices(rule: Rule, tree: Mapping[Any, Any]) -> None:
-    """TypeError names the first parameter that is not in the CPU's memory."""
-    for path, p in leaves(tree):
-        if p.device.type != "cpu":
-            expected = f"a tensor on the CPU (fu.{rule.formula.__name__} takes those on NVIDIA GPUs)"
-            Place(rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
