@@ -108,3 +108,16 @@ def test_named_parameters_name_what_is_wrong() -> None:
     model.bias.data = model.bias.data.double()
     with pytest.raises(TypeError, match=r"\[adamw\] params\['bias'\]: expected float32, received float64"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_a_rate_that_rounding_has_brought_below_zero_is_zero(steps: int) -> None:
+    """As torch's LinearLR leaves it, which goes from one rate to the next by a factor."""
+    pair, lowest = Pair(), 0.0
+    schedulers = [torch.optim.lr_scheduler.LinearLR(o, 0.3, 0.0, steps) for o, _ in pair.both]
+    for seed in range(steps + 2):
+        pair.step(seed)
+        for scheduler in schedulers:
+            scheduler.step()
+        lowest = min(lowest, pair.ours.param_groups[0]["lr"])
+    assert lowest < 0

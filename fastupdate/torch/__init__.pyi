@@ -558,6 +558,10 @@ class Muon(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        ns_coefficients: tuple[float, float, float] = ...,
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: None = None,
         others: Any = None,
         **options: Unpack[Options],
     ) -> None: ...

@@ -65,7 +65,7 @@ class Lent:
             return int(any(entry.peek(key) is not None for key in keys))
         if STEP not in entry:
             self.made.append((entry, STEP))
-            entry.keep(STEP, torch.zeros(()))
+            entry.keep(STEP, torch.zeros((), device="cpu"))
         return max(int(entry.peek(STEP)), 0)
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:
@@ -83,7 +83,10 @@ class Lent:
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
             part = _laid_as(param, part, item.order if slot.extent == "element" else None)
             array = _view(part)
-        if part is not part_of(tensor):
+        if tensor is not None and not is_dtensor(tensor) and part is not tensor:
+            tensor.data = part  # whoever holds it goes on to see it move
+            entry.keep(key, tensor)
+        elif part is not part_of(tensor):
             tensor = like(whole, part) if slot.extent == "element" else part
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))

@@ -70,7 +70,8 @@ class Deal:
     def _send(self, sent: list[list[Array]], to: list[list[Array]]) -> None:
         """Copies arrays of each rank to those that another one has for them."""
         out, into = (
-            torch.empty(_bytes(each for of in arrays for each in of), dtype=torch.uint8) for arrays in (sent, to)
+            torch.empty(_bytes(each for of in arrays for each in of), dtype=torch.uint8, device="cpu")
+            for arrays in (sent, to)
         )
         at, buffer = 0, out.numpy()
         for array in (array for of_rank in sent for array in of_rank):

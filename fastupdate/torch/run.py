@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastupdate.arrays.memory import address
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
@@ -19,7 +21,7 @@ from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
 from fastupdate.torch.meeting import meeting_of
-from fastupdate.torch.names import STEP
+from fastupdate.torch.names import STEP, check_entries
 from fastupdate.torch.numbers import (
     DECOUPLED,
     decay_of,
@@ -54,7 +56,7 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
         optimizer.met = None
         return None
     if run is None:
-        for other in [k for k, run in runs.items() if not run.owned()]:
+        for other in [k for k, run in runs.items() if not run.owned(optimizer.state)]:
             del runs[other]
         if len(runs) >= MOST_RUNS:
             del runs[next(iter(runs))]
@@ -104,13 +106,23 @@ class Run:
         self._revision = self._states.revision.number
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
+        self._check_devices(tree)
         groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         decay = decay_of(self._rule, self._flags[DECOUPLED], options.get("decay"))
         given = {**options, "groups": groups, "maximize": self._flags["maximize"], "decay": decay}
         return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
 
+    def _check_devices(self, tree: Mapping[Any, Any]) -> None:
+        """TypeError names the first parameter that is not in the CPU's memory."""
+        for path, p in leaves(tree):
+            if p.device.type != "cpu":
+                expected = f"a tensor on the CPU (fu.{self._rule.formula.__name__} takes those on NVIDIA GPUs)"
+                Place(self._rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
+
     def _lend(self, stepper: Stepper) -> None:
+        found = ((item.path, self._states.get(self._shards.whole(item.source))) for item in stepper.items)
+        check_entries(self._rule, ((path, entry) for path, entry in found if isinstance(entry, Entry)), "state")
         try:
             self._lent(stepper)
         except BaseException:
@@ -187,9 +199,9 @@ class Run:
             self._revision = states.revision.number
         return not states.revision.shown or self._lookout.intact()
 
-    def owned(self) -> bool:
+    def owned(self, states: Any) -> bool:
         """Whether all its parameters are still in the optimizer's state."""
-        return self._lent.intact()
+        return states is self._states and self._lent.intact()
 
     # -- step counts --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastupdate.arrays.place import Place
@@ -12,6 +12,10 @@ from fastupdate.torch.numbers import DECOUPLED, changes_in_place, checked, keys_
 SHARED_SWITCHES = ("maximize", DECOUPLED)  # that all groups have alike
 LR = ("lr",)
 Flags = dict[str, bool]
+
+
+class EquationsError(ValueError):
+    """Groups that step together mean different equations."""
 
 
 class Row:
@@ -47,15 +51,20 @@ class Row:
         return [name for name, value in self.values.items() if before.get(name) != value]
 
 
+def equations_of(rule: Rule, values: Mapping[str, Any]) -> Flags:
+    """What checked values of a group say of its equations, which groups that step together have alike."""
+    own = (flag for flag in rule.flags if flag not in rule.flag_hypers)
+    return {name: values[name] for name in (*own, *SHARED_SWITCHES)}
+
+
 def flags_of(rule: Rule, rows: list[Row]) -> Flags:
     """The flags that the values of all groups mean together."""
-    first, flags = rows[0].values, {}
+    flags = equations_of(rule, rows[0].values)
     for k, row in enumerate(rows):
-        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), *SHARED_SWITCHES):
-            if row.values[name] != first[name]:
-                place = Place(rule.name, f"param_groups[{k}][{name!r}]")
-                place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
-            flags[name] = first[name]
+        for name, value in equations_of(rule, row.values).items():
+            if value != flags[name]:
+                expected = f"{flags[name]}, as in the first group (fu.torch.Partition takes groups that differ)"
+                Place(rule.name, f"param_groups[{k}][{name!r}]").fail(EquationsError, expected, repr(value))
     for flag, hyper in rule.flag_hypers.items():
         flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
     return flags
