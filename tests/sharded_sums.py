@@ -150,7 +150,7 @@ def check_faults(ranks: Ranks) -> None:
     for differing, words in [
         ({"options": {"clip_norm": 2.0}}, "clip_norm: expected the same on all ranks"),
         ({"rule": fu.torch.SGD}, "rule: expected the same on all ranks"),
-        ({"without": 2}, "params: expected the same on all ranks, 3 that move"),
+        ({"without": 2}, "params[0][2]: expected the same on all ranks, one with a gradient"),
         ({"steps": 1}, "after 0 steps as on the first"),
         ({"no_gradient": 1}, "grads[0][1]: expected a gradient on every rank, or on none"),
     ]:

@@ -42,7 +42,7 @@ class Meeting:
     def __init__(self, stepper: Stepper, params: list[Any], everything: list[Any], roll: Roll, shards: Shards) -> None:
         self._stepper, self._params, self._roll, self._shards = stepper, params, roll, shards
         rule, settings = stepper.rule, stepper.settings
-        self._ranks = meet(stepper, params, everything)
+        self._ranks = meet(params, everything)
         self.sums = MeshSums(stepper, params, self._ranks, roll) if settings.needs_sums else None
         units = settings.clip_unit_norm is not None
         self._vectors = VectorNorms(stepper, params, self._ranks, roll) if units else None

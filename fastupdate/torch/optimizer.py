@@ -26,6 +26,7 @@ from fastupdate.torch.states import States, plain
 
 if TYPE_CHECKING:
     from fastupdate.torch.backward import Arrivals
+    from fastupdate.torch.agreement import Agreement
     from fastupdate.torch.meeting import Meeting
 
 NOT_HERE = {"groups": "parameter groups, as torch has them", "state": "load_state_dict"}
@@ -78,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
         self._runs: dict[Any, Run] = {}
         self.met: Meeting | None = None  # of the last step on ranks that share parameters
         self.arrivals: Arrivals | None = vars(self).get("arrivals")
+        self.agreement: Agreement | None = None  # of these ranks
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves each parameter that has a gradient; returns what the closure returns.
@@ -160,7 +162,7 @@ class Optimizer(torch.optim.Optimizer):
         """The same, looked for anew."""
         if type(self.state) is not States:
             self.state = States(self.state)
-        self._run = choose(self, self._runs)
+        self._run = choose(self, self._runs, self._run)
         return self._run
 
     def eval(self) -> None:

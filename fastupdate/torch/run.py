@@ -14,6 +14,7 @@ from fastupdate.arrays.memory import address
 from fastupdate.engines.records import STEPS, Records
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
+from fastupdate.torch.agreement import agree
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 MOST_RUNS = 1024
 
 
-def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
-    """The run for the parameters that have gradients now; None if none has."""
+def choose(optimizer: Optimizer, runs: dict[Any, Run], last: Run | None) -> Run | None:
+    """The run for the parameters that have gradients now; None if none has. last: that of the step before"""
     groups = optimizer.param_groups
     still = resting(optimizer.rule, groups)
     moving = [
@@ -51,6 +52,8 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
     if optimizer.met is not None and (run is None or optimizer.met is not run.meeting):
         optimizer.met.part(moving)
     if not any(moving):
+    steps = 0 if last is None else int(last.stepper.clock[STEPS])
+    agree(optimizer, moving, steps, known=optimizer.met is not None)
         optimizer.met = None
         return None
     if run is None:

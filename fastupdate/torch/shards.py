@@ -75,6 +75,14 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
 
 
 def needs_sums(rule: Rule, settings: Settings) -> bool:
+def ranks_of(p: Any) -> list[Any]:
+    """The groups of ranks that have different elements of a parameter, if this rank is one of those that share it."""
+    if p.device_mesh.get_coordinate() is None:
+        return []
+    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+    return [p.device_mesh.get_group(axis) for axis in cut]
+
+
     """Whether a step needs to know, beside norms of gradients, what tensors add up to."""
     return bool(rule.phases or settings.measuring or settings.monitor)
 
@@ -93,8 +101,7 @@ def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
     groups: dict[str, tuple[Any, list[Any]]] = {}
     for p in filter(is_split, params):
         by_ranges = group_of(p)
-        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-        for group in [p.device_mesh.get_group(axis) for axis in cut] if by_ranges is None else [by_ranges]:
+        for group in ranks_of(p) if by_ranges is None else [by_ranges]:
             shared = groups.setdefault(group.group_name, (group, []))[1]
             shared += [] if by_ranges is None else [p]
     return [*groups.values()]
