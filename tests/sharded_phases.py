@@ -118,15 +118,16 @@ def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
 
 
 def check_factors(case: Case, ranks: Ranks) -> None:
-    """Each rank has all of the factors of its own matrices and nothing of the others', also where a group joins."""
+    """Each rank has all of the factors of its own matrices and nothing of the others', also where a group joins, of the
+    largest."""
     params, expected = ([make(p) for p in matrices(1, torch.float32) for _ in "ab"] for make in (
         lambda t: torch.nn.Parameter(share(t.clone(), ranks.mesh, [Shard(0)])), lambda t: torch.nn.Parameter(t.clone())
     ))  # fmt: skip
-    shared, whole = (ours(case, each[2:]) for each in (params, expected))
+    shared, whole = (ours(case, [*each[:2], *each[4:]]) for each in (params, expected))
     for step in range(6):
         if step == 3:
-            shared.add_param_group({"params": params[:2]})
-            whole.add_param_group({"params": expected[:2]})
+            shared.add_param_group({"params": params[2:4]})
+            whole.add_param_group({"params": expected[2:4]})
         hand_over([g for g in matrices(5 + step, torch.float32) for _ in "ab"], params, expected)
         shared.step()
         whole.step()

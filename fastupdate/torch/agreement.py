@@ -71,7 +71,7 @@ class Circle:
             self._store.wait([key], PATIENCE)
         except RuntimeError:
             words = f"{place}: expected {expected}, received {received}, and no word of others for {PATIENCE}"
-            warnings.warn(f"{words}; waiting until {self._store.timeout}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{words}; it waits for {self._store.timeout} more", RuntimeWarning, stacklevel=2)
             try:
                 self._store.wait([key])
             except RuntimeError:
