@@ -20,7 +20,7 @@ from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Given, Records, Tables
-from fastupdate.rules.extent import Shape, matrix_of, shape_of
+from fastupdate.rules.extent import SIDES, Shape, matrix_of, shape_of
 from fastupdate.sharded.cells import Blocks, Cell, Chunks, Values, cut
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.telling import Group, Stretch, Telling
@@ -170,6 +170,8 @@ class Together(ABC):
         arrays: Arrays = {"p": self._flat(k, item.array)}
         for kind, array in (*item.slots.items(), *item.passing.items()):
             slot, extent = kinds[kind]
+            if extent in SIDES:  # of which no phase knows
+                continue
             if extent == "element":
                 arrays[slot] = self._flat(k, array)
                 row["slot"][:, slot] = shifted(memory.address(array), begin * array.itemsize)

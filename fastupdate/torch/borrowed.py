@@ -17,6 +17,10 @@ from fastupdate.sharded.cells import Cell
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.together import Arrays, shifted
 
+UNITS = (
+    "unit_scale"  # the array of which there is one number for each unit that is clipped; of the others, each element
+)
+
 
 class Borrowed:
     """The cells that this rank owns and others have parts of: copies of all arrays, for sums alone.
@@ -36,6 +40,7 @@ class Borrowed:
     ) -> None:
         """ranges, arrays: what this rank has of each tensor. tensors: records of whole ones."""
         self._group, rank, ranks = group, distributed.get_rank(group), distributed.get_world_size(group)
+        self._units: list[int] = tensors["unit_length"].tolist()
         self._none, self.opens = not (cells or opens), opens
         self._standing, self.told = np.zeros(1), np.zeros(ranks)
         self.cells = [cell for cell in cells if cell.owner == rank]
@@ -52,22 +57,24 @@ class Borrowed:
                 self._to[owner] += self._standing.nbytes
             for each in (cell for cell in cells if cell.owner == owner != rank):
                 for begin, end in (piece[1:] for piece in each.pieces if piece[0] == rank):
-                    here = slice(begin - ranges[each.tensor].begin, end - ranges[each.tensor].begin)
-                    self._out += [(each.tensor, name, here) for name in arrays[each.tensor]]
-                    self._to[owner] += sum((end - begin) * a.itemsize for a in arrays[each.tensor].values())
+                    for name, array in arrays[each.tensor].items():
+                        here = self._span(each.tensor, name, begin, end, ranges[each.tensor].begin)
+                        self._out.append((each.tensor, name, here))
+                        self._to[owner] += array[here].nbytes
         for holder in range(ranks):
             if opens:
                 self._in.append(self.told[holder : holder + 1])
                 self._from[holder] += self._standing.nbytes
             for k, cell in enumerate(self.cells):
                 for _, begin, end in (piece for piece in cell.pieces if piece[0] == holder):
-                    there = slice(begin - cell.begin, end - cell.begin)
-                    if holder == rank:
-                        here = slice(begin - ranges[cell.tensor].begin, end - ranges[cell.tensor].begin)
-                        self._own += [(cell.tensor, name, here, a[there]) for name, a in kept[k].items()]
-                    else:
-                        self._in += [a[there] for a in kept[k].values()]
-                        self._from[holder] += sum(a[there].nbytes for a in kept[k].values())
+                    for name, array in kept[k].items():
+                        there = array[self._span(cell.tensor, name, begin, end, cell.begin)]
+                        if holder == rank:
+                            here = self._span(cell.tensor, name, begin, end, ranges[cell.tensor].begin)
+                            self._own.append((cell.tensor, name, here, there))
+                        else:
+                            self._in.append(there)
+                            self._from[holder] += there.nbytes
         self._arrays, self._kept = arrays, kept
         self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
 
@@ -76,14 +83,20 @@ class Borrowed:
         """What this rank hands over in a step."""
         return sum(self._to)
 
+    def _span(self, tensor: int, name: str | int, begin: int, end: int, origin: int) -> slice:
+        """Where what an array has of these elements is, if it starts with what it has of element `origin`."""
+        length = self._units[tensor] if name == UNITS else 1
+        return slice(begin // length - origin // length, -(-end // length) - origin // length)
+
     def _room(self, k: int, arrays: Arrays) -> Arrays:
         """Memory for a cell; its record points there, as if the whole tensor were."""
         cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
         row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
         for name, array in arrays.items():
-            made[name] = np.zeros(cell.end - cell.begin, array.dtype)
+            there = self._span(cell.tensor, name, cell.begin, cell.end, 0)
+            made[name] = np.zeros(there.stop - there.start, array.dtype)
             place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
-            place[...] = shifted(address(made[name]), cell.begin * array.itemsize)
+            place[...] = shifted(address(made[name]), there.start * array.itemsize)
         row["g_dtype"] = row["dtype"]
         return made
 

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from fastupdate.arrays.memory import DTYPES, address
-from fastupdate.arrays.place import Place
 from fastupdate.engines.records import BLOCK, counted_before
-from fastupdate.sharded.alike import options_in_words
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.reader import FIELDS, Reader
 from fastupdate.sharded.telling import Group
@@ -21,36 +19,8 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.torch.shards import groups_of, part_of
 
 
-class Described(NamedTuple):
-    """What a rank has: elements of each tensor, and what has to be the same on all ranks, by the names of arguments."""
-
-    rule: str
-    parts: list[int]
-    same: dict[str, Any]
-
-
-def describe(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
-    """What is here of these parameters."""
-    same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
-    same |= options_in_words(stepper.settings)
-    same |= {name: str(flag) for name, flag in stepper.flags.items()}
-    for k in tensors:
-        item, p = stepper.items[k], params[k]
-        words = f"one of shape {tuple(p.shape)}, {p.dtype}, placements {p.placements}, after {item.t} steps"
-        same[f"{item.place.argument} ({k})"] = words
-    return Described(stepper.rule.name, [part_of(params[k]).numel() for k in tensors], same)
-
-
-def _check_alike(first: Described, other: Described, rank: int) -> None:
-    for argument in {**first.same, **other.same}:
-        expected, received = first.same.get(argument, "none"), other.same.get(argument, "none")
-        if expected != received:
-            place = Place(first.rule, argument)
-            place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
-
-
-def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Group]:
-    """The ranks that share parameters, after a check that all have the same list.
+def meet(params: list[Any], everything: list[Any]) -> list[Group]:
+    """The ranks that share parameters.
 
     params: those that move. everything: all of the optimizer
     """
@@ -58,11 +28,8 @@ def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Gro
     places = {id(p): k for k, p in enumerate(params)}
     for group, shared in groups_of(everything):
         tensors = [places[id(p)] for p in shared if id(p) in places]
-        all_ranks: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(all_ranks, describe(stepper, params, tensors), group=group)
-        for rank, other in enumerate(all_ranks):
-            _check_alike(all_ranks[0], other, rank)
-        lengths = [other.parts for other in all_ranks]
+        lengths: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(lengths, [part_of(params[k]).numel() for k in tensors], group=group)
         ends = np.add.accumulate(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
         sizes = [params[k].numel() for k in tensors]
         ranges = [

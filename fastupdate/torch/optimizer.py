@@ -14,6 +14,7 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
+from fastupdate.torch.factors import owners_of, shared_out
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
@@ -25,6 +26,7 @@ from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
 
 if TYPE_CHECKING:
+    from fastupdate.torch.agreement import Agreement
     from fastupdate.torch.backward import Arrivals
     from fastupdate.torch.meeting import Meeting
 
@@ -77,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
         self.met: Meeting | None = None  # of the last step on ranks that share parameters
+        self.agreement: Agreement | None = None  # of these ranks
         self.arrivals: Arrivals | None = vars(self).get("arrivals")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -160,7 +163,7 @@ class Optimizer(torch.optim.Optimizer):
         """The same, looked for anew."""
         if type(self.state) is not States:
             self.state = States(self.state)
-        self._run = choose(self, self._runs)
+        self._run = choose(self, self._runs, self._run)
         return self._run
 
     def eval(self) -> None:
@@ -194,11 +197,21 @@ class Optimizer(torch.optim.Optimizer):
         found: dict[str, Any] = super().state_dict()
         if "state" in found:
             found["state"] = {key: plain(value) for key, value in found["state"].items()}
+            self._share_out_factors(found)
             for group in found["param_groups"]:
                 entries = [found["state"][key] for key in group["params"] if key in found["state"]]
                 _add_numbers(self.rule_of(group), group, [entry for entry in entries if STEP in entry])
                 as_theirs(self.rule_of(group), group, entries)
         return found
+
+    def _share_out_factors(self, found: dict[str, Any]) -> None:
+        """Of factors of matrices that ranks share each rank saves rows: a message of the rank that has them."""
+        for saved, group in zip(found["param_groups"], self.param_groups, strict=True):
+            rule = self.rule_of(group)
+            owners = owners_of(g for g in self.param_groups if self.rule_of(g) is rule) if rule.factors else {}
+            for key, p in zip(saved["params"], group["params"], strict=True):
+                if id(p) in owners and key in found["state"]:
+                    found["state"][key] = shared_out(rule, found["state"][key], p, owners[id(p)])
 
     def _show_counts(self) -> None:
         if self._run is not None:

@@ -16,7 +16,9 @@ from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
+from fastupdate.torch.agreement import agree
 from fastupdate.torch.counts import counts_of, move_together
+from fastupdate.torch.factors import owners_of
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
 from fastupdate.torch.looking import Lookout, Tally, same_objects
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 MOST_RUNS = 1024
 
 
-def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
-    """The run for the parameters that have gradients now; None if none has."""
+def choose(optimizer: Optimizer, runs: dict[Any, Run], last: Run | None) -> Run | None:
+    """The run for the parameters that have gradients now; None if none has. last: that of the step before"""
     groups = optimizer.param_groups
     still = resting(optimizer.rule, groups)
     moving = [
@@ -52,6 +54,8 @@ def choose(optimizer: Optimizer, runs: dict[Any, Run]) -> Run | None:
         run = None
     if optimizer.met is not None and (run is None or optimizer.met is not run.meeting):
         optimizer.met.part(moving)
+    steps = 0 if last is None else int(last.stepper.clock[STEPS])
+    agree(optimizer, moving, steps, known=optimizer.met is not None)
     if not any(moving):
         optimizer.met = None
         return None
@@ -96,11 +100,12 @@ class Run:
         self._states = optimizer.state
         self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
         self._shared = bool(self._shards.params)
-        self._lent = Lent(self._states, self._shards)
+        owners = {} if rule.matrix is None else owners_of(groups)
+        self._lent = Lent(self._states, self._shards, owners)
         self.stepper = self._make(optimizer.options, moving, tree)
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
         self.params = [self._shards.whole(item.source) for item in self.stepper.items]
-        self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
+        self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards, owners)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number

@@ -28,13 +28,16 @@ def part_of(tensor: Any) -> Any:
     return tensor._local_tensor if is_dtensor(tensor) else tensor
 
 
-def like(whole: Any, part: Any) -> Any:
-    """The tensor whose part here this is, shared as another one of the same shape is."""
+def like(whole: Any, part: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """The tensor whose part here this is, shared as another one is, of the same shape or of this one, contiguous."""
     if not is_dtensor(whole):
         return part
     module: Any = sys.modules["torch.distributed.tensor"]
+    shape, stride = (
+        (whole.shape, whole.stride()) if shape is None else (shape, torch.empty(shape, device="meta").stride())
+    )
     found = module.DTensor.from_local(
-        part, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+        part, whole.device_mesh, whole.placements, run_check=False, shape=torch.Size(shape), stride=stride
     )
     found._local_tensor = part  # not a view of it
     return found
@@ -60,15 +63,8 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         if any(placement.is_partial() for placement in p.placements):
             expected = "parameters that are sharded or replicated"
             Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    if rule.matrix and rule.matrix_lasts:
-        received = f"DTensors of placements {split[0].placements}"
-        expected = "whole tensors (replicated, or by fu.sharded), of whose matrices this rule keeps factors"
-        Place(rule.name, "params").fail(TypeError, expected, received)
-    units, sums = settings.clip_unit_norm is not None, needs_sums(rule, settings)
-    if units and sums:
-        expected = "None (or clip_norm), where parameters are sharded and a step depends on sums over them"
-        Place(rule.name, "clip_unit_norm").fail(ValueError, expected, repr(settings.clip_unit_norm))
-    for p in split if units or sums else ():
+    by_ranges = settings.clip_unit_norm is not None or needs_sums(rule, settings)
+    for p in split if by_ranges else ():
         if group_of(p) is None:
             expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
             Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
@@ -77,6 +73,14 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
 def needs_sums(rule: Rule, settings: Settings) -> bool:
     """Whether a step needs to know, beside norms of gradients, what tensors add up to."""
     return bool(rule.phases or settings.measuring or settings.monitor)
+
+
+def ranks_of(p: Any) -> list[Any]:
+    """The groups of ranks that have different elements of a parameter, if this rank is one of those that share it."""
+    if p.device_mesh.get_coordinate() is None:
+        return []
+    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+    return [p.device_mesh.get_group(axis) for axis in cut]
 
 
 def group_of(p: Any) -> Any:
@@ -93,8 +97,7 @@ def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
     groups: dict[str, tuple[Any, list[Any]]] = {}
     for p in filter(is_split, params):
         by_ranges = group_of(p)
-        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-        for group in [p.device_mesh.get_group(axis) for axis in cut] if by_ranges is None else [by_ranges]:
+        for group in ranks_of(p) if by_ranges is None else [by_ranges]:
             shared = groups.setdefault(group.group_name, (group, []))[1]
             shared += [] if by_ranges is None else [p]
     return [*groups.values()]
