@@ -124,7 +124,6 @@ class Plan:
         grads: list[Any] | None,
         scale: float,
         report: Callable[[int, float], Made],
-        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         at_hand = self._others(grads or [])
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import chain, count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
+from fastupdate.engines.protocol import Clipper
 from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.extent import matrix_of
 from fastupdate.rules.rule import Rule
@@ -104,6 +105,8 @@ class Plan:
             settings.check_sums("arrays in host memory", "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.limit = settings.limit_alone if self.engine.clips else None
+        if self.limit is not None:
+            cast(Clipper, self.engine).clip(self.limit)
         plain = not special or self.limit is not None
         self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds

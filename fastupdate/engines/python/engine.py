@@ -173,7 +173,6 @@ class RecordPlan:
         grads: list[Any] | None,
         scale: float,
         report: Callable[[int, float], Made],
-        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         """A step in one call."""
 
