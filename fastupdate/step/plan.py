@@ -101,8 +101,8 @@ class Plan:
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         by_host = settings.outliers is not None or rule.matrix_lasts  # which judges outliers, and waits with matrices
         self.judges = special and self.engine.judges and not by_host
-        if self.queued:
-            settings.check_sums("arrays in host memory", "others")
+        if self.engine.judges:
+            settings.check_sums("arrays in host memory, or backend='numba-cuda'", "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.limit = settings.limit_alone if self.engine.clips else None
         if self.limit is not None:
