@@ -112,7 +112,7 @@ RUNS = [
     *(Run(ADAMW, name, "f4", SHORT, kind) for kind in NARROW for name in ("plain", "stages", "units")),
     *(Run(STILL, "stages", "f4", [(662,)], codes) for codes in CODES),
     *(Run(case, "plain", "f4", SHORT) for case in SUMMING),
-    *(Run(case, name, "f4f8", SHORT) for case in (LAMB, ADAFACTOR, PRODIGY) for name in ("stages", "units", "masked")),
+    *(Run(case, name, "f4f8", SHORT) for case in (LAMB, ADAFACTOR, PRODIGY) for name in ("stages", "units")),
     *(Run(case, "sums", "f4", SHORT) for case in (LAMB, ADAFACTOR, ADAMW)),
     Run(ADAMW, "hyperball", "f8f4", SHORT),
     *(Run(case, "plain", "f4", MATRICES) for case in (LAMB, ADAFACTOR, cases_of("sm3")[0])),

@@ -52,7 +52,7 @@ def make_measure(terms: Any, change: Any, run: Mapping[str, Any], phase: Measure
     run      by place, what its stages make of g, p or x, without keeping anything
     phase    how many sums there are, which are maxima, and how it goes through a tensor
     """
-    count, maxima, by_rows = phase.count, phase.maxima, phase.by_rows
+    count, maxima, by_rows = phase.terms, phase.maxima, phase.by_rows
     measure_piece = make_piece(make_terms(terms, change, run), phase)
     measure_chunk = make_chunk(measure_piece, phase)
 
@@ -96,7 +96,7 @@ def make_terms(terms: Any, change: Any, run: Mapping[str, Any]) -> Any:
 
 def make_piece(terms_of: Any, phase: Measured) -> Any:
     """At most a block of elements, by lanes; each is also joined with what its column has come to, from `below` on."""
-    count, maxima, columns = phase.count, phase.maxima, phase.columns
+    count, maxima, columns = phase.terms, phase.maxima, phase.columns
 
     @device
     def measure_piece(t, step, lanes, lane, begin, n, below, anew, zero):
@@ -118,7 +118,7 @@ def make_piece(terms_of: Any, phase: Measured) -> Any:
 
 def make_chunk(measure_piece: Any, phase: Measured) -> Any:
     """The rows from one on that are a chunk, one after the other; thread k folds sum k."""
-    count, maxima = phase.count, phase.maxima
+    count, maxima = phase.terms, phase.maxima
 
     @device
     def measure_chunk(t, step, lanes, lane, first, zero):

@@ -132,9 +132,9 @@ class RecordPlan:
     def _settle(self, tensors: Records, phase: Measured, settling: Array) -> None:
         """Settles the sums that these records lead to."""
         *of_tensors, of_list = phase.settles
-        phases.settle(tensors, settling, phase.count, phase.maxima, phase.by_rows, phase.shape, *of_tensors)
+        phases.settle(tensors, settling, phase.terms, phase.maxima, phase.by_rows, phase.shape, *of_tensors)
         if phase.by_list and len(tensors):
-            phases.settle_list(tensors, settling, phase.count, phase.maxima, of_list)
+            phases.settle_list(tensors, settling, phase.terms, phase.maxima, of_list)
 
     def take(self, given: Given) -> None:
         self._given = given
@@ -261,7 +261,7 @@ class NumbaPlan(RecordPlan):
 
     def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
         prepared, scale, _ = self._step
-        shape = phase.count, phase.maxima, phase.by_rows, phase.columns
+        shape = phase.terms, phase.maxima, phase.by_rows, phase.columns
         for like, (loop, change) in zip(self._likes, self._loops_of(phase), strict=phase.measures):
             run, scalars = self._stage_loops(like.dtype), prepared.astype(like.dtype)
             self._run(phases.measure, loop, change, run, *shape, self._groups, scalars, scale, stages, like)

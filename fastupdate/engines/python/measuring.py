@@ -180,7 +180,7 @@ class Measured(NamedTuple):
 
     of        its number, or the stage
     measures  whether it looks at elements; else numbers that go on from step to step are settled
-    count     sums, of which those of the bits of `maxima` are maxima
+    terms     how many sums there are, of which those of the bits of `maxima` are maxima
     by_rows   it goes through a tensor row by row; else block by block
     columns   it sums over columns
     shape     bit e is set if ranges of extent e are settled
@@ -189,7 +189,7 @@ class Measured(NamedTuple):
 
     of: int | Stage
     measures: bool
-    count: int
+    terms: int
     maxima: int
     by_rows: bool
     columns: bool

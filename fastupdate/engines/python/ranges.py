@@ -33,7 +33,7 @@ def matrices(tensors: Records) -> Integers:
 
 def range_counts(tensors: Records, extent: str) -> Integers:
     """How many ranges each tensor has (csrc/core/extents.h)."""
-    counts = {
+    counts: dict[str, Integers] = {
         "row": matrices(tensors) * tensors["rows"],
         "column": matrices(tensors) * tensors["columns"],
         "matrix": matrices(tensors),
@@ -48,7 +48,7 @@ def room(phase: Measured, tensor: Records) -> int:
     if phase.columns:
         [chunks] = matrices(tensor) * -(-tensor["rows"] // ROW_CHUNK) * tensor["columns"]
         parts += chunks
-    return int(phase.count * (1 + parts))
+    return int(phase.terms * (1 + parts))
 
 
 class Numbers:
