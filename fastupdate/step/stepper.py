@@ -212,7 +212,7 @@ class Stepper:
     def _stepping(self) -> Callable[..., Report | None]:
         """A step on the gradients at hand, or on a list of them, all in one call."""
         if self._quick is None:
-            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report, self.plan.limit)
+            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
         return self._quick
 
     def check_mode(self) -> None:
