@@ -316,6 +316,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("grouped", &grouped);
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
+  m.def("changed_groups", &changed_groups);
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
   py::class_<Skeleton>(m, "Skeleton", with_care)

@@ -12,12 +12,13 @@ import numpy as np
 
 from fastupdate.arrays.memory import address
 from fastupdate.engines.records import STEPS, Records
+from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
-from fastupdate.torch.looking import Lookout, Tally, same_objects
+from fastupdate.torch.looking import Lookout, Tally, changed_groups, same_objects
 from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import (
@@ -83,6 +84,7 @@ class Run:
         self._groups = groups
         self._outdated = False  # what groups said has come to mean other equations
         self._rows = [Row(rule, group) for group in groups]
+        self._seen = [row.seen for row in self._rows]
         chosen = {id(p) for params in moving for p in params}
         self._still = self._resting()
         awake = [row for row, rests in zip(self._rows, self._still, strict=True) if self._whole and not rests]
@@ -91,17 +93,21 @@ class Run:
         first, hypers = self._rows[0].values, rule.flag_hypers.values()
         self._decisive = {*rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
+        self._rate_of = [self._moving.get(k, -1) for k in range(len(groups))]
         self._states = optimizer.state
         self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
         self._shared = bool(self._shards.params)
         self._lent = Lent(self._states, self._shards)
         self.stepper = self._make(optimizer.options, moving, tree)
+        self._now = self.stepper.clock.data  # which Python reads sooner
+        self._rates = self.stepper.hypers.column("lr")
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
         self.params = [self._shards.whole(item.source) for item in self.stepper.items]
         self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
+        self._ordinary = self._whole and not (self._waiting or self._shared or self._listed or self.meeting)
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         groups = [{"params": [part_of(p) for p in moving[k]], **self._numbers(k)} for k in self._moving]
@@ -148,18 +154,29 @@ class Run:
             groups = self._groups
         if len(groups) != len(self._rows):
             return False
-        changes = {}
-        for k, (row, group) in enumerate(zip(self._rows, groups, strict=True)):
-            if self._whole and not same_objects(group["params"], row.params):
-                return False
-            if names := row.changes(group):
-                changes[k] = names
         self._groups = groups
-        return not changes or self._take(changes)
+        changed = self._changed(groups)
+        if self._whole and not all(same_objects(groups[k]["params"], self._rows[k].params) for k in changed):
+            return False
+        if not changed:
+            return True
+        self._outdated = True  # should groups or options be wrong or at odds: a new run will say so again
+        found = {k: self._rows[k].changes(groups[k]) for k in changed}
+        changes = {k: names for k, names in found.items() if names}
+        self._seen = [row.seen for row in self._rows]
+        self._outdated = bool(changes) and not self._take(changes)
+        return not self._outdated
+
+    def _changed(self, groups: list[dict[str, Any]]) -> Sequence[int]:
+        """The groups that may be others than they were; learning rates that schedulers set are taken at once."""
+        if not self._whole or self._listed is not None:  # where one of 0 lets a group rest
+            return range(len(groups))
+        low, high = self._rule.hypers["lr"][:2]
+        found: Sequence[int] = changed_groups(groups, self._seen, self._rates, self._rate_of, low, high)
+        return found
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        self._outdated = True  # should groups or options be at odds: a new run will say so again
         decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
             return False
@@ -167,15 +184,13 @@ class Run:
             return False
         moving = {k: names for k, names in changes.items() if k in self._moving}
         rates = {self._moving[k]: self._rows[k].values["lr"] for k, names in moving.items() if names is LR}
-        if rates:
-            self.stepper.hypers.put("lr", rates)
+        self._rates[list(rates)] = list(rates.values())
         for k, names in moving.items():
             if names is not LR:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
                 for name in names:
                     if name not in self._flags:
                         group[name] = values[name]
-        self._outdated = False
         return True
 
     def _same_states(self, states: States) -> bool:
@@ -195,7 +210,7 @@ class Run:
 
     def _find_counts(self) -> None:
         self._tally: Any = None
-        self._clock = int(self.stepper.clock[STEPS])
+        self._clock = self._now[STEPS]
         if not self._lent.counted:
             return
         entries = [entry for _, entry in self._lent.owners]
@@ -235,7 +250,7 @@ class Run:
 
     def show_counts(self) -> None:
         """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
-        if self._tally is not None and self.stepper.clock[STEPS] != self._clock:
+        if self._tally is not None and self._now[STEPS] != self._clock:
             self._counts[self._places] = self.stepper.counts
             self._tally.look()
             self._tell(int(self.stepper.clock[STEPS]) - self._clock)
@@ -269,6 +284,28 @@ class Run:
             raise
         finally:
             self.let_go()
+        if not report.skipped:
+            self.count()
+        return report
+
+    def again(self, optimizer: Optimizer) -> Report | None:
+        """A step of a run that is known at a glance to hold; None, and nothing has changed, if it is not."""
+        states, groups = self._states, optimizer.param_groups
+        revision = states.revision
+        if not self._ordinary or self._outdated or self._lent.made or len(groups) != len(self._rows):
+            return None
+        if optimizer.state is not states or revision.number != self._revision:
+            return None
+        if revision.shown and not self._lookout.intact():
+            return None
+        if self._now[STEPS] != self._clock or not (self._tally is None or self._tally.intact()):
+            return None
+        if self._changed(groups):
+            return None
+        try:
+            report = self.stepper.step(None, 1.0, None)
+        except NoGradientError:  # fewer parameters have one than in the step before
+            return None
         if not report.skipped:
             self.count()
         return report
