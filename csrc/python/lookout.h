@@ -71,8 +71,9 @@ class SeenGroup {
 
 // Which groups take a closer look. The learning rates of the others, which a scheduler sets in every step, are taken:
 // into `rates`, at the places of those that move (−1: one does not).
-inline std::vector<size_t> changed_groups(const py::list& groups, const py::list& rows, py::array_t<double> rates,
-                                          const std::vector<int64_t>& places, double low, double high) {
+inline std::vector<size_t> changed_groups(const py::list& rows, py::array_t<double> rates,
+                                          const std::vector<int64_t>& places, double low, double high,
+                                          const py::list& groups) {
   auto rate = rates.mutable_unchecked<1>();
   std::vector<size_t> found;
   for (size_t k = 0; k < places.size(); ++k) {

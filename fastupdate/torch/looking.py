@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from operator import is_
 from typing import Any
 
@@ -39,8 +39,8 @@ def same_in_python(a: list[Any], b: list[Any]) -> bool:
 
 
 def all_of_them(
-    groups: list[Any], rows: list[Any], rates: NDArray[Any], places: list[int], low: float, high: float
-) -> Iterable[int]:
+    rows: list[Any], rates: NDArray[Any], places: list[int], low: float, high: float, groups: list[Any]
+) -> Sequence[int]:
     """Which groups take a closer look, none having been looked at (`changed_groups` in csrc/python/lookout.h)."""
     return range(len(groups))
 

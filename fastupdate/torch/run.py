@@ -6,6 +6,7 @@ What a run was made for is looked at again in every step: lists of parameters, v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
-from fastupdate.torch.looking import Lookout, Tally, changed_groups, same_objects
+from fastupdate.torch.looking import Lookout, Tally, all_of_them, changed_groups, same_objects
 from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import (
@@ -93,7 +94,6 @@ class Run:
         first, hypers = self._rows[0].values, rule.flag_hypers.values()
         self._decisive = {*rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
-        self._rate_of = [self._moving.get(k, -1) for k in range(len(groups))]
         self._states = optimizer.state
         self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
         self._shared = bool(self._shards.params)
@@ -102,6 +102,9 @@ class Run:
         self._now = self.stepper.clock.data  # which Python reads sooner
         self._rates = self.stepper.hypers.column("lr")
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
+        look = all_of_them if self._listed is not None or not self._whole else changed_groups  # lr may let a group rest
+        rates = (self._rates, [self._moving.get(k, -1) for k in range(len(groups))], *rule.hypers["lr"][:2])
+        self._changed = partial(look, self._seen, *rates)  # the groups that may be others than they were
         self.params = [self._shards.whole(item.source) for item in self.stepper.items]
         self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards)
         self._find_counts()
@@ -155,7 +158,7 @@ class Run:
         if len(groups) != len(self._rows):
             return False
         self._groups = groups
-        changed = self._changed(groups)
+        changed: Sequence[int] = self._changed(groups)
         if self._whole and not all(same_objects(groups[k]["params"], self._rows[k].params) for k in changed):
             return False
         if not changed:
@@ -163,17 +166,9 @@ class Run:
         self._outdated = True  # should groups or options be wrong or at odds: a new run will say so again
         found = {k: self._rows[k].changes(groups[k]) for k in changed}
         changes = {k: names for k, names in found.items() if names}
-        self._seen = [row.seen for row in self._rows]
+        self._seen[:] = [row.seen for row in self._rows]
         self._outdated = bool(changes) and not self._take(changes)
         return not self._outdated
-
-    def _changed(self, groups: list[dict[str, Any]]) -> Sequence[int]:
-        """The groups that may be others than they were; learning rates that schedulers set are taken at once."""
-        if not self._whole or self._listed is not None:  # where one of 0 lets a group rest
-            return range(len(groups))
-        low, high = self._rule.hypers["lr"][:2]
-        found: Sequence[int] = changed_groups(groups, self._seen, self._rates, self._rate_of, low, high)
-        return found
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
@@ -290,25 +285,28 @@ class Run:
 
     def again(self, optimizer: Optimizer) -> Report | None:
         """A step of a run that is known at a glance to hold; None, and nothing has changed, if it is not."""
-        states, groups = self._states, optimizer.param_groups
-        revision = states.revision
-        if not self._ordinary or self._outdated or self._lent.made or len(groups) != len(self._rows):
-            return None
-        if optimizer.state is not states or revision.number != self._revision:
-            return None
-        if revision.shown and not self._lookout.intact():
-            return None
-        if self._now[STEPS] != self._clock or not (self._tally is None or self._tally.intact()):
-            return None
-        if self._changed(groups):
-            return None
         try:
-            report = self.stepper.step(None, 1.0, None)
+            report = self.stepper.step(None, 1.0, None) if self._is_as_before(optimizer) else None
         except NoGradientError:  # fewer parameters have one than in the step before
             return None
-        if not report.skipped:
+        if report is not None and not report.skipped:
             self.count()
         return report
+
+    def _is_as_before(self, optimizer: Optimizer) -> bool:
+        states, groups = self._states, optimizer.param_groups
+        return (
+            self._ordinary
+            and not self._outdated
+            and not self._lent.made
+            and len(groups) == len(self._rows)
+            and optimizer.state is states
+            and states.revision.number == self._revision
+            and (not states.revision.shown or self._lookout.intact())
+            and self._now[STEPS] == self._clock
+            and (self._tally is None or self._tally.intact())
+            and not self._changed(groups)
+        )
 
     def prepare(self, totals: Records | None = None) -> None:
         """What comes before a step of the stepper, which may be one of several that take it together."""
@@ -342,7 +340,8 @@ class Run:
         self._lent.made.clear()
         if self._tally is not None:
             self._tally.advance()
-        self._tell(1)
+        if self._listed is not None:
+            self._tell(1)
         self._clock += 1
 
 
