@@ -253,11 +253,17 @@ class PlanOfArrays {
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
   bool adopt_held(const py::list& params, Kept* kept) {
     if (!shim.found || plan_.stages() & kZeroGrads || !(containers_.intact() && watched_.intact())) return false;
-    check_lengths(plan_.count(), params, params);
-    bool moved = false;
-    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved, kept);
+    const int64_t count = plan_.count();
+    check_lengths(count, params, params);
+    std::atomic<bool> done{true}, moved{false}, unsure{false};
+    team_.share(kept ? 1 : most_threads(plan_.cost(), count), count, [&](int64_t first, int64_t last) {
+      Held held(&plan_.row(0), extents_, watched_, params);
+      if (!held.adopt(first, last, kept)) done = false;
+      if (held.moved) moved = true;
+      if (held.unsure) unsure = true;
+    });
     moves_ += moved;
-    return done;
+    return done && !(unsure && Held(&plan_.row(0), extents_, watched_, params).some_negated());
   }
 
   Sums* one_for_each_tensor(py::array& totals) const {
