@@ -244,11 +244,17 @@ class PlanOfArrays {
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
   bool adopt_held(const py::list& params, Kept* kept) {
     if (!shim.found || plan_.stages() & kZeroGrads || !(containers_.intact() && watched_.intact())) return false;
-    check_lengths(plan_.count(), params, params);
-    bool moved = false;
-    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved, kept);
+    const int64_t count = plan_.count();
+    check_lengths(count, params, params);
+    std::atomic<bool> done{true}, moved{false}, unsure{false};
+    team_.share(kept ? 1 : most_threads(plan_.cost(), count), count, [&](int64_t first, int64_t last) {
+      Held held(&plan_.row(0), extents_, watched_, params);
+      if (!held.adopt(first, last, kept)) done = false;
+      if (held.moved) moved = true;
+      if (held.unsure) unsure = true;
+    });
     moves_ += moved;
-    return done;
+    return done && !(unsure && Held(&plan_.row(0), extents_, watched_, params).some_negated());
   }
 
   Sums* one_for_each_tensor(py::array& totals) const {
@@ -306,6 +312,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("grouped", &grouped);
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
+  m.def("changed_groups", &changed_groups);
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
   py::class_<Skeleton>(m, "Skeleton", with_care)

@@ -26,7 +26,7 @@ from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
-from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources, uncollected
 from fastupdate.step.transaction import at_once, in_turn
 from fastupdate.step.undecided import Undecided
 from fastupdate.step.whole import WholeStep, take
@@ -56,6 +56,7 @@ class Stepper:
     _taken: Given  # what the engine reads
     _quick: Callable[..., Report | None] | None  # a step on gradients at hand, or on a list of them, all in one call
 
+    @uncollected
     def __init__(
         self,
         rule: Rule,
