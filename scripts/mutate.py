@@ -202,6 +202,14 @@ MUTANTS = [
         "for (int j = 0; s && j < m; ++j) sum[i + j] += sample[j];", "", LAYOUTS,
     ),
     Mutant(
+        "beginnings of rows left out of sums", "csrc/cpu/strands.h",
+        "go_through_columns(kBlock, true, write);", "", LAYOUTS,
+    ),
+    Mutant(
+        "sums of other threads' blocks written", "csrc/cpu/strands.h",
+        "if (r < rows) close(r, c, before, write);", "close(r, c, before, write);", LAYOUTS,
+    ),
+    Mutant(
         "columns found where the first window has them", "csrc/cpu/columns.h",
         "(k * pitch(n_) - begin_) * size_", "(k * pitch(n_)) * size_", LAYOUTS,
     ),

@@ -1,6 +1,6 @@
 """Arrays that lie in another order than they are worked on are copied by squares, a window at a time, and columns of
-one matrix together; sums of what lies in another order go by panels (csrc/cpu/transpose.h, window.h, columns.h,
-panels.h).
+one matrix together; sums of what lies in another order go by panels and strands (csrc/cpu/transpose.h, window.h,
+columns.h, panels.h, strands.h).
 
 The bits are those of contiguous arrays, and nothing else in the same memory changes.
 """
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not isas(), reason="no native module")
 
 # Around the side of a square (8), a cache line of squares (16 of float32), a block (1024), and more than one window.
 SHAPES = [(8, 8), (7, 9), (9, 7), (16, 17), (65, 31), (150, 401), (3, 2000), (2000, 3), (1, 1), (0, 5)]
-# Rows in which several blocks begin, and of more than one panel (csrc/cpu/panels.h); rows that no window holds.
-SHAPES += [(70, 1100), (9, 2048), (9, 4200)]
+# Rows in which several blocks begin, and of more than one panel (panels.h, strands.h); rows that no window holds.
+SHAPES += [(70, 1100), (9, 2048), (9, 4200), (3, 9, 1100)]
 SHAPES += [(2, 9, 8), (3, 20, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8)]
 FULL: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "clip_unit_norm": 0.01, "zero_grads": True}
 OPTIONS: dict[str, dict[str, Any]] = {

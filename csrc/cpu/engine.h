@@ -122,8 +122,7 @@ template <class T>
 __attribute__((noinline)) void update_otherwise(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin,
                                                 int64_t end) {
   if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
-  if ((sweep.stages & kMonitor) && Panels<T, true>::serve(t, begin))
-    return Panels<T, true>(span_of(sweep, t, true)).go(begin, end);
+  if ((sweep.stages & kMonitor) && Panels<T>::serve(t, begin)) return Panels<T>(span_of(sweep, t, true)).go(begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
   const Span span = span_of(sweep, window.tensor());
   if (!plain || span.t.samples > 1 || t.touched) return update_tiles(span, window, begin, end);
@@ -156,11 +155,8 @@ const T* scaled(N n, double scale, const T* x, T* out) {
 
 template <class T>
 void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
-  if (Panels<T, false>::serve(t, begin)) {
-    Span span = span_of(sweep, t);
-    span.scale = sweep.scale;
-    return Panels<T, false>(span).go(begin, end);
-  }
+  if (sweep.scale == 1 && Strands<T, false>::serve(t, begin))
+    return Strands<T, false>(t, t.g).sum(begin, end, sweep.sums + t.first_block);
   Scratch<T> scratch;
   Window<T> window(t, Use::kReadGradient, true, false, begin, end);
   const Tensor& there = window.tensor();
@@ -270,9 +266,13 @@ void unit_norms_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
   if (!t.unit_norms) return;
   Scratch<T> scratch;
   const int64_t length = t.unit_length, first = (begin + length - 1) / length, last = (end + length - 1) / length;
+  double* norms = address<double>(t.unit_norms);
+  if (sweep.scale == 1 && Strands<T, true>::serve(t, begin)) {
+    Strands<T, true>(t, t.g).norms(first * length, last * length, norms);
+    return Strands<T, true>(t, t.p).norms(first * length, last * length, norms + 1);
+  }
   Window<T> window(t, Use::kRead, true, false, first * length, last * length);
   const Tensor& there = window.tensor();
-  double* norms = address<double>(t.unit_norms);
   for (int64_t unit = first; unit < last; ++unit) {
     Pairwise<double> gg, pp;
     in_stretches<kBlock>(unit * length, (unit + 1) * length, [&](int64_t block, int size) {

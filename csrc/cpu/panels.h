@@ -1,36 +1,29 @@
-// Sums over a tensor that does not lie in C order, by which they are defined: what is moved moves where it lies, and
-// what sums read is copied into C order, a panel at a time. A row is all that comes after the closest axis in C order;
-// a panel is rows that lie side by side in memory, so that each of its columns is a run of elements.
+// A monitored step of a tensor that does not lie in C order, by which its sums are defined: what is moved moves where
+// it lies, and what sums read is copied into C order, a panel at a time. A row is all that comes after the closest axis
+// in C order; a panel is rows that lie side by side in memory, so that each of its columns is a run of elements.
 #pragma once
 
 #include <utility>
 
-#include "cpu/tile.h"
+#include "cpu/strands.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
-// moves: a monitored step, else gradients alone are summed.
-template <class T, bool moves>
+template <class T>
 class Panels {
  public:
-  // Whether a tensor, from element `begin` on, is to be gone through so: gradients alone where rows are so long that a
-  // window would hold few of them.
-  static bool serve(const Tensor& t, int64_t begin) {
-    if (!t.order || !is_direct(t) || begin % kBlock || !Room::of_thread()) return false;
-    const Layout& order = order_of(t);
-    const bool long_rows = row_length(order) * kRows * int64_t(sizeof(T)) >= Room::kBytes;
-    return (moves || long_rows) && run_length(order) >= kShortest;
-  }
+  // Whether a tensor, from element `begin` on, is to be gone through so.
+  static bool serve(const Tensor& t, int64_t begin) { return lies_in_rows<T>(t) && begin % kBlock == 0; }
 
   explicit Panels(const Span& span)
       : span_(span),
         order_(order_of(span.t)),
         row_(axes_of(order_, closest_axis(order_) + 1)),
         columns_(row_length(order_)),
-        run_(run_length(order_)),
+        run_(run_length(order_, sizeof(T))),
         kept_(columns_ < kBlock ? columns_ : kBlock) {
     unsigned char* room = Room::of_thread() + Room::kBytes;
-    for (Sum*& sum : open_) sum = reinterpret_cast<Sum*>(room), room += sizeof(Sum);
+    for (Lanes<T>*& sum : open_) sum = reinterpret_cast<Lanes<T>*>(room), room += sizeof(Lanes<T>);
     T* rest = reinterpret_cast<T*>(room);
     beginnings_.share(rest, kept_, columns_);
     passing_.share(rest, kWidth, columns_);
@@ -38,7 +31,6 @@ class Panels {
     counts_.clear();
     for (T& x : scratch_.nothing) x = -T(0);
     fetch(span.t.g);
-    if (!moves) return;
     fetch(span.t.p);
     for (int k = 0; k < kSlots; ++k)
       if (is_moved(k)) fetch(span.t.slot[k]);
@@ -59,15 +51,12 @@ class Panels {
     }
     go_in_order(begin, end);
     if (end % kBlock) span_.sums[end / kBlock] = fold(*open_[0]);
-    if (moves) span_.sums[block].stalled += fold_lanes(counts_.stalled);
+    span_.sums[block].stalled += fold_lanes(counts_.stalled);
   }
 
  private:
-  using Sum = std::conditional_t<moves, Lanes<T>, GradientLanes>;
-
-  static constexpr int64_t kShortest = kSide;                            // run that is worth it
-  static constexpr int64_t kRows = 64, kWidth = moves ? kTile : kBlock;  // of a panel; columns that are summed at once
-  static constexpr int64_t kStrip = moves ? 8 : 16;                      // columns that stay in L1 while they move
+  static constexpr int64_t kRows = 64, kWidth = kTile;  // of a panel; columns that are summed at once
+  static constexpr int64_t kStrip = 8;                  // columns that stay in L1 while they move
 
   // What sums read: gradient, momentum if there is one, and weight before and after the step; row k from k·pitch on.
   // Each element is at a place in its own lane. Between rows there is room to fill up rows of lanes, unless the rows
@@ -79,25 +68,12 @@ class Panels {
     static constexpr int64_t size(int64_t pitch) { return (kRows * pitch / kLanes + 3) * kLanes; }
     void share(T*& room, int64_t width, int64_t columns) {
       pitch = width == columns ? width : width + 2 * kLanes + ((columns - width) & (kLanes - 1));
-      for (T** array : {&g, &m, &before, &after}) {
-        *array = room, room += size(pitch);
-        if (!moves) break;
-      }
+      for (T** array : {&g, &m, &before, &after}) *array = room, room += size(pitch);
     }
   };
-  static_assert((kRows + 1) * sizeof(Sum) +
-                    (moves ? 4 : 1) * sizeof(T) * (Seen::size(kBlock + 3 * kLanes) + Seen::size(kWidth + 3 * kLanes)) <=
+  static_assert((kRows + 1) * sizeof(Lanes<T>) +
+                    4 * sizeof(T) * (Seen::size(kBlock + 3 * kLanes) + Seen::size(kWidth + 3 * kLanes)) <=
                 Room::kMore);
-
-  static const Layout& order_of(const Tensor& t) { return *reinterpret_cast<const Layout*>(t.order); }
-
-  // How many rows lie side by side.
-  static int64_t run_length(const Layout& order) {
-    int64_t axis = closest_axis(order), length = order.shape[axis];
-    if (order.stride[axis] != sizeof(T)) return 0;
-    while (axis > 0 && order.stride[axis - 1] == length * int64_t(sizeof(T))) length *= order.shape[--axis];
-    return length;
-  }
 
   void fetch(uint64_t array) {
     if (array) arrays_[array_count_++] = array;
@@ -111,14 +87,12 @@ class Panels {
 
   // Adds up n elements from a place on, of which the first is element i of the tensor. Zeros that fill up rows of lanes
   // leave all sums as they are.
-  void add(Sum& open, int64_t i, int64_t n, const Seen& seen, int64_t place) {
+  void add(Lanes<T>& open, int64_t i, int64_t n, const Seen& seen, int64_t place) {
     const int64_t front = i % kLanes, end = i + n, back = (kLanes - end % kLanes) % kLanes;
     if (!n) return;
-    if (!moves && span_.scale != 1) scale_tile(n, span_.scale, seen.g + place, seen.g + place);
     for (T* array : {seen.g, seen.m, seen.before, seen.after}) {
       for (int64_t k = -front; k < 0; ++k) array[place + k] = 0;
       for (int64_t k = n; k < n + back; ++k) array[place + k] = 0;
-      if (!moves) break;
     }
     open.zeros[0] -= int(front + back);
     for (i -= front, place -= front; i < end;) {
@@ -132,21 +106,16 @@ class Panels {
   }
 
   template <class N>
-  void add_tile(Sum& open, N n, const Seen& seen, int64_t place) const {
+  void add_tile(Lanes<T>& open, N n, const Seen& seen, int64_t place) const {
     const T* const g = seen.g + place;
-    if constexpr (moves) {
-      watch_gradient(n, g, span_.t.momentum < 0 ? nullptr : seen.m + place, open);
-      sum_update(n, seen.before + place, seen.after + place, g, open);
-    } else {
-      sum_gradient(n, g, open);
-    }
+    watch_gradient(n, g, span_.t.momentum < 0 ? nullptr : seen.m + place, open);
+    sum_update(n, seen.before + place, seen.after + place, g, open);
   }
 
   // Parts of rows, through copies of all arrays.
   void go_in_order(int64_t begin, int64_t end) {
     if (begin == end) return;
-    const Use use = moves ? Use::kMove : Use::kReadGradient;
-    Window<T> window(span_.t, use, true, moves && span_.stages & kZeroGrads, begin, end);
+    Window<T> window(span_.t, Use::kMove, true, span_.stages & kZeroGrads, begin, end);
     const Span span = span_.of(window.tensor());
     for (int64_t i = begin; i < end; i += kTile) {
       const int n = int(end - i < kTile ? end - i : kTile);
@@ -164,7 +133,6 @@ class Panels {
   template <class Copy, class Move>
   void see(const Tensor& t, const Seen& seen, Copy copy, Move move) {
     copy(t.g, seen.g);
-    if constexpr (!moves) return;
     if (t.momentum >= 0) copy(t.slot[t.momentum], seen.m);
     copy(t.p, seen.before);
     move();
@@ -253,7 +221,7 @@ class Panels {
   const Axes row_;
   const int64_t columns_, run_;  // of a row; rows that lie side by side
   const int64_t kept_;           // columns that may belong to a block of the rows before
-  Sum* open_[kRows + 1];         // the block that is open where a panel begins, and those at the end of its rows
+  Lanes<T>* open_[kRows + 1];    // the block that is open where a panel begins, and those at the end of its rows
   Seen beginnings_, passing_;
   uint64_t arrays_[kSlots];  // to be fetched
   int array_count_ = 0;
