@@ -154,8 +154,10 @@ const T* scaled(N n, double scale, const T* x, T* out) {
   return out;
 }
 
+// The sums of gradients that are not those of a small tensor, which can be read as it lies.
 template <class T>
-void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+__attribute__((noinline)) void sum_gradients_otherwise(const Sweep& sweep, const Tensor& t, int64_t begin,
+                                                       int64_t end) {
   if (Panels<T, false>::serve(t, begin)) {
     Span span = span_of(sweep, t);
     span.scale = sweep.scale;
@@ -174,6 +176,16 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
+}
+
+template <class T>
+void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  if (end > kTile || !is_direct(t) || t.order || sweep.scale != 1)
+    return sum_gradients_otherwise<T>(sweep, t, begin, end);
+  GradientLanes lanes;
+  lanes.clear();
+  sum_gradient(int(end), address<T>(t.g), lanes);
+  sweep.sums[t.first_block] = fold(lanes);
 }
 
 template <class T>
