@@ -153,8 +153,10 @@ const T* scaled(N n, double scale, const T* x, T* out) {
   return out;
 }
 
+// The sums of gradients that are not those of a small tensor, which can be read as it lies.
 template <class T>
-void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+__attribute__((noinline)) void sum_gradients_otherwise(const Sweep& sweep, const Tensor& t, int64_t begin,
+                                                       int64_t end) {
   if (sweep.scale == 1 && Strands<T, false>::serve(t, begin))
     return Strands<T, false>(t, t.g).sum(begin, end, sweep.sums + t.first_block);
   Scratch<T> scratch;
@@ -170,6 +172,16 @@ void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int6
     });
     sweep.sums[t.first_block + block / kBlock] = fold(lanes);
   });
+}
+
+template <class T>
+void gradient_sums_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t end) {
+  if (end > kTile || !is_direct(t) || t.order || sweep.scale != 1)
+    return sum_gradients_otherwise<T>(sweep, t, begin, end);
+  GradientLanes lanes;
+  lanes.clear();
+  sum_gradient(int(end), address<T>(t.g), lanes);
+  sweep.sums[t.first_block] = fold(lanes);
 }
 
 template <class T>

@@ -106,7 +106,7 @@ class Optimizer(torch.optim.Optimizer):
         """Takes a step if it is like the last one, as most are: little code to run, which training has driven out of
         caches since."""
         run = self._run
-        if run is None or self._hooked() or self.arrivals is not None or self.rule.evaluated is not None:
+        if run is None or self._hooked() or self.arrivals is not None:
             return False
         if getattr(self, "found_inf", None) is not None or getattr(self, "grad_scale", None) is not None:
             return False

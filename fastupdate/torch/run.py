@@ -117,7 +117,8 @@ class Run:
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
-        self._ordinary = self._whole and not (self._waiting or self._shared or self._listed or self.meeting)
+        shared = self._shared or self._listed or self.meeting
+        self._ordinary = self._whole and rule.evaluated is None and not (self._waiting or shared)
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         self._check_devices(tree)
