@@ -180,7 +180,7 @@ class Strands {
   const Axes row_;
   const int64_t columns_, run_;  // of a row; rows that lie side by side
   Work& work_;
-  int64_t begin_, end_, top_;  // what is gone through, and the first row of the panel
+  int64_t begin_ = 0, end_ = 0, top_ = 0;  // what is gone through, and the first row of the panel
   int rows_ = 0;
   int64_t zeros_ = 0, nonfinite_ = 0;
 };
