@@ -203,7 +203,7 @@ MUTANTS = [
     ),
     Mutant(
         "beginnings of rows left out of sums", "csrc/cpu/strands.h",
-        "go_through_columns(kBlock, true, write);", "", LAYOUTS,
+        "go_through_columns(beginnings_, true, write);", "", LAYOUTS,
     ),
     Mutant(
         "sums of other threads' blocks written", "csrc/cpu/strands.h",

@@ -52,7 +52,7 @@ class Strands {
     int64_t last = 0;
     for_each_panel(begin, end, [&] {
       go_through_columns(columns_, false, write);
-      go_through_columns(kBlock, true, write);
+      go_through_columns(beginnings_, true, write);
       last = (top_ + rows_ - 1) * columns_;
     });
     close(rows_ - 1, end - last, (end - 1) / kBlock * kBlock < last, write);
@@ -111,11 +111,12 @@ class Strands {
       lane[kFront - 1] = lane[kFront + rows_ - 1];
       for (int r = 0; r < rows; ++r) lane[kFront + r] = 0;
     }
-    top_ = row, rows_ = rows;
+    top_ = row, rows_ = rows, beginnings_ = 0;
     for (int16_t& first : work_.ending) first = -1;
     for (int r = 0; r < rows; ++r) {
-      int16_t& first = work_.ending[(kBlock - start_of(r) % kBlock) % kBlock];
-      work_.next[r] = first, first = int16_t(r);
+      const int64_t end = (kBlock - start_of(r) % kBlock) % kBlock;
+      work_.next[r] = work_.ending[end], work_.ending[end] = int16_t(r);
+      if (end >= beginnings_) beginnings_ = end + 1;
     }
   }
 
@@ -182,6 +183,7 @@ class Strands {
   Work& work_;
   int64_t begin_ = 0, end_ = 0, top_ = 0;  // what is gone through, and the first row of the panel
   int rows_ = 0;
+  int64_t beginnings_ = 0;  // columns in which blocks of the rows before end, and the one after the last
   int64_t zeros_ = 0, nonfinite_ = 0;
 };
 
