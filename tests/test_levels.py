@@ -83,6 +83,17 @@ def test_25_levels_share_no_inline_code(objects):
 
 
 @x86_only
+@pytest.mark.parametrize("function", ["update_rows", "sum_row"])
+def test_25_rows_are_fetched_ahead(objects, function):
+    """Compilers drop calls of functions that do nothing but prefetch, unless these are inlined."""
+    for path in [path for paths in objects.values() for path in paths if path.name == "target.cpp.o"]:
+        bodies = tool("objdump", "-d", "-C", "--no-show-raw-insn", str(path)).split("\n\n")
+        own = [body for body in bodies if f"::{function}<" in body.partition(">:")[0]]
+        assert own, f"{path}: no function {function}"
+        assert all("prefetch" in body for body in own), f"{path}: {function} fetches nothing"
+
+
+@x86_only
 @needs_native
 @pytest.mark.parametrize("isa", isas())
 def test_25_isa_from_the_environment(isa):

@@ -46,6 +46,7 @@ COUNT = 9  # rows of a parameter
 DRAWS: dict[str, list[list[int]]] = {  # rows that gradients touch, step by step
     "distinct": [[7, 0, 4], [8], [1, 7, 0]],
     "repeated": [[3, 3, 8, 3, 0, 8], [5, 5], [0, 3, 0, 3, 0]],
+    "rising": [[0, 4, 7], [3, 3, 5], [0, 0, 8, 8, 8, 8, 8, 8]],
     "none, all": [[], [8, 7, 6, 5, 4, 3, 2, 1, 0], [2]],
 }
 

@@ -11,15 +11,29 @@ inline const Rows& rows_of(const Tensor& t) { return *reinterpret_cast<const Row
 inline bool is_lazy(const Tensor& t) { return t.touched && rows_of(t).lazy; }
 inline const int64_t* integers(uint64_t array) { return reinterpret_cast<const int64_t*>(array); }
 
+constexpr int64_t kFetched = 4096;   // bytes of a row that are fetched before they are needed
+constexpr int64_t kSummedAhead = 4;  // of what is summed in one row, so many rows of the gradient are fetched
+
+// Starts fetching memory that no processor foresees. Inlined, for compilers drop calls of what does nothing else.
+template <int written>
+FASTUPDATE_HD void fetch(uint64_t address, int64_t size) {
+  for (int64_t byte = 0; byte < size && byte < kFetched; byte += kLine)
+    __builtin_prefetch(reinterpret_cast<const char*>(address + uint64_t(byte)), written);
+}
+
 // out ← what touches the k-th of these rows, summed in order: n elements from a column on.
 template <class T>
 void sum_row(const Tensor& t, int64_t k, int64_t column, int n, T* __restrict out) {
   const Rows& rows = rows_of(t);
   const int64_t *starts = integers(rows.starts), *positions = integers(rows.positions);
+  const int64_t item = item_size(t.g_dtype);
+  const auto element = [&](int64_t s) { return positions[s] * rows.length + column; };
   T sample[kTile];
-  load_array(t.g_dtype, t.g, positions[starts[k]] * rows.length + column, n, out);
+  load_array(t.g_dtype, t.g, element(starts[k]), n, out);
   for (int64_t s = starts[k] + 1; s < starts[k + 1]; ++s) {
-    load_array(t.g_dtype, t.g, positions[s] * rows.length + column, n, sample);
+    const int64_t later = s + kSummedAhead - 1;
+    if (later < starts[k + 1]) fetch<0>(t.g + uint64_t(element(later) * item), n * item);
+    load_array(t.g_dtype, t.g, element(s), n, sample);
 #pragma omp simd
     for (int i = 0; i < n; ++i) out[i] += sample[i];
   }
@@ -95,27 +109,22 @@ class RowsAhead {
     arrays_[count_++] = t.p;
     for (int k = 0; k < kMaxStates; ++k)
       if (t.slot[k] && (!extents || extents[k] == kElement)) arrays_[count_++] = t.slot[k];
-    distance_ = size_ < kReach ? kReach / size_ : 1;
+    distance_ = size_ < kFetched ? kFetched / size_ : 1;
   }
 
-  // While the k-th of the touched rows is worked on.
-  void prefetch(int64_t k) const {
+  // While the k-th of the touched rows is worked on. Inlined, as `fetch`.
+  FASTUPDATE_HD void prefetch(int64_t k) const {
     const int64_t next = k + distance_;
     if (next >= rows_.count) return;
     const int64_t size = rows_.length * item_size(t_.g_dtype);
     const uint64_t offset = uint64_t(integers(rows_.at)[next] * size_);
     for (int a = 0; a < count_; ++a) fetch<1>(arrays_[a] + offset, size_);
-    fetch<0>(t_.g + uint64_t(integers(rows_.positions)[integers(rows_.starts)[next]] * size), size);
+    const int64_t first = integers(rows_.starts)[next], end = integers(rows_.starts)[next + 1];
+    for (int64_t s = first; s < end && s < first + kSummedAhead; ++s)
+      fetch<0>(t_.g + uint64_t(integers(rows_.positions)[s] * size), size);
   }
 
  private:
-  template <int written>
-  static void fetch(uint64_t address, int64_t size) {
-    for (int64_t byte = 0; byte < size && byte < kReach; byte += kLine)
-      __builtin_prefetch(reinterpret_cast<const char*>(address + uint64_t(byte)), written);
-  }
-
-  static constexpr int64_t kReach = 4096;  // bytes
   const Tensor& t_;
   const Rows& rows_;
   int64_t size_, distance_;  // bytes of a row; rows ahead

@@ -22,15 +22,19 @@ namespace py = pybind11;
 // number in their order.
 class Grouping {
  public:
-  // False if one of them is not among 0 … bound − 1. Sorted by counting, digit by digit from the last.
+  // False if one of them is not among 0 … bound − 1. Those that do not come in order are sorted by counting, digit by
+  // digit from the last; few of them by short digits, for long ones have more counters than there are numbers.
   template <class Integer>
   bool take(const Integer* numbers, int64_t n, int64_t bound) {
     from_.resize(size_t(n)), to_.resize(size_t(n));
+    bool rising = true;
     for (int64_t i = 0; i < n; ++i) {
-      if (uint64_t(int64_t(numbers[i])) >= uint64_t(bound)) return false;
-      from_[size_t(i)] = {int64_t(numbers[i]), i};
+      const int64_t number = int64_t(numbers[i]);
+      if (uint64_t(number) >= uint64_t(bound)) return false;
+      rising &= !i || from_[size_t(i - 1)].first <= number;
+      from_[size_t(i)] = {number, i};
     }
-    for (int shift = 0; shift < 63 && (bound - 1) >> shift > 0; shift += kBits) sort(shift);
+    if (!rising) n >> kLong ? sort<kLong>(bound) : sort<8>(bound);
     at.clear(), starts.clear();
     positions.resize(size_t(n));
     for (int64_t i = 0; i < n; ++i) {
@@ -45,16 +49,19 @@ class Grouping {
   std::vector<int64_t> at, starts, positions;
 
  private:
-  static constexpr int kBits = 11;
+  static constexpr int kLong = 11;
 
-  void sort(int shift) {
-    std::array<int64_t, 1 << kBits> next{};
-    const auto digit = [shift](const Entry& entry) { return size_t(entry.first >> shift & ((1 << kBits) - 1)); };
-    for (const Entry& entry : from_) ++next[digit(entry)];
-    int64_t before = 0;
-    for (int64_t& count : next) before += std::exchange(count, before);
-    for (const Entry& entry : from_) to_[size_t(next[digit(entry)]++)] = entry;
-    std::swap(from_, to_);
+  template <int bits>
+  void sort(int64_t bound) {
+    for (int shift = 0; shift < 63 && (bound - 1) >> shift > 0; shift += bits) {
+      std::array<int64_t, 1 << bits> next{};
+      const auto digit = [shift](const Entry& entry) { return size_t(entry.first >> shift & ((1 << bits) - 1)); };
+      for (const Entry& entry : from_) ++next[digit(entry)];
+      int64_t before = 0;
+      for (int64_t& count : next) before += std::exchange(count, before);
+      for (const Entry& entry : from_) to_[size_t(next[digit(entry)]++)] = entry;
+      std::swap(from_, to_);
+    }
   }
 
   using Entry = std::pair<int64_t, int64_t>;  // number, position
