@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numba import boolean, from_dtype, int64, void
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.containers import Contents
@@ -18,12 +19,13 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine, Made
 from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
+from fastupdate.engines.python.compiling import c_function, defined
+from fastupdate.engines.python.formula import Formula
 from fastupdate.engines.python.measuring import Measured
-from fastupdate.engines.python.own import rule_loop
 from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Task, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
-from fastupdate.rules.rule import EXTENTS, Rule
+from fastupdate.rules.rule import Rule
 from fastupdate.stages import MEASURING
 
 NAME = "numba"
@@ -37,6 +39,39 @@ def reads(tensor: Any) -> bool:
 
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
+
+
+_LOOP = """
+def loop(t, scalars, scale, begin, g, p, out, moves):
+    {states}
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        {results} = update(flags, s, g[i] * scale, p[i], {values})
+        if moves:
+            p[i] = p[i] + delta
+        else:
+            out[i] = delta
+"""
+
+
+@cache
+def rule_loop(rule: Rule, mask: int, dtype: Any) -> Any:
+    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function.
+
+    moves: p ← p + Δ, else out ← Δ. LLVM makes two loops of it, Numba looks at the rule once.
+    """
+    formula = Formula(rule, mask, dtype)
+    source = _LOOP.format(
+        states=formula.tiles,
+        scalars=formula.scalars,
+        results="".join(f"{result}, " for result in ("delta", *formula.targets)),
+        values=", ".join(formula.values),
+    )
+    scope = formula.scope | {"update": formula.compiled(rule.update)}
+    x = from_dtype(dtype)
+    signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1], boolean)
+    return c_function(signature, defined(source, scope)["loop"])
 
 
 class RecordPlan:
@@ -200,9 +235,8 @@ class NumbaPlan(RecordPlan):
         super().__init__(rule, flags, tables)
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         self._loops = [rule_loop(rule, self._mask, dtype) for dtype in self._dtypes]
-        self._extents = np.array([EXTENTS.index(rule.extents[name]) for name in rule.states], np.int64)
         for phase in self._phases:  # whatever cannot be compiled is known before anything has moved
-            self._measures_of(phase)
+            self._loops_of(phase)
 
     def update(self, scale: float, off: int) -> None:
         super().measure(scale, off)
@@ -220,19 +254,17 @@ class NumbaPlan(RecordPlan):
     def measure_again(self) -> None:
         done_whole(self._measure_again)
 
-    def _measures_of(self, phase: Measured) -> list[Any]:
+    def _loops_of(self, phase: Measured) -> list[tuple[Any, Any]]:
         """What measures by it, for each type; nothing where it does not look at elements."""
         dtypes = self._dtypes if phase.measures else []
-        return [measuring.measure_of(phase.of, self._rule, self._mask, dtype) for dtype in dtypes]
+        return [measuring.loops(phase.of, self._rule, self._mask, dtype) for dtype in dtypes]
 
     def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
         prepared, scale, _ = self._step
-        by_rule, shape = isinstance(phase.of, int), (phase.terms, phase.maxima, phase.by_rows, phase.columns)
-        for k, measured in enumerate(self._measures_of(phase)):
-            like = self._likes[k]
-            how = self._loops[k], self._extents, measured, phase.changes, by_rule, self._stage_loops(like.dtype)
-            scalars, numbers = (rows.astype(like.dtype) for rows in (prepared, settling))
-            self._run(phases.measure, *how, *shape, self._groups, scalars, numbers, scale, stages, like)
+        shape = phase.terms, phase.maxima, phase.by_rows, phase.columns
+        for like, (loop, change) in zip(self._likes, self._loops_of(phase), strict=phase.measures):
+            run, scalars = self._stage_loops(like.dtype), prepared.astype(like.dtype)
+            self._run(phases.measure, loop, change, run, *shape, self._groups, scalars, scale, stages, like)
         self._settle(self._tensors, phase, settling)
 
     def finish(self) -> None:
@@ -260,7 +292,6 @@ class NumbaPlan(RecordPlan):
             run(
                 kernels.update,
                 loop,
-                self._extents,
                 around,
                 self._groups,
                 prepared.astype(like.dtype),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from fastupdate.engines.python.compiling import compiled, exact, inlined
-from fastupdate.engines.python.tiles import DOUBLE, copy_tile, state_tile, view
+from fastupdate.engines.python.tiles import DOUBLE, state_tile, view
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import EXTENTS, Rule
 
@@ -64,7 +65,7 @@ def cube_roots(compiler: Callable[..., Any], substitutes: Mapping[Any, Any]) -> 
 SUBSTITUTES[scalar.cbrt] = cube_roots(exact, SUBSTITUTES)
 
 
-@inlined
+@compiled
 def range_of(t, extent, i):
     """The range that an element is in (csrc/core/extents.h)."""
     if extent == ROW:
@@ -77,50 +78,23 @@ def range_of(t, extent, i):
 
 
 @compiled
-def spread(t, extent, state, begin, out):
+def spread(t, extent, state, begin, p):
     """A state of another extent than an element, for each element of a tile."""
+    out = np.empty(len(p), p.dtype)
     values = view(state, t.n, DOUBLE)  # as many as there can be
-    if extent >= TENSOR:
-        out[:] = values[0]
-    elif extent == ROW:  # loops of their own, of which the compiler knows the extent
-        for i in range(len(out)):
-            out[i] = values[range_of(t, ROW, begin + i)]
-    elif extent == COLUMN:
-        for i in range(len(out)):
-            out[i] = values[range_of(t, COLUMN, begin + i)]
-    else:
-        for i in range(len(out)):
-            out[i] = values[range_of(t, extent, begin + i)]
-
-
-@inlined
-def start(x):
-    """Where an array begins."""
-    return np.uint64(x.ctypes.data)
-
-
-@compiled
-def find_states(t, extents, copied, begin, room, found):
-    """found ← from where a rule's loop finds its states, of which element i is its i-th.
-
-    What is not of an element is spread over the tile, in `room`; copied: and the rest copied there, so that it stays.
-    """
-    for k in range(len(extents)):
-        state = np.uint64(t.slot[k])
-        if state and (copied or extents[k]):
-            if extents[k]:
-                spread(t, extents[k], state, begin, room[k])
-            else:
-                copy_tile(state_tile(state, begin, room[k]), room[k])
-            state = start(room[k]) - np.uint64(begin * room.itemsize)
-        found[k] = state
+    for i in range(len(p)):
+        out[i] = values[range_of(t, extent, begin + i)]
+    return out
 
 
 class Formula:
-    """What the source of a function around a rule's own is made of.
+    """What the source of a loop around a rule's function is made of; Numba has no lists of arrays of varying length.
 
-    kept      the states that there are
     scalars   the rule's scalars, one by one, from the array of this name
+    tiles     statements: each state's part that belongs to a tile
+    values    the states of element i, in order; `absent` for one that does not exist
+    targets   where the new states of element i go
+    scope     what the source refers to
     """
 
     def __init__(self, rule: Rule, mask: int, dtype: Any, scalars: str = "scalars") -> None:
@@ -130,6 +104,26 @@ class Formula:
         self.scalars_type = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
         self.scalar_count = len(self.scalars_type._fields)
         self.scalars = ", ".join(f"{scalars}[{k}]" for k in range(self.scalar_count))
+        self.tiles = "; ".join(self._tile(k, name) for k, name in enumerate(rule.states)) or "pass"
+        self.values = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states]
+        self.targets = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states_of("element")]
+
+    def _tile(self, k: int, name: str) -> str:
+        extent = EXTENTS.index(self.rule.extents[name])
+        if extent == 0:
+            return f"{name}_ = state_tile(t.slot[{k}], begin, p)"
+        return f"{name}_ = spread(t, {extent}, t.slot[{k}], begin, p)"
+
+    @cached_property
+    def scope(self) -> dict[str, Any]:
+        return {
+            "state_tile": state_tile,
+            "spread": spread,
+            "view": view,
+            "DOUBLE": DOUBLE,
+            "Scalars": self.scalars_type,
+            "flags": self.flag_tuple,
+        }
 
     def compiled(self, function: Callable[..., Any]) -> Any:
         """One of the rule's functions."""

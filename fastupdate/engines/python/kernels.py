@@ -6,7 +6,6 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled, inlined
-from fastupdate.engines.python.formula import find_states, start
 from fastupdate.engines.python.gradients import (
     AT,
     COUNT,
@@ -79,19 +78,15 @@ def span(t, like, first, last):
 
 
 @compiled
-def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, like, scratch, states):
-    """The first of the tiles in scratch is the raw gradient; −0 keeps a change apart, for −0 + x is x."""
+def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
+    """The first of the tiles in scratch is the raw gradient."""
     raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
-    extents, found = states
     read_tile(t.p, t.p_layout, begin, p)
     copy_tile(p, before)
     if stages & MONITOR:
         sum_momentum(t, raw, begin, sums[0])
     condition_tile(run, t, group, scale, stages, True, begin, raw, p, g)
-    find_states(t, extents, False, begin, scratch[6:, :n], found)
-    nothing = scratch[5, :n]
-    nothing[:] = -0.0
-    loop(start(scalars), 1.0, n, start(g), start(p), start(nothing), start(delta), start(found), begin)
+    loop(t, scalars, cast(1.0, like), begin, g, p, delta, False)
     if stages & STAGES:
         run(t, group, stages, CHANGE, True, begin, g, p, delta)
     stalled = apply_tile(p, delta)
@@ -108,7 +103,7 @@ def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, lik
 
 
 @compiled
-def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch, states):
+def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch):
     """A step of the rows that a gradient touches: what belongs to others rests. Each row is a run of elements."""
     rows = rows_of(t)
     length, at = rows[LENGTH], view(rows[AT], rows[COUNT], INTEGERS)
@@ -117,43 +112,38 @@ def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, l
         n = min(length - column, end - begin, BLOCK)
         sum_row(t, k, column, scratch[0, :n])
         i = at[k] * length + column
-        update_tile(loop, run, t, group, scalars, scale, stages, sums[:1], i, n, like, scratch, states)
+        update_tile(loop, run, t, group, scalars, scale, stages, sums[:1], i, n, like, scratch)
         begin += n
 
 
 @compiled
-def update_span(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, states):
+def update_span(loop, run, t, group, scalars, scale, stages, sums, begin, end, like):
     direct = t.samples == 1 and t.g_dtype == t.dtype and not (t.g_layout or t.touched)
     plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
     plain = plain and factors_of(scale, like)[1] == 1
-    extents, found = states
     if plain:
-        for k in range(len(extents)):
-            found[k] = np.uint64(t.slot[k])
-        at = np.uint64(begin * like.itemsize)
-        p = np.uint64(t.p) + at
-        loop(start(scalars), scale, end - begin, np.uint64(t.g) + at, p, p, p, start(found), begin)
+        g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
+        loop(t, scalars, cast(scale, like), begin, g, p, p, True)
         return
-    scratch = np.empty((6 + len(extents), BLOCK), like.dtype)
+    scratch = np.empty((5, BLOCK), like.dtype)
     if is_lazy(t):
-        update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch, states)
+        update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch)
         return
     for i in range(begin, end, BLOCK):
         k = t.first_block + i // BLOCK if stages & MONITOR else 0
         n = min(BLOCK, end - i)
         gradient_tile(t, i, scratch[0, :n])
-        update_tile(loop, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch, states)
+        update_tile(loop, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
 
 
 @compiled
-def update(tensors, loop, extents, run, groups, scalars, scale, stages, sums, like, first, last):
-    """Updates blocks first … last − 1 by a rule's loop; extents: of its states; run: stages."""
-    states = extents, np.zeros(records.MAX_STATES, np.uint64)
+def update(tensors, loop, run, groups, scalars, scale, stages, sums, like, first, last):
+    """Updates blocks first … last − 1 by a rule's loop; run: stages."""
     for i in tensors_in(tensors, first, last):
         t = tensors[i]
         begin, end = span(t, like, first, last)
         row, factor = scalars[t.group], scale * t.scale
-        update_span(loop, run, t, groups[t.group], row, factor, stages, sums, begin, end, like, states)
+        update_span(loop, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
 
 
 @compiled

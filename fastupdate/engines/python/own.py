@@ -1,5 +1,4 @@
-"""Rules as C functions: Numba makes of theirs what csrc/cpu/engine.h calls RuleCode, for itself and, where a rule is
-one's own, for the native engine."""
+"""Rules of one's own in the native engine: Numba makes of their functions what csrc/cpu/engine.h calls RuleCode."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from numba.core.compiler import Compiler
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula, compile_formula
-from fastupdate.engines.python.tiles import DOUBLE, cast, state_tile, view
+from fastupdate.engines.python.tiles import cast
 from fastupdate.rules import rule as rules
 from fastupdate.rules.rule import EXTENTS, Extent, Phase, Rule
 
@@ -89,25 +88,12 @@ def settle(address, count, n, sums, states):
 """
 
 
-MEASURES = void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64)
-SETTLES = void(uint64, int64, float64, uint64, uint64)
-SCOPE: dict[str, Any] = {
-    "np": np,
-    "cast": cast,
-    "view": view,
-    "state_tile": state_tile,
-    "DOUBLE": DOUBLE,
-    "ADDRESS": np.empty(0, np.uint64),
-}
-
-
 class Own:
     """The code of one rule in one variant, compiled for a type."""
 
     def __init__(self, rule: Rule, mask: int, dtype: Any) -> None:
         self.rule, self.dtype, self.formula = rule, dtype, Formula(rule, mask, dtype, scalars="c")
-        self.kept = [k for k, name in enumerate(rule.states) if name in self.formula.kept]
-        self.targets = [self._element(name) for name in rule.states_of("element")]
+        self.kept = [k for k, name in enumerate(rule.states) if name in rule.kept(self.formula.flags)]
         self.words = {
             "hyper_count": len(rule.hypers),
             "hypers": ", ".join(f"h[{k}]" for k in range(len(rule.hypers))),
@@ -115,15 +101,11 @@ class Own:
             "scalars": self.formula.scalars,
             "state_count": records.MAX_STATES,
             "arrays": ", ".join(f"{rule.states[k]}_" for k in self.kept),
-            "values": ", ".join(map(self._element, rule.states)),
+            "values": ", ".join(self.formula.values),
             "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
         }
-        self.scope = {**SCOPE, "LIKE": np.empty(0, dtype), "Hyper": namedtuple("Hyper", rule.hypers)}
-        self.scope |= {"Scalars": self.formula.scalars_type, "flags": self.formula.flag_tuple}
-
-    def _element(self, state: str) -> str:
-        """The state of element i."""
-        return f"{state}_[i]" if state in self.formula.kept else "absent"
+        self.scope = {**self.formula.scope, "np": np, "cast": cast, "LIKE": np.empty(0, dtype)}
+        self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
 
     def defined(self, source: str, **words: Any) -> dict[str, Any]:
         """The functions of a source, with these words in it and these things in their scope."""
@@ -137,24 +119,23 @@ class Own:
         return c_function(void(uint64, int64, uint64), self.defined(_SCALARS, prepare=prepare)["scalars"])
 
     def loop(self) -> Any:
-        results = "".join(f"{result}, " for result in ("delta", *self.targets))
+        results = "".join(f"{result}, " for result in ("delta", *self.formula.targets))
         scope = self.defined(_LOOP, results=results, update=self.formula.compiled(self.rule.update))
         scope |= {"move": disjoint(scope["move"]), "differ": disjoint(scope["differ"])}
         return c_function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
 
-    def measure(self, phase: Phase, tile: int) -> Any:
-        """tile: how far what elements add to one sum is from what they add to the next."""
+    def measure(self, phase: Phase) -> Any:
         if phase.measure is None:
             return None
-        terms = [f"terms[{k} * {tile} + i]" for k in range(len(phase.sums))]
+        terms = [f"terms[{k} * {records.TILE} + i]" for k in range(len(phase.sums))]
         scope = self.defined(
             _MEASURE,
-            results=", ".join([*terms, *self.targets]),
-            room=tile * len(phase.sums),
+            results=", ".join([*terms, *self.formula.targets]),
+            room=records.TILE * len(phase.sums),
             measure=self.formula.compiled(phase.measure),
         )
         scope["tile"] = disjoint(scope["tile"])
-        return c_function(MEASURES, scope["loop"])
+        return c_function(void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64), scope["loop"])
 
     def settle(self, phase: Phase, extent: Extent) -> Any:
         """Of float64 alone."""
@@ -167,7 +148,7 @@ class Own:
             values=", ".join([*(f"sum_[i * {terms} + {k}]" for k in phase.summed(extent)), *own]),
             settle_one=self.formula.compiled(phase.settles[extent]),
         )
-        return c_function(SETTLES, scope["settle"])
+        return c_function(void(uint64, int64, float64, uint64, uint64), scope["settle"])
 
 
 @cache
@@ -179,19 +160,7 @@ def code(rule: Rule, mask: int, dtype: Any, moves: bool) -> tuple[Any, ...]:
     own = Own(rule, mask, dtype)
     if not moves:
         return own.scalars(), *[None] * (1 + len(rule.phases))
-    return own.scalars(), own.loop(), *(own.measure(phase, records.TILE) for phase in rule.phases)
-
-
-@cache
-def rule_loop(rule: Rule, mask: int, dtype: Any) -> Any:
-    """The loop of a rule for Numba's own engine."""
-    return Own(rule, mask, dtype).loop()
-
-
-@cache
-def measure_loop(rule: Rule, mask: int, number: int, dtype: Any) -> Any:
-    """What measures in a phase, for the same."""
-    return Own(rule, mask, dtype).measure(rule.phases[number], records.BLOCK)
+    return own.scalars(), own.loop(), *(own.measure(phase) for phase in rule.phases)
 
 
 @cache

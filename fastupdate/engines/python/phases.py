@@ -6,11 +6,11 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled
-from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT, find_states, start
+from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT
 from fastupdate.engines.python.gradients import AT, COUNT, INTEGERS, LENGTH, gradient_tile, is_lazy, rows_of, sum_row
 from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
-from fastupdate.engines.python.tiles import CHANGE, DOUBLE, condition_tile, read_tile, view
+from fastupdate.engines.python.tiles import CHANGE, DOUBLE, cast, condition_tile, copy_tile, read_tile, view
 from fastupdate.stages import at
 
 CHANGES = at("change")
@@ -49,51 +49,46 @@ def fold_parts(x, count, pitch, largest):
 
 
 @compiled
-def measure_tile(work, t, group, scale, stages, begin, n, scratch, terms):
+def measure_tile(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
     gradient_tile(t, begin, scratch[0, :n])
-    measure_gradient(work, t, group, scale, stages, begin, n, scratch, terms)
+    measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms)
 
 
 @compiled
-def measure_gradient(work, t, group, scale, stages, begin, n, scratch, terms):
-    """The first of the tiles in scratch is the raw gradient. work: as `measure` makes it.
+def measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms):
+    """change: the change of p that the rule would make, for a stage that measures it; else nothing.
 
-    Where the change of p is measured, the rule moves copies of its states; a stage has the change for its only one.
+    The first of the tiles in scratch is the raw gradient.
     """
-    loop, measured, run, extents, found, changes, by_rule, scalars, numbers = work
-    raw, p, g, x, nothing = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
+    raw, p, g, x = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
     read_tile(t.p, t.p_layout, begin, p)
     condition_tile(run, t, group, scale, stages, False, begin, raw, p, g)
-    if changes or by_rule:
-        find_states(t, extents, changes, begin, scratch[5:, :n], found)
-    if changes:
-        nothing[:] = -0.0
-        loop(start(scalars[t.group]), 1.0, n, start(g), start(p), start(nothing), start(x), start(found), begin)
+    copy_tile(g, x)
+    change(t, scalars, cast(1.0, p), begin, g, p, x)
+    if stages & CHANGES:
         run(t, group, stages, CHANGE, False, begin, g, p, x)
-    if not by_rule:
-        found[0] = start(x)
-    measured(start(numbers[t.group]), 1.0, n, start(g), start(p), start(found), begin, start(terms))
+    loop(t, group, scalars, cast(1.0, p), begin, g, p, x, terms)
 
 
 @compiled
-def measure_blocks(work, t, group, scale, stages, begin, end, scratch, terms, maxima):
+def measure_blocks(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
     count = len(terms)
     parts = view(t.work, count * (1 + (t.n + BLOCK - 1) // BLOCK), DOUBLE)[count:]
     for i in range(begin, end, BLOCK):
         n = min(BLOCK, end - i)
-        measure_tile(work, t, group, scale, stages, i, n, scratch, terms)
+        measure_tile(loop, change, run, t, group, scalars, scale, stages, i, n, scratch, terms)
         for k in range(count):
             parts[i // BLOCK * count + k] = sum_of(terms[k, :n], maxima >> k & 1)
 
 
 @compiled
-def measure_row(work, t, group, scale, stages, row, scratch, terms, maxima, below, out):
+def measure_row(loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out):
     """One row: its sums go to `out`, and each of its elements is joined with what its column has come to."""
     count, width = len(terms), t.columns
     pieces = np.empty((count, (width + BLOCK - 1) // BLOCK))
     for number, i in enumerate(range(0, width, BLOCK)):
         n = min(BLOCK, width - i)
-        measure_tile(work, t, group, scale, stages, row * width + i, n, scratch, terms)
+        measure_tile(loop, change, run, t, group, scalars, scale, stages, row * width + i, n, scratch, terms)
         for k in range(count):
             largest = maxima >> k & 1
             pieces[k, number] = sum_of(terms[k, :n], largest)
@@ -106,7 +101,7 @@ def measure_row(work, t, group, scale, stages, row, scratch, terms, maxima, belo
 
 
 @compiled
-def measure_rows(work, t, group, scale, stages, begin, end, scratch, terms, maxima, columns):
+def measure_rows(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima, columns):
     """The chunks of rows that start within a span."""
     count, width = len(terms), t.columns
     matrices, per = t.n // (t.rows * width), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
@@ -120,11 +115,13 @@ def measure_rows(work, t, group, scale, stages, begin, end, scratch, terms, maxi
             below[:] = 0.0
             for row in range(first, last):
                 out = rows[row * count : (row + 1) * count]
-                measure_row(work, t, group, scale, stages, row, scratch, terms, maxima, below, out)
+                measure_row(
+                    loop, change, run, t, group, scalars, scale, stages, row, scratch, terms, maxima, below, out
+                )
 
 
 @compiled
-def measure_touched(work, t, group, scale, stages, begin, end, scratch, terms, maxima):
+def measure_touched(loop, change, run, t, group, scalars, scale, stages, begin, end, scratch, terms, maxima):
     """The touched rows that start within a span, of a phase that settles rows alone."""
     touched = rows_of(t)
     count, width, length = len(terms), t.columns, touched[LENGTH]
@@ -137,7 +134,7 @@ def measure_touched(work, t, group, scale, stages, begin, end, scratch, terms, m
         for number, i in enumerate(range(0, width, BLOCK)):
             n, begin = min(BLOCK, width - i), at[k] * length + column + i
             sum_row(t, k, column + i, scratch[0, :n])
-            measure_gradient(work, t, group, scale, stages, begin, n, scratch, terms)
+            measure_gradient(loop, change, run, t, group, scalars, scale, stages, begin, n, scratch, terms)
             for j in range(count):
                 pieces[j, number] = sum_of(terms[j, :n], maxima >> j & 1)
         for j in range(count):
@@ -145,107 +142,87 @@ def measure_touched(work, t, group, scale, stages, begin, end, scratch, terms, m
 
 
 @compiled
-def measure(
-    tensors, loop, extents, measured, changes, by_rule, run, count, maxima, by_rows, columns, groups, scalars, numbers,
-    scale, stages, like, first, last,
-):  # fmt: skip
-    """measured: a phase of the rule, or a stage for its numbers, which may need the change that the rule would make."""
-    found = np.zeros(records.MAX_STATES, np.uint64)
-    work = loop, measured, run, extents, found, changes, by_rule, scalars, numbers
-    scratch, terms = np.empty((5 + len(extents), BLOCK), like.dtype), np.empty((count, BLOCK))
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        group, factor = groups[t.group], scale * t.scale
-        if begin < end and is_lazy(t):
-            measure_touched(work, t, group, factor, stages, begin, end, scratch, terms, maxima)
-        elif begin < end and by_rows:
-            measure_rows(work, t, group, factor, stages, begin, end, scratch, terms, maxima, columns)
-        elif begin < end:
-            measure_blocks(work, t, group, factor, stages, begin, end, scratch, terms, maxima)
-
-
-@compiled
-def slots(t, first, found):
-    """found ← where a tensor's numbers of ranges are, from one on."""
-    for k in range(len(found)):
-        found[k] = np.uint64(t.slot[k]) + np.uint64(8 * first if t.slot[k] else 0)
-    return start(found)
-
-
-@compiled
-def settle_touched(of_row, t, scalars, count, found):
+def settle_touched(of_row, t, scalars, count):
     """The rows within the slices that a gradient touches."""
     touched = rows_of(t)
     at, ranges = view(touched[AT], touched[COUNT], INTEGERS), touched[LENGTH] // t.columns
     sums = view(t.work, count * (1 + len(at) * ranges), DOUBLE)[count:]
     for k in range(len(at)):
-        rows = slots(t, at[k] * ranges, found)
-        of_row(start(scalars), ranges, float(t.columns), start(sums[k * ranges * count :]), rows)
+        for r in range(ranges):
+            of_row(t, scalars, float(t.columns), sums[(k * ranges + r) * count :], at[k] * ranges + r)
 
 
 @compiled
-def settle_rows(of_range, t, scalars, ranges, rows, parts, count, maxima, found):
+def measure(
+    tensors, loop, change, run, count, maxima, by_rows, columns, groups, scalars, scale, stages, like, first, last
+):
+    scratch, terms = np.empty((4, BLOCK), like.dtype), np.empty((count, BLOCK))
+    for i in tensors_in(tensors, first, last):
+        t = tensors[i]
+        begin, end = span(t, like, first, last)
+        group, row, factor = groups[t.group], scalars[t.group], scale * t.scale
+        if begin < end and is_lazy(t):
+            measure_touched(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
+        elif begin < end and by_rows:
+            measure_rows(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima, columns)
+        elif begin < end:
+            measure_blocks(loop, change, run, t, group, row, factor, stages, begin, end, scratch, terms, maxima)
+
+
+@compiled
+def settle_rows(of_range, t, scalars, ranges, rows, parts, sums, maxima):
     """Ranges of so many whole rows."""
-    sums = np.empty(ranges * count)
+    count = len(sums)
     for i in range(ranges):
         for k in range(count):
-            sums[i * count + k] = fold_parts(parts[i * rows * count + k :], rows, count, maxima >> k & 1)
-    of_range(start(scalars), ranges, float(rows * t.columns), start(sums), slots(t, 0, found))
-
-
-@compiled
-def settle_columns(of_column, t, scalars, chunks, count, maxima, found):
-    matrices, per = t.n // (t.rows * t.columns), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
-    sums = np.empty(matrices * t.columns * count)
-    for c in range(matrices * t.columns):
-        matrix, column = c // t.columns, c % t.columns
-        for k in range(count):
-            at = (matrix * per * count + k) * t.columns + column
-            sums[c * count + k] = fold_parts(chunks[at:], per, count * t.columns, maxima >> k & 1)
-    of_column(start(scalars), matrices * t.columns, float(t.rows), start(sums), slots(t, 0, found))
+            sums[k] = fold_parts(parts[i * rows * count + k :], rows, count, maxima >> k & 1)
+        of_range(t, scalars, float(rows * t.columns), sums, i)
 
 
 @compiled
 def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, of_matrix, of_unit, of_tensor):
     """Settles all of a phase but the list; shape: bit e is set if ranges of extent e are settled."""
-    found = np.zeros(records.SLOTS, np.uint64)
+    sums = np.zeros(count)
     for i in range(len(tensors)):
         t = tensors[i]
         if t.n == 0:
             continue
         row = scalars[t.group]
         if is_lazy(t):
-            settle_touched(of_row, t, row, count, found)
+            settle_touched(of_row, t, row, count)
             continue
         matrices, per = t.n // (t.rows * t.columns), (t.rows + ROW_CHUNK - 1) // ROW_CHUNK
         parts = matrices * t.rows if by_rows else (t.n + BLOCK - 1) // BLOCK
         size = count * (1 + parts + (matrices * per * t.columns if shape >> COLUMN & 1 else 0))
         work = view(t.work, size, DOUBLE)
-        sums = work[count:]
         if shape >> ROW & 1:
-            of_row(start(row), parts, float(t.columns), start(sums), slots(t, 0, found))
+            for r in range(parts):
+                of_row(t, row, float(t.columns), work[count * (1 + r) :], r)
         if shape >> COLUMN & 1:
-            settle_columns(of_column, t, row, sums[count * parts :], count, maxima, found)
+            chunks = work[count * (1 + parts) :]
+            for c in range(matrices * t.columns):
+                matrix, column = c // t.columns, c % t.columns
+                for k in range(count):
+                    at = (matrix * per * count + k) * t.columns + column
+                    sums[k] = fold_parts(chunks[at:], per, count * t.columns, maxima >> k & 1)
+                of_column(t, row, float(t.rows), sums, c)
         if shape >> MATRIX & 1:
-            settle_rows(of_matrix, t, row, matrices, t.rows, sums, count, maxima, found)
+            settle_rows(of_matrix, t, row, matrices, t.rows, work[count:], sums, maxima)
         if shape >> UNIT & 1:
-            rows = t.unit_length // t.columns
-            settle_rows(of_unit, t, row, t.n // t.unit_length, rows, sums, count, maxima, found)
+            settle_rows(of_unit, t, row, t.n // t.unit_length, t.unit_length // t.columns, work[count:], sums, maxima)
         for k in range(count):
-            work[k] = fold_parts(sums[k:], parts, count, maxima >> k & 1)
+            work[k] = fold_parts(work[count + k :], parts, count, maxima >> k & 1)
         if shape >> TENSOR & 1:
-            of_tensor(start(row), 1, float(t.n), start(work), slots(t, 0, found))
+            of_tensor(t, row, float(t.n), work, 0)
 
 
 @compiled
 def settle_list(tensors, scalars, count, maxima, of_list):
     """Settles the list, by the sums of its tensors, with the scalars of the first one's group."""
-    found, sums, elements = np.zeros(records.SLOTS, np.uint64), np.zeros(count), 0.0
+    sums, elements = np.zeros(count), 0.0
     for k in range(count):
-        each = np.array([view(tensors[i].work, count, DOUBLE)[k] for i in range(len(tensors))])
-        sums[k] = fold_parts(each, len(tensors), 1, maxima >> k & 1)
+        found = np.array([view(tensors[i].work, count, DOUBLE)[k] for i in range(len(tensors))])
+        sums[k] = fold_parts(found, len(tensors), 1, maxima >> k & 1)
     for i in range(len(tensors)):
         elements += float(tensors[i].n)
-    first = tensors[0]
-    of_list(start(scalars[first.group]), 1, elements, start(sums), slots(first, 0, found))
+    of_list(tensors[0], scalars[tensors[0].group], elements, sums, 0)

@@ -7,7 +7,6 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
-import numpy as np
 from numba import boolean, from_dtype, int64, void
 
 from fastupdate.engines import records
@@ -23,7 +22,7 @@ def run(t, group, stages, place, keep, begin, g, p, x):
 _STAGE = """
     if place == {place} and stages & {bit}{has}:
         s = {name}_numbers({numbers})
-        {array}
+        own = {array}
         for i in range(len(p)):
             {result} = {name}({arguments})
 """
@@ -38,7 +37,7 @@ def stage_loops(dtype: Any) -> Any:
 
     x is what they change: g, p, or the change of p.
     """
-    scope: dict[str, Any] = {"state_tile": tiles.state_tile, "cast": tiles.cast, "spread": spread, "np": np}
+    scope: dict[str, Any] = {"state_tile": tiles.state_tile, "cast": tiles.cast, "spread": spread}
     source = _FUNCTION
     for stage in STAGES:
         scope |= formula(stage, dtype, inlined, SUBSTITUTES)
@@ -86,9 +85,8 @@ def has_elements(stage: Stage) -> bool:
 def array_of(stage: Stage) -> str:
     """The part of its array that belongs to a tile; or its numbers, spread over the tile."""
     if stage.array and not has_elements(stage):
-        extent = EXTENTS.index(stage.state.per)
-        return f"own = np.empty_like(p); spread(t, {extent}, t.slot[{slot(stage)}], begin, own)"
-    return f"own = state_tile(t.slot[{slot(stage)}], begin, p)" if stage.array else "pass"
+        return f"spread(t, {EXTENTS.index(stage.state.per)}, t.slot[{slot(stage)}], begin, p)"
+    return f"state_tile(t.slot[{slot(stage)}], begin, p)" if stage.array else "p"
 
 
 def slot(stage: Stage) -> int:
