@@ -98,7 +98,7 @@ def test_phases_round_as_written(case, dtype, to_ptx):
         with cuda_driver.contraction_off():
             ptx = to_ptx(kernel, cuda_kernels.signature("measure", np.dtype(dtype)))
         cuda_driver.check_arithmetic(ptx)
-        assert "add.rn.f64" in ptx
+        assert "add.rn.f64" in ptx or not phase.terms  # rules of matrices sum nothing
 
 
 @pytest.mark.peer

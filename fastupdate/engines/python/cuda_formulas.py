@@ -101,7 +101,8 @@ def rule_terms(formula: Formula, phase: Phase) -> Any:
 
 
 def _float64(terms: Sequence[str]) -> str:
-    return "".join(["(", *(f"np.float64({term}), " for term in terms), ")"])
+    """A tuple; of a rule that sums nothing, with a zero in it, for a device can look nothing up in an empty one."""
+    return "".join(["(", *(f"np.float64({term}), " for term in terms or ["0.0"]), ")"])
 
 
 def _numbers(stage: Stage) -> str:
