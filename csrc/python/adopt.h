@@ -202,14 +202,15 @@ inline bool aim(Tensor& t, const View& g, const Extents& extents, Range& gap, bo
   return true;
 }
 
-// Starts fetching what an adoption will read of a later element: headers are scattered all over memory.
-inline void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
+// Starts fetching what an adoption will read of a later element: headers are scattered all over memory. This and what
+// else only fetches is inlined, for compilers drop calls of functions that do nothing else.
+FASTUPDATE_HD void prefetch_header(const py::list& arrays, int64_t i, int64_t count, const PyTypeObject* type) {
   constexpr int64_t kNear = 24, kFar = 2 * kNear;
   if (i + kFar < count)
     for (size_t line : {0, 64})
       __builtin_prefetch(reinterpret_cast<const char*>(PyList_GET_ITEM(arrays.ptr(), i + kFar)) + line);
   if (i + kNear < count)
-    if (PyObject* next = PyList_GET_ITEM(arrays.ptr(), i + kNear); Py_TYPE(next) == type)
+    if (PyObject* next = PyList_GET_ITEM(arrays.ptr(), i + kNear); next && Py_TYPE(next) == type)
       __builtin_prefetch(py::detail::array_proxy(next)->dimensions);
 }
 
@@ -273,7 +274,7 @@ struct Adoption {
     return grad;
   }
 
-  void prefetch(int64_t i, int64_t end, const PyTypeObject* type) const {
+  FASTUPDATE_HD void prefetch(int64_t i, int64_t end, const PyTypeObject* type) const {
     constexpr int64_t kAhead = 8;
     if (!of_last_step) {
       prefetch_header(params, i, end, type);

@@ -125,7 +125,7 @@ class Lookout {
     return shim.found && is_torch(tensor) && look_at(at_tensor(tensor), view);
   }
 
-  static void prefetch_object(PyObject* tensor) {
+  FASTUPDATE_HD static void prefetch_object(PyObject* tensor) {
     if (is_torch(tensor)) prefetch(at_tensor(tensor));
   }
 

@@ -103,7 +103,7 @@ struct Footprint {
   const char *param = nullptr, *grad = nullptr;  // the shapes, which are in the midst of the tensors' own headers
   const char* object = nullptr;                  // the gradient as Python has it
 
-  void prefetch(PyObject* next) const {
+  FASTUPDATE_HD void prefetch(PyObject* next) const {
     __builtin_prefetch(next);
     __builtin_prefetch(object);
     for (int64_t line = -128; line <= 64; line += 64) {

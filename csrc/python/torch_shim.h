@@ -46,13 +46,13 @@ inline AtTensor at_tensor(PyObject* object) { return reinterpret_cast<const char
 inline const void* impl_of(AtTensor tensor) { return *static_cast<const void* const*>(tensor); }
 
 // Starts fetching what torch keeps of a tensor.
-inline void prefetch(AtTensor tensor) {
+FASTUPDATE_HD void prefetch(AtTensor tensor) {
   const auto* const impl = static_cast<const char*>(impl_of(tensor));
   for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(impl + line);
 }
 
 // Starts fetching what that points to, at one of these places.
-inline void prefetch_behind(AtTensor tensor, py::ssize_t place) {
+FASTUPDATE_HD void prefetch_behind(AtTensor tensor, py::ssize_t place) {
   if (place < 0) return;
   const auto* const impl = static_cast<const char*>(impl_of(tensor));
   __builtin_prefetch(*reinterpret_cast<const void* const*>(impl + place));
