@@ -240,7 +240,7 @@ def check_all_missing(ranks: Ranks) -> None:
 
 
 def check_messages(ranks: Ranks) -> None:
-    """What is told: a number, and three of each node or cut block; eight bytes of each element of a cut block."""
+    """What is told: a number, and 16 bytes of each node or cut block; eight bytes of each element of a cut block."""
     cut = ranks.count > 1
     for p, elements, rows in [  # a third of 64 rows of 3 blocks is more than one node
         (share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]), 0, {1: 1, 2: 1, 3: 6, 4: 1}[ranks.count]),
@@ -253,7 +253,7 @@ def check_messages(ranks: Ranks) -> None:
         [exchange] = optimizer._run.meeting.sums.exchanges
         handed_over, told = exchange.bytes
         assert handed_over == 8 * elements
-        assert 8 + 24 <= told <= 8 + 24 * rows
+        assert 8 + 16 <= told <= 8 + 16 * rows
 
 
 def checks() -> Iterator[Check]:

@@ -8,42 +8,36 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from fastupdate.arrays.memory import Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.cells import Cell
-from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.together import Arrays, shifted
+from fastupdate.torch.messages import Peers
 
 
 class Borrowed:
     """The cells that this rank owns and others have parts of: copies of all arrays, for sums alone.
 
-    tensors, parts   TENSOR, as of the whole tensors; and which elements of which row are a cell
-    told             what each rank is about to do (alike.py), if this is a step's first message, which it opens
+    cells     they
+    tensors   TENSOR, as of the whole tensors: a row for each cell
+    kept      their copies
+    told      what each rank is about to do (alike.py), if this is a step's first message, which it opens
     """
 
     def __init__(
-        self,
-        group: Any,
-        cells: list[Cell],
-        ranges: dict[int, Range],
-        arrays: dict[int, Arrays],
-        tensors: Records,
-        opens: bool,
+        self, peers: Peers, cells: list[Cell], arrays: dict[int, Arrays], tensors: Records, opens: bool
     ) -> None:
-        """ranges, arrays: what this rank has of each tensor. tensors: records of whole ones."""
-        self._group, rank, ranks = group, distributed.get_rank(group), distributed.get_world_size(group)
+        """cells: of all ranks. arrays: what this rank has of each tensor. tensors: records of whole ones."""
+        self._peers, rank, ranks = peers, peers.rank, len(peers.ranks)
         self._none, self.opens = not (cells or opens), opens
         self._standing, self.told = np.zeros(1), np.zeros(ranks)
         self.cells = [cell for cell in cells if cell.owner == rank]
-        self.parts = np.array([(k, c.begin, c.end) for k, c in enumerate(self.cells)], np.int64).reshape(-1, 3)
         self.tensors = tensors[[cell.tensor for cell in self.cells]]
-        kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
-        self._own: list[tuple[int, str | int, slice, Array]] = []  # tensor, array, what is here of it, where it goes
-        self._out: list[tuple[int, str | int, slice] | None] = []  # None: what this rank is about to do
+        self.kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
+        self._own: list[tuple[int, str | int, Any, Array]] = []  # tensor, array, what is here of it, where it goes
+        self._out: list[tuple[int, str | int, Any] | None] = []  # None: what this rank is about to do
         self._in: list[Array] = []
         self._to, self._from = [0] * ranks, [0] * ranks
         for owner in range(ranks):
@@ -51,24 +45,21 @@ class Borrowed:
                 self._out.append(None)
                 self._to[owner] += self._standing.nbytes
             for each in (cell for cell in cells if cell.owner == owner != rank):
-                for begin, end in (piece[1:] for piece in each.pieces if piece[0] == rank):
-                    here = slice(begin - ranges[each.tensor].begin, end - ranges[each.tensor].begin)
+                for here in (piece.here for piece in each.pieces if piece.rank == rank):
                     self._out += [(each.tensor, name, here) for name in arrays[each.tensor]]
-                    self._to[owner] += sum((end - begin) * a.itemsize for a in arrays[each.tensor].values())
+                    self._to[owner] += sum(a[here].nbytes for a in arrays[each.tensor].values())
         for holder in range(ranks):
             if opens:
                 self._in.append(self.told[holder : holder + 1])
                 self._from[holder] += self._standing.nbytes
             for k, cell in enumerate(self.cells):
-                for _, begin, end in (piece for piece in cell.pieces if piece[0] == holder):
-                    there = slice(begin - cell.begin, end - cell.begin)
+                for _, here, there in (piece for piece in cell.pieces if piece.rank == holder):
                     if holder == rank:
-                        here = slice(begin - ranges[cell.tensor].begin, end - ranges[cell.tensor].begin)
-                        self._own += [(cell.tensor, name, here, a[there]) for name, a in kept[k].items()]
+                        self._own += [(cell.tensor, name, here, a[there]) for name, a in self.kept[k].items()]
                     else:
-                        self._in += [a[there] for a in kept[k].values()]
-                        self._from[holder] += sum(a[there].nbytes for a in kept[k].values())
-        self._arrays, self._kept = arrays, kept
+                        self._in += [a[there] for a in self.kept[k].values()]
+                        self._from[holder] += sum(a[there].nbytes for a in self.kept[k].values())
+        self._arrays = arrays
         self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
 
     @property
@@ -81,13 +72,13 @@ class Borrowed:
         cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
         row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
         for name, array in arrays.items():
-            made[name] = np.zeros(cell.end - cell.begin, array.dtype)
+            made[name] = np.zeros(cell.shape, array.dtype)
             place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
             place[...] = shifted(address(made[name]), cell.begin * array.itemsize)
         row["g_dtype"] = row["dtype"]
         return made
 
-    def gather(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
+    def gather(self, gradient: Callable[[int, Any], Array], standing: float) -> None:
         """Copies all arrays as they are now.
 
         gradient(tensor, elements): what is here of a gradient, in that type. standing: what this rank is about to do
@@ -95,22 +86,28 @@ class Borrowed:
         if self._none:
             return
 
-        def here(tensor: int, name: str | int, elements: slice) -> Array:
+        def here(tensor: int, name: str | int, elements: Any) -> Array:
             return gradient(tensor, elements) if name == "g" else self._arrays[tensor][name][elements]
 
         self._standing[0] = standing
         for tensor, name, elements, to in self._own:
             to[...] = here(tensor, name, elements)
-        _fill(self._sent.numpy(), (self._standing if which is None else here(*which) for which in self._out))
-        distributed.all_to_all_single(self._got, self._sent, self._from, self._to, group=self._group)
-        at, got = 0, self._got.numpy()
-        for to in self._in:
-            to.view(np.uint8)[...] = got[at : at + to.nbytes]
-            at += to.nbytes
+        fill(self._sent.numpy(), (self._standing if which is None else here(*which) for which in self._out))
+        self._peers.exchange(self._got, self._sent, self._from, self._to)
+        take_apart(self._got.numpy(), self._in)
 
 
-def _fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+def fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+    """Writes arrays one after the other."""
     at = 0
     for array in arrays:
-        buffer[at : at + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
+        buffer[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        at += array.nbytes
+
+
+def take_apart(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+    """Reads such as they were written."""
+    at = 0
+    for array in arrays:
+        array[...] = buffer[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
         at += array.nbytes

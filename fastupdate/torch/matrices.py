@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from fastupdate.arrays.memory import Array
 from fastupdate.sharded.division import balanced
 from fastupdate.sharded.telling import Group
 from fastupdate.step.plan import Plan
+from fastupdate.torch.borrowed import fill, take_apart
 
 Product = Callable[[int, list[Array]], list[Array]]  # of a tensor: its place, and arrays in and out
 
@@ -45,22 +46,21 @@ class Deal:
             for rank in range(len(group.ranges))
         ]
 
-    def _rows(self, rank: int, k: int) -> slice:
-        """Which elements of a matrix a rank has."""
+    def _part(self, rank: int, k: int, whole: Array) -> Array:
+        """What a rank has of a matrix."""
+        if k in self._group.boxes:
+            return whole[self._group.boxes[k][rank]]
         r = self._group.ranges[rank][self._group.tensors.index(k)]
-        return slice(r.begin, r.end)
+        return whole.reshape(-1)[r.begin : r.end]
 
     def multiply(self, plan: Plan, kinds: list[str], product: Product) -> None:
         """Two messages of each rank to each: parts go to the rank that multiplies, and come back."""
         rank, ranks = self._group.rank, range(len(self._of))
-        here = {k: [plan.items[k].passing[kind].reshape(-1) for kind in kinds] for k in self._group.tensors}
+        here = {k: [plan.items[k].passing[kind] for kind in kinds] for k in self._group.tensors}
         parts = [[array for k in self._of[owner] for array in here[k]] for owner in ranks]
         types = {k: [array.dtype for array in arrays] for k, arrays in here.items()}
         own = {k: [np.empty(self._shapes[k], dtype) for dtype in types[k]] for k in self._of[rank]}
-        wholes = [
-            [array.reshape(-1)[self._rows(holder, k)] for k, arrays in own.items() for array in arrays]
-            for holder in ranks
-        ]
+        wholes = [[self._part(holder, k, array) for k, arrays in own.items() for array in arrays] for holder in ranks]
         self._send(parts, wholes)
         for k, arrays in own.items():
             for array, made in zip(arrays, product(k, arrays) if arrays[0].size else [], strict=False):
@@ -72,16 +72,10 @@ class Deal:
         out, into = (
             torch.empty(_bytes(each for of in arrays for each in of), dtype=torch.uint8) for arrays in (sent, to)
         )
-        at, buffer = 0, out.numpy()
-        for array in (array for of_rank in sent for array in of_rank):
-            buffer[at : at + array.nbytes] = array.view(np.uint8)
-            at += array.nbytes
+        fill(out.numpy(), chain.from_iterable(sent))
         come, go = ([_bytes(of_rank) for of_rank in arrays] for arrays in (to, sent))
-        distributed.all_to_all_single(into, out, come, go, group=self._group.handle)
-        at, got = 0, into.numpy()
-        for array in (array for of_rank in to for array in of_rank):
-            array.view(np.uint8)[...] = got[at : at + array.nbytes]
-            at += array.nbytes
+        self._group.handle.exchange(into, out, come, go)
+        take_apart(into.numpy(), chain.from_iterable(to))
 
 
 def _bytes(arrays: Iterable[NDArray[Any]]) -> int:

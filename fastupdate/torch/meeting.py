@@ -15,7 +15,7 @@ from fastupdate.torch.matrices import Matrices
 from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.shards import Shards, is_split, needs_sums
 from fastupdate.torch.together import Together
-from fastupdate.torch.vectors import VectorNorms, is_cut_vector
+from fastupdate.torch.units import UnitNorms, has_cut_units
 
 
 def meeting_of(
@@ -26,7 +26,7 @@ def meeting_of(
     groups: of all the optimizer's parameters; moving: those that move, group by group
     """
     everything, settings = [p for group in groups for p in group["params"]], stepper.settings
-    units = settings.clip_unit_norm is not None and any(map(is_cut_vector, everything))
+    units = settings.clip_unit_norm is not None and any(map(has_cut_units, everything))
     if not (any(map(is_split, everything)) and (settings.needs_sums or units or needs_sums(stepper.rule, settings))):
         return None
     return Meeting(stepper, params, everything, Roll(stepper.rule.name, groups, moving), shards)
@@ -45,7 +45,7 @@ class Meeting:
         self._ranks = meet(stepper, params, everything)
         self.sums = MeshSums(stepper, params, self._ranks, roll) if settings.needs_sums else None
         units = settings.clip_unit_norm is not None
-        self._vectors = VectorNorms(stepper, params, self._ranks, roll) if units else None
+        self._units = UnitNorms(stepper, params, self._ranks, roll) if units else None
         self._matrices = Matrices(params, self._ranks) if rule.matrix is not None else None
         self.together = self._engine() if needs_sums(rule, settings) else None
         self._parts = Lookout(shards.parts)
@@ -56,7 +56,7 @@ class Meeting:
     @property
     def _opening(self) -> MeshSums | Together:
         """What sends the first message of a step."""
-        opening = self.sums or self.together or (self._vectors.sums if self._vectors else None)
+        opening = self.sums or self.together or (self._units.sums if self._units else None)
         assert opening is not None
         return opening
 
@@ -80,8 +80,8 @@ class Meeting:
         self._follow()
         plan = self._stepper.plan
         plan.matrices = self._matrices
-        if self._vectors is not None:
-            plan.units_of_all = partial(self._vectors.fill, plan)
+        if self._units is not None:
+            plan.units_of_all = partial(self._units.fill, plan)
         if self.sums is None:
             return None
         plan.sums_of_all = self.sums.totals

@@ -13,8 +13,10 @@ import torch
 
 from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
+from fastupdate.sharded.boxes import Box
 from fastupdate.step.options import Settings
 from fastupdate.torch.looking import same_objects
+from fastupdate.torch.messages import Peers
 
 
 def is_dtensor(x: Any) -> bool:
@@ -68,10 +70,6 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
     if units and sums:
         expected = "None (or clip_norm), where parameters are sharded and a step depends on sums over them"
         Place(rule.name, "clip_unit_norm").fail(ValueError, expected, repr(settings.clip_unit_norm))
-    for p in split if units or sums else ():
-        if group_of(p) is None:
-            expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
-            Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
 
 
 def needs_sums(rule: Rule, settings: Settings) -> bool:
@@ -79,25 +77,44 @@ def needs_sums(rule: Rule, settings: Settings) -> bool:
     return bool(rule.phases or settings.measuring or settings.monitor)
 
 
-def group_of(p: Any) -> Any:
-    """The ranks that share a parameter by ranges of its elements; None if each has all of it, or no range of it."""
-    if not is_dtensor(p):
-        return None
-    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-    by_ranges = len(cut) == 1 and p.placements[cut[0]].is_shard(0)
-    return p.device_mesh.get_group(cut[0]) if by_ranges else None
-
-
-def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
-    """Ranks that share parameters, and which of these they share by ranges of their elements."""
-    groups: dict[str, tuple[Any, list[Any]]] = {}
+def peers_of(params: Iterable[Any]) -> list[tuple[Peers, list[Any]]]:
+    """Ranks that share parameters, and which of these they share."""
+    found: dict[tuple[str, ...], tuple[Peers, list[Any]]] = {}
     for p in filter(is_split, params):
-        by_ranges = group_of(p)
+        mesh = p.device_mesh
         cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-        for group in [p.device_mesh.get_group(axis) for axis in cut] if by_ranges is None else [by_ranges]:
-            shared = groups.setdefault(group.group_name, (group, []))[1]
-            shared += [] if by_ranges is None else [p]
-    return [*groups.values()]
+        groups = [mesh.get_group(axis) for axis in cut]
+        name = tuple(group.group_name for group in groups)
+        if name not in found:
+            along = [slice(None) if axis in cut else at for axis, at in enumerate(mesh.get_coordinate())]
+            found[name] = Peers(groups, mesh.mesh[tuple(along)].reshape(-1).tolist()), []
+        found[name][1].append(p)
+    return [*found.values()]
+
+
+def boxes_of(params: Iterable[Any]) -> list[Box | None]:
+    """Which elements of these parameters are here, along each axis; None for one of which they are no box."""
+    known: dict[Any, Any] = {}  # of lengths and placements, which many have in common
+    return [_box_of(p, known) for p in params]
+
+
+def _box_of(p: Any, known: dict[Any, Any]) -> Box | None:
+    module: Any = sys.modules["torch.distributed.tensor"]
+    box = [slice(0, size) for size in p.shape]
+    for axis in {each.dim for each in p.placements if not each.is_replicate()}:
+        key = p.shape[axis], axis, p.dim(), p.device_mesh, p.placements
+        if key not in known:
+            whole = torch.arange(p.shape[axis]).view([1] * axis + [-1] + [1] * (p.dim() - axis - 1))
+            placements = [each if getattr(each, "dim", None) == axis else module.Replicate() for each in p.placements]
+            known[key] = (
+                module.distribute_tensor(whole, p.device_mesh, placements, src_data_rank=None).to_local().view(-1)
+            )
+        here = known[key]
+        begin = int(here[0]) if len(here) else 0
+        box[axis] = slice(begin, begin + len(here))
+        if not torch.equal(here, torch.arange(begin, begin + len(here))) or len(here) != p._local_tensor.shape[axis]:
+            return None
+    return tuple(box)
 
 
 def is_split(p: Any) -> bool:
