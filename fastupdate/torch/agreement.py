@@ -38,8 +38,9 @@ class Circle:
 
     def __init__(self, group: Any) -> None:
         self.rank, self._members = distributed.get_rank(group), distributed.get_process_group_ranks(group)
-        self._name = f"fastupdate/{group.group_name}/{'-'.join(map(str, self._members))}"
-        self._store = distributed.PrefixStore(self._name, distributed.distributed_c10d._get_default_store())
+        self._name = f"fastupdate/{group.group_name}/{crc32(repr(self._members).encode())}"
+        c10d: Any = distributed.distributed_c10d
+        self._store = c10d.PrefixStore(self._name, c10d._get_default_store())
         self._before: list[str] = []  # what is in the store of the last time
 
     def told(self, words: str, place: Place, alone: str) -> list[str]:
