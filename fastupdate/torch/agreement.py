@@ -39,7 +39,7 @@ class Circle:
 
     def __init__(self, peers: Peers) -> None:
         self.rank, self._members = peers.rank, peers.ranks
-        self._name = f"fastupdate/{'-'.join(map(str, self._members))}"
+        self._name = f"fastupdate/{len(self._members)}/{crc32(repr(self._members).encode())}"
         c10d: Any = distributed.distributed_c10d
         self._store = c10d.PrefixStore(self._name, c10d._get_default_store())
         self._before: list[str] = []  # what is in the store of the last time
