@@ -3,7 +3,7 @@
  * blocks, as fastupdate's plan does. It is compiled for the machine at hand and knows nothing else. */
 #include <stdint.h>
 
-enum { kBlock = 1024, kGroup = 32 };
+enum { kBlock = 1024, kGroup = 32, kMost = 8 };
 
 typedef struct {
   float *p, *g, *m, *v;
@@ -100,23 +100,38 @@ void rows_stream(const Rows* rows, int threads, int64_t ahead, float c) {
 }
 
 /* One pass over whole arrays: all of them are read, those whose bit is set in `writes` are written too. */
-static void pass_part(float* const* arrays, int count, uint32_t writes, int64_t begin, int64_t end, float c) {
-  enum { kPart = 256 };
-  float x[kPart];
-  for (int64_t i = begin; i < end; i += kPart) {
-    const int n = end - i < kPart ? (int)(end - i) : kPart;
-    for (int k = 0; k < n; ++k) x[k] = c * arrays[0][i + k];
-    for (int a = 1; a < count; ++a)
-      for (int k = 0; k < n; ++k) x[k] += c * arrays[a][i + k];
+static inline __attribute__((always_inline)) void pass(float* const* arrays, const int count, uint32_t writes, int64_t n,
+                                                       float c, const int divide) {
+  for (int64_t i = 0; i + kGroup <= n; i += kGroup) {
+    float x[kGroup], old[kMost][kGroup];
+    EACH x[k] = 0;
+#pragma GCC unroll 8
+    for (int a = 0; a < count; ++a) EACH x[k] += old[a][k] = arrays[a][i + k];
+    EACH x[k] = change(x[k], c, divide);
+#pragma GCC unroll 8
     for (int a = 0; a < count; ++a)
-      if (writes >> a & 1)
-        for (int k = 0; k < n; ++k) arrays[a][i + k] += x[k];
+      if (writes >> a & 1) EACH arrays[a][i + k] = old[a][k] + x[k];
   }
 }
 
-void pass_over(float* const* arrays, int count, uint32_t writes, int64_t n, int threads, float c) {
+static void pass_part(float* const* arrays, int count, uint32_t writes, int64_t begin, int64_t end, float c,
+                      int divide) {
+  float* here[kMost];
+  for (int a = 0; a < count; ++a) here[a] = arrays[a] + begin;
+#define CASE(count)                                                  \
+  case count:                                                        \
+    if (divide) return pass(here, count, writes, end - begin, c, 1); \
+    return pass(here, count, writes, end - begin, c, 0);
+  switch (count) {
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+  }
+#undef CASE
+}
+
+/* n: whole groups. */
+void pass_over(float* const* arrays, int count, uint32_t writes, int64_t n, int threads, float c, int divide) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int k = 0; k < threads; ++k)
     pass_part(arrays, count, writes, n * k / threads / kBlock * kBlock,
-              k + 1 == threads ? n : n * (k + 1) / threads / kBlock * kBlock, c);
+              k + 1 == threads ? n : n * (k + 1) / threads / kBlock * kBlock, c, divide);
 }

@@ -88,6 +88,12 @@ def class_of(name: str, number: str, switches: list[str], *leading: str) -> str:
 
 
 FIXED = {  # arguments of packages that the rule has one value of
+    "muon": [
+        "ns_coefficients: tuple[float, float, float] = ...",
+        "eps: float = 1e-7",
+        "ns_steps: int = 5",
+        "adjust_lr_fn: None = None",
+    ],
     "prodigy": [
         "beta3: None = None",
         "decouple: bool = True",

@@ -22,6 +22,7 @@ OTHERS = {
     "thinc",
     "prodigyopt",
     "dadaptation",
+    "dog",
     "pytorch_optimizer",
     "lion_pytorch",
     "optimi",

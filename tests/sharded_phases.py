@@ -4,10 +4,12 @@ step by sums of tensors, rows and columns, and options that do; see sharded_step
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from cases import EVERY_PHASED_CASE, Case
 from ranks import Check, Ranks
@@ -30,6 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "optimism": {"optimism": 0.3, "optimism_norm": 2.0},
     "mean": {"cautious": "mean", "decay": "cautious", "weight_decay": 0.1},
     "hyperball": {"trust_ratio": True, "keep_norm": True},
+    "units": {"clip_unit_norm": 0.05, "monitor": True, "centralize": True},
+    "units and more": {"clip_unit_norm": 0.05, "nonfinite": "skip", "trust_ratio": True, "zero_grads": True},
     "count": {"cautious": "count", "decay": "coupled", "monitor": True, "clip_norm": 0.7},
 }
 BY_RULE = {case.rule: case for case in EVERY_PHASED_CASE}
@@ -38,9 +42,8 @@ PHASED = [
     for case in BY_RULE.values()
     if (rule := fu.rules.get(case.rule).rule).matrix is None and "list" not in rule.extents.values()
 ]
-MATRICES = [
-    case for case in BY_RULE.values() if (rule := fu.rules.get(case.rule).rule).matrix and not rule.matrix_lasts
-]
+MATRICES = [case for case in BY_RULE.values() if fu.rules.get(case.rule).rule.matrix]
+KEEPING = [case for case in EVERY_PHASED_CASE if fu.rules.get(case.rule).rule.factors]
 ADAMW = Case("adamw", "plain", {"lr": 0.01, "weight_decay": 0.1})
 
 
@@ -61,11 +64,19 @@ def same_reports(found: Any, expected: Any) -> None:
             assert a.tobytes() == b.tobytes(), f"{name}: {a} and {b}"
 
 
-def check(case: Case, options: dict[str, Any], dtype: Any, narrow: Any, ranks: Ranks, tensors: Any = tensors) -> None:
+def check(
+    case: Case,
+    options: dict[str, Any],
+    dtype: Any,
+    narrow: Any,
+    ranks: Ranks,
+    tensors: Any = tensors,
+    steps: int = 3,
+) -> None:
     """Parameters, states and statistics are those of whole tensors, to the bit."""
     params, expected = pair(tensors, dtype, ranks, KINDS[-len(tensors(1, dtype)) :])
     shared, whole = ours(case, params, **options), ours(case, expected, **options)
-    for step in range(3):
+    for step in range(steps):
         gradients = [g.to(narrow) for g in tensors(10 + step, dtype)]
         hand_over(gradients, params, expected)
         shared.step()
@@ -165,6 +176,48 @@ def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
+def check_factors(case: Case, ranks: Ranks) -> None:
+    """Each rank has all of the factors of its own matrices and nothing of the others', also where a group joins, of the
+    largest."""
+    params, expected = ([make(p) for p in matrices(1, torch.float32) for _ in "ab"] for make in (
+        lambda t: torch.nn.Parameter(share(t.clone(), ranks.mesh, [Shard(0)])), lambda t: torch.nn.Parameter(t.clone())
+    ))  # fmt: skip
+    shared, whole = (ours(case, [*each[:2], *each[4:]]) for each in (params, expected))
+    for step in range(6):
+        if step == 3:
+            shared.add_param_group({"params": params[2:4]})
+            whole.add_param_group({"params": expected[2:4]})
+        hand_over([g for g in matrices(5 + step, torch.float32) for _ in "ab"], params, expected)
+        shared.step()
+        whole.step()
+    keys = [*whole.rule.factors]
+    sizes = [sum(optimizer.state[p][key].numel() for p in each for key in keys) for optimizer, each in (
+        (shared, params), (whole, expected)
+    )]  # fmt: skip
+    everywhere = torch.tensor(sizes[:1])
+    torch.distributed.all_reduce(everywhere, group=ranks.group)
+    assert everywhere.item() == sizes[1]
+    assert ranks.count == 1 or sizes[0] < sizes[1]
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_no_factors(case: Case, ranks: Ranks) -> None:
+    """A matrix whose products have no eigenvectors is an error on all ranks, and nothing has changed."""
+    params, expected = pair(matrices, torch.float32, ranks, [[Shard(0)]] * 5)
+    shared, whole = ours(case, params), ours(case, expected)
+    gradients = matrices(4, torch.float32)
+    gradients[0][:] = float("nan")
+    hand_over(gradients, params, expected)
+    with pytest.raises(FloatingPointError, match=re.escape("[soap] grads")):
+        shared.step()
+    assert not shared.state
+    for step in range(4):
+        hand_over(matrices(5 + step, torch.float32), params, expected)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
 def check_messages(ranks: Ranks) -> None:
     """LAMB has two sums, of 8 bytes each for each node of the blocks that begin here; those of monitoring, which are
     ten, are 64 bytes. Others are handed what is here of the block that begins there: gradient, weight and two states;
@@ -193,6 +246,14 @@ def checks() -> Iterator[Check]:
         yield f"{case}", partial(check, case, {}, f32, f32)
     for case in MATRICES:
         yield f"{case}", partial(check, case, {}, f32, f32, tensors=matrices)
+    for case in KEEPING:
+        yield f"{case}, {case.kwargs}", partial(check, case, {}, f64, f64, tensors=matrices, steps=8)
+        yield f"factors of {case}", partial(check_factors, case)
+    yield "no factors", partial(check_no_factors, KEEPING[0])
+    yield "a grid of factors", partial(check_grid, KEEPING[0], {}, tensors=matrices)
+    yield "units of rows", partial(check, BY_RULE["adamp"], OPTIONS["units"], f64, f64)
+    yield "units of matrices", partial(check, BY_RULE["normuon"], OPTIONS["units"], f32, f32, tensors=matrices)
+    yield "a grid of units", partial(check_grid, BY_RULE["adafactor"], OPTIONS["units"])
     yield "NorMuon with every sum", partial(check, BY_RULE["normuon"], OPTIONS["count"], f64, f64, tensors=matrices)
     for name, options in OPTIONS.items():
         yield f"{name} with AdamW", partial(check, ADAMW, options, f32, f32)

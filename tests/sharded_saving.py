@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "amsgrad": ("AdamW", {"weight_decay": 0.1, "amsgrad": True, "shadow": "bfloat16", "decay": "independent"}),
     "sgd": ("SGD", {"momentum": 0.9, "weight_decay": 0.1, "nonfinite": "skip"}),
     "adafactor": ("Adafactor", {"weight_decay": 0.1, "monitor": True}),
+    "soap": ("SOAP", {"others": fu.AdamW.with_(lr=0.01), "precondition_frequency": 2, "max_precondition_dim": 20}),
     "nadam": ("NAdam", {"weight_decay": 0.1}),
 }
 BEFORE, AFTER = 2, 3  # steps

@@ -148,7 +148,7 @@ def check_faults(ranks: Ranks) -> None:
     for differing, words in [
         ({"options": {"clip_norm": 2.0}}, "clip_norm: expected the same on all ranks"),
         ({"rule": fu.torch.SGD}, "rule: expected the same on all ranks"),
-        ({"without": 2}, "params: expected the same on all ranks, 3 that move"),
+        ({"without": 2}, "params[0][2]: expected the same on all ranks, one with a gradient"),
         ({"steps": 1}, "after 0 steps as on the first"),
         ({"no_gradient": 1}, "grads[0][1]: expected a gradient on every rank, or on none"),
     ]:
@@ -175,7 +175,10 @@ ONE_RANK: list[tuple[Any, dict[str, Any]]] = [
     (fu.torch.AdamW, {"monitor": True}),
     (fu.torch.Lamb, {}),
     (fu.torch.Lamb, {"clip_norm": 1.0}),
+    (fu.torch.AdamW, {"clip_unit_norm": 1.0}),
+    (fu.torch.Lamb, {"clip_unit_norm": 1.0}),
     (fu.torch.NorMuon, {}),
+    (fu.torch.SOAP, {"clip_unit_norm": 1.0}),
 ]
 CHANGES: dict[str, tuple[Any, str]] = {  # what the last rank has otherwise, and what all are told of
     "misses one": (
@@ -197,12 +200,13 @@ def check_one_rank(cls: Any, options: dict[str, Any], ranks: Ranks) -> None:
     if ranks.count == 1:
         return
     last = ranks.mesh.get_local_rank() == ranks.count - 1
-    expected = [torch.nn.Parameter(torch.full((9, 4), float(k + 1))) for k in range(3)]
+    shapes = [(9,) if cls.rule.matrix is None else (9, 4), (9, 4), (9, 4)]
+    expected = [torch.nn.Parameter(torch.full(shape, float(k + 1))) for k, shape in enumerate(shapes)]
     params = [torch.nn.Parameter(share(q.detach().clone(), ranks.mesh, [Shard(0)])) for q in expected]
     shared, whole = (cls(each, lr=0.1, **options) for each in (params, expected))
 
     def both(count: int, value: float) -> None:
-        hand_over([torch.full((9, 4), value)] * count, params[:count], expected[:count])
+        hand_over([torch.full(shape, value) for shape in shapes[:count]], params[:count], expected[:count])
 
     both(2, 0.5)
     shared.step()

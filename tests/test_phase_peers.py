@@ -27,25 +27,7 @@ def torch_peer(name: str, **kwargs: Any) -> Any:
     return steps
 
 
-def optax_lamb(**kwargs: Any) -> Any:
-    jax, optax = peer("jax"), peer("optax")
-
-    def steps(start: list[np.ndarray], targets: list[np.ndarray], count: int) -> list[np.ndarray]:
-        with jax.enable_x64(True):
-            transform = optax.lamb(**kwargs)
-            params = [jax.numpy.asarray(p) for p in start]
-            state = transform.init(params)
-            for _ in range(count):
-                grads = [p - jax.numpy.asarray(t) for p, t in zip(params, targets, strict=True)]
-                updates, state = transform.update(grads, state, params)
-                params = optax.apply_updates(params, updates)
-            return [np.asarray(p) for p in params]
-
-    return steps
-
-
 PEERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "lamb of optax": (optax_lamb, {"lr": 0.01, "weight_decay": 0.1}, {"learning_rate": 0.01, "weight_decay": 0.1}),
     "adafactor of torch": (
         lambda **kwargs: torch_peer("Adafactor", **kwargs),
         {"weight_decay": 0.1, "eps1": 2.0**-52},

@@ -46,6 +46,11 @@ def every_exponent(dtype: Any, each: int = 40) -> np.ndarray:
     return np.concatenate([x, -x])
 
 
+def three_binades(dtype: Any) -> np.ndarray:
+    """A factor of 8 changes nothing but the exponent."""
+    return np.linspace(1, 8, 1_000_003).astype(dtype)
+
+
 def by_numpy(x: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         found: np.ndarray = scalar.cbrt(x)
@@ -76,7 +81,7 @@ def test_cpp_has_the_bits_of_numpy(dtype, optimised, tmp_path):
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
         pytest.skip("needs a C++ compiler")
-    x = every_exponent(dtype)
+    x = np.concatenate([every_exponent(dtype), three_binades(dtype)])
     (tmp_path / "probe.cpp").write_text(PROBE)
     x.tofile(tmp_path / "numbers")
     kind = {np.float32: "float", np.float64: "double"}[dtype]
@@ -88,11 +93,9 @@ def test_cpp_has_the_bits_of_numpy(dtype, optimised, tmp_path):
 
 @by_type
 def test_accuracy(dtype):
-    """Three binades have all there is: a factor of 8 changes nothing but the exponent."""
     if np.finfo(np.longdouble).nmant < 63:
         pytest.skip("needs a long double that is wider than a double")
-    dense = np.linspace(1, 8, 1_000_003).astype(dtype)
-    x = np.concatenate([every_exponent(dtype), dense])
+    x = np.concatenate([every_exponent(dtype), three_binades(dtype)])
     x = x[np.isfinite(x)]
     expected = np.cbrt(x.astype(np.longdouble))
     found = by_numpy(x)

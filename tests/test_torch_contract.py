@@ -119,6 +119,20 @@ def test_hooks_are_called_in_order() -> None:
     assert called == ["every pre", "pre", "post", "every post", "saving", "saved", "loading", "loaded"]
 
 
+def test_hooks_are_called_once_of_a_step_that_a_subclass_has_written_over() -> None:
+    class Own(fu.torch.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    params, called = parameters(1), []
+    optimizer = Own(params)
+    optimizer.register_step_pre_hook(lambda *_: called.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: called.append("post"))
+    hand_over(params, tensors(2))
+    optimizer.step()
+    assert called == ["pre", "post"]
+
+
 def test_a_hook_may_change_what_a_step_is_given() -> None:
     params, losses = parameters(1), []
     optimizer = fu.torch.AdamW(params)

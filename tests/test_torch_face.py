@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,52 @@ def test_a_matrix_rule_moves_matrices_alone() -> None:
     vector.grad = torch.ones(3)
     with pytest.raises(ValueError, match=r"\[muon\] params\[0\]\[0\]: expected a matrix"):
         fu.torch.Muon([vector]).step()
+
+
+@pytest.mark.parametrize("scale", [None, "original", "match_rms_adamw"])
+def test_muon_changes_hands(scale: Any) -> None:
+    """Both ways, with the scale of its steps, which torch has another name for; it multiplies matrices in bfloat16."""
+    shapes = [(4, 6), (6, 4), (5, 5)]
+    start, *grads = (random_arrays(seed, [24, 24, 25], np.float32) for seed in range(5))
+
+    def run(*makers: Any) -> list[Any]:
+        params = [torch.nn.Parameter(torch.from_numpy(a.reshape(s).copy())) for a, s in zip(start, shapes, strict=True)]
+        states: list[Any] = []
+        for k, make in enumerate(makers):
+            optimizer = make(params)
+            for state in states:
+                optimizer.load_state_dict(copy.deepcopy(state))
+            for of_step in grads[2 * k : 2 * k + 2]:
+                for p, g in zip(params, of_step, strict=True):
+                    p.grad = torch.from_numpy(g.reshape(p.shape).copy())
+                optimizer.step()
+            states = [optimizer.state_dict()]
+        return arrays_of(params)
+
+    given = {"lr": 0.1, "nesterov": True, "weight_decay": 0.3}
+    here = partial(fu.torch.Muon, **given, match_rms_adamw=scale == "match_rms_adamw")
+    there = partial(torch.optim.Muon, **given, adjust_lr_fn=scale)
+    reference = run(there, torch.optim.Muon)
+    for makers in ((here, torch.optim.Muon), (there, fu.torch.Muon)):
+        for a, b, first in zip(run(*makers), reference, start, strict=True):
+            assert np.abs(a - b).max() <= 0.03 * np.abs(b - first.reshape(b.shape)).max()
+
+
+@pytest.mark.parametrize("order", ["from the package", "to the package"])
+def test_lion_changes_hands(order: str) -> None:
+    case = Case("lion", "", {"lr": 0.01, "weight_decay": 0.3})
+
+    def theirs(case: Case, params: list[Any]) -> Any:
+        return peer("lion_pytorch").Lion(params, **case.kwargs)
+
+    first, second = (theirs, ours) if order == "from the package" else (ours, theirs)
+    (optimizer, params), (reference, others) = a_run(case, first), a_run(case, theirs)
+    after = second(case, params)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(after, params, STEPS)
+    steps(reference, others, STEPS)
+    for a, b in zip(arrays_of(params), arrays_of(others), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @by_rule

@@ -10,7 +10,7 @@ import pytest
 from cases import Case
 from peers import file_needs, peer
 from tolerances import PEER, Drift
-from torch_cases import arrays_of, ours, parameters, theirs, torch
+from torch_cases import TORCHS, arrays_of, hand_over, ours, parameters, tensors, theirs, torch
 from torch_runs import STEPS, a_run, steps
 
 import fastupdate as fu
@@ -174,3 +174,50 @@ def test_interference_has_the_effect_that_it_has_on_torchs(interfere: Any) -> No
     for p, q in zip(params, others, strict=True):
         if "step" in reference.state[q]:
             assert optimizer.state[p]["step"] == reference.state[q]["step"]
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_what_is_swapped_in_moves_where_it_is(name: str) -> None:
+    """Parameters and states of others, step after step: torch's context hands them over anew in each."""
+    from torch.optim._stateless import swap_in_optimizer_params_and_state
+
+    case = Case(name, "", {"lr": 0.01, **({"momentum": 0.9} if name == "sgd" else {})})
+    found = []
+    for make in (ours, theirs):
+        optimizer, own = a_run(case, make)
+        before = [a.copy() for a in arrays_of(own)]
+        saved = optimizer.state_dict()
+        cloned = {k: {name: t.clone() for name, t in entry.items()} for k, entry in saved["state"].items()}
+        state = {**saved, "state": cloned}
+        params = {str(k): torch.nn.Parameter(p.detach().clone()) for k, p in enumerate(own)}
+        for k in range(3):
+            hand_over([*params.values()], tensors(20 + k))
+            with swap_in_optimizer_params_and_state(optimizer, params, state):
+                optimizer.step()
+        for p, a in zip(own, before, strict=True):
+            assert np.array_equal(p.detach().numpy(), a)
+        found.append(([*params.values()], state["state"]))
+        steps(optimizer, own, STEPS, 1)
+        found[-1][0].extend(own)
+    for p, q in zip(*(params for params, _ in found), strict=True):
+        assert np.allclose(*(t.detach().numpy() for t in (p, q)), rtol=1e-4, atol=1e-6)
+    followed = fu.torch.names.NUMBERS.get(name, {})  # worked out when a state is saved
+    for mine, others in zip(*(state.values() for _, state in found), strict=True):
+        for key in mine.keys() - followed:
+            torch.testing.assert_close(mine[key], others[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_a_state_that_was_set_is_the_one_that_moves(layout: str) -> None:
+    """As some optimizers of others' do, so that processes share it: who holds it sees its numbers change."""
+    case, held = Case("adamw", "", {"lr": 0.01}), []
+    for make in (ours, theirs):
+        params = parameters(1, np.float32, layout)
+        optimizer = make(case, params)
+        for p in params:
+            state = {name: torch.zeros(p.shape) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p].update(step=torch.zeros(()), **state)
+        held.append([t for p in params for t in optimizer.state[p].values()])
+        steps(optimizer, params, 0)
+    for mine, others in zip(*held, strict=True):
+        torch.testing.assert_close(mine, others)

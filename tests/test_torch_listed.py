@@ -212,7 +212,22 @@ def test_arguments_of_the_package_that_the_rule_has_not_are_refused_by_name(name
         fu.torch.Prodigy(parameters(1), **{name: value})
 
 
-def test_steps_within_backward_are_refused() -> None:
-    model = torch.nn.Linear(3, 2)
-    with pytest.raises(ValueError, match=r"\[prodigy\] optimizer: expected a rule that moves each tensor by itself"):
-        fu.torch.in_backward(model, fu.torch.Prodigy(model.parameters()))
+@by_rule
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.1}], ids=["", "clip_norm"])
+def test_within_backward_all_move_when_all_gradients_are_there(case: Case, options: Any) -> None:
+    """With the bits of ordinary steps, and no gradient is left, not even where lr is 0 and nothing moves."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    twin = copy.deepcopy(model)
+    optimizer, reference = (ours(case, m.parameters(), **options) for m in (model, twin))
+    fu.torch.in_backward(model, optimizer)
+    for k, lr in enumerate((0.0, 1.0, 1.0, 1.0)):
+        x = torch.randn(5, 4, generator=torch.Generator().manual_seed(k))
+        for m, o in ((model, optimizer), (twin, reference)):
+            o.param_groups[0]["lr"] = lr
+            m(x).square().mean().backward()
+            o.step()
+        assert all(p.grad is None for p in model.parameters())
+        reference.zero_grad()
+    assert_same_bits(*(arrays_of(m.parameters()) for m in (model, twin)), "parameters")
+    assert told(optimizer) == told(reference)
+    assert told(optimizer)["k"] == 3

@@ -47,16 +47,15 @@ def test_beside_the_package(case: Case, dtype: Any) -> None:
     pair = Pair(case, dtype)
     pair.step(12)
     assert pair.ours.param_groups[0]["d"] > 1.5 * case.kwargs["d0"]  # the estimate has grown, or nothing was shown
-    if case.rule != "dadaptsgd":  # whose sums there are divided by the first gradient's norm
-        entries, others = (o.state_dict()["state"] for o in (pair.ours, pair.theirs))
-        for k, other in others.items():
-            assert entries[k].keys() == other.keys()
-            for name in other.keys() - {"step"}:
-                zeros = name == "p0" and not other[name].dim()  # one zero stands for zeros there
-                assert zeros or entries[k][name].shape == other[name].shape, name
-            assert entries[k]["step"] == other["step"]
+    entries, others = (o.state_dict()["state"] for o in (pair.ours, pair.theirs))
+    for k, other in others.items():
+        assert entries[k].keys() == {"step", *other}
+        for name in other.keys() - {"step"}:
+            zeros = name == "p0" and not other[name].dim()  # one zero stands for zeros there
+            assert zeros or entries[k][name].shape == other[name].shape, name
+        assert entries[k]["step"] == other.get("step", 12)  # DAdaptSGD's are counted in the group alone
     missing = pair.theirs.param_groups[0].keys() - pair.ours.param_groups[0].keys()
-    assert missing <= {"d_denom", "d_hat", "g0_norm"}  # which tell of the last step, or stand as `shrink`
+    assert missing <= {"d_denom", "d_hat", "g0_norm"}  # which tell of the last step, or are there when it is saved
 
 
 @beside
@@ -64,8 +63,6 @@ def test_beside_the_package(case: Case, dtype: Any) -> None:
 @pytest.mark.parametrize("order", ["from the package", "to the package"])
 def test_a_run_changes_hands(case: Case, dtype: Any, order: str) -> None:
     """Beside a run all of the package's, one that changes from or to it in the middle."""
-    if case.rule == "dadaptsgd" and order == "to the package":
-        pytest.skip("its state there is another one: sums divided by the first gradient's norm, and the point itself")
     first, second = (theirs, ours) if order == "from the package" else (ours, theirs)
     (optimizer, params), (reference, others) = a_run(case, first, dtype), a_run(case, theirs, dtype)
     after = second(case, params)
@@ -75,6 +72,72 @@ def test_a_run_changes_hands(case: Case, dtype: Any, order: str) -> None:
     assert_close(params, others)
     assert after.param_groups[0]["d"] == pytest.approx(reference.param_groups[0]["d"], rel=BY_SUMS[dtype])
     assert after.param_groups[0]["k"] == 12
+
+
+@beside
+def test_through_the_package_and_back(case: Case) -> None:
+    """What it is given and gives back is nothing but the state: the bits are those of a run unbroken."""
+    optimizer, params = a_run(case)
+    others = copied(params)
+    there, back = theirs(case, others), ours(case, others)
+    there.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    back.load_state_dict(copy.deepcopy(there.state_dict()))
+    for o, its in ((optimizer, params), (back, others)):
+        steps(o, its, 3, 9)
+    assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+    assert told(back) == told(optimizer)
+
+
+@beside
+def test_steps_of_the_package_in_between_are_taken_over(case: Case) -> None:
+    (optimizer, params), (reference, others) = a_run(case), a_run(case, theirs)
+    between, after = theirs(case, params), ours(case, params)
+    between.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(between, params, 3, 9)
+    after.load_state_dict(copy.deepcopy(between.state_dict()))
+    steps(after, params, 12, 6)
+    steps(reference, others, 3, 15)
+    assert_close(params, others)
+    assert {after.state[p]["step"].item() for p in params if p.numel()} == {18}
+
+
+DOG = {
+    "plain": ({"reps_rel": 1e-3}, {"relative": 1e-3}),
+    "flags": (
+        {"init_eta": 1e-3, "lr": 0.7, "weight_decay": 0.1},
+        {"first_rate": 1e-3, "lr": 0.7, "weight_decay": 0.1},
+    ),
+}
+
+
+@by_dtype
+@pytest.mark.parametrize("arguments", DOG.values(), ids=DOG)
+def test_a_run_of_dog_optimizers_goes_on_here(arguments: Any, dtype: Any) -> None:
+    given, same = arguments
+    optimizer, params = a_run(Case("dog", "", given), lambda case, params: peer("dog").DoG(params, **given), dtype)
+    others = copied(params)
+    after = ours(Case("dog", "", {}), others)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert {name: after.param_groups[0][name] for name in same} == same
+    steps(optimizer, params, 3, 9)
+    steps(after, others, 3, 9)
+    assert_close(others, params)
+    assert after.param_groups[0]["r"] == pytest.approx(float(optimizer.param_groups[0]["rbar"]), rel=BY_SUMS[dtype])
+    assert not {"init_buffer", "rbar", "G", "eta"} & after.param_groups[0].keys()
+    after.load_state_dict(peer("dog").DoG(others, **given).state_dict())  # of no step
+    assert not after.state
+    assert after.param_groups[0]["r"] == 0
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_distances_of_a_part_of_the_parameters_are_refused(groups: int) -> None:
+    def make(case: Case, params: list[Any]) -> Any:
+        return peer("dog").LDoG(params) if groups == 1 else peer("dog").DoG([{"params": p} for p in params])
+
+    optimizer, params = a_run(Case("dog", "", {}), make)
+    expected = "DoG's, one distance of all parameters" if groups == 1 else "one group"
+    with pytest.raises(ValueError, match=rf"\[dog\] state_dict\['param_groups'\]: expected {expected}"):
+        ours(Case("dog", "", {}), params).load_state_dict(optimizer.state_dict())
 
 
 OTHER_NAMES = {"decouple": "weight_decouple", "use_bias_correction": "bias_correction"}
@@ -98,10 +161,10 @@ def test_a_run_of_pytorch_optimizers_goes_on_here(case: Case) -> None:
 
 
 def test_a_state_that_is_not_ours_to_read_is_refused() -> None:
-    optimizer, _ = a_run(Case("dog", "", {}))
+    optimizer, _ = a_run(Case("dadaptsgd", "", {}))
     state = copy.deepcopy(optimizer.state_dict())
-    state["param_groups"][0]["init_buffer"] = [torch.ones(2)]
-    with pytest.raises(ValueError, match=r"\[dog\] state_dict\['param_groups'\].*'init_buffer'\]: expected none"):
+    state["param_groups"][0]["fixed_decay"] = True
+    with pytest.raises(ValueError, match=r"\[dadaptsgd\] state_dict\['param_groups'\].*'fixed_decay'\]: expected none"):
         optimizer.load_state_dict(state)
 
 

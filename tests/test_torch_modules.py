@@ -136,3 +136,39 @@ def test_nothing_is_kept_of_parameters_that_were_given_up() -> None:
     optimizer.step()
     gc.collect()
     assert gone() is None
+
+
+def test_nothing_is_kept_of_what_was_swapped_in() -> None:
+    from torch.optim._stateless import swap_in_optimizer_params_and_state
+
+    params, gone = parameters(1), []
+    optimizer = fu.torch.AdamW(params)
+    for k in range(3):
+        hand_over(params, tensors(2 + k))
+        optimizer.step()
+        others = parameters(1)
+        hand_over(others, tensors(5 + k))
+        state = copy.deepcopy(optimizer.state_dict())
+        with swap_in_optimizer_params_and_state(optimizer, dict(enumerate(others)), state):
+            optimizer.step()
+        gone.append(weakref.ref(others[4]))
+        del others, state
+    hand_over(params, tensors(9))
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3
+
+
+@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Muon"])
+def test_the_default_device_is_of_no_account(name: str) -> None:
+    """States are where their parameters are, as are the counts of steps."""
+    params = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
+    optimizer = getattr(fu.torch, name)(params)
+    with torch.device("meta"):
+        for _ in range(2):
+            hand_over(params, [torch.ones(3, 2, device="cpu")] * 2)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+    kept = [t for entry in optimizer.state_dict()["state"].values() for t in entry.values()]
+    assert {t.device.type for t in kept} == {"cpu"}
+    assert all(t.any() for t in kept)

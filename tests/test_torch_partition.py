@@ -265,3 +265,32 @@ def test_a_group_of_another_rule_is_added_while_training() -> None:
     steps(optimizer, params, 3)
     assert [(group["rule"], group["lr"]) for group in optimizer.param_groups[1:]] == [("adamw", 0.01), ("adamw", 0.02)]
     assert [float(optimizer.state[p]["step"]) for _, p in rest] == [3, 3]
+
+
+EQUATIONS = {"adamw": "amsgrad", "sgd": "nesterov", "rmsprop": "centered", "adam": "maximize"}
+
+
+@pytest.mark.parametrize("rule", EQUATIONS)
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_groups_of_one_rule_may_differ_in_equations(rule: str, when: str) -> None:
+    """With the bits of an optimizer for each."""
+    flag, given = EQUATIONS[rule], {"lr": 0.01, "weight_decay": 0.1, **({"momentum": 0.9} if rule == "sgd" else {})}
+    kind = fu.rules.get(rule).with_(**given)
+    params, others = parameters(), parameters()
+    names = ["embed", "last.b"], ["first.w", "first.b", "last.w"]
+    optimizer = fu.torch.Partition([{"params": [(n, params[n]) for n in part], "rule": kind} for part in names])
+    cls = getattr(fu.torch, fu.rules.get(rule).__name__)
+    each = [cls([(n, others[n]) for n in part], **given) for part in names]
+    for seed in range(6):
+        if seed == (0 if when == "at first" else 3):
+            optimizer.param_groups[1][flag] = each[1].param_groups[0][flag] = True
+        grads = some(10 + seed)
+        hand_over([*params.values(), *others.values()], [torch.from_numpy(g.copy()) for g in (*grads.values(),) * 2])
+        optimizer.step()
+        for one in each:
+            one.step()
+    assert_same_bits(values(params), values(others), "parameters")
+    twin, theirs = copy.deepcopy((optimizer, params))
+    steps(optimizer, params, 6)
+    steps(twin, theirs, 6)
+    assert_same_bits(values(params), values(theirs), "parameters")

@@ -68,10 +68,10 @@ def _sparse(p: Any) -> Any:
     return torch.eye(2).to_sparse()
 
 
-def _fake(p: Any) -> Any:
+def _one_fake() -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode().from_tensor(torch.ones(2, 2))
+    return FakeTensorMode().from_tensor(_one())
 
 
 WRONG_TENSORS: dict[str, Any] = {
@@ -82,7 +82,13 @@ WRONG_TENSORS: dict[str, Any] = {
         r"params\[0\]\[0\]: expected float32 or float64, rec",
     ),
     "half": (lambda: _one(dtype=torch.float16), None, TypeError, r"params\[0\]\[0\]: expected float32 or float64, rec"),
-    "meta": (lambda: _one(device="meta"), None, TypeError, r"params\[0\]\[0\]: "),
+    "another device": (
+        lambda: _one(device="meta"),
+        None,
+        TypeError,
+        r"params\[0\]\[0\]: expected a tensor on the CPU \(fu.AdamW takes those on NVIDIA GPUs\), received one on meta",
+    ),
+    "fake": (_one_fake, None, TypeError, r"params\[0\]\[0\]: cannot share the memory of FakeTensor"),
     "sparse gradient": (_one, _sparse, ValueError, r"grads\[0\]\[0\]: expected a sparse tensor of rows"),
     "broadcast": (
         lambda: torch.ones(1, 2).expand(2, 2).requires_grad_(),
@@ -175,3 +181,63 @@ def test_groups_say_whether_decay_is_decoupled(name: str) -> None:
         group["params"][0].grad = torch.ones_like(group["params"][0])
     with pytest.raises(ValueError, match=r"param_groups\[1\]\['decoupled_weight_decay'\]: expected False"):
         mixed.step()
+
+
+OTHER_RULES = {
+    "AdamW": "Adagrad", "Adamax": "AdamW", "NAdam": "SGD", "Muon": "Adam", "RMSprop": "SGD", "Lion": "Adagrad",
+    "SGD": "Adam", "SignSGD": "Adam",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_RULES)
+def test_a_checkpoint_of_another_rule_is_refused(name: str) -> None:
+    """The states that a parameter has moved by are not there: with zeros in their place it would go astray."""
+    params = [_one(), _one()]
+    given = {"momentum": 0.9} if OTHER_RULES[name] == "SGD" else {}
+    other = getattr(torch.optim, OTHER_RULES[name])(params, lr=0.1, **given)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    other.step()
+    optimizer = getattr(fu.torch, name)(params)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=rf"state_dict\['state'\]\[0\]: expected the states of {name} or none"):
+        optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+    assert optimizer.state_dict() == before
+
+
+def test_a_checkpoint_of_a_package_with_other_names_is_refused() -> None:
+    p = _one()
+    other = peer("pytorch_optimizer").Tiger([p])
+    p.grad = torch.ones(2, 2)
+    other.step()
+    with pytest.raises(ValueError, match=r"expected the states of Tiger or none, received one with 'exp_avg'"):
+        fu.torch.Tiger([p]).load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("name", ["SGD", "SignSGD", "AdamW"])
+def test_what_an_option_keeps_is_not_another_rules(name: str) -> None:
+    """As the gradient before, which Adan keeps under the same name."""
+    params = [_one(), _one()]
+    optimizer = getattr(fu.torch, name)(params, lr=0.1, optimism=0.3, ema_decay=0.9)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    hand_over(params, [torch.ones(2, 2), None])
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    assert "previous" in optimizer.state[params[0]]
+
+
+def test_a_state_that_has_lost_an_array_is_refused() -> None:
+    params = [_one(), _one()]
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, [torch.ones(2, 2)] * 2)
+    optimizer.step()
+    del optimizer.state[params[1]]["exp_avg_sq"]
+    before = copy.deepcopy(params)
+    with pytest.raises(ValueError, match=r"\[adamw\] state\[0\]\[1\]: expected the states of AdamW or none"):
+        optimizer.step()
+    assert_same_bits(arrays_of(params), arrays_of(before), "parameters")
+    optimizer.state[params[1]].clear()
+    optimizer.step()
+    assert [optimizer.state[p]["step"].item() for p in params] == [2, 1]

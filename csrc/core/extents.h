@@ -56,6 +56,15 @@ FASTUPDATE_HD int64_t chunk_end(const Tensor& t, int64_t chunk) {
   return end < last ? end : last;
 }
 
+// The chunk that a row is in, and the first row, from one on, at which a chunk begins or the tensor ends.
+FASTUPDATE_HD int64_t chunk_of(const Tensor& t, int64_t row) {
+  return row / t.rows * chunks_of_matrix(t) + row % t.rows / kRowChunk;
+}
+FASTUPDATE_HD int64_t next_chunk(const Tensor& t, int64_t row) {
+  const int64_t within = row % t.rows, next = (within + kRowChunk - 1) / kRowChunk * kRowChunk;
+  return row - within + (next < t.rows ? next : t.rows);
+}
+
 // How many ranges a tensor has, and the range that an element is in.
 FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
   const int64_t matrices = matrix_count(t);
@@ -66,6 +75,9 @@ FASTUPDATE_HD int64_t range_count(const Tensor& t, Extent extent) {
          : extent == kUnit   ? t.n / t.unit_length
                              : 1;
 }
+
+FASTUPDATE_HD constexpr bool is_of_all(Extent extent) { return extent == kTensor || extent == kList; }
+
 FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
   return extent == kElement  ? i
          : extent == kRow    ? i / t.columns
@@ -73,6 +85,15 @@ FASTUPDATE_HD int64_t range_of(const Tensor& t, Extent extent, int64_t i) {
          : extent == kMatrix ? i / matrix_size(t)
          : extent == kUnit   ? i / t.unit_length
                              : 0;
+}
+
+// How many elements a range has that lie one after the other: of any extent but a column.
+FASTUPDATE_HD int64_t range_length(const Tensor& t, Extent extent) {
+  return extent == kElement  ? 1
+         : extent == kRow    ? t.columns
+         : extent == kMatrix ? matrix_size(t)
+         : extent == kUnit   ? t.unit_length
+                             : t.n;
 }
 
 // How many rows a range has that consists of whole ones: a matrix, or a unit.

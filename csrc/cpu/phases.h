@@ -34,6 +34,12 @@ class StretchSum {
       const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
       int64_t i = 0;
       for (; i < count && (place + i) % kLanes; ++i) take((place + i) % kLanes, x[i]);
+      for (; i + 4 * kLanes <= count; i += 4 * kLanes)  // a lane is stored once for four numbers
+#pragma omp simd
+        for (int j = 0; j < kLanes; ++j) {
+          const double two = joined(joined(lanes_[j], x[i + j]), x[i + kLanes + j]);
+          lanes_[j] = joined(joined(two, x[i + 2 * kLanes + j]), x[i + 3 * kLanes + j]);
+        }
       for (; i + kLanes <= count; i += kLanes)
 #pragma omp simd
         for (int j = 0; j < kLanes; ++j) take(j, x[i + j]);
@@ -62,6 +68,7 @@ void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, i
   window.cover(begin, n);
   const uint32_t stages = phase.stage ? step.stages & (phase.stage - 1) : step.stages;
   const Span span = {t, step.group, step.code, step.scalars, step.scale, stages, step.sums};
+  if (is_whole(step.t) && !t.order && !t.g_layout) prefetch_ahead(t.g, item_size(t.g_dtype), begin, t.n);
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
   if (span.stages & kBeforeStages) {
@@ -116,67 +123,109 @@ void measure_blocks(const Span& span, Window<T>& window, const PhaseCode& phase,
   }
 }
 
-// A chunk of rows, and what the columns come to within it; of the chunk, what lies within begin … stop − 1, whole rows.
-template <class T>
-void measure_chunk(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, int64_t begin,
-                   int64_t stop, Scratch<T>& scratch, StretchSum (&sums)[kMaxTerms]) {
-  const Tensor& t = span.t;
-  const int count = phase.shape.terms;
-  const int64_t columns = t.columns, low = chunk_begin(t, chunk) * columns, high = chunk_end(t, chunk) * columns;
-  const int64_t first = low < begin ? begin : low, end = high < stop ? high : stop;
-  double terms[kMaxTerms][kTile];
-  double* rows = parts_of(t, count) + first / columns * count;
-  double* const below = phase.shape.settles(kColumn) ? columns_of(t, count) + chunk * count * columns : nullptr;
-  if (below)
-    for (int64_t c = 0; c < count * columns; ++c) below[c] = 0;
-  for (int64_t i = first; i < end; i += kTile) {
-    const int n = int(i + kTile < end ? kTile : end - i);
-    measure_tile(span, window, phase, i, n, scratch, terms);
+// What a stretch of n ≤ kLanes numbers comes to: a lane has one of them, or none.
+template <bool largest, int width = 1>
+double fold_short(const double* x, int n) {
+  if constexpr (width < kLanes)
+    if (n > width) return fold_short<largest, 2 * width>(x, n);
+  constexpr Joined joined = {largest};
+  double lane[width];
+  for (int j = 0; j < width; ++j) lane[j] = joined(0, j < n ? x[j] : 0);
+  if constexpr (width > 1) fold_lanes<width / 2>(lane, joined);
+  return lane[0];
+}
+
+// What rows come to, one after the other from one on, and columns within each chunk of rows.
+class RowSums {
+ public:
+  RowSums(const Tensor& t, const PhaseShape& shape, int64_t row)
+      : t_(t),
+        shape_(shape),
+        row_(row),
+        chunk_(chunk_of(t, row)),
+        chunk_end_(row),
+        matrix_end_((row / t.rows + 1) * t.rows),
+        out_(parts_of(t, shape.terms) + row * shape.terms) {
+    for (int k = 0; k < shape.terms; ++k) sums_[k].start(shape.joined(k));
+  }
+
+  // The next n elements.
+  void add(const double (*terms)[kTile], int n) {
+    if (t_.columns == 1) return add_single(terms, n);
     for (int at = 0; at < n;) {  // from one end of a row to the next
-      const int64_t column = (i + at) % columns, rest = columns - column, length = rest < n - at ? rest : n - at;
-      for (int k = 0; k < count; ++k) {
-        const double* x = terms[k] + at;
-        sums[k].add(x, length);
-        if (below) join(phase.shape.joined(k), length, x, below + k * columns + column);
-        if (length == rest) *rows++ = sums[k].finish();
+      if (row_ == chunk_end_) start_chunk();
+      const int64_t rest = t_.columns - column_;
+      const int length = rest < n - at ? int(rest) : n - at;
+      const bool is_short = t_.columns <= kLanes && length == t_.columns, ends = length == rest;
+      for (int k = 0; k < shape_.terms; ++k) {
+        const double* const x = terms[k] + at;
+        const Joined joined = shape_.joined(k);
+        if (below_) join(joined, length, x, below_ + k * t_.columns + column_);
+        if (!is_short) sums_[k].add(x, length);
+        if (ends)
+          *out_++ = !is_short        ? sums_[k].finish()
+                    : joined.largest ? fold_short<true>(x, length)
+                                     : fold_short<false>(x, length);
       }
-      at += int(length);
+      at += length;
+      column_ = ends ? 0 : column_ + length;
+      row_ += ends;
     }
   }
-}
 
-// Chunks from one on, up to one that begins at element `end` or after it; of them, what lies within begin … stop − 1.
-template <class T>
-void measure_chunks(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t chunk, int64_t end,
-                    int64_t begin, int64_t stop) {
-  Scratch<T> scratch;
-  for (T& x : scratch.nothing) x = -T(0);
-  StretchSum sums[kMaxTerms];
-  for (int k = 0; k < phase.shape.terms; ++k) sums[k].start(phase.shape.joined(k));
-  for (; chunk < chunk_count(span.t) && chunk_begin(span.t, chunk) * span.t.columns < end; ++chunk)
-    measure_chunk(span, window, phase, chunk, begin, stop, scratch, sums);
-}
-
-// The chunks that start within a span.
-template <class T>
-void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
-  int64_t low = 0, high = chunk_count(span.t);
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (chunk_begin(span.t, middle) * span.t.columns >= begin)
-      high = middle;
-    else
-      low = middle + 1;
+ private:
+  // Rows of one element.
+  void add_single(const double (*terms)[kTile], int n) {
+    for (int at = 0; at < n;) {  // from one chunk to the next
+      if (row_ == chunk_end_) start_chunk();
+      const int length = chunk_end_ - row_ < n - at ? int(chunk_end_ - row_) : n - at, count = shape_.terms;
+      for (int k = 0; k < count; ++k) {
+        const double* const x = terms[k] + at;
+        const Joined joined = shape_.joined(k);
+        for (int i = 0; i < length; ++i) out_[i * count + k] = joined(0, x[i]);
+        for (int i = 0; i < length && below_; ++i) below_[k] = joined(below_[k], x[i]);
+      }
+      at += length, row_ += length, out_ += length * count;
+    }
   }
-  measure_chunks(span, window, phase, low, end, 0, span.t.n);
-}
+
+  void start_chunk() {
+    if (row_ == matrix_end_) matrix_end_ += t_.rows;
+    chunk_end_ = row_ + kRowChunk < matrix_end_ ? row_ + kRowChunk : matrix_end_;
+    if (!shape_.settles(kColumn)) return;
+    const int64_t size = shape_.terms * t_.columns;
+    below_ = columns_of(t_, shape_.terms) + chunk_++ * size;
+    for (int64_t c = 0; c < size; ++c) below_[c] = 0;
+  }
+
+  const Tensor& t_;
+  const PhaseShape& shape_;
+  int64_t row_, chunk_, chunk_end_, matrix_end_, column_ = 0;
+  double *out_, *below_ = nullptr;
+  StretchSum sums_[kMaxTerms];
+};
 
 // The elements begin … end − 1, whole rows.
 template <class T>
 void measure_part_of_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
-  const Tensor& t = span.t;
-  const int64_t row = begin / t.columns, chunk = row / t.rows * chunks_of_matrix(t) + row % t.rows / kRowChunk;
-  measure_chunks(span, window, phase, chunk, end, begin, end);
+  Scratch<T> scratch;
+  for (T& x : scratch.nothing) x = -T(0);
+  double terms[kMaxTerms][kTile];
+  RowSums sums(span.t, phase.shape, begin / span.t.columns);
+  for (int64_t i = begin; i < end; i += kTile) {
+    const int n = int(i + kTile < end ? kTile : end - i);
+    measure_tile(span, window, phase, i, n, scratch, terms);
+    sums.add(terms, n);
+  }
+}
+
+// The chunks of rows that start within a span.
+template <class T>
+void measure_rows(const Span& span, Window<T>& window, const PhaseCode& phase, int64_t begin, int64_t end) {
+  const int64_t columns = span.t.columns;
+  const int64_t first = next_chunk(span.t, (begin + columns - 1) / columns) * columns;
+  const int64_t last = next_chunk(span.t, (end + columns - 1) / columns) * columns;
+  if (first < last) measure_part_of_rows(span, window, phase, first, last);
 }
 
 // What a stage of the table measures, as a phase.
@@ -187,12 +236,14 @@ struct StagePhase {
     const Stage<T> stage(numbers);
     const T *gradient = static_cast<const T*>(g), *weight = static_cast<const T*>(p),
             *x = static_cast<const T*>(change);
+    measure_all(stage, n, gradient, weight, x, terms, std::make_index_sequence<sums>());
+  }
+
+  template <size_t... k>
+  FASTUPDATE_HD static void measure_all(const Stage<T> stage, int64_t n, const T* g, const T* p, const T* x,
+                                        double (*terms)[kTile], std::index_sequence<k...>) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      double term[sums];
-      stage.measure(gradient[i], weight[i], x[i], term);
-      for (int k = 0; k < sums; ++k) terms[k][i] = term[k];
-    }
+    for (int64_t i = 0; i < n; ++i) stage.measure(g[i], p[i], x[i], terms[k][i]...);
   }
 
   static void settle(const void* numbers, int64_t ranges, double n, const double* sum, const uint64_t* state) {

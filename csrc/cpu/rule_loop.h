@@ -21,24 +21,21 @@ FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, co
   for (int64_t i = 0; i < n; ++i) {
     T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
-    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+    ((moves<Rule, Shape<Rule>::phase_count, k> ? void(state[i] = s[k]) : void()), ...);
   }
 }
 
 // What one phase measures.
-template <int phase, class Rule, class T, size_t... k, class... States>
+template <int phase, class Rule, class T, size_t... k, size_t... j, class... States>
 FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, double (*terms)[kTile],
-                                std::index_sequence<k...>, States... state) {
+                                std::index_sequence<k...>, std::index_sequence<j...>, States... state) {
   using Keeps = typename Rule::keeps;
-  constexpr int count = Rule::phases[phase].terms;
   const T number[] = {(Shape<Rule>::template of_all<k> ? *state : T(0))...};
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))...};
-    double term[kMaxTerms];
-    rule.measure(Phase<phase>(), g[i] * scale, p[i], s, term);
-    for (int j = 0; j < count; ++j) terms[j][i] = term[j];
-    ((Keeps::at[k] && Shape<Rule>::template of_element<k> ? void(state[i] = s[k]) : void()), ...);
+    rule.measure(Phase<phase>(), g[i] * scale, p[i], s[k]..., terms[j][i]...);
+    ((moves<Rule, phase, k> ? void(state[i] = s[k]) : void()), ...);
   }
 }
 
@@ -86,7 +83,8 @@ struct Compiled {
   FASTUPDATE_HD static void measure_states(std::index_sequence<k...> states, const Rule& rule, T scale, int64_t n,
                                            const T* g, const T* p, const uint64_t* state, int64_t begin,
                                            double (*terms)[kTile]) {
-    measure_loop<phase>(rule, scale, n, g, p, terms, states, Keeps::at[k] ? address<T>(state[k], begin) : nullptr...);
+    measure_loop<phase>(rule, scale, n, g, p, terms, states, std::make_index_sequence<Rule::phases[phase].terms>(),
+                        Keeps::at[k] ? address<T>(state[k], begin) : nullptr...);
   }
 
   static constexpr int phase_count = Shape<Rule>::phase_count;
@@ -122,6 +120,7 @@ struct Compiled {
               phase_count,
               Keeps::count,
               Rule::extents,
+              true,
               has_numbers_alone(std::make_index_sequence<Keeps::count>())};
   }
 

@@ -41,7 +41,8 @@ struct RuleCode {
   const PhaseCode* phases = nullptr;
   int64_t phase_count = 0, state_count = 0;
   const Extent* extents = nullptr;
-  bool numbers_alone = false;  // what is not of an element is the same for a whole tensor, and read once in a loop
+  bool reads_once = false;     // a loop reads one number of what is the same for a whole tensor, and not one an element
+  bool numbers_alone = false;  // and whatever is not of an element is of that kind
 };
 
 namespace FASTUPDATE_TARGET {
@@ -142,17 +143,40 @@ void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g
   }
 }
 
+// Numbers of columns, over the elements of a tile: those of a matrix again and again, row by row.
+template <class T>
+void spread_columns(const Tensor& t, const double* values, int64_t begin, int n, T* out) {
+  int64_t row = begin / t.columns, column = begin % t.columns;
+  values += row / t.rows * t.columns;
+  row %= t.rows;
+  for (int i = 0; i < n; column = 0) {
+    const int64_t rest = t.columns - column;
+    const int count = rest < n - i ? int(rest) : n - i;
+#pragma omp simd
+    for (int k = 0; k < count; ++k) out[i + k] = T(values[column + k]);
+    i += count;
+    if (++row < t.rows) continue;
+    row = 0, values += t.columns;
+  }
+}
+
 // A state of another extent than an element, spread over the elements of a tile.
 template <class T>
 void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
   const double* values = address<double>(state);
-  const int64_t length = extent == kTensor ? t.n : extent == kUnit ? t.unit_length : t.columns;
-  for (int i = 0; i < n;) {  // from one end of a range, or of a row, to the next
-    const int64_t at = begin + i, rest = length - at % length;
-    const int stop = rest < n - i ? i + int(rest) : n;
-    const double* first = values + range_of(t, extent, at);
-    for (const int start = i; i < stop; ++i) out[i] = T(extent == kColumn ? first[i - start] : *first);
-  }
+  if (extent == kColumn && t.columns == 1) extent = kMatrix;
+  if (extent == kColumn) return spread_columns(t, values, begin, n, out);
+  const int64_t length = range_length(t, extent), range = begin / length;
+  int64_t rest = length - begin % length;
+  values += range;
+  if (length == 1)
+#pragma omp simd
+    for (int i = 0; i < n; ++i) out[i] = T(values[i]);
+  else
+    for (int i = 0; i < n; ++values, rest = length) {
+      const T value = T(*values);
+      for (const int stop = rest < n - i ? i + int(rest) : n; i < stop; ++i) out[i] = value;
+    }
 }
 
 // Lets one stage work on what it changes, x, which may be g, p or the change of p; `keep`: and on its array. One whose
@@ -271,7 +295,7 @@ const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& sc
   for (int k = 0; k < code.state_count; ++k) {
     scratch.state[k] = span.t.slot[k];
     if (code.extents[k] == kElement || !span.t.slot[k]) continue;
-    if (code.numbers_alone)
+    if (code.reads_once && is_of_all(code.extents[k]))
       scratch.spread[k][0] = T(*address<double>(span.t.slot[k]));
     else
       spread_state(span.t, code.extents[k], span.t.slot[k], begin, n, scratch.spread[k]);

@@ -31,10 +31,15 @@ FASTUPDATE_DEVICE void load_states(const Tensor& t, int64_t i, T (&state)[count]
   ((state[k] = load(std::integral_constant<int, int(k)>())), ...);
 }
 
-template <class Rule, class T, size_t count, size_t... k>
+template <int phase, class Rule, class T, size_t count, size_t... k>
 FASTUPDATE_DEVICE void store_states(const Tensor& t, int64_t i, const T (&state)[count], std::index_sequence<k...>) {
-  ((Rule::keeps::at[k] && Shape<Rule>::template of_element<k> ? void(array_at<T>(t.slot[k])[i] = state[k]) : void()),
-   ...);
+  ((moves<Rule, phase, k> ? void(array_at<T>(t.slot[k])[i] = state[k]) : void()), ...);
+}
+
+template <int phase, class Rule, class T, size_t count, size_t... k, size_t... j>
+FASTUPDATE_DEVICE void measure(const Rule& rule, T g, T p, T (&state)[count], double (&term)[kMaxTerms],
+                               std::index_sequence<k...>, std::index_sequence<j...>) {
+  rule.measure(Phase<phase>(), g, p, state[k]..., term[j]...);
 }
 
 template <int phase, class T, class Rule>
@@ -45,8 +50,9 @@ FASTUPDATE_DEVICE void measure_element(const Job<Rule>& job, int64_t i, double (
   condition<false>(t, job.group, job.stages, job.scale, Single{i}, p, g);
   T state[Rule::keeps::count];
   load_states<Rule>(t, i, state, states);
-  job.rule.measure(Phase<phase>(), g.at[0], p.at[0], state, term);
-  store_states<Rule>(t, i, state, states);
+  measure<phase>(job.rule, g.at[0], p.at[0], state, term, states,
+                 std::make_index_sequence<Rule::phases[phase].terms>());
+  store_states<phase, Rule>(t, i, state, states);
 }
 
 // n ≤ kBlock elements, by one warp: their sums, which are lane 0's. Each is also joined with what its column has come

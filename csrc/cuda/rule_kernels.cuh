@@ -20,7 +20,7 @@ FASTUPDATE_DEVICE void update_plainly(const Job<Rule>& job, Factor<T> factor, Ac
   ((std::bool_constant<Keeps::at[k]>::value ? void(s[k] = access.template load<T>(t.slot[k])) : void()), ...);
   for (int j = 0; j < Access::width; ++j) p.at[j] = p.at[j] + job.rule(factor(g.at[j]), p.at[j], s[k].at[j]...);
   access.store_weight(t, p);
-  ((std::bool_constant<Keeps::at[k]>::value ? access.store(t.slot[k], s[k]) : void()), ...);
+  ((moves<Rule, Shape<Rule>::phase_count, k> ? access.store(t.slot[k], s[k]) : void()), ...);
 }
 
 // A state of some elements, whatever it is of.
@@ -65,9 +65,7 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
   after_rule<T>(t, job.group, job.stages, access, g, p);
 
   access.store_weight(t, p);
-  ((std::bool_constant < Keeps::at[k] && Shape<Rule>::template of_element<k> > ::value ? access.store(t.slot[k], s[k])
-                                                                                       : void()),
-   ...);
+  ((moves<Rule, Shape<Rule>::phase_count, k> ? access.store(t.slot[k], s[k]) : void()), ...);
   if (job.stages & kZeroGrads) access.template clear_gradient<T>(t);
   if (job.stages & kMonitor) note(watched<T>().after, access.i, p);
   return stalled;

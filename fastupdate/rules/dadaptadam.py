@@ -64,8 +64,6 @@ class DAdaptAdam:
             g = g + s.weight_decay * p
         rate = d * (s.corrected_lr if flags.use_bias_correction else s.lr)
         product = g * (z / (sqrt(v) + s.eps))
-        m = s.beta1 * m + rate * s.one_minus_beta1 * g
-        v = s.beta2 * v + s.one_minus_beta2 * (g * g)
         z = s.beta3 * z + rate * s.one_minus_beta3 * g
         return product, absolute(z), m, v, z
 
@@ -79,7 +77,12 @@ class DAdaptAdam:
 
     @staticmethod
     def update(flags, s, g, p, m, v, z, d, d_now, numerator):
+        rate = d_now * (s.corrected_lr if flags.use_bias_correction else s.lr)
+        if not flags.decouple:
+            g = g + s.weight_decay * p
+        m = s.beta1 * m + rate * s.one_minus_beta1 * g
+        v = s.beta2 * v + s.one_minus_beta2 * (g * g)
         step = m / (sqrt(v) + s.eps)
         if flags.decouple:
-            step = step + d_now * (s.corrected_lr if flags.use_bias_correction else s.lr) * s.weight_decay * p
+            step = step + rate * s.weight_decay * p
         return -step, m, v, z

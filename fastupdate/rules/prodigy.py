@@ -63,8 +63,6 @@ class Prodigy:
     @staticmethod
     def measure(flags, s, g, p, m, v, z, p0, d, d_now, numerator):
         lr = s.corrected_lr if flags.use_bias_correction else s.lr
-        m = s.beta1 * m + d * s.one_minus_beta1 * g
-        v = s.beta2 * v + d * d * s.one_minus_beta2 * (g * g)
         z = s.beta3 * z + d / s.d0 * (d if flags.safeguard_warmup else d * lr) * g
         return g * (p0 - p), absolute(z), m, v, z, p0
 
@@ -79,4 +77,6 @@ class Prodigy:
     @staticmethod
     def update(flags, s, g, p, m, v, z, p0, d, d_now, numerator):
         lr = d_now * (s.corrected_lr if flags.use_bias_correction else s.lr)
+        m = s.beta1 * m + d_now * s.one_minus_beta1 * g
+        v = s.beta2 * v + d_now * d_now * s.one_minus_beta2 * (g * g)
         return -lr * (m / (sqrt(v) + d * s.eps) + s.weight_decay * p), m, v, z, p0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -48,17 +48,16 @@ class Ranks:
                 expected, received = f"no error on any of {self.count} ranks", f"{said[0]} on rank {rank}: {said[1]}"
                 Place(self._rule, "comm").fail(ValueError, expected, received)
         for rank, (_, other) in enumerate(told):
-            self._compare(told[0][1], other, rank)
+            compare(self._rule, told[0][1], other, rank)
 
-    def _compare(self, first: Facts, other: Facts, rank: int) -> None:
-        for argument in {**first, **other}:
-            expected, received = first.get(argument, "none"), other.get(argument, "none")
-            if expected != received:
-                self._differ(argument, expected, received, rank)
 
-    def _differ(self, argument: str, expected: str, received: str, rank: int) -> NoReturn:
-        place = Place(self._rule, argument)
-        place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
+def compare(rule: str, first: Facts, other: Facts, rank: int) -> None:
+    """ValueError for the first argument of which a rank has something else than the first one."""
+    for argument in {**first, **other}:
+        expected, received = first.get(argument, "none"), other.get(argument, "none")
+        if expected != received:
+            place = Place(rule, argument)
+            place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
 
 
 def options_in_words(settings: Settings) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Division:
                 first += count
 
     def _by_tensors(self, costs: list[int]) -> None:
-        for k, rank in enumerate(balanced(costs, self._ranks)):
+        for k, rank in enumerate(balanced(costs, [0] * self._ranks)):
             self.ranges[rank][k] = Range(0, self._sizes[k], self._sizes[k])
 
     def buckets(self, tensors: Sequence[int]) -> list[Bucket]:
@@ -117,9 +117,12 @@ class Division:
         return Bucket((places[0], places[-1] + 1), stretches, counts)
 
 
-def balanced(costs: list[int], ranks: int) -> list[int]:
-    """Of each tensor the rank that it goes to: the most expensive first, to the one that has the least to do."""
-    loads, owners = [0] * ranks, [0] * len(costs)
+def balanced(costs: list[int], loads: list[int]) -> list[int]:
+    """Of each tensor the rank that it goes to: the most expensive first, to the one that has the least to do.
+
+    loads: what each has to do, to which this is added
+    """
+    owners = [0] * len(costs)
     for k in sorted(range(len(costs)), key=lambda k: -costs[k]):
         owners[k] = rank = loads.index(min(loads))
         loads[rank] += costs[k]

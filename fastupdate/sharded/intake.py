@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,10 @@ class Intake:
         self._pieces = Pieces(0 if own is None else own.start)
         self._bound: Any = None
         self._zeroed: list[Any] = []  # when they have been used
-        spans = [overlap.bounds(item.array) for item in wholes]
-        self._low, self._high = np.array(spans, np.uint64).reshape(-1, 2).T
+        spans = sorted((*overlap.bounds(item.array), k) for k, item in enumerate(wholes))
+        self._begins = [begin for begin, _, _ in spans]
+        self._reached = [*accumulate((end for _, end, _ in spans), max)]  # by those that begin no later
+        self._places = [k for _, _, k in spans]
         self._apart: set[tuple[int, int]] = set()  # from all parameters: first and one-past-last byte
         self.missing: tuple[int, ...] = ()
 
@@ -131,7 +135,7 @@ class Intake:
 
     def _check_apart(self, array: Array, place: Place) -> None:
         begin, end = overlap.bounds(array)
-        near = np.flatnonzero((self._low < end) & (self._high > begin)).tolist()
+        near = self._places[bisect_right(self._reached, begin) : bisect_left(self._begins, end)]
         for k in near:
             overlap.check_separate(array, self._wholes[k].array, place, self._wholes[k].place)
         if not near:

@@ -20,7 +20,7 @@ from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Given, Records, Tables
-from fastupdate.rules.extent import Shape, matrix_of, shape_of
+from fastupdate.rules.extent import SIDES, Shape, matrix_of, shape_of
 from fastupdate.sharded.boxes import Boxes, Numbers
 from fastupdate.sharded.cells import Cell, Values, cut, grids_of
 from fastupdate.sharded.elements import Elements, Parts, in_parts
@@ -178,6 +178,8 @@ class Together(ABC):
         numbers = []
         for kind, array in (*item.slots.items(), *item.passing.items()):
             slot, extent = kinds[kind]
+            if extent in SIDES:  # of which no phase knows
+                continue
             if extent == "element":
                 arrays[slot] = self._flat(k, array)
                 row["slot"][:, slot] = shifted(memory.address(array), begin * array.itemsize)

@@ -55,14 +55,14 @@ def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignme
     for k, item in enumerate(plan.items):
         if k in shared or not item.array.size:
             continue
-        arrays = [_array(item, kind) for kind in kinds]
+        arrays = [array_of(item, kind) for kind in kinds]
         for name, array, new in zip(rule.matrix_states, arrays, product(k, arrays), strict=True):
             if name in rule.passing:
                 array[...] = new
             elif new is not array:
                 kept.append((setitem, array, ..., new))
     if plan.matrices is not None:
-        plan.matrices.multiply(plan, kinds, product)
+        kept += plan.matrices.multiply(plan, kinds, product)
     return kept
 
 
@@ -83,7 +83,7 @@ def _product(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> Callable[[int
     return product
 
 
-def _array(item: Item, kind: str) -> Any:
+def array_of(item: Item, kind: str) -> Any:
     """An array of a tensor's, as its framework has it."""
     return device.owner_of(item.passing[kind] if kind in item.passing else item.slots[kind])
 

@@ -17,7 +17,7 @@ ALIKE, FAILED = -1.0, -2.0
 DIGESTS = 2**32
 
 
-def _paths(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def paths_of(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """What messages call the parameters of an optimizer."""
     for k, group in enumerate(groups):
         names = group.get("param_names")
@@ -27,14 +27,39 @@ def _paths(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
 class Roll:
     """Which of an optimizer's parameters move in the steps of a run."""
 
-    def __init__(self, rule: str, groups: Sequence[dict[str, Any]], moving: Iterable[Iterable[Any]]) -> None:
-        self._rule, self._paths = rule, [*_paths(groups)]
-        self._params = [p for group in groups for p in group["params"]]
+    def __init__(
+        self,
+        rule: str,
+        groups: Sequence[dict[str, Any]],
+        moving: Iterable[Iterable[Any]],
+        among: Iterable[Any] | None = None,
+    ) -> None:
+        """among: the parameters that count; None: all of the groups"""
+        params = [p for group in groups for p in group["params"]]
+        chosen = {id(p) for p in (params if among is None else among)}
+        counting = [(path, p) for path, p in zip(paths_of(groups), params, strict=True) if id(p) in chosen]
+        self._rule, self._paths, self._params = rule, [path for path, _ in counting], [p for _, p in counting]
+        self.follow(moving)
+
+    def follow(self, moving: Iterable[Iterable[Any]]) -> None:
+        """These move from now on."""
         self._moves = self._those(moving)
+
+    def moves(self, moving: Iterable[Iterable[Any]]) -> bool:
+        """Whether these are the ones that move."""
+        return self._moves == self._those(moving)
 
     def _those(self, moving: Iterable[Iterable[Any]]) -> bytes:
         chosen = {id(p) for params in moving for p in params}
         return bytes(id(p) in chosen for p in self._params)
+
+    def change(self, moving: Iterable[Iterable[Any]]) -> tuple[Place, str]:
+        """The first gradient that has come or gone where these are to move: its name, and what there is now."""
+        k = next(k for k, (a, b) in enumerate(zip(self._moves, self._those(moving), strict=True)) if a != b)
+        return self._named(k)
+
+    def _named(self, k: int) -> tuple[Place, str]:
+        return Place(self._rule, tree.shown("grads", self._paths[k])), "None" if self._moves[k] else "one"
 
     def other(self, moving: Iterable[Iterable[Any]]) -> float:
         """What a rank tells that is to move these parameters."""
@@ -55,6 +80,6 @@ class Roll:
         if first == len(self._paths) or len(ranks) == len(told):
             place, expected = Place(self._rule, "grads"), "those of the same parameters on all ranks"
             place.fail(ValueError, expected, f"others on rank {told.index(max(told))} of those that share them")
-        place = Place(self._rule, tree.shown("grads", self._paths[first]))
-        received = f"{'None' if self._moves[first] else 'one'} on rank {', '.join(map(str, ranks))}"
-        place.fail(ValueError, "a gradient on every rank, or on none", f"{received} of those that share it")
+        place, received = self._named(first)
+        received = f"{received} on rank {', '.join(map(str, ranks))} of those that share it"
+        place.fail(ValueError, "a gradient on every rank, or on none", received)

@@ -34,7 +34,8 @@ class Arrivals:
             Place("partition", "optimizer").fail(TypeError, "an optimizer of one rule", type(optimizer).__name__)
         self._optimizer = optimizer
         settings = Settings(optimizer.rule.name, **optimizer.options)
-        self._decides_late = settings.needs_sums or settings.monitor
+        self._measures = settings.needs_sums or settings.monitor
+        self._decides_late = self._measures or bool(optimizer.rule.states_of("list"))
         self._runs: dict[int, Run] = {}
         self._arrived: dict[int, Arrived] = {}
         self._paused = False
@@ -42,9 +43,6 @@ class Arrivals:
         self._params = [p for group in optimizer.param_groups for p in group["params"] if id(p) in chosen]
         if not self._params:
             Place(optimizer.rule.name, "model").fail(ValueError, "parameters of the optimizer's", "none")
-        if optimizer.rule.states_of("list"):
-            expected = "a rule that moves each tensor by itself (this one has numbers of all tensors; call step())"
-            Place(optimizer.rule.name, "optimizer").fail(ValueError, expected, optimizer.rule.formula.__name__)
         asks = self._decides_late or settings.clip_unit_norm is not None or needs_sums(optimizer.rule, settings)
         if asks and any(map(is_dtensor, self._params)):
             expected = "parameters that ranks do not share, where a step depends on sums"
@@ -71,11 +69,10 @@ class Arrivals:
         if self._paused:
             return
         check_mode(self._optimizer)
-        run = self._run_of(p)
-        if self._decides_late:
-            self._arrived[id(p)] = Arrived(p.grad.data_ptr(), p.grad._version, run.measure())
-        else:
-            self._optimizer.report = run.step(1.0)
+        if self._measures:
+            self._arrived[id(p)] = Arrived(p.grad.data_ptr(), p.grad._version, self._run_of(p).measure())
+        if not self._decides_late:
+            self._optimizer.report = self._run_of(p).step(1.0)
             p.grad = None
 
     def _run_of(self, p: Any) -> Run:
@@ -113,7 +110,8 @@ def in_backward(model: Any, optimizer: Optimizer) -> Arrivals:
     A parameter moves as soon as its gradient is ready, which is freed at once: there is never more than one. With
     options that decide by all gradients (`clip_norm`, `clip_tensor_norm`, `nonfinite`) or `monitor`, their squares are
     summed as they arrive, in the order in which a step sums them, and all move in `optimizer.step()`, which reads no
-    gradient twice. `step()` is called after backward in any case, for schedulers and hooks.
+    gradient twice. There rules with numbers of all tensors (Prodigy, D-Adaptation, DoG, DoWG) move them, too. `step()`
+    is called after backward in any case, for schedulers and hooks.
 
     Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a
     GradScaler, the optimizer needs one of those options: nonfinite="skip", for example.

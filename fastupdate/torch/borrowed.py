@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from fastupdate.arrays.memory import Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
-from fastupdate.sharded.cells import Cell
+from fastupdate.sharded.cells import Cell, Piece
 from fastupdate.sharded.together import Arrays, shifted
 from fastupdate.torch.messages import Peers
+
+UNITS = "unit_scale"  # an array of one number for each unit that is clipped; of the others, of each element
 
 
 class Borrowed:
@@ -31,6 +33,7 @@ class Borrowed:
     ) -> None:
         """cells: of all ranks. arrays: what this rank has of each tensor. tensors: records of whole ones."""
         self._peers, rank, ranks = peers, peers.rank, len(peers.ranks)
+        self._units: list[int] = tensors["unit_length"].tolist()
         self._none, self.opens = not (cells or opens), opens
         self._standing, self.told = np.zeros(1), np.zeros(ranks)
         self.cells = [cell for cell in cells if cell.owner == rank]
@@ -45,20 +48,24 @@ class Borrowed:
                 self._out.append(None)
                 self._to[owner] += self._standing.nbytes
             for each in (cell for cell in cells if cell.owner == owner != rank):
-                for here in (piece.here for piece in each.pieces if piece.rank == rank):
-                    self._out += [(each.tensor, name, here) for name in arrays[each.tensor]]
-                    self._to[owner] += sum(a[here].nbytes for a in arrays[each.tensor].values())
+                for piece in (piece for piece in each.pieces if piece.rank == rank):
+                    for name, array in arrays[each.tensor].items():
+                        here, _ = self._places(each, piece, name)
+                        self._out.append((each.tensor, name, here))
+                        self._to[owner] += array[here].nbytes
         for holder in range(ranks):
             if opens:
                 self._in.append(self.told[holder : holder + 1])
                 self._from[holder] += self._standing.nbytes
             for k, cell in enumerate(self.cells):
-                for _, here, there in (piece for piece in cell.pieces if piece.rank == holder):
-                    if holder == rank:
-                        self._own += [(cell.tensor, name, here, a[there]) for name, a in self.kept[k].items()]
-                    else:
-                        self._in += [a[there] for a in self.kept[k].values()]
-                        self._from[holder] += sum(a[there].nbytes for a in self.kept[k].values())
+                for piece in (piece for piece in cell.pieces if piece.rank == holder):
+                    for name, array in self.kept[k].items():
+                        here, there = self._places(cell, piece, name)
+                        if holder == rank:
+                            self._own.append((cell.tensor, name, here, array[there]))
+                        else:
+                            self._in.append(array[there])
+                            self._from[holder] += array[there].nbytes
         self._arrays = arrays
         self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
 
@@ -67,14 +74,29 @@ class Borrowed:
         """What this rank hands over in a step."""
         return sum(self._to)
 
+    def _places(self, cell: Cell, piece: Piece, name: str | int) -> tuple[Any, Any]:
+        """Where a piece of a cell is in what is here of an array, and in the cell's."""
+        if name != UNITS:
+            return piece.here, piece.there
+        if cell.grid is None:
+            return ..., piece.there[:1]
+        begin, end = cell.begin + piece.there.start, cell.begin + piece.there.stop
+        return self._span(cell, begin, end, begin - piece.here.start), self._span(cell, begin, end, cell.begin)
+
+    def _span(self, cell: Cell, begin: int, end: int, origin: int) -> slice:
+        """The units that these elements are in, counted from the one that element `origin` is in."""
+        length = self._units[cell.tensor]
+        return slice(begin // length - origin // length, -(-end // length) - origin // length)
+
     def _room(self, k: int, arrays: Arrays) -> Arrays:
         """Memory for a cell; its record points there, as if the whole tensor were."""
         cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
         row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
         for name, array in arrays.items():
-            made[name] = np.zeros(cell.shape, array.dtype)
+            units = self._span(cell, cell.begin, cell.end, 0)
+            made[name] = np.zeros(units.stop - units.start if name == UNITS else cell.shape, array.dtype)
             place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
-            place[...] = shifted(address(made[name]), cell.begin * array.itemsize)
+            place[...] = shifted(address(made[name]), (units.start if name == UNITS else cell.begin) * array.itemsize)
         row["g_dtype"] = row["dtype"]
         return made
 

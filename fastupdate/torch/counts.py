@@ -24,13 +24,16 @@ def counts_of(entries: Iterable[Entry]) -> Counts | None:
         return None
     if any(step.untyped_storage().data_ptr() != storage.data_ptr() for step in steps):
         return None
-    return torch.empty(0, dtype=dtype).set_(storage).numpy(), [step.storage_offset() for step in steps]
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage).numpy(), [step.storage_offset() for step in steps]
 
 
 def move_together(entries: Iterable[Entry]) -> None:
-    """Makes the step counts of these states elements of a new array."""
+    """Makes the step counts of these states elements of a new array. Whoever holds one goes on to see it counted."""
     entries = list(entries)
     dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-    together = torch.tensor([float(entry.peek(STEP)) for entry in entries], dtype=dtype)
+    together = torch.tensor([float(entry.peek(STEP)) for entry in entries], dtype=dtype, device="cpu")
     for entry, step in zip(entries, together.unbind(), strict=True):
+        held = entry.peek(STEP)
+        if isinstance(held, torch.Tensor) and (held.dtype, held.device, held.shape) == (dtype, step.device, step.shape):
+            held.data, step = step, held
         entry.keep(STEP, step)

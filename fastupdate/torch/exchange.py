@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from fastupdate.arrays.memory import DTYPES, address
-from fastupdate.arrays.place import Place
 from fastupdate.engines.records import BLOCK, counted_before
 from fastupdate.rules.extent import Shape
-from fastupdate.sharded.alike import options_in_words
 from fastupdate.sharded.boxes import Box, is_range
 from fastupdate.sharded.division import balanced
 from fastupdate.sharded.ranges import Range
@@ -25,41 +23,8 @@ from fastupdate.torch.messages import Peers
 from fastupdate.torch.shards import boxes_of, part_of, peers_of
 
 
-class Described(NamedTuple):
-    """What a rank has.
-
-    boxes   which elements of each tensor, along each axis; and whether they lie in memory in that order
-    same    what has to be the same on all ranks, by the names of arguments
-    """
-
-    rule: str
-    boxes: list[tuple[Box | None, bool]]
-    same: dict[str, Any]
-
-
-def describe(stepper: Stepper, params: list[Any], tensors: list[int]) -> Described:
-    """What is here of these parameters."""
-    same: dict[str, Any] = {"rule": stepper.rule.name, "params": f"{len(params)} that move"}
-    same |= options_in_words(stepper.settings)
-    same |= {name: str(flag) for name, flag in stepper.flags.items()}
-    for k in tensors:
-        item, p = stepper.items[k], params[k]
-        words = f"one of shape {tuple(p.shape)}, {p.dtype}, placements {p.placements}, after {item.t} steps"
-        same[f"{item.place.argument} ({k})"] = words
-    dense = [part_of(params[k]).is_contiguous() for k in tensors]
-    return Described(stepper.rule.name, [*zip(boxes_of([params[k] for k in tensors]), dense, strict=True)], same)
-
-
-def _check_alike(first: Described, other: Described, rank: int) -> None:
-    for argument in {**first.same, **other.same}:
-        expected, received = first.same.get(argument, "none"), other.same.get(argument, "none")
-        if expected != received:
-            place = Place(first.rule, argument)
-            place.fail(ValueError, f"the same on all ranks, {expected} as on the first", f"{received} on rank {rank}")
-
-
 def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Group]:
-    """The ranks that share parameters, after a check that all have the same list.
+    """The ranks that share parameters.
 
     params: those that move. everything: all of the optimizer
     """
@@ -67,14 +32,13 @@ def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Gro
     places = {id(p): k for k, p in enumerate(params)}
     for peers, shared in peers_of(everything):
         tensors = [places[id(p)] for p in shared if id(p) in places]
-        all_ranks = peers.gather_objects(describe(stepper, params, tensors))
-        for rank, other in enumerate(all_ranks):
-            _check_alike(all_ranks[0], other, rank)
+        dense = [part_of(params[k]).is_contiguous() for k in tensors]
+        told = peers.gather_objects([*zip(boxes_of([params[k] for k in tensors]), dense, strict=True)])
         for place, k in enumerate(tensors):
-            if any(other.boxes[place][0] is None for other in all_ranks):
+            if any(of_rank[place][0] is None for of_rank in told):
                 expected = "of each rank, elements that follow each other along each axis"
                 stepper.items[k].place.fail(TypeError, expected, f"a DTensor of placements {params[k].placements}")
-        found.append(_group(peers, tensors, [params[k].shape for k in tensors], [each.boxes for each in all_ranks]))
+        found.append(_group(peers, tensors, [params[k].shape for k in tensors], told))
     return found
 
 
@@ -86,7 +50,7 @@ def _group(peers: Peers, tensors: list[int], shapes: list[Shape], of_ranks: list
     in_boxes = [
         not all(dense and is_range(box, s) for box, dense in each) for s, each in zip(shapes, found, strict=True)
     ]
-    owners = balanced([prod(s) * each for s, each in zip(shapes, in_boxes, strict=True)], len(of_ranks))
+    owners = balanced([prod(s) * each for s, each in zip(shapes, in_boxes, strict=True)], [0] * len(of_ranks))
     for k, shape, each, is_boxed, owner in zip(tensors, shapes, found, in_boxes, owners, strict=True):
         row = prod(shape[1:])
         for rank, (box, _) in enumerate(each):

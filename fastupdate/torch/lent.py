@@ -10,11 +10,12 @@ import torch
 from fastupdate.arrays import memory, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
-from fastupdate.rules.extent import Shape
+from fastupdate.rules.extent import SIDES, Shape
 from fastupdate.step import extents, slots
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
+from fastupdate.torch.factors import Owners, brought_together, shape_here
 from fastupdate.torch.names import STEP, UNCOUNTED, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
@@ -28,8 +29,9 @@ class Lent:
     counted   whether torch keeps step counts
     """
 
-    def __init__(self, states: States, shards: Shards) -> None:
-        self._states, self._shards = states, shards
+    def __init__(self, states: States, shards: Shards, owners: Owners) -> None:
+        """owners: of matrices that ranks share"""
+        self._states, self._shards, self._owners = states, shards, owners
         self.kept: list[tuple[Entry, str, Any]] = []
         self.made: list[tuple[Entry, str]] = []
         self.owners: list[tuple[Any, Entry]] = []
@@ -58,15 +60,25 @@ class Lent:
             for slot in wanted:
                 groups, of_all = stepper.hypers.groups, tuple(param.shape)
                 shape, start = slots.shape_in(slot, item, of_all, groups), slots.start_of(slot, item, groups)
-                item.slots[slot.kind] = self._array(item, entry, names.get(slot.kind, slot.kind), slot, shape, start)
+                key = names.get(slot.kind, slot.kind)
+                if slot.extent in SIDES and id(param) in self._owners:
+                    shape = self._factor(param, entry, key, shape)
+                item.slots[slot.kind] = self._array(item, entry, key, slot, shape, start)
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
             return int(any(entry.peek(key) is not None for key in keys))
         if STEP not in entry:
             self.made.append((entry, STEP))
-            entry.keep(STEP, torch.zeros(()))
+            entry.keep(STEP, torch.zeros((), device="cpu"))
         return max(int(entry.peek(STEP)), 0)
+
+    def _factor(self, param: Any, entry: Entry, key: str, shape: Shape) -> Shape:
+        """The shape of what is here of a factor; of one that was loaded the rows come together."""
+        owner, factor = self._owners[id(param)], entry.peek(key)
+        if is_dtensor(factor):
+            entry.keep(key, brought_together(factor, param, owner))
+        return shape_here(shape, param, owner)
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:
         param, tensor = item.source.detach(), entry.peek(key)
@@ -83,7 +95,10 @@ class Lent:
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
             part = _laid_as(param, part, item.order if slot.extent == "element" else None)
             array = _view(part)
-        if part is not part_of(tensor):
+        if tensor is not None and not is_dtensor(tensor) and part is not tensor:
+            tensor.data = part  # whoever holds it goes on to see it move
+            entry.keep(key, tensor)
+        elif part is not part_of(tensor):
             tensor = like(whole, part) if slot.extent == "element" else part
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))

@@ -10,6 +10,7 @@ from fastupdate.engines.records import Records
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import FAILED, Roll
 from fastupdate.torch.exchange import meet
+from fastupdate.torch.factors import Owners
 from fastupdate.torch.looking import Lookout
 from fastupdate.torch.matrices import Matrices
 from fastupdate.torch.mesh import MeshSums
@@ -19,17 +20,22 @@ from fastupdate.torch.units import UnitNorms, has_cut_units
 
 
 def meeting_of(
-    stepper: Stepper, params: list[Any], groups: list[dict[str, Any]], moving: list[list[Any]], shards: Shards
+    stepper: Stepper,
+    params: list[Any],
+    groups: list[dict[str, Any]],
+    moving: list[list[Any]],
+    shards: Shards,
+    owners: Owners,
 ) -> Meeting | None:
     """That of parameters that move, if a step depends on more of them than what is here.
 
-    groups: of all the optimizer's parameters; moving: those that move, group by group
+    groups: of all the optimizer's parameters; moving: those that move, group by group; owners: of matrices
     """
     everything, settings = [p for group in groups for p in group["params"]], stepper.settings
     units = settings.clip_unit_norm is not None and any(map(has_cut_units, everything))
     if not (any(map(is_split, everything)) and (settings.needs_sums or units or needs_sums(stepper.rule, settings))):
         return None
-    return Meeting(stepper, params, everything, Roll(stepper.rule.name, groups, moving), shards)
+    return Meeting(stepper, params, everything, Roll(stepper.rule.name, groups, moving), shards, owners)
 
 
 class Meeting:
@@ -39,24 +45,33 @@ class Meeting:
     together   the engine, where a step depends on sums over tensors
     """
 
-    def __init__(self, stepper: Stepper, params: list[Any], everything: list[Any], roll: Roll, shards: Shards) -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        params: list[Any],
+        everything: list[Any],
+        roll: Roll,
+        shards: Shards,
+        owners: Owners,
+    ) -> None:
         self._stepper, self._params, self._roll, self._shards = stepper, params, roll, shards
         rule, settings = stepper.rule, stepper.settings
         self._ranks = meet(stepper, params, everything)
         self.sums = MeshSums(stepper, params, self._ranks, roll) if settings.needs_sums else None
-        units = settings.clip_unit_norm is not None
+        units = settings.clip_unit_norm is not None and any(map(has_cut_units, everything))
         self._units = UnitNorms(stepper, params, self._ranks, roll) if units else None
-        self._matrices = Matrices(params, self._ranks) if rule.matrix is not None else None
+        self._matrices = Matrices(params, self._ranks, owners) if rule.matrix is not None else None
         self.together = self._engine() if needs_sums(rule, settings) else None
         self._parts = Lookout(shards.parts)
 
     def _engine(self) -> Together:
-        return Together(self._stepper, self._params, self._ranks, self._roll, opens=self.sums is None)
+        opens = self.sums is None and self._units is None
+        return Together(self._stepper, self._params, self._ranks, self._roll, opens=opens)
 
     @property
     def _opening(self) -> MeshSums | Together:
         """What sends the first message of a step."""
-        opening = self.sums or self.together or (self._units.sums if self._units else None)
+        opening = self.sums or (self._units.sums if self._units else self.together)
         assert opening is not None
         return opening
 

@@ -18,11 +18,13 @@ class Peers:
 
     ranks   as all know them
     rank    which of them this one is
+    name    by which they are told from others
     """
 
     def __init__(self, groups: list[Any], ranks: list[int]) -> None:
         """groups: of each axis, the ranks along it that this one is among. ranks: of all axes, the last one fastest."""
         self._groups, self.ranks, self.rank = groups, ranks, ranks.index(distributed.get_rank())
+        self.name = tuple(group.group_name for group in groups)
 
     def gather(self, sent: Values, told: Values) -> None:
         """Tells all the message of this one, and takes in those of all: told[rank]."""

@@ -1,15 +1,19 @@
 """What torch calls things: the names under which `torch.optim` keeps the states of the rules that it has.
 
-Those that it has not have the names of their authors' packages."""
+Of those that it has not, some have the names of their authors' packages, the others those that the rule has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from fastupdate import rules
+from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import Path
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
+from fastupdate.stages import ARRAYS
 
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
@@ -22,6 +26,8 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
+    "dadaptsgd": {"p0": "x0"},
+    "lion": {"m": "exp_avg"},
     "muon": {"m": "momentum_buffer"},
     "nadam": _ADAM,
     "prodigy": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
@@ -64,3 +70,25 @@ def state_names(rule: Rule) -> dict[str, str]:
     """The rule's states, in its order, each with the name that it has in `optimizer.state[p]`."""
     known = STATES.get(rule.name, {})
     return {name: known.get(name, name) for name in (*rule.states, *rule.factors)}
+
+
+def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], argument: str) -> None:
+    """ValueError if a parameter has moved, but has not the states that it has by this rule: it went by another one."""
+    own = state_names(rule)
+    lasting = [name for name in rule.states if name not in rule.passing and name not in rule.state_flags]
+    needed = [own[name] for name in lasting if rule.extents[name] != "list"]
+    for path, entry in entries:  # by dict's own methods: nobody is shown what is in one
+        held = [name for name, value in dict.items(entry) if value is not None]
+        missing = [name for name in needed if name not in held]
+        steps, known = dict.get(entry, STEP), _all_names().intersection(held)
+        moved = float(steps) > 0 if steps is not None else bool(known)
+        others = not needed and known and steps is not None and known.isdisjoint(own.values())
+        if (missing and moved) or others:
+            expected = f"the states of {rule.formula.__name__} or none"
+            Place(rule.name, argument, path).fail(ValueError, expected, f"one with {', '.join(map(repr, held))}")
+
+
+@cache
+def _all_names() -> frozenset[str]:
+    """Those of all rules' states, but for what an option keeps under the same name."""
+    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values()) - ARRAYS.keys()

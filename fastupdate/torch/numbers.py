@@ -20,6 +20,9 @@ SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
 }  # fmt: skip
 REFUSED = ("capturable", "differentiable")
+ROUNDING = (
+    1e-12  # how far below zero a learning rate may be: LinearLR's recursion ends at −1e-19, say, where it means 0
+)
 DECOUPLED = "decoupled_weight_decay"  # whether weights shrink by it, which torch's groups say where its rule has both
 
 
@@ -89,6 +92,8 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
         place.fail(TypeError, "a number, set by a scheduler of torch's", repr(value))
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
+    if name == "lr" and isinstance(value, float) and -ROUNDING < value < 0:
+        value = 0.0
     return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
 
 

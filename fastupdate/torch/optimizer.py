@@ -14,9 +14,10 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
+from fastupdate.torch.factors import owners_of, shared_out
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
-from fastupdate.torch.names import INTEGERS, NUMBERS, STEP
+from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
 from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
@@ -25,6 +26,7 @@ from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
 
 if TYPE_CHECKING:
+    from fastupdate.torch.agreement import Agreement
     from fastupdate.torch.backward import Arrivals
     from fastupdate.torch.meeting import Meeting
 
@@ -77,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
         self._run: Run | None = None
         self._runs: dict[Any, Run] = {}
         self.met: Meeting | None = None  # of the last step on ranks that share parameters
+        self.agreement: Agreement | None = None  # of these ranks
         self.arrivals: Arrivals | None = vars(self).get("arrivals")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -84,6 +87,8 @@ class Optimizer(torch.optim.Optimizer):
 
         closure: evaluates the model again and returns the loss
         """
+        if closure is None and not torch.compiler.is_compiling() and self._step_again():
+            return None
         if self._hooked():
             return self._hooked_step() if closure is None else self._hooked_step(closure)
         return self._plain_step(closure)
@@ -91,10 +96,24 @@ class Optimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined] # so that torch does not wrap it, which costs more than the step
 
     def _hooked(self) -> bool:
-        """Whether a hook or a profiler is to be told of a step."""
+        """Whether a hook or a profiler is to be told of a step. Of a subclass's own `step` torch tells them."""
         own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         shared = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-        return bool(own or shared) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        asked = own or shared or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        return bool(asked) and type(self).step is Optimizer.step
+
+    def _step_again(self) -> bool:
+        """Takes a step if it is like the last one, as most are: little code to run, which training has driven out of
+        caches since."""
+        run = self._run
+        if run is None or self._hooked() or self.arrivals is not None or self.rule.evaluated is not None:
+            return False
+        if getattr(self, "found_inf", None) is not None or getattr(self, "grad_scale", None) is not None:
+            return False
+        report = run.again(self)
+        if report is not None:
+            self.report = report
+        return report is not None
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         self._check_mode()
@@ -106,6 +125,8 @@ class Optimizer(torch.optim.Optimizer):
         if found_inf is None or not found_inf.item():
             take = self._uncompiled_step if torch.compiler.is_compiling() else self._step
             take(1.0 if scale is None else float(scale))
+        if self.arrivals is not None:
+            self.arrivals.free()
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
@@ -126,11 +147,8 @@ class Optimizer(torch.optim.Optimizer):
     def _take(self, run: Run | None, loss_scale: float) -> None:
         if run is None:
             return
-        if self.arrivals is None:
-            self.report = run.step(loss_scale)
-        else:
-            self.report = run.step(loss_scale, self.arrivals.totals(run.params))
-            self.arrivals.free()
+        totals = None if self.arrivals is None else self.arrivals.totals(run.params)
+        self.report = run.step(loss_scale, totals)
 
     def run_now(self) -> Run | None:
         """The run for the parameters that have gradients now; None if none has."""
@@ -160,7 +178,7 @@ class Optimizer(torch.optim.Optimizer):
         """The same, looked for anew."""
         if type(self.state) is not States:
             self.state = States(self.state)
-        self._run = choose(self, self._runs)
+        self._run = choose(self, self._runs, self._run)
         return self._run
 
     def eval(self) -> None:
@@ -194,11 +212,21 @@ class Optimizer(torch.optim.Optimizer):
         found: dict[str, Any] = super().state_dict()
         if "state" in found:
             found["state"] = {key: plain(value) for key, value in found["state"].items()}
+            self._share_out_factors(found)
             for group in found["param_groups"]:
                 entries = [found["state"][key] for key in group["params"] if key in found["state"]]
                 _add_numbers(self.rule_of(group), group, [entry for entry in entries if STEP in entry])
-                as_theirs(self.rule_of(group), entries)
+                as_theirs(self.rule_of(group), group, entries)
         return found
+
+    def _share_out_factors(self, found: dict[str, Any]) -> None:
+        """Of factors of matrices that ranks share each rank saves rows: a message of the rank that has them."""
+        for saved, group in zip(found["param_groups"], self.param_groups, strict=True):
+            rule = self.rule_of(group)
+            owners = owners_of(g for g in self.param_groups if self.rule_of(g) is rule) if rule.factors else {}
+            for key, p in zip(saved["params"], group["params"], strict=True):
+                if id(p) in owners and key in found["state"]:
+                    found["state"][key] = shared_out(rule, found["state"][key], p, owners[id(p)])
 
     def _show_counts(self) -> None:
         if self._run is not None:
@@ -244,7 +272,7 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
     """Writes the numbers that torch keeps with each parameter, as it has them."""
     for entry in entries:
         for name, number in NUMBERS.get(rule.name, {}).items():
-            entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype)
+            entry[name] = torch.tensor(number(group, float(entry[STEP])), dtype=entry[STEP].dtype, device="cpu")
         if rule.name in INTEGERS:
             entry[STEP] = int(entry[STEP])
 
@@ -252,7 +280,12 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
 def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    loading = vars(optimizer)["_loading"] = from_theirs(optimizer.rule_of, state_dict, params)
+    loading = from_theirs(optimizer.rule_of, state_dict, params)
+    for group in loading["param_groups"]:
+        entries = (((key,), loading["state"].get(key)) for key in group["params"])
+        there = ((path, entry) for path, entry in entries if isinstance(entry, dict))
+        check_entries(optimizer.rule_of(group), there, "state_dict['state']")
+    vars(optimizer)["_loading"] = loading
     return loading
 
 

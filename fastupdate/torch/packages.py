@@ -1,6 +1,7 @@
 """What packages beside torch call things, of rules that torch has not: arguments, groups and checkpoints of theirs.
 
-Prodigy is `prodigyopt`'s, DAdaptAdam and DAdaptSGD are `dadaptation`'s; `pytorch_optimizer`'s have other names.
+Prodigy is `prodigyopt`'s, DAdaptAdam and DAdaptSGD are `dadaptation`'s; `pytorch_optimizer`'s have other names. DoG is
+`dog-optimizer`'s.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ from typing import Any
 import torch
 
 from fastupdate.arrays.place import Place
+from fastupdate.rules.muon import COEFFICIENTS, ITERATIONS
 from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import STEP
 from fastupdate.torch.shards import is_dtensor
 
 _UNBOUNDED = (math.inf, "d grows as it will")
 _ALONE = (False, "parameters that ranks share are known by their type, DTensor")
+_RMS = "match_rms_adamw"
 
 # Arguments of theirs that the rule here has one value of, and why.
 FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "muon": {
+        "ns_coefficients": (COEFFICIENTS, "the authors' own"),
+        "eps": (1e-7, "the shortest that a gradient is taken to be"),
+        "ns_steps": (ITERATIONS, "as many iterations"),
+        "adjust_lr_fn": (None, f"{_RMS}=True scales steps as AdamW's"),
+    },
     "prodigy": {
         "beta3": (None, "the root of beta2"),
         "decouple": (True, "weights shrink by d·lr·λ; an L2 penalty can be part of the loss"),
@@ -45,9 +54,10 @@ FLAT = {"prodigy": ("s", "p0")}  # states that are vectors there
 RENAMED = {  # entries of groups in `pytorch_optimizer`
     "dadaptadam": {"weight_decouple": "decouple", "bias_correction": "use_bias_correction", "step": "k"},
     "dadaptsgd": {"step": "k"},
+    "dog": {"reps_rel": "relative"},  # in `dog-optimizer`
 }
 # What groups of a package say if their checkpoints are not taken.
-OTHERS = {"dog": ("init_buffer",), "dadaptadam": ("fixed_decay",), "dadaptsgd": ("fixed_decay", "weight_decouple")}
+OTHERS = {"dadaptadam": ("fixed_decay",), "dadaptsgd": ("fixed_decay", "weight_decouple")}
 
 
 def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
@@ -57,12 +67,17 @@ def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
             Place(rule.name, name).fail(ValueError, f"{value} ({why})", repr(values[name]))
 
 
-def as_theirs(rule: Rule, entries: Iterable[Any]) -> None:
-    """Gives what is saved of each parameter the shapes that it has there. DTensors keep theirs."""
+def as_theirs(rule: Rule, group: dict[str, Any], entries: Iterable[Any]) -> None:
+    """Gives what is saved of a group and of its parameters what it has there. DTensors stay as they are."""
+    if rule.name == "muon" and group[_RMS]:
+        group["adjust_lr_fn"] = _RMS
     for entry in entries:
         for name in FLAT.get(rule.name, ()):
             if isinstance(entry, dict) and name in entry and not is_dtensor(entry[name]):
                 entry[name] = entry[name].reshape(-1)
+        if rule.name == "dadaptsgd" and group["shrink"] and "z" in entry and not is_dtensor(entry["z"]):
+            group["g0_norm"] = 1 / group["shrink"]
+            entry["s"] = entry["z"] * group["shrink"]
 
 
 def from_theirs(
@@ -78,6 +93,12 @@ def from_theirs(
             if group.get(name):
                 place = Place(rule.name, f"state_dict['param_groups'][…][{name!r}]")
                 place.fail(ValueError, f"none (fu.torch.{rule.formula.__name__} takes no such state)", "one")
+        if rule.name == "muon" and group.get("adjust_lr_fn") in ("original", _RMS):
+            group |= {_RMS: group["adjust_lr_fn"] == _RMS, "adjust_lr_fn": None}
+        if rule.name == "dog" and "init_eta" in group:
+            state = _of_dog(rule, group, state, len(saved["param_groups"]))
+        if (norm := group.pop("g0_norm", None)) and rule.name == "dadaptsgd":
+            group.setdefault("shrink", 1 / norm)
         for key, p in zip(group["params"], rest, strict=False):  # torch says if there are more or fewer
             if isinstance(state.get(key), dict):
                 state[key] = dict(_entry(rule, group, state[key], p))
@@ -86,13 +107,35 @@ def from_theirs(
 
 def _entry(rule: Rule, group: dict[str, Any], entry: Mapping[str, Any], p: Any) -> Iterator[tuple[str, Any]]:
     if "k" in group and STEP not in entry:
-        yield STEP, torch.tensor(float(group["k"]))
-    scaled = rule.name == "dadaptsgd" and "x0" in entry  # theirs is divided by the first gradient's norm
-    if scaled:
-        yield from (("z", entry["s"] * group["g0_norm"]), ("p0", entry["x0"]))
-        group.setdefault("shrink", 1 / group["g0_norm"])
+        yield STEP, torch.tensor(float(group["k"]), device="cpu")
     for name, value in entry.items():
         if name in FLAT.get(rule.name, ()) and not is_dtensor(value):
             yield name, value.expand(p.numel()).reshape(p.shape)  # one zero stands for zeros there
-        elif not scaled or name not in ("s", "x0", "z"):
+        elif rule.name != "dadaptsgd" or name != "s":
             yield name, value
+    if rule.name == "dadaptsgd" and "s" in entry:
+        yield from _of_sgd(group, entry)
+
+
+def _of_sgd(group: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """DAdaptSGD's sum of gradients, which is divided by the first one's norm there, where z is another tensor."""
+    own = entry["z"] * group["shrink"] == entry["s"]  # nobody has taken a step since it was saved here
+    yield "z", torch.where(own, entry["z"], entry["s"] / group["shrink"])
+    if not own.all():
+        yield STEP, torch.tensor(float(group["k"]), device="cpu")
+
+
+def _of_dog(rule: Rule, group: dict[str, Any], state: Mapping[str, Any], groups: int) -> dict[str, Any]:
+    """DoG's state, all of which is in the group there; into that go the numbers of the whole list."""
+    place = Place(rule.name, "state_dict['param_groups']")
+    if groups > 1:
+        place.fail(ValueError, "one group (there each has a distance of its own)", str(groups))
+    eta = group.pop("init_eta")
+    group["first_rate"] = 0.0 if eta is None else eta
+    if state["_first_step"]:
+        return {}
+    r, squares = group.pop("rbar"), group.pop("G")
+    if r.dim():
+        place.fail(ValueError, "DoG's, one distance of all parameters", "LDoG's, one of each")
+    group |= {"r": float(r), "squares": float(squares) - group["eps"], "rate": float(group.pop("eta")[0]), "k": 1}
+    return {key: {"p0": weights} for key, weights in zip(group["params"], group.pop("init_buffer"), strict=True)}

@@ -22,8 +22,10 @@ from fastupdate.step.stepper import Stepper
 from fastupdate.step.whole import WholeStep, take
 from fastupdate.torch.looking import same_objects
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
+from fastupdate.torch.numbers import checked
 from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.run import Run
+from fastupdate.torch.seen import EquationsError, equations_of
 from fastupdate.torch.states import States
 
 T = TypeVar("T")
@@ -47,12 +49,12 @@ class Partition(Optimizer):
     options  as every optimizer takes them, for all rules
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
-    raises, none has moved. Groups of one rule share its equations (`amsgrad`, `nesterov`, …). `report` tells of the
-    last step; its lr is that of the first group of the first rule.
+    raises, none has moved. Groups of one rule may differ in its equations (`maximize`, `amsgrad`, `nesterov`, …) if it
+    keeps no numbers of all tensors. `report` tells of the last step; its lr is that of the first group.
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
-        self._parts: dict[str, Optimizer] = {}
+        self._parts: dict[Any, Optimizer] = {}
         self.options = self._checked_options(options)
         self._forget()
         groups = [params] if isinstance(params, dict) else list(params)
@@ -92,34 +94,41 @@ class Partition(Optimizer):
         for name in values.keys() - known:
             Place(kind, name).unknown(TypeError, "argument of a rule in a partition", sorted(known))
         mine = [group for group in self.param_groups if group[RULE] == kind]
-        part = self._part(kind, mine)
+        part = self._part((kind,), mine)
         param_group.update({**values, **param_group, RULE: kind})
         part.complete(param_group, mine)
         torch.optim.Optimizer.add_param_group(self, param_group)
 
-    def _part(self, kind: str, groups: list[dict[str, Any]]) -> Optimizer:
-        """What steps the groups of one rule."""
-        part = self._parts.get(kind)
+    def _part(self, key: tuple[Any, ...], groups: list[dict[str, Any]]) -> Optimizer:
+        """What steps groups of one rule, whose name the key begins with."""
+        part = self._parts.get(key)
         if part is None:
-            cls = _classes()[kind]
-            part = self._parts[kind] = cls.__new__(cls)
+            cls = _classes()[key[0]]
+            part = cls.__new__(cls)
             given = {p.name: p.default for p in signature(cls).parameters.values() if p.default is not Parameter.empty}
             given.pop("others", None)
             part.options = self.options
             part.__setstate__({"defaults": part.all_defaults(given), "state": {}, "param_groups": groups})
+            self._parts[key] = part
         return part
 
-    def parts(self) -> dict[str, Optimizer]:
-        """What steps the groups of each rule, as groups and state are now."""
+    def _key_of(self, group: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What groups that step together have alike: the rule and, if they need not all do so, the equations."""
+        rule = self.rule_of(group)
+        values = {} if rule.states_of("list") else equations_of(rule, checked(rule, group))
+        return (rule.name, *values.values())
+
+    def parts(self) -> dict[Any, Optimizer]:
+        """What steps groups that have the same equations, as groups and state are now."""
         if type(self.state) is not States:
             self.state = States(self.state)
         if not same_objects(self.param_groups, self._seen):
-            shares: dict[str, list[dict[str, Any]]] = {}
+            shares: dict[Any, list[dict[str, Any]]] = {}
             for group in self.param_groups:
-                shares.setdefault(self.rule_of(group).name, []).append(group)
-            self._parts = {kind: self._part(kind, groups) for kind, groups in shares.items()}
-            for kind, part in self._parts.items():
-                part.param_groups = shares[kind]
+                shares.setdefault(self._key_of(group), []).append(group)
+            self._parts = {key: self._part(key, groups) for key, groups in shares.items()}
+            for key, part in self._parts.items():
+                part.param_groups = shares[key]
             self._seen = list(self.param_groups)
         for part in self._parts.values():
             part.state = self.state
@@ -143,6 +152,9 @@ class Partition(Optimizer):
             self._take_all([part.run_now for part in moving], loss_scale)
         except NoGradientError:  # fewer parameters have one than in the step before
             self._take_all([part.choose for part in moving], loss_scale)
+        except EquationsError:  # somebody has set a flag in some of the groups
+            self._seen = []
+            self._take_all([part.choose for part in self.parts().values()], loss_scale)
 
     _uncompiled_step = torch._disable_dynamo(_step)  # type: ignore[attr-defined, arg-type]
 
@@ -182,7 +194,7 @@ class Partition(Optimizer):
 
     def _complete_all(self) -> None:
         for group in self.param_groups:
-            self._part(self.rule_of(group).name, []).complete(group, ())
+            self._part((self.rule_of(group).name,), []).complete(group, ())
 
 
 def _together(runs: list[Run], loss_scale: float) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastupdate.arrays.place import Place
@@ -14,10 +14,15 @@ LR = ("lr",)
 Flags = dict[str, bool]
 
 
+class EquationsError(ValueError):
+    """Groups that step together mean different equations."""
+
+
 class Row:
     """A parameter group as it was last seen.
 
     values  what a step reads of it, checked
+    seen    what the native module knows it by (SeenGroup in csrc/python/lookout.h)
     """
 
     def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
@@ -30,32 +35,39 @@ class Row:
         lr, *rest = reader(keys)(group)
         self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
         self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
-        self._lr, (self._low, self._high) = lr, self._rule.hypers["lr"][:2]
         self._live = changes_in_place((lr, *rest))
+        entries = -1 if self._live else self._length
+        self.seen = (self.params, entries, tuple(keys[1:]), self._rest, self.values)
 
     def changes(self, group: dict[str, Any]) -> Sequence[str]:
         """The names of the values that have become others; these are checked, and taken."""
         if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
             lr = group["lr"]
-            if lr == self._lr:
+            if lr == self.values["lr"]:
                 return ()
-            if type(lr) is float and self._low < lr < self._high:  # a scheduler's doing, as in every step
-                self._lr = self.values["lr"] = lr
+            low, high = self._rule.hypers["lr"][:2]
+            if type(lr) is float and low < lr < high:  # a scheduler's doing, as in every step
+                self.values["lr"] = lr
                 return LR
         before = self.values
         self._look(group)
         return [name for name, value in self.values.items() if before.get(name) != value]
 
 
+def equations_of(rule: Rule, values: Mapping[str, Any]) -> Flags:
+    """What checked values of a group say of its equations, which groups that step together have alike."""
+    own = (flag for flag in rule.flags if flag not in rule.flag_hypers)
+    return {name: values[name] for name in (*own, *SHARED_SWITCHES)}
+
+
 def flags_of(rule: Rule, rows: list[Row]) -> Flags:
     """The flags that the values of all groups mean together."""
-    first, flags = rows[0].values, {}
+    flags = equations_of(rule, rows[0].values)
     for k, row in enumerate(rows):
-        for name in (*(flag for flag in rule.flags if flag not in rule.flag_hypers), *SHARED_SWITCHES):
-            if row.values[name] != first[name]:
-                place = Place(rule.name, f"param_groups[{k}][{name!r}]")
-                place.fail(ValueError, f"{first[name]}, as in the first group", repr(row.values[name]))
-            flags[name] = first[name]
+        for name, value in equations_of(rule, row.values).items():
+            if value != flags[name]:
+                expected = f"{flags[name]}, as in the first group (fu.torch.Partition takes groups that differ)"
+                Place(rule.name, f"param_groups[{k}][{name!r}]").fail(EquationsError, expected, repr(value))
     for flag, hyper in rule.flag_hypers.items():
         flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
     return flags

@@ -30,13 +30,16 @@ def part_of(tensor: Any) -> Any:
     return tensor._local_tensor if is_dtensor(tensor) else tensor
 
 
-def like(whole: Any, part: Any) -> Any:
-    """The tensor whose part here this is, shared as another one of the same shape is."""
+def like(whole: Any, part: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """The tensor whose part here this is, shared as another one is, of the same shape or of this one, contiguous."""
     if not is_dtensor(whole):
         return part
     module: Any = sys.modules["torch.distributed.tensor"]
+    shape, stride = (
+        (whole.shape, whole.stride()) if shape is None else (shape, torch.empty(shape, device="meta").stride())
+    )
     found = module.DTensor.from_local(
-        part, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+        part, whole.device_mesh, whole.placements, run_check=False, shape=torch.Size(shape), stride=stride
     )
     found._local_tensor = part  # not a view of it
     return found
@@ -62,14 +65,10 @@ def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
         if any(placement.is_partial() for placement in p.placements):
             expected = "parameters that are sharded or replicated"
             Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    if rule.matrix and rule.matrix_lasts:
-        received = f"DTensors of placements {split[0].placements}"
-        expected = "whole tensors (replicated, or by fu.sharded), of whose matrices this rule keeps factors"
-        Place(rule.name, "params").fail(TypeError, expected, received)
-    units, sums = settings.clip_unit_norm is not None, needs_sums(rule, settings)
-    if units and sums:
-        expected = "None (or clip_norm), where parameters are sharded and a step depends on sums over them"
-        Place(rule.name, "clip_unit_norm").fail(ValueError, expected, repr(settings.clip_unit_norm))
+    for p in split if rule.factors else ():
+        if group_of(p) is None:
+            expected = "parameters cut along their first axis (Shard(0)), of whose matrices this rule keeps factors"
+            Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
 
 
 def needs_sums(rule: Rule, settings: Settings) -> bool:
@@ -77,18 +76,36 @@ def needs_sums(rule: Rule, settings: Settings) -> bool:
     return bool(rule.phases or settings.measuring or settings.monitor)
 
 
+def ranks_of(p: Any) -> list[Any]:
+    """The groups of ranks that have different elements of a parameter, if this rank is one of those that share it."""
+    if p.device_mesh.get_coordinate() is None:
+        return []
+    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+    return [p.device_mesh.get_group(axis) for axis in cut]
+
+
+def group_of(p: Any) -> Any:
+    """The ranks that share a parameter by ranges of its elements; None if each has all of it, or no range of it."""
+    if not is_dtensor(p):
+        return None
+    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+    by_ranges = len(cut) == 1 and p.placements[cut[0]].is_shard(0)
+    return p.device_mesh.get_group(cut[0]) if by_ranges else None
+
+
 def peers_of(params: Iterable[Any]) -> list[tuple[Peers, list[Any]]]:
     """Ranks that share parameters, and which of these they share."""
     found: dict[tuple[str, ...], tuple[Peers, list[Any]]] = {}
     for p in filter(is_split, params):
         mesh = p.device_mesh
-        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-        groups = [mesh.get_group(axis) for axis in cut]
+        groups = ranks_of(p)
         name = tuple(group.group_name for group in groups)
-        if name not in found:
-            along = [slice(None) if axis in cut else at for axis, at in enumerate(mesh.get_coordinate())]
+        if groups and name not in found:
+            whole = [placement.is_replicate() for placement in p.placements]
+            along = [at if is_whole else slice(None) for at, is_whole in zip(mesh.get_coordinate(), whole, strict=True)]
             found[name] = Peers(groups, mesh.mesh[tuple(along)].reshape(-1).tolist()), []
-        found[name][1].append(p)
+        if groups:
+            found[name][1].append(p)
     return [*found.values()]
 
 

@@ -10,11 +10,13 @@ import torch
 
 from fastupdate.arrays.memory import STORAGE, Array
 from fastupdate.sharded import together
+from fastupdate.sharded.boxes import Numbers
 from fastupdate.sharded.cells import Values
 from fastupdate.sharded.telling import Group
+from fastupdate.sharded.together import shifted
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import ALIKE, Roll
-from fastupdate.torch.borrowed import Borrowed
+from fastupdate.torch.borrowed import UNITS, Borrowed
 from fastupdate.torch.shards import part_of
 
 
@@ -31,6 +33,16 @@ class Together(together.Together):
 
     def _gather(self, handle: Any, sent: Values, told: Values) -> None:
         handle.gather(sent, told)
+
+    def _place(self, k: int) -> list[Numbers]:
+        numbers = super()._place(k)
+        if self._settings.clip_unit_norm is None or len(self._shapes[k]) < 2:  # of a vector all know the one factor
+            return numbers
+        row, first = self._tensors[k : k + 1], self._here[k].begin // int(self._tensors["unit_length"][k])
+        row["unit_scale"] = shifted(int(row["unit_scale"][0]), first * self._plan.unit_scale.itemsize)
+        here = slice(*np.searchsorted(self._plan.unit_tensor, (k, k + 1)))
+        self._arrays[k][UNITS] = self._plan.unit_scale[here]
+        return numbers
 
     def _borrow(self) -> list[together.Lent]:
         self._messages = [

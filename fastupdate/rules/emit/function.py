@@ -25,6 +25,7 @@ class Function(Expression):
         self.numbers = [name for name in self.parameters if name not in records]
         self.known = set(self.numbers)
         self.results: list[str] = []
+        self.changed = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         self.body, self.indent = "", "    "
         for name in () if self.prepares else self.numbers:
             self.check_name(node, name)

@@ -9,10 +9,10 @@ from .function import Function
 
 
 class Phase(Function):
-    """A function that takes and gives back arrays of numbers, for there may be any number of them."""
+    """A function that gives back numbers by any number of arguments."""
 
     called: str  # in C++
-    own = re.compile(r"state|sum|term|result\d+")  # names in what is emitted around the rule's text
+    own = re.compile(r"state|sum|(term|result)\d+")  # names in what is emitted around the rule's text
 
     def check_name(self, node: ast.AST, name: str) -> None:
         super().check_name(node, name)
@@ -24,6 +24,7 @@ class Phase(Function):
         results = value.elts if isinstance(value, ast.Tuple) else [value]
         if len(results) != len(wanted) or isinstance(value, ast.Tuple) != (len(wanted) > 1):
             raise self.refused(value, f"expected {', '.join(wanted)}")
+        self.changed |= {name for name, result in zip(wanted, results, strict=True) if ast.unparse(result) != name}
         for k, result in enumerate(results):
             self.put(f"const T result{k} = {self.at(result)};", result)
         for k, name in enumerate(wanted):
@@ -52,36 +53,37 @@ class Phase(Function):
 
 
 class Measure(Phase):
-    """The terms of an element, and the states that are of an element."""
+    """The terms of an element, and the states that are of an element; each has a name, for loops over what has none are
+    not vectorized."""
 
     called = "measure"
 
+    def terms(self) -> list[str]:
+        return self.struct.summed_in(self.node.name)
+
     def wanted(self) -> list[str]:
-        return [*self.struct.summed_in(self.node.name), *self.struct.elements]
+        return [*self.terms(), *self.struct.elements]
 
     def place(self, name: str) -> str:
-        if name in self.struct.states:
-            return f"state[{[*self.struct.states].index(name)}]"
-        terms = self.struct.summed_in(self.node.name)
-        return f"term[{terms.index(name)}]" if name in terms else name
+        terms = self.terms()
+        return f"term{terms.index(name)}" if name in terms else name
 
     def arguments(self) -> list[str]:
-        return ["T g", "T p", f"T (&state)[{max(len(self.struct.states), 1)}]", "double* term"]
+        states = [f"T{'&' if name in self.struct.elements else ''} {name}" for name in self.struct.states]
+        return ["T g", "T p", *states, *(f"double& {self.place(term)}" for term in self.terms())]
 
 
-class MeasureStage(Phase):
+class MeasureStage(Measure):
     """The terms of an element, of a stage."""
 
-    called = "measure"
-
-    def wanted(self) -> list[str]:
+    def terms(self) -> list[str]:
         return [*self.struct.sums]
 
-    def place(self, name: str) -> str:
-        return f"term[{self.wanted().index(name)}]" if name in self.struct.sums else name
+    def wanted(self) -> list[str]:
+        return self.terms()
 
     def arguments(self) -> list[str]:
-        return ["T g", "T p", "T change", "double* term"]
+        return ["T g", "T p", "T change", *(f"double& {self.place(term)}" for term in self.terms())]
 
 
 class Settle(Phase):

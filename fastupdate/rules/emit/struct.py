@@ -85,7 +85,7 @@ class Struct:
         """A function that another one calls."""
         if called not in self.helpers:
             found = caller.source.function(called)
-            if found is None or caller.prepares:
+            if found is None:
                 raise caller.unknown(node, called)
             self.helpers[called] = None  # under way
             self.helpers[called] = Function(self, *found, caller.records)
@@ -119,6 +119,7 @@ struct {self.name} {{
   FASTUPDATE_STATES({", ".join(self.states)});
 {flags}  static constexpr bool is_long = {str("cube_root(" in self.update.body).lower()};
   using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
+  static constexpr unsigned changes[] = {{{", ".join(self.changes())}}};
 {self.shape()}
   struct {{
     T {", ".join(self.scalars)};
@@ -131,6 +132,12 @@ struct {self.name} {{
 
 }}  // namespace fastupdate::FASTUPDATE_TARGET
 """
+
+    def changes(self) -> list[str]:
+        """For each phase, and at last the rule, a mask of the states that it changes."""
+        functions = [*self.phases, self.update]
+        masks = [bits(str(k) for k, name in enumerate(self.states) if name in f.changed) for f in functions]
+        return ["0", *masks] if self.settles and not self.phases else masks  # what only settles is a phase, too
 
     def shape(self) -> str:
         """What states are of, and what each phase does; nothing if all is of an element and in one phase."""
