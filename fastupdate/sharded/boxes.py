@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastupdate.arrays.memory import Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Records
-from fastupdate.rules.extent import Extent, Shape
+from fastupdate.rules.extent import Extent, Shape, Side
 from fastupdate.sharded.cells import Cell, Piece, grids_of
 from fastupdate.sharded.elements import Elements, in_parts
 from fastupdate.sharded.ranges import Range
@@ -38,7 +38,7 @@ def whole(tensor: int, shape: Shape, boxes: Sequence[Box], owner: int) -> Cell:
     return Cell(tensor, 0, prod(shape), None, owner, shape, pieces)
 
 
-def ranges_in(extent: Extent, box: Box) -> Box:
+def ranges_in(extent: Extent | Side, box: Box) -> Box:
     """Which of a tensor's ranges of this extent, which is not "element", are those of the box."""
     found: dict[str, Box] = {
         "row": box[:-1] if len(box) > 1 else box,
@@ -54,7 +54,7 @@ class Numbers(NamedTuple):
 
     tensor: int
     slot: int
-    extent: Extent
+    extent: Extent | Side
     whole: Array
     here: Array
 
@@ -77,7 +77,8 @@ class Boxes:
         self._pairs: list[tuple[Array, Array]] = []
         for tensor, slot, extent, all_of_it, here in numbers:
             self.tensors["slot"][self.places.index(tensor), slot] = address(here)
-            self._pairs.append((here, all_of_it[*ranges_in(extent, boxes[tensor]), ...]))  # a view, of one number too
+            which: Any = (*ranges_in(extent, boxes[tensor]), ...)  # so that one number is a view, too
+            self._pairs.append((here, all_of_it[which]))
 
     def elements(self) -> Elements:
         """All of them."""

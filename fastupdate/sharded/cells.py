@@ -68,7 +68,7 @@ class Chunks:
         return matrix * self.alone + -(-rest // (ROW_CHUNK * self._columns))
 
 
-def grids_of(shape: Shape) -> tuple[Grid, Grid]:
+def grids_of(shape: Shape) -> tuple[Blocks, Chunks]:
     """The blocks of a tensor, and its chunks."""
     return Blocks(prod(shape)), Chunks(*matrix_of(shape))
 

@@ -185,4 +185,4 @@ class Exchange:
 
     def standings(self) -> list[float]:
         """What each rank is about to do, as told last."""
-        return self._told[:, 0].tolist()
+        return [float(each) for each in self._told[:, 0]]

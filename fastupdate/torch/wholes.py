@@ -14,6 +14,7 @@ from fastupdate.sharded.boxes import shape_of_box
 from fastupdate.sharded.cells import Values
 from fastupdate.sharded.reader import Reader
 from fastupdate.sharded.telling import Group, Stretch, Telling
+from fastupdate.sharded.together import Arrays
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.borrowed import Borrowed
 from fastupdate.torch.messages import Peers
@@ -29,8 +30,8 @@ class Wholes:
     def __init__(self, stepper: Stepper, params: list[Any], group: Group) -> None:
         self._arrays = {k: stepper.plan.items[k].array for k in group.boxes}
         cells = [*group.wholes([tuple(p.shape) for p in params])]
-        arrays = {k: {"g": array} for k, array in self._arrays.items()}
-        self._lent = Borrowed(group.handle, cells, {**arrays}, stepper.plan.tensors, opens=False)
+        arrays: dict[int, Arrays] = {k: {"g": array} for k, array in self._arrays.items()}
+        self._lent = Borrowed(group.handle, cells, arrays, stepper.plan.tensors, opens=False)
         self.cells = self._lent.cells
 
     def of(self, tensors: list[Any]) -> dict[int, Array]:
