@@ -79,6 +79,7 @@ class Adam(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         amsgrad: bool = False,
+        corrected_max: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -142,6 +143,7 @@ class AdamW(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.01,
         amsgrad: bool = False,
+        corrected_max: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -168,7 +170,9 @@ class Adan(Optimizer):
         beta3: _Scheduled = 0.99,
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
+        eps_root: _Scheduled = 0.0,
         no_prox: bool = False,
+        damped_change: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

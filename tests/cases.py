@@ -74,10 +74,12 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "adam": {
         "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03},
+        "corrected": {"lr": 0.01, "eps": 1e-6, "weight_decay": 0.03, "amsgrad": True, "corrected_max": True},
         "amsgrad": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03, "amsgrad": True},
     },
     "adamw": {
         "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3},
+        "corrected": {"lr": 0.01, "eps": 1e-6, "weight_decay": 0.3, "amsgrad": True, "corrected_max": True},
         "amsgrad": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.3, "amsgrad": True},
     },
 }
@@ -122,10 +124,12 @@ def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
     arguments = inspect.signature(cls.__init__).parameters
     base = {"weight_decay": 0.03} if "weight_decay" in arguments else {}
     hypers = dict.fromkeys(cls.rule.flag_hypers.values(), 0.5)
-    cases = {"plain": base}
+    cases, on = {"plain": base}, {}
     for flag in cls.rule.flags:
         hyper = cls.rule.flag_hypers.get(flag)
-        cases[flag] = {**base, **hypers, flag: True} if hyper is None else {**base, hyper: 0.5}
+        if hyper is None:
+            on[flag] = True  # beside those before it, which it may need
+        cases[flag] = {**base, **hypers, **on} if hyper is None else {**base, hyper: 0.5}
     return cases
 
 

@@ -123,6 +123,17 @@ class SimulatedArray:
         return {**self.values.__array_interface__, "stream": self.stream, "version": 3}
 
 
+class Computing(np.ndarray):
+    """What `device.Buffer` makes room for, as an array that a library can compute with."""
+
+    def __new__(cls, shape: Any, dtype: Any, _device: int) -> Any:
+        return np.zeros(shape, dtype).view(cls)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self.__array_interface__, "version": 3}
+
+
 def main(path: Path, first: int, step: int) -> None:
     install()
     warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy's arithmetic in the simulator's threads

@@ -125,6 +125,7 @@ REFUSED = {  # place, what is put there, the reason
     "root": ("prepare", "memory = t**-0.5", "products and roots"),
     "power of two": ("prepare", "memory = 2**t", "products and roots"),
     "helper in prepare": ("prepare", "memory = blend(h, t, t)", "blend is no function for rules"),
+    "helper of more than h": ("prepare", "memory = blend(h)", "blend is no function for rules"),
     "integer division": ("prepare", "memory = t // 2", "this has no place"),
     "a hyperparameter named h": ("fields", "h = Hyper(0.1, NON_NEGATIVE, '')", "h means something else"),
     "syntax": ("update", "g = = p", "invalid syntax"),
@@ -139,6 +140,12 @@ def test_refused(place, text, reason):
         emitted(whole)
     line = int(re.match(r"sample\.py:(\d+): ", str(caught.value))[1])
     assert whole.splitlines()[line - 1].strip() in f"{text}\n{HELPERS}"
+
+
+def test_what_a_function_of_hyperparameters_returns_stands_in_the_place_of_its_call():
+    function = "def kept(h):\n    '''What stays.'''\n    return 1 - h.beta / 2\n"
+    written = emitted(sample(functions=function, prepare="memory = h.beta * kept(h)"))
+    assert "memory = h.beta * (1.0 - h.beta / 2.0);" in written
 
 
 SUMMED = """

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -366,3 +366,24 @@ def test_to_the_garbage_collector_a_parameter_is_one_object() -> None:
     opt = fu.AdamW({"layers": params}, lr=0.1)
     assert ours() - before == len(params) + 1  # they share the place of the argument that they came in
     del opt
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_the_collector_rests_while_an_optimizer_is_made(enabled: bool, dtype: Any) -> None:
+    """It would go through all that is made again and again."""
+    seen = []
+
+    class Noting(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            seen.append(gc.isenabled())
+            return super().__iter__()
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with nullcontext() if dtype == np.float32 else pytest.raises(TypeError, match="int32"):
+            fu.SGD(Noting([np.ones(2, dtype)]))
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    assert not seen[-1]

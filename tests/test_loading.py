@@ -54,7 +54,7 @@ def test_a_hyperparameter_that_an_older_version_did_not_know_keeps_its_fresh_val
     loaded = opt.load_state_dict(older(other.state_dict(), "l1", "clip_value"))
     assert loaded.missing_keys == ["groups[0].clip_value", "groups[0].l1"]
     assert (opt.groups[0]["lr"], opt.groups[0]["l1"], opt.step_count) == (0.25, 0.125, 1)
-    with pytest.raises(ValueError, match=r"\['flags'\]: expected \{'amsgrad': True\}, received \{\}"):
+    with pytest.raises(ValueError, match=r"\['flags'\]: expected \{'amsgrad': True, .*\}, received \{\}"):
         fu.AdamW({"w": np.ones(3)}, amsgrad=True).load_state_dict(older(other.state_dict()))
 
 

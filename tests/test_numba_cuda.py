@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -21,31 +21,39 @@ import pytest
 from cases import (
     CASES,
     EVERY_CASE,
+    EVERY_PHASED_CASE,
     FIRST_CASES,
     MIXED_OPTIONS,
+    PHASED,
+    SUM_OPTIONS,
     Case,
     arrays_of,
     assert_same_bits,
     by_dtype,
+    cases_of,
     random_arrays,
 )
 from peers import peer
 from storage import NARROW, every_code, narrow
 
 import fastupdate as fu
+from fastupdate import rules
 from fastupdate.arrays import device
 from fastupdate.engines import choose
+from fastupdate.stages import MEASURING
 
 HERE = Path(__file__).parent
 STEPS = 2
 WEIGHTS = 7  # the seed of the parameters; those of the gradients follow it
 SHAPES: list[tuple[int, ...]] = [(1,), (33,), (0, 3), (5, 7), (1025,)]
 SHORT = SHAPES[:-1]  # the simulator takes seconds for a thousand elements
+MATRICES: list[tuple[int, ...]] = [(35, 3), (2, 33, 2), (0, 3), (), (1, 1026)]  # about chunks of rows, and blocks
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "norms": {"clip_norm": 3.0, "nonfinite": "skip", "monitor": True},
     **MIXED_OPTIONS,
+    **SUM_OPTIONS,
     "masked": {"optimism": 0.3, "cautious": True, "monitor": True},
     "raise": {"nonfinite": "raise"},
     "edges": {"clip_value": 0.8, "l1": 1e-3, "shadow": "bfloat16", "monitor": True},
@@ -73,6 +81,25 @@ STILL = Case("sgd", "still", {"lr": 0.0})  # weights stay, so that their copies 
 TURNS = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519.996, 65520.0, 2**-25, -(2.0**-24.5)]
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-38, 3e38, *TURNS])
 ADAMW = next(case for case in CASES if case.rule == "adamw")
+SUMMING = [case for case in EVERY_PHASED_CASE if rules.get(case.rule).rule.matrix is None]
+
+
+@dataclass(frozen=True)
+class Own(Case):
+    """A rule of one's own with the text of the library's."""
+
+    def __str__(self) -> str:
+        return f"own {super().__str__()}"
+
+    def make(self, params: Any, **options: Any) -> fu.Optimizer:
+        import test_phases
+
+        rule = getattr(test_phases, f"Own{rules.get(self.rule).__name__}")
+        return rule(params, **{**self.kwargs, **options})
+
+
+LAMB, ADAFACTOR, PRODIGY = (cases_of(name)[0] for name in ("lamb", "adafactor", "prodigy"))
+OWN_CASES = [Own(case.rule, case.name, case.kwargs) for case in (LAMB, ADAFACTOR, PRODIGY)]
 RUNS = [
     *(Run(case, "plain", dtype, SHORT) for case in CASES for dtype in ("f4", "f8")),
     *(Run(case, "plain", "f4", SHORT) for case in EVERY_CASE if case not in CASES),
@@ -84,6 +111,13 @@ RUNS = [
     Run(STILL, "proximal edges", "f4", [(len(SPECIAL) ** 2,)], "special values"),
     *(Run(ADAMW, name, "f4", SHORT, kind) for kind in NARROW for name in ("plain", "stages", "units")),
     *(Run(STILL, "stages", "f4", [(662,)], codes) for codes in CODES),
+    *(Run(case, "plain", "f4", SHORT) for case in SUMMING),
+    *(Run(case, name, "f4f8", SHORT) for case in (LAMB, ADAFACTOR, PRODIGY) for name in ("stages", "units")),
+    *(Run(case, "sums", "f4", SHORT) for case in (LAMB, ADAFACTOR, ADAMW)),
+    Run(ADAMW, "hyperball", "f8f4", SHORT),
+    *(Run(case, "plain", "f4", MATRICES) for case in (LAMB, ADAFACTOR, cases_of("sm3")[0])),
+    Run(ADAFACTOR, "sums", "f4", MATRICES),
+    *(Run(case, "norms", "f4f8", SHORT) for case in OWN_CASES),
 ]
 
 
@@ -243,6 +277,31 @@ def test_large_gradients_in_the_simulator():
     assert all(line.startswith("True ") for line in lines)
 
 
+PRODUCTS = """
+import numpy as np, fastupdate as fu, simulated_cuda
+from fastupdate.arrays import device
+simulated_cuda.install()
+device.Buffer = simulated_cuda.Computing
+for rule in (fu.Muon, fu.NorMuon):
+    for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a: a, None)):
+        params, *steps = (np.random.default_rng(k).standard_normal((5, 7)).astype(np.float32) for k in range(3))
+        params = place(params)
+        opt = rule([params], lr=0.1, weight_decay=0.1, others=None, backend=backend)
+        for grads in steps:
+            opt.step([place(grads)])
+        print(getattr(params, "values", params).tobytes())
+"""
+
+
+@pytest.mark.peer
+def test_rules_of_matrices_in_the_simulator():
+    """Phases around products of matrices, which the arrays' own library makes."""
+    peer("numba_cuda")
+    lines = in_simulator(["-W", "ignore", "-c", PRODUCTS]).splitlines()
+    assert len(set(lines)) == 2
+    assert lines[::2] == lines[1::2]
+
+
 @pytest.mark.peer
 def test_outliers_in_the_simulator():
     peer("numba_cuda")
@@ -277,7 +336,7 @@ def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
+@pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms", "exchange"])
 @by_dtype
 def test_kernels_round_as_written(name, dtype, to_ptx):
     from fastupdate.engines.python import cuda_driver, cuda_kernels
@@ -285,7 +344,7 @@ def test_kernels_round_as_written(name, dtype, to_ptx):
     with cuda_driver.contraction_off():
         ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(dtype)))
     cuda_driver.check_arithmetic(ptx)
-    assert "mul.rn.f64" in ptx or name == "accumulate"
+    assert "mul.rn.f64" in ptx or name in ("accumulate", "exchange")
 
 
 @pytest.mark.peer
@@ -314,9 +373,39 @@ def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool)
     from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels
 
     opt = case.make([np.zeros(1, dtype)])
-    kernel = cuda_engine.rule_update(opt.rule, opt.stepper.flags, np.dtype(dtype))
+    kernel = cuda_engine.kernel_of("update", opt.rule, opt.rule.mask(opt.stepper.flags), np.dtype(dtype), None)
     with nullcontext() if contract else cuda_driver.contraction_off():
         return to_ptx(kernel, cuda_kernels.signature("update", np.dtype(dtype)))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("case", [cases_of(name)[-1] for name in PHASED], ids=str)
+@by_dtype
+def test_phases_round_as_written(case, dtype, to_ptx):
+    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels, measuring
+
+    opt = case.make([np.zeros((1, 1), dtype)])
+    mask = opt.rule.mask(opt.stepper.flags)
+    for number in range(len(opt.rule.phases)):
+        phase = measuring.of_phase(opt.rule, mask, number)
+        kernel = cuda_engine.kernel_of("measure", opt.rule, mask, np.dtype(dtype), phase)
+        with cuda_driver.contraction_off():
+            ptx = to_ptx(kernel, cuda_kernels.signature("measure", np.dtype(dtype)))
+        cuda_driver.check_arithmetic(ptx)
+        assert "add.rn.f64" in ptx
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("stage", MEASURING, ids=lambda stage: stage.name)
+def test_stages_that_measure_round_as_written(stage, to_ptx):
+    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels, measuring
+
+    rule, x = fu.AdamW.rule, np.dtype(np.float32)
+    kernel = cuda_engine.kernel_of("measure", rule, 0, x, measuring.of_stage(stage))
+    with cuda_driver.contraction_off():
+        ptx = to_ptx(kernel, cuda_kernels.signature("measure", x))
+    cuda_driver.check_arithmetic(ptx)
+    assert "add.rn.f64" in ptx
 
 
 # -- which backend ----------------------------------------------------------------------------------------------------

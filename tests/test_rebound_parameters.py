@@ -190,3 +190,18 @@ def test_elements_that_count_negated_are_refused_wherever_they_come(backend: str
     w.data = negated
     with pytest.raises(TypeError, match=rf"params\[0\]: {words}"):
         opt.step()
+
+
+@needs_torch
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_that_counts_negated_is_refused_among_gradients_that_threads_share(threads: int) -> None:
+    fu.set_num_threads(threads)
+    params = [torch.nn.Parameter(torch.ones(n)) for n in (1 << 16, 1 << 16, 1)]
+    opt = fu.SGD(params, lr=1.0)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    params[2].grad = torch.complex(torch.ones(1), torch.ones(1)).conj().imag
+    with pytest.raises(TypeError, match=r"grads\[2\]: .* negative bit set"):
+        opt.step()
+    assert {p.sum().item() for p in params} == {0.0}

@@ -63,6 +63,41 @@ def test_schedulers_drive_a_step(name: str, rule: str) -> None:
     assert pair.ours.param_groups[0]["lr"] != 0.03 or name == "ConstantLR"
 
 
+EDITS: list[dict[tuple[int, str], Any]] = [  # of groups, one before each step
+    {(0, "lr"): 0.02, (1, "lr"): 0.02},
+    {(0, "lr"): 0.0},
+    {(0, "lr"): 0.02},
+    {(0, "lr"): 0.0, (2, "weight_decay"): 0.5},
+    {(0, "lr"): 0.01, (0, "betas"): (0.5, 0.6)},
+    {(2, "lr"): 1},
+    {(2, "lr"): 0.02, (1, "eps"): 1e-3},
+    {},
+]
+
+
+def test_values_of_groups_may_change_before_each_step() -> None:
+    pair = Pair(make=lambda build, params: build(ADAMW, _groups(params)))
+    pair.step(0)
+    for seed, edits in enumerate(EDITS):
+        for optimizer, _ in pair.both:
+            for (k, name), value in edits.items():
+                optimizer.param_groups[k][name] = value
+        pair.step(1 + seed)
+
+
+def test_values_that_change_beside_a_wrong_one_hold_once_it_is_right() -> None:
+    pair = Pair(make=lambda build, params: build(ADAMW, _groups(params)))
+    pair.step(0)
+    for optimizer, _ in pair.both:
+        optimizer.param_groups[0]["weight_decay"] = 0.5
+        optimizer.param_groups[1]["lr"] = 0.05
+    pair.ours.param_groups[2]["eps"] = -1.0
+    with pytest.raises(ValueError, match="eps"):
+        pair.ours.step()
+    pair.ours.param_groups[2]["eps"] = pair.theirs.param_groups[2]["eps"]
+    pair.step(1)
+
+
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_lr_may_be_a_tensor_that_is_filled(shape: Any) -> None:
     pair = Pair(make=lambda build, params: build(ADAMW, params, lr=torch.full(shape, 0.02)))

@@ -1,6 +1,7 @@
 // A list of tensors, planned once, and what every step does with it. Knows no Python: the memory is the caller's.
 #pragma once
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,11 @@ constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this 
 constexpr int64_t kScatteredCost = 4;   // an element of rows that lie anywhere costs as much as so many others
 constexpr int64_t kHoldCost = 1 << 21;  // above it, they would wait for as long as Python lets one thread run
 constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
+
+// What all gradients of a step, which are finite, came to: their norm, and what clipping multiplies them by.
+struct Judged {
+  double norm = 0, factor = 1;
+};
 
 // A part of a tensor, which one thread works on: elements begin … end − 1 of a row of some records.
 struct Part {
@@ -165,7 +171,21 @@ class Plan {
   // Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite.
   std::pair<double, int64_t> overall(const Sums* total) const { return host::overall(tensors_, total, count_); }
 
+  // By how much gradients are clipped; false if that needs a closer look, for they are not finite, or too large.
+  // As fastupdate/step/decide.py.
+  bool judge(double limit, Judged& judged) {
+    totals_.resize(size_t(count_));
+    gradient_sums(1);
+    fold(totals_.data());
+    const auto [squares, nonfinite] = overall(totals_.data());
+    judged.norm = std::sqrt(squares);
+    judged.factor = host::clip_factor(limit, judged.norm, 1);
+    return !nonfinite && std::isfinite(judged.norm) && judged.factor > kSmallest;
+  }
+
  private:
+  static constexpr double kSmallest = 1e-200;  // factor that is taken without a closer look
+
   void run_phases(int64_t first, int64_t last) {
     for (sweep_.phase = int(first); sweep_.phase < last; ++sweep_.phase) {
       const PhaseCode& phase = sweep_.code[kFloat64]->phases[sweep_.phase];
@@ -217,6 +237,7 @@ class Plan {
   Recipe recipe_;
   std::vector<int> dtypes_;  // that occur
   std::vector<unsigned char> scalars_;
+  std::vector<Sums> totals_;  // of each tensor, while its gradient is judged
   Sweep sweep_;
   Team update_team_, measure_team_, settle_team_, sums_team_, clear_team_, units_team_, accumulate_team_, fold_team_,
       parts_team_;

@@ -31,25 +31,24 @@ class Memory {
 // Pinned host memory that a copy on a stream reads or writes, and an event for when it has.
 class Pinned {
  public:
-  explicit Pinned(size_t bytes) : at_(device::allocate_pinned(bytes)), event_(device::make_event()) {}
-  ~Pinned() {
-    device::release_event(event_);
-    device::release_pinned(at_);
-  }
+  explicit Pinned(size_t bytes)
+      : at_(device::allocate_pinned(bytes), device::release_pinned),
+        event_(device::make_event(), device::release_event) {}
   Pinned(const Pinned&) = delete;
   Pinned& operator=(const Pinned&) = delete;
 
   template <class T = unsigned char>
   T* as() const {
-    return static_cast<T*>(at_);
+    return static_cast<T*>(at_.get());
   }
-  void mark(Stream stream) { device::record(event_, stream), used_ = true; }
-  bool idle() const { return !used_ || device::passed(event_); }
-  void wait() const { device::wait(event_); }
+  void mark(Stream stream) { device::record(event_.get(), stream), used_ = true; }
+  bool idle() const { return !used_ || device::passed(event_.get()); }
+  void wait() const { device::wait(event_.get()); }
 
  private:
-  void* at_;
-  device::Event event_;
+  using Held = std::unique_ptr<void, void (*)(void*) noexcept>;  // as soon as it is there: what is next may fail
+
+  const Held at_, event_;
   bool used_ = false;
 };
 

@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <utility>
 
 namespace fastupdate {
@@ -42,20 +43,26 @@ py::custom_type_setup collectable() {
   });
 }
 
-// As py::init: where pybind11 has no memory to note the new object, that is a MemoryError here, not std::terminate.
-template <class T, class... Arguments>
-auto constructor() {
-  return [](py::detail::value_and_holder& self, Arguments... arguments) {
-    T* const made = new T(std::forward<Arguments>(arguments)...);
-    self.value_ptr() = made;
+// As py::init, of a function that makes what an object holds: where pybind11 has no memory to note the new object, that
+// is a MemoryError here, not std::terminate.
+template <class Holder, class... Arguments>
+auto constructor(Holder (*make)(Arguments...)) {
+  return [make](py::detail::value_and_holder& self, Arguments... arguments) {
+    Holder made = make(std::forward<Arguments>(arguments)...);
+    self.value_ptr() = made.get();
     try {
-      self.type->init_instance(self.inst, nullptr);
+      self.type->init_instance(self.inst, &made);
     } catch (...) {
       self.value_ptr() = nullptr;
-      delete made;
       throw;
     }
   };
+}
+
+template <class T, class... Arguments>
+auto constructor() {
+  return constructor(
+      +[](Arguments... arguments) { return std::make_unique<T>(std::forward<Arguments>(arguments)...); });
 }
 
 }  // namespace fastupdate

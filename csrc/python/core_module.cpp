@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -138,12 +137,16 @@ class PlanOfArrays {
     released([&] { plan_.settle(phase, stage); });
   }
 
+  // From now on the whole fast path clips by the norm of all gradients.
+  void clip(double limit) { limit_ = limit; }
+  bool judges() const { return limit_.has_value(); }
+
   // The whole fast path: if every array and number is as expected, updates; else false, and nothing has changed.
-  // Without gradients, those are taken that torch's parameters hold. With a limit, they are clipped by it.
-  bool step(const py::list& params, const py::list* given, double scale, std::optional<double> limit, Judged& judged) {
+  // Without gradients, those are taken that torch's parameters hold.
+  bool step(const py::list& params, const py::list* given, double scale, Judged& judged) {
     if (clock_.at(kMicroBatches) || !derive()) return false;
     if (!given && plan_.cost() < kHoldCost && adopt_held(params, nullptr)) {
-      if (limit && !judge(*limit, judged)) return false;
+      if (limit_ && !plan_.judge(*limit_, judged)) return false;
       raise_versions(watched_.of_torch());
       plan_.update(scale * judged.factor, 0);
       return true;
@@ -152,7 +155,7 @@ class PlanOfArrays {
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
     bool clear = true;
-    if (limit) released([&] { clear = judge(*limit, judged); });
+    if (limit_) released([&] { clear = plan_.judge(*limit_, judged); });
     if (!clear) return false;
     tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
     update(scale * judged.factor, 0);
@@ -221,18 +224,6 @@ class PlanOfArrays {
     return found < count ? int64_t(found) : -1;
   }
 
-  // By how much gradients are clipped; false if that needs a closer look, for they are not finite, or too large.
-  // As fastupdate/step/decide.py.
-  bool judge(double limit, Judged& judged) {
-    totals_.resize(size_t(plan_.count()));
-    plan_.gradient_sums(1);
-    plan_.fold(totals_.data());
-    const auto [squares, nonfinite] = plan_.overall(totals_.data());
-    judged.norm = std::sqrt(squares);
-    judged.factor = host::clip_factor(limit, judged.norm, 1);
-    return !nonfinite && std::isfinite(judged.norm) && judged.factor > kSmallest;
-  }
-
   bool touch(int64_t i, const py::list& params, const py::list& grads) {
     return touched_.take(i, PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i), watched_, extents_);
   }
@@ -253,11 +244,17 @@ class PlanOfArrays {
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
   bool adopt_held(const py::list& params, Kept* kept) {
     if (!shim.found || plan_.stages() & kZeroGrads || !(containers_.intact() && watched_.intact())) return false;
-    check_lengths(plan_.count(), params, params);
-    bool moved = false;
-    const bool done = Held(&plan_.row(0), extents_, watched_, params).adopt(moved, kept);
+    const int64_t count = plan_.count();
+    check_lengths(count, params, params);
+    std::atomic<bool> done{true}, moved{false}, unsure{false};
+    team_.share(kept ? 1 : most_threads(plan_.cost(), count), count, [&](int64_t first, int64_t last) {
+      Held held(&plan_.row(0), extents_, watched_, params);
+      if (!held.adopt(first, last, kept)) done = false;
+      if (held.moved) moved = true;
+      if (held.unsure) unsure = true;
+    });
     moves_ += moved;
-    return done;
+    return done && !(unsure && Held(&plan_.row(0), extents_, watched_, params).some_negated());
   }
 
   Sums* one_for_each_tensor(py::array& totals) const {
@@ -268,8 +265,6 @@ class PlanOfArrays {
   py::array tensors_, groups_;
   py::array_t<int64_t> clock_;
   py::array sums_;
-  static constexpr double kSmallest = 1e-200;  // factor that is taken without a closer look
-  std::vector<Sums> totals_;                   // of each tensor, while its gradient is judged
   Extents extents_;
   TouchedRows touched_;  // of the step that is being taken
   Watched watched_;
@@ -279,6 +274,7 @@ class PlanOfArrays {
   Plan plan_;
   Team team_;  // that adopts
   std::optional<GivenArrays> given_;
+  std::optional<double> limit_;
   int64_t moves_ = 0;
 };
 
@@ -316,6 +312,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("grouped", &grouped);
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
+  m.def("changed_groups", &changed_groups);
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
   py::class_<Skeleton>(m, "Skeleton", with_care)
@@ -359,6 +356,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("update_parts", &PlanOfArrays::update_parts)
       .def("measure_parts", &PlanOfArrays::measure_parts)
       .def("settle", &PlanOfArrays::settle)
+      .def("clip", &PlanOfArrays::clip)
       .def("stepping", &stepping<PlanOfArrays>)
       .def("gradient_sums", &PlanOfArrays::gradient_sums)
       .def("unit_norms", &PlanOfArrays::unit_norms)

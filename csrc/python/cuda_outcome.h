@@ -14,11 +14,24 @@
 
 namespace fastupdate {
 
-// What one step decided and summed, on its way to the host.
+// What the device is to find out about the gradients and do about it.
+struct Wishes {
+  double clip_norm = 0, clip_tensor_norm = 0, clip_unit_norm = 0;  // 0: not asked for
+  bool sums = false, skip_nonfinite = false, monitor = false;
+};
+
+// What one step is asked to find out, and what it decided and summed, on its way to the host.
 class Outcome {
  public:
-  Outcome(int device, int64_t count, bool monitor, std::shared_ptr<Pinned> decision, std::shared_ptr<Pinned> totals)
-      : device_(device), count_(monitor ? count : 0), decision_(std::move(decision)), totals_(std::move(totals)) {}
+  Outcome(const Wishes& wishes, int device, int64_t count, std::shared_ptr<Pinned> decision,
+          std::shared_ptr<Pinned> totals)
+      : wishes(wishes),
+        device_(device),
+        count_(wishes.monitor ? count : 0),
+        decision_(std::move(decision)),
+        totals_(std::move(totals)) {}
+
+  const Wishes wishes;
 
   void fetch_decision(const StepHeader* header, Stream stream) {
     device::copy(decision_->as(), &header->decision, sizeof(Decision), stream);
@@ -61,12 +74,6 @@ class Outcome {
   int64_t count_;
   std::shared_ptr<Pinned> decision_, totals_;
   bool decided_ = false;
-};
-
-// What the device is to find out about the gradients and do about it.
-struct Wishes {
-  double clip_norm = 0, clip_tensor_norm = 0, clip_unit_norm = 0;  // 0: not asked for
-  bool sums = false, skip_nonfinite = false, monitor = false;
 };
 
 }  // namespace fastupdate

@@ -61,6 +61,11 @@ std::unique_ptr<Memory> new_memory(size_t bytes, int device) {
   return std::make_unique<Memory>(bytes);
 }
 
+std::shared_ptr<Outcome> new_outcome(Plan& plan, double clip_norm, double clip_tensor_norm, double clip_unit_norm,
+                                     bool sums, bool skip_nonfinite, bool monitor) {
+  return plan.outcome({clip_norm, clip_tensor_norm, clip_unit_norm, sums, skip_nonfinite, monitor});
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& m) {
@@ -83,27 +88,25 @@ void bind_cuda(py::module_& m) {
   });
   m.attr("toolkit") = device::toolkit();
   m.attr("architectures") = FASTUPDATE_CUDA_ARCHITECTURES;
-  py::class_<Memory>(m, "Memory", py::module_local())
-      .def(py::init(&new_memory))
+  const py::custom_type_setup with_care(make_with_care);
+  const py::detail::is_new_style_constructor made;
+  py::class_<Memory>(m, "Memory", py::module_local(), with_care)
+      .def("__init__", constructor(&new_memory), made)
       .def_property_readonly("address", [](const Memory& memory) { return uint64_t(memory.as()); });
-  py::class_<Wishes>(m, "Wishes", py::module_local())
-      .def(py::init([](double clip_norm, double clip_tensor_norm, double clip_unit_norm, bool sums, bool skip_nonfinite,
-                       bool monitor) {
-             return Wishes{clip_norm, clip_tensor_norm, clip_unit_norm, sums, skip_nonfinite, monitor};
-           }),
-           py::kw_only(), py::arg("clip_norm"), py::arg("clip_tensor_norm"), py::arg("clip_unit_norm"), py::arg("sums"),
-           py::arg("skip_nonfinite"), py::arg("monitor"));
   m.attr("MAX_ROWS") = kMaxRows;
-  py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local())
+  py::class_<Plan> plan(m, "Plan", py::module_local(), collectable<Plan>());
+  py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local(), with_care)
+      .def("__init__", constructor(&new_outcome), made, py::arg("plan"), py::kw_only(), py::arg("clip_norm"),
+           py::arg("clip_tensor_norm"), py::arg("clip_unit_norm"), py::arg("sums"), py::arg("skip_nonfinite"),
+           py::arg("monitor"))
       .def_property_readonly("fetched", &Outcome::fetched)
       .def_property_readonly("ready", &Outcome::ready)
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
-  py::class_<Plan>(m, "Plan", py::module_local(), collectable<Plan>())
-      .def("__init__",
+  plan.def("__init__",
            constructor<Plan, const std::string&, unsigned, py::array, py::array, py::array, py::array_t<int64_t>, bool,
                        int, py::type>(),
-           py::detail::is_new_style_constructor())
+           made)
       .def_property_readonly("moves", &Plan::moves)
       .def_property_readonly("stages", &Plan::stages)
       .def_property_readonly("lr", &Plan::lr)

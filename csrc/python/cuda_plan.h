@@ -117,20 +117,24 @@ class Plan {
     return py::make_tuple(std::max<int64_t>(clock_.at(kSteps), 1), lr());
   }
 
+  // What a step will have found that is told to.
+  std::shared_ptr<Outcome> outcome(const Wishes& wishes) {
+    device::Scope scope(device_);
+    return std::make_shared<Outcome>(wishes, device_, count_, decisions_.take(),
+                                     wishes.monitor ? all_totals_.take() : nullptr);
+  }
+
   // What comes before any tensor moves, the device judging the gradients first. Follows upon `derive_possible`.
-  std::shared_ptr<Outcome> judge(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
+  void judge(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
     rows_.touch();
     device::Scope scope(device_);
-    std::shared_ptr<Outcome> outcome = new_outcome(wishes);
-    begin(command(scale, sign, off, wishes), wishes, stream, outcome);
-    return outcome;
+    begin(command(scale, sign, off, outcome->wishes), outcome->wishes, stream, outcome);
   }
 
   // The whole step in one call.
-  std::shared_ptr<Outcome> judged_update(double scale, double sign, uint32_t off, const Wishes& wishes, Stream stream) {
-    std::shared_ptr<Outcome> outcome = judge(scale, sign, off, wishes, stream);
+  void judged_update(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
+    judge(scale, sign, off, outcome, stream);
     finish(stream);
-    return outcome;
   }
 
   // What comes before any tensor moves, where nothing is to be judged.
@@ -148,15 +152,14 @@ class Plan {
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
   // Follows upon `derive_possible`.
-  std::shared_ptr<Outcome> prepare_replay(double scale, double sign, const Wishes& wishes, Stream stream) {
+  void prepare_replay(double scale, double sign, const std::shared_ptr<Outcome>& outcome, Stream stream) {
     device::Scope scope(device_);
     if (!rows_.captured()) throw std::runtime_error("no step of this optimizer was captured");
     if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
     fetch_replayed(stream);
-    step_.upload(command(scale, sign, 0, wishes), numbers_, staging_, stream);
-    advance(wishes);
-    replayed_ = new_outcome(wishes);
-    return replayed_;
+    step_.upload(command(scale, sign, 0, outcome->wishes), numbers_, staging_, stream);
+    advance(outcome->wishes);
+    replayed_ = outcome;
   }
 
   // Fetches what the graph launched last has found, unless that has been done.
@@ -306,11 +309,6 @@ class Plan {
     rows_.upload(staging_, stream);
     step_.upload(command, numbers_, staging_, stream);
     return sweep;
-  }
-
-  std::shared_ptr<Outcome> new_outcome(const Wishes& wishes) {
-    return std::make_shared<Outcome>(device_, count_, wishes.monitor, decisions_.take(),
-                                     wishes.monitor ? all_totals_.take() : nullptr);
   }
 
   // A step that has been measured, and is to be completed.

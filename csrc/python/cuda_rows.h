@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/memory.h"
@@ -48,24 +49,26 @@ class DeviceRows {
   // Uploads the stretch of records that covers those that have changed.
   void upload(Pool& staging, Stream stream) {
     if (!touched_) return;
+    const bool all = std::exchange(fresh_, true);  // if there is no memory for them, whoever comes next uploads all
     int64_t first = count_, last = 0;
     direct_gradients_ = true;
     for (int64_t i = 0; i < count_; ++i) {
       direct_gradients_ &= is_direct(host_[i]);
       const Tensor there = translated(host_[i]);
-      if (fresh_ || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
+      if (all || std::memcmp(&there, &uploaded_[size_t(i)], sizeof there)) {
         uploaded_[size_t(i)] = there;
         first = std::min(first, i);
         last = i + 1;
       }
     }
+    if (first < last) {
+      const size_t bytes = size_t(last - first) * sizeof(Tensor);
+      std::shared_ptr<Pinned> buffer = staging.take();
+      std::memcpy(buffer->as(), &uploaded_[size_t(first)], bytes);
+      device::copy(there_ + first, buffer->as(), bytes, stream);
+      buffer->mark(stream);
+    }
     touched_ = fresh_ = false;
-    if (first >= last) return;
-    const size_t bytes = size_t(last - first) * sizeof(Tensor);
-    std::shared_ptr<Pinned> buffer = staging.take();
-    std::memcpy(buffer->as(), &uploaded_[size_t(first)], bytes);
-    device::copy(there_ + first, buffer->as(), bytes, stream);
-    buffer->mark(stream);
   }
 
   // Records for a captured step: its addresses are frozen with it, so they get memory that nothing else writes.
@@ -113,7 +116,7 @@ class DeviceRows {
   double* unit_scale_ = nullptr;
   std::vector<Tensor> uploaded_;
   std::map<std::string, uint64_t> layouts_;
-  bool touched_ = true, fresh_ = true, direct_gradients_ = true;  // fresh: none has been uploaded
+  bool touched_ = true, fresh_ = true, direct_gradients_ = true;  // fresh: all are to be uploaded
   bool captured_ = false;
 };
 

@@ -29,29 +29,42 @@ class Kept {
   std::vector<AtTensor> tensors_;
 };
 
-// Points tensors of a plan at the gradients of parameters; the caller has the GIL, and keeps it until they were read,
-// or has them kept alive.
+// Points tensors of a plan at the gradients of parameters, in one of the threads that share them. Their caller has the
+// GIL, and keeps it until the gradients were read, or has them kept alive.
 class Held {
  public:
   Held(Tensor* tensors, const Extents& extents, const Watched& watched, const py::list& params)
       : tensors_(tensors), extents_(extents), watched_(watched), params_(params) {}
 
-  // Whether every gradient was found, and every array is what it was; `moved` becomes true if one is elsewhere. Those
-  // that were found are kept alive, where that is asked for.
-  bool adopt(bool& moved, Kept* kept = nullptr) {
-    const int64_t count = int64_t(params_.size());
+  bool moved = false;   // a gradient is elsewhere than before
+  bool unsure = false;  // Python is to be asked whether some are negated (some_negated)
+
+  // Whether the gradients of parameters first … last − 1 were all found, and every array is what it was. Those that
+  // were found are kept alive, where that is asked for, which only the caller's own thread may do.
+  bool adopt(int64_t first, int64_t last, Kept* kept) {
     Range gap(0, 0);
-    for (int64_t begin = 0; begin < count; begin += kTogether) {
-      const int64_t end = std::min(begin + kTogether, count);
+    for (int64_t begin = first; begin < last; begin += kTogether) {
+      const int64_t end = std::min(begin + kTogether, last);
       if (!find(begin, end)) return false;
       for (int64_t i = begin; i < end; ++i) {
         prefetch_behind(at_tensor(PyList_GET_ITEM(params_.ptr(), i)), shim.storage);
         prefetch_behind(grads_[i - begin], shim.storage);
       }
       for (int64_t i = begin; i < end; ++i)
-        if (!adopt(i, grads_[i - begin], gap, moved) || (kept && !kept->keep(grads_[i - begin]))) return false;
+        if (!adopt(i, grads_[i - begin], gap) || (kept && !kept->keep(grads_[i - begin]))) return false;
     }
     return true;
+  }
+
+  // Whether the values of some parameter or gradient are those in memory times −1. In the caller's own thread.
+  bool some_negated() const {
+    for (int64_t i = 0; i < int64_t(params_.size()); ++i) {
+      PyObject* const param = PyList_GET_ITEM(params_.ptr(), i);
+      if (!could_be_negated(tensors_[i])) continue;
+      const auto grad = py::reinterpret_steal<py::object>(gradient_of(param));
+      if (may_be_negated(param) || may_be_negated(grad.ptr())) return true;
+    }
+    return false;
   }
 
  private:
@@ -81,21 +94,17 @@ class Held {
         prefetch_behind(at_tensor(param), shim.autograd);
   }
 
-  bool adopt(int64_t i, AtTensor grad, Range& gap, bool& moved) {
+  bool adopt(int64_t i, AtTensor grad, Range& gap) {
     View p, g;
     Tensor& t = tensors_[i];
-    PyObject* const param = PyList_GET_ITEM(params_.ptr(), i);
-    if (!look_at(at_tensor(param), p) || !unchanged(p, t, watched_, i)) return false;
+    if (!look_at(at_tensor(PyList_GET_ITEM(params_.ptr(), i)), p) || !unchanged(p, t, watched_, i)) return false;
     if (!look_at(grad, g) || !readable(g, p) || !matches(g, p, t.order, false) || !found_in_order(g, t)) return false;
-    return !may_be_negated(t, param) && aim(t, g, extents_, gap, moved);
+    unsure = unsure || could_be_negated(t);
+    return aim(t, g, extents_, gap, moved);
   }
 
   // Dense tensors of several elements never are.
-  static bool may_be_negated(const Tensor& t, PyObject* param) {
-    if (t.n != 1 && (t.order || !t.p_layout)) return false;
-    const auto grad = py::reinterpret_steal<py::object>(gradient_of(param));
-    return fastupdate::may_be_negated(param) || fastupdate::may_be_negated(grad.ptr());
-  }
+  static bool could_be_negated(const Tensor& t) { return t.n == 1 || (t.p_layout && !t.order); }
 
   Tensor* tensors_;
   const Extents& extents_;

@@ -1,6 +1,7 @@
 // What is looked at in every step of torch's optimizers: objects that should be the same, tensors that should not move.
 #pragma once
 
+#include <pybind11/critical_section.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -18,6 +19,72 @@ inline bool same_objects(const py::list& a, const py::list& b) {
   const Py_ssize_t count = PyList_GET_SIZE(a.ptr());
   PyObject *const *const first = PySequence_Fast_ITEMS(a.ptr()), *const *const second = PySequence_Fast_ITEMS(b.ptr());
   return count == PyList_GET_SIZE(b.ptr()) && std::equal(first, first + count, second);
+}
+
+// Whether a value is the one that was seen, or a float like it. Others may be equal too, which takes a closer look.
+inline bool same_value(PyObject* now, PyObject* seen) {
+  return now && (now == seen || (PyFloat_CheckExact(now) && PyFloat_CheckExact(seen) &&
+                                 PyFloat_AS_DOUBLE(now) == PyFloat_AS_DOUBLE(seen)));
+}
+
+// A parameter group of torch's as fastupdate/torch/seen.py saw it: the parameters, how many entries there were, names
+// and values of those that a step reads beside the learning rate, and all of them as numbers.
+class SeenGroup {
+ public:
+  explicit SeenGroup(PyObject* row)
+      : params_(PyTuple_GET_ITEM(row, 0)),
+        names_(PyTuple_GET_ITEM(row, 2)),
+        values_(PyTuple_GET_ITEM(row, 3)),
+        numbers_(PyTuple_GET_ITEM(row, 4)),
+        entries_(PyLong_AsSsize_t(PyTuple_GET_ITEM(row, 1))) {}
+
+  // Whether the group still is as it was, but for its learning rate; such a one within the interval is taken.
+  bool is_still(PyObject* group, double low, double high, double* rate) const {
+    static PyObject *const params = PyUnicode_InternFromString("params"), *const lr = PyUnicode_InternFromString("lr");
+    if (!PyDict_CheckExact(group) || PyDict_GET_SIZE(group) != entries_) return false;
+    if (!has(PyDict_GetItem(group, params)) || !has_values(group)) return false;
+    PyObject* const now = PyDict_GetItem(group, lr);
+    if (same_value(now, PyDict_GetItem(numbers_, lr))) return true;
+    if (!now || !PyFloat_CheckExact(now)) return false;
+    const double number = PyFloat_AS_DOUBLE(now);
+    if (!(low < number && number < high)) return false;
+    if (PyDict_SetItem(numbers_, lr, now)) throw py::error_already_set();
+    if (rate) *rate = number;
+    return true;
+  }
+
+ private:
+  bool has(PyObject* params) const {
+    return params && PyList_CheckExact(params) &&
+           same_objects(py::reinterpret_borrow<py::list>(params), py::reinterpret_borrow<py::list>(params_));
+  }
+
+  bool has_values(PyObject* group) const {
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(names_); ++k)
+      if (!same_value(PyDict_GetItem(group, PyTuple_GET_ITEM(names_, k)), PyTuple_GET_ITEM(values_, k))) return false;
+    return true;
+  }
+
+  PyObject *params_, *names_, *values_, *numbers_;
+  Py_ssize_t entries_;
+};
+
+// Which groups take a closer look. The learning rates of the others, which a scheduler sets in every step, are taken:
+// into `rates`, at the places of those that move (−1: one does not).
+inline std::vector<size_t> changed_groups(const py::list& rows, py::array_t<double> rates,
+                                          const std::vector<int64_t>& places, double low, double high,
+                                          const py::list& groups) {
+  auto rate = rates.mutable_unchecked<1>();
+  std::vector<size_t> found;
+  for (size_t k = 0; k < places.size(); ++k) {
+    PyObject* const group = PyList_GetItem(groups.ptr(), Py_ssize_t(k));
+    PyObject* const row = PyList_GetItem(rows.ptr(), Py_ssize_t(k));
+    if (!group || !row) throw py::error_already_set();
+    const py::scoped_critical_section locked(group);
+    double* const at = places[k] < 0 ? nullptr : rate.mutable_data(places[k]);
+    if (!SeenGroup(row).is_still(group, low, high, at)) found.push_back(k);
+  }
+  return found;
 }
 
 // Tensors of torch's, kept, that should stay where they are and as they are.

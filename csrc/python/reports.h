@@ -9,14 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "cpu/plan.h"
+
 namespace fastupdate {
 
 namespace py = pybind11;
-
-// What all gradients of a step, which are finite, came to: their norm, and what clipping multiplies them by.
-struct Judged {
-  double norm = 0, factor = 1;
-};
 
 // The reports that calls return: instances of Python's class, made without running its code.
 class Reports {

@@ -6,7 +6,6 @@
 
 #include <exception>
 #include <memory>
-#include <optional>
 
 #include "python/reports.h"
 
@@ -20,7 +19,6 @@ struct Step {
   P& plan;
   PyObject *params, *grads;
   double scale;
-  std::optional<double> limit;  // of the norm of all gradients, if that is asked for
   Reports reports;
 
   // Of such a tuple.
@@ -35,8 +33,8 @@ struct Step {
       const auto grads = py::reinterpret_borrow<py::list>(count ? args[0] : step.grads);
       Judged judged;
       const py::list* const given = grads.is_none() ? nullptr : &grads;
-      if (!step.plan.step(params, given, step.scale, step.limit, judged)) Py_RETURN_NONE;
-      return step.reports.make(step.plan.steps(), step.plan.lr(), step.limit ? &judged : nullptr);
+      if (!step.plan.step(params, given, step.scale, judged)) Py_RETURN_NONE;
+      return step.reports.make(step.plan.steps(), step.plan.lr(), step.plan.judges() ? &judged : nullptr);
     } catch (py::error_already_set& error) {
       error.restore();
     } catch (const std::bad_alloc&) {
@@ -52,12 +50,11 @@ struct Step {
 // if it needs a closer look, and nothing has changed. It is bound to a tuple, so that the garbage collector sees what
 // it holds.
 template <class P>
-py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report,
-                    std::optional<double> limit) {
+py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report) {
   static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::take)),
                                METH_FASTCALL, nullptr};
   if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("stepping: gradients in a list, or None");
-  std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params.ptr(), grads.ptr(), scale, limit, Reports(report)});
+  std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params.ptr(), grads.ptr(), scale, Reports(report)});
   const py::capsule owned(step.get(), [](void* made) { delete static_cast<Step<P>*>(made); });
   step.release();
   const py::tuple kept = py::make_tuple(plan, params, grads, owned);

@@ -124,7 +124,6 @@ class Plan:
         grads: list[Any] | None,
         scale: float,
         report: Callable[[int, float], Made],
-        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         at_hand = self._others(grads or [])
 
@@ -142,14 +141,26 @@ class Plan:
         self._native.update(scale, off, stream)
         self._release(stream)
 
-    def judged_update(self, scale: float, sign: float, off: int, settings: Settings) -> list[Assignment]:
-        """The calls of a step whose gradients the device judges first; the first returns what it will have found."""
-        stream = self._stream()
-        return [(self._native.judged_update, scale, sign, off, wishes(settings), stream), *self._releasing(stream)]
+    def outcome(self, settings: Settings) -> Any:
+        """What the device will have found of a step, and what it is to find out and to do about it."""
+        return _cuda.Outcome(
+            self._native,
+            clip_norm=settings.clip_norm or 0.0,
+            clip_tensor_norm=settings.clip_tensor_norm or 0.0,
+            clip_unit_norm=settings.clip_unit_norm or 0.0,
+            sums=settings.needs_sums,
+            skip_nonfinite=settings.nonfinite == "skip",
+            monitor=settings.monitor,
+        )
 
-    def judge(self, scale: float, sign: float, off: int, settings: Settings) -> Any:
-        """The first part of such a step, before `finishing`; returns what it will have found."""
-        return self._native.judge(scale, sign, off, wishes(settings), self._stream())
+    def judged_update(self, scale: float, sign: float, off: int, outcome: Any) -> list[Assignment]:
+        """The calls of a step whose gradients the device judges first."""
+        stream = self._stream()
+        return [(self._native.judged_update, scale, sign, off, outcome, stream), *self._releasing(stream)]
+
+    def judge(self, scale: float, sign: float, off: int, outcome: Any) -> None:
+        """The first part of such a step, before `finishing`."""
+        self._native.judge(scale, sign, off, outcome, self._stream())
 
     def measure(self, scale: float, off: int) -> None:
         self._native.measure(scale, off, self._stream())
@@ -177,10 +188,9 @@ class Plan:
     def advance(self) -> None:
         raise NotImplementedError("a device counts a step when it moves the tensors: see finish")
 
-    def prepare_replay(self, scale: float, sign: float, settings: Settings) -> Assignment:
-        """The call that uploads what a captured step reads, and returns what it will have found."""
-        stream = self._framework.stream(self._device)
-        return (self._native.prepare_replay, scale, sign, wishes(settings), stream)
+    def prepare_replay(self, scale: float, sign: float, outcome: Any) -> Assignment:
+        """The call that uploads what a captured step reads."""
+        return (self._native.prepare_replay, scale, sign, outcome, self._framework.stream(self._device))
 
     def fetch_replayed(self) -> None:
         """Queues the way back of what the launch of a captured step has found."""
@@ -213,28 +223,15 @@ class Plan:
         return overall
 
 
-def wishes(settings: Settings) -> Any:
-    """What the device is asked to find out and to do about it."""
-    return _cuda.Wishes(
-        clip_norm=settings.clip_norm or 0.0,
-        clip_tensor_norm=settings.clip_tensor_norm or 0.0,
-        clip_unit_norm=settings.clip_unit_norm or 0.0,
-        sums=settings.needs_sums,
-        skip_nonfinite=settings.nonfinite == "skip",
-        monitor=settings.monitor,
-    )
-
-
 class StepOfDevice:
     """A step of which the device knows what came of it: the figures of its report, which whoever asks for waits for.
 
-    outcome  what the device will have found; set by the call that takes the step
+    outcome  what the device will have found
     """
-
-    outcome: Any = None
 
     def __init__(
         self,
+        outcome: Any,
         taken: int,
         lrs: list[float],
         before: list[StepOfDevice],
@@ -242,6 +239,7 @@ class StepOfDevice:
         settings: Settings,
         watched: Watched,
     ) -> None:
+        self.outcome = outcome
         self._taken, self._lrs, self._before = taken, lrs, before  # if no step was skipped; by how many were; which may
         self._settings, self._watched = settings, watched
         self._engine: Any = engine

@@ -16,7 +16,7 @@ class Engine(Protocol):
     """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated].
 
     keeps_gil       no other Python thread can run during a call
-    clips           what `stepping` makes can clip by the norm of all gradients
+    clips           what `stepping` makes can clip by the norm of all gradients: the engine is a `Clipper`
     judges          a device looks at the gradients itself, and nobody waits for it: the engine is a `Judge`
     take            reads what the user set from these arrays from now on
     derive          works out groups and stages of the next step; False if Python has to look first
@@ -28,8 +28,7 @@ class Engine(Protocol):
     moves           how many times it has pointed any of them elsewhere
     stepping        a function that derives, adopts and updates at once: it returns a report, of steps taken and
                     learning rate, or None if that needs a closer look. It takes the gradients that are handed to it in
-                    a list, else those it was made with; without any, those that torch's parameters hold. limit: of
-                    the norm of all gradients, which is then reported; None: they are not read first
+                    a list, else those it was made with; without any, those that torch's parameters hold
     update          one step from the gradients that the records point at, without the stages in `off`: `measure` and
                     `finish`, and nothing comes between
     measure         what comes before any tensor moves: the scalars of the step, and the phases of the rule, but for
@@ -70,7 +69,6 @@ class Engine(Protocol):
         grads: list[Any] | None,
         scale: float,
         report: Callable[[int, float], Made],
-        limit: float | None,
     ) -> Callable[..., Made | None]: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...
@@ -88,20 +86,31 @@ class Engine(Protocol):
     def overall(self, totals: Records) -> tuple[float, int]: ...
 
 
+class Clipper(Engine, Protocol):
+    """An engine of which `stepping` can clip by the norm of all gradients.
+
+    clip            it does so from now on, by this limit, and reports the norm
+    """
+
+    def clip(self, limit: float) -> None: ...
+
+
 class Judge(Engine, Protocol):
     """An engine that decides on its device whether a step is skipped, and how much gradients are clipped.
 
     derive_possible  what the step is if none of the undecided steps before it was skipped, if one was …: learning rates
-    judged_update    the calls of a step whose gradients the device judges first; the first returns what it will find
-    judge            the first part of such a step; what it will have found
+    outcome          what a step will have found, for those that follow
+    judged_update    the calls of a step whose gradients the device judges first
+    judge            the first part of such a step
     finishing        the calls of the last part, which is `finish`
     clip_units       clips units of the gradients in the step that follows, by their norms, which stay on the device
-    prepare_replay   the call that uploads what a captured step reads, and returns what it will have found
+    prepare_replay   the call that uploads what a captured step reads
     """
 
     def derive_possible(self, undecided: int) -> list[float]: ...
-    def judged_update(self, scale: float, sign: float, off: int, settings: Any) -> list[Assignment]: ...
-    def judge(self, scale: float, sign: float, off: int, settings: Any) -> Any: ...
+    def outcome(self, settings: Any) -> Any: ...
+    def judged_update(self, scale: float, sign: float, off: int, outcome: Any) -> list[Assignment]: ...
+    def judge(self, scale: float, sign: float, off: int, outcome: Any) -> None: ...
     def finishing(self) -> list[Assignment]: ...
     def clip_units(self, limit: float, scale: float) -> None: ...
-    def prepare_replay(self, scale: float, sign: float, settings: Any) -> Assignment: ...
+    def prepare_replay(self, scale: float, sign: float, outcome: Any) -> Assignment: ...

@@ -14,10 +14,11 @@ def moments(s, g, m, v):
 def direction(flags, s, g, m, v, v_max):
     """m̂ / (√v̂ + ε), and the new moments."""
     m, v = moments(s, g, m, v)
-    if flags.amsgrad:
-        v_max = maximum(v_max, v)
     m_hat = m * s.correction1
-    v_hat = (v_max if flags.amsgrad else v) * s.correction2
+    v_hat = v * s.correction2
+    if flags.amsgrad:
+        v_max = maximum(v_max, v_hat if flags.corrected_max else v)
+        v_hat = v_max if flags.corrected_max else v_max * s.correction2
     return m_hat / (sqrt(v_hat) + s.eps), m, v, v_max
 
 
@@ -30,7 +31,9 @@ class Adam:
         w ← w − α·m̂/(√v̂ + ε)
 
     Source: Kingma & Ba (ICLR 2015), algorithm 1; AMSGrad: Reddi, Kale & Kumar (ICLR 2018).
-    amsgrad is torch's, Keras' and chainer's, the largest v; optax' is the largest v̂, which is larger in first steps.
+    amsgrad is torch's, Keras' and chainer's, the largest v; with corrected_max it is optax', the largest v̂, which is
+    larger in first steps. Keras, thinc and chainer have ε̂, α·√(1 − β₂ᵗ)·m̂/(√v + ε): that is an ε of ε̂/√(1 − β₂ᵗ) here,
+    a schedule (docs/peers.md). MLX corrects m and v only if it is told to.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -40,10 +43,17 @@ class Adam:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
 
     amsgrad = Flag("divide by the root of the largest v so far")
+    corrected_max = Flag("take the largest v̂ instead, as optax; needs amsgrad")
 
     m = State("mean gradient", role="momentum")
     v = State("mean squared gradient")
     v_max = State("the largest v so far", when="amsgrad")
+
+    @staticmethod
+    def check(given):
+        if given["corrected_max"] and not given["amsgrad"]:
+            return "corrected_max: expected amsgrad=True beside it, received False"
+        return None
 
     @staticmethod
     def prepare(h, t):

@@ -25,7 +25,8 @@ class Mars:
     Vectors take AdamW's step, c being ∇L, unless optimize_1d.
 
     Source: Yuan et al., arXiv:2411.10438, algorithm 2, with the last gradient in place of one of the last weights on
-    this batch (MARS-approx). pytorch_optimizer has β₁ 0.95.
+    this batch (MARS-approx). pytorch_optimizer has β₁ 0.95, and corrects in the first step too, by a last gradient of
+    0: where c is shortened that is the same.
     """
 
     lr = Hyper(3e-3, NON_NEGATIVE, "learning rate α")

@@ -15,6 +15,7 @@ class RMSprop:
         eps_inside:   √(v + ε) in place of √v + ε, as Keras and optax
 
     Source: Tieleman & Hinton, Lecture 6.5 (2012); centered: Graves, arXiv:1308.0850, equations 38–45.
+    Keras and optax have γ within b, which is the same while γ is constant (docs/peers.md: how far apart it is else).
     Unlike torch, a v − ḡ² that rounding makes negative counts as zero instead of giving NaN.
     """
 

@@ -11,7 +11,8 @@ class SGD:
         w ← w − αb                      w ← w − α(g + μb) with nesterov
 
     Source: Sutskever, Martens, Dahl & Hinton (ICML 2013), in the form of torch.optim.SGD. Without momentum there is no
-    state. chainer's NesterovAG is another rule, classical, with μ² in its look ahead.
+    state. chainer's NesterovAG is another rule, classical, with μ² in its look ahead. MLX dampens the
+    first gradient too.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

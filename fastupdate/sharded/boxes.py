@@ -77,8 +77,8 @@ class Boxes:
         self._pairs: list[tuple[Array, Array]] = []
         for tensor, slot, extent, all_of_it, here in numbers:
             self.tensors["slot"][self.places.index(tensor), slot] = address(here)
-            ranges: Any = (*ranges_in(extent, boxes[tensor]), ...)
-            self._pairs.append((here, all_of_it[ranges]))  # a view, of one number too
+            which: Any = (*ranges_in(extent, boxes[tensor]), ...)  # so that one number is a view, too
+            self._pairs.append((here, all_of_it[which]))
 
     def elements(self) -> Elements:
         """All of them."""

@@ -58,6 +58,15 @@ def approach(mean, value, weight):
     return mean + weight * (value - mean)
 
 
+def decayed(h):
+    """What weight decay outside the rule leaves of a weight: 1 − lr·λ, 1 − λ, or 1 − lr²·λ/peak_lr."""
+    return 1 - (
+        h.decoupled_decay * (h.lr * h.weight_decay)
+        + h.independent_decay * h.weight_decay
+        + h.corrected_decay * (h.lr * (h.lr / h.peak_lr) * h.weight_decay)
+    )
+
+
 class ClipValue:
     """low ≤ g ≤ high, and |g| ≤ clip_value."""
 
@@ -175,8 +184,7 @@ class Decay:
 
     @staticmethod
     def prepare(h):
-        plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
-        return scalars(decay=1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.peak_lr) * h.weight_decay)))
+        return scalars(decay=decayed(h))
 
     @staticmethod
     def element(s, p):
@@ -287,9 +295,7 @@ class KeepNorm:
 
     @staticmethod
     def prepare(h):
-        plain = h.decoupled_decay * (h.lr * h.weight_decay) + h.independent_decay * h.weight_decay
-        shrunk = 1 - (plain + h.corrected_decay * (h.lr * (h.lr / h.peak_lr) * h.weight_decay))  # as by Decay
-        return scalars(keep_norm=h.keep_norm, shrunk=shrunk)
+        return scalars(keep_norm=h.keep_norm, shrunk=decayed(h))
 
     @staticmethod
     def measure(s, p, change):

@@ -275,9 +275,9 @@ class Hypers:
         self.impure: list[int] = []  # those whose values depend on more than the step
         self.given = self._collect()
 
-    def put(self, key: str, numbers: Mapping[int, float]) -> None:
-        """Sets a hyperparameter that is no schedule, in some groups by their places, to checked numbers."""
-        self._values[list(numbers), list(self.rule.hypers).index(key)] = list(numbers.values())
+    def column(self, key: str) -> NDArray[np.float64]:
+        """The numbers of a hyperparameter that is no schedule, group by group; checked ones can be written there."""
+        return self._values[:, list(self.rule.hypers).index(key)]
 
     def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
         """The flags given, and those that a hyperparameter switches on in some group."""

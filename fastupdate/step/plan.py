@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import chain, count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.choose import Backend
+from fastupdate.engines.protocol import Clipper
 from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.extent import matrix_of
 from fastupdate.rules.rule import Rule
@@ -100,10 +101,12 @@ class Plan:
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         by_host = settings.outliers is not None or rule.matrix_lasts  # which judges outliers, and waits with matrices
         self.judges = special and self.engine.judges and not by_host
-        if self.queued:
-            settings.check_sums("arrays in host memory", "others")
+        if self.engine.judges:
+            settings.check_sums("arrays in host memory, or backend='numba-cuda'", "others")
         self.partial = len(self.items) < len(self.unfrozen)
         self.limit = settings.limit_alone if self.engine.clips else None
+        if self.limit is not None:
+            cast(Clipper, self.engine).clip(self.limit)
         plain = not special or self.limit is not None
         self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds

@@ -26,7 +26,7 @@ from fastupdate.step.hypers import Hypers, of_groups
 from fastupdate.step.options import Settings
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report
-from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources
+from fastupdate.step.tensors import ACCUMULATOR, Item, check_tree, make_items, rebound, sort_into, sources, uncollected
 from fastupdate.step.transaction import at_once, in_turn
 from fastupdate.step.undecided import Undecided
 from fastupdate.step.whole import WholeStep, take
@@ -56,6 +56,7 @@ class Stepper:
     _taken: Given  # what the engine reads
     _quick: Callable[..., Report | None] | None  # a step on gradients at hand, or on a list of them, all in one call
 
+    @uncollected
     def __init__(
         self,
         rule: Rule,
@@ -212,7 +213,7 @@ class Stepper:
     def _stepping(self) -> Callable[..., Report | None]:
         """A step on the gradients at hand, or on a list of them, all in one call."""
         if self._quick is None:
-            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report, self.plan.limit)
+            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
         return self._quick
 
     def check_mode(self) -> None:

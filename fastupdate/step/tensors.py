@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fastupdate.arrays import accept, device, overlap, tree
 from fastupdate.arrays.containers import Containers
@@ -17,6 +19,25 @@ from fastupdate.arrays.tree import Path
 STATE, ACCUMULATOR = "state.", "accumulator"  # kinds of slots
 TOGETHER = 512  # leaves that are looked at together; the garbage collector goes through all that is at hand
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def uncollected(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """A function that makes what stays, during which the garbage collector rests: it would go through all of it again
+    and again, a million tensors in as long as they take to make."""
+
+    @wraps(make)
+    def made(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        was_enabled = gc.isenabled()
+        try:  # an interrupt may come anywhere
+            gc.disable()
+            return make(*args, **kwargs)
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    return made
 
 
 def state_kind(name: str) -> str:

@@ -45,11 +45,6 @@ def in_turn(calls: Iterable[Assignment]) -> None:
     deque(starmap(call, calls), maxlen=0)
 
 
-def storing(owner: Any, name: str, made: Assignment) -> Assignment:
-    """The assignment of what a call returns to an attribute."""
-    return (deque(maxlen=0).extend, map(setattr, [owner], [name], starmap(made[0], [made[1:]])))
-
-
 def _make(assignments: Sequence[Assignment]) -> None:
     try:
         deque(starmap(call, assignments), maxlen=0)

@@ -17,7 +17,7 @@ from fastupdate.engines.records import STEPS
 from fastupdate.step import extents
 from fastupdate.step.decide import raise_nonfinite
 from fastupdate.step.report import Report
-from fastupdate.step.transaction import in_turn, storing
+from fastupdate.step.transaction import in_turn
 from fastupdate.step.whole import WholeStep
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class Undecided:
         taken = self._step(stepper, engine.derive_possible(len(self.steps)), step.unclipped)
         autograd.about_to_write([*stepper.plan.written, *step.written])
         if stepper.rule.matrix is None:
-            judged, *after = engine.judged_update(step.scale, stepper.sign, step.off, stepper.plan.settings)
-            in_turn([storing(taken, "outcome", judged), *self._noting(stepper, taken), *after])
+            judged, *after = engine.judged_update(step.scale, stepper.sign, step.off, taken.outcome)
+            in_turn([judged, *self._noting(stepper, taken), *after])
         else:
-            taken.outcome = engine.judge(step.scale, stepper.sign, step.off, stepper.plan.settings)
+            engine.judge(step.scale, stepper.sign, step.off, taken.outcome)
             extents.multiply(stepper.rule, stepper.flags, stepper.plan)
             in_turn([*engine.finishing(), *self._noting(stepper, taken)])
         taken.count(int(stepper.clock[STEPS]))
@@ -67,7 +67,8 @@ class Undecided:
             stepper.sign * stepper.rule.momentum_sign,
         )
         steps = int(stepper.clock[STEPS]) + 1
-        return cuda.StepOfDevice(steps, lrs, self.steps[:], stepper.engine, stepper.settings, watched)
+        outcome = cast(Judge, stepper.engine).outcome(stepper.plan.settings)
+        return cuda.StepOfDevice(outcome, steps, lrs, self.steps[:], stepper.engine, stepper.settings, watched)
 
     def _noting(self, stepper: Stepper, taken: Any) -> list[Assignment]:
         """Notes that a step may have been skipped, unless it was only captured."""
@@ -102,7 +103,7 @@ class Undecided:
             lrs = engine.derive_possible(len(self.steps))
             taken = self._step(stepper, lrs, scale * stepper.plan.tensors["scale"])
             autograd.about_to_write(stepper.plan.written)
-            replayed = storing(taken, "outcome", engine.prepare_replay(scale, stepper.sign, stepper.plan.settings))
+            replayed = engine.prepare_replay(scale, stepper.sign, taken.outcome)
             noting = [(self.steps.append, taken)] if stepper.settings.nonfinite == "skip" else []
             in_turn([replayed, *noting])
             taken.count(int(stepper.clock[STEPS]))

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from fastupdate.arrays.memory import Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
-from fastupdate.rules.extent import Shape
-from fastupdate.sharded.boxes import ranges_in
 from fastupdate.sharded.cells import Cell, Piece
 from fastupdate.sharded.together import Arrays, shifted
 from fastupdate.torch.messages import Peers
@@ -52,7 +50,7 @@ class Borrowed:
             for each in (cell for cell in cells if cell.owner == owner != rank):
                 for piece in (piece for piece in each.pieces if piece.rank == rank):
                     for name, array in arrays[each.tensor].items():
-                        here = self._piece(each, piece, name).here
+                        here, _ = self._places(each, piece, name)
                         self._out.append((each.tensor, name, here))
                         self._to[owner] += array[here].nbytes
         for holder in range(ranks):
@@ -62,7 +60,7 @@ class Borrowed:
             for k, cell in enumerate(self.cells):
                 for piece in (piece for piece in cell.pieces if piece.rank == holder):
                     for name, array in self.kept[k].items():
-                        _, here, there = self._piece(cell, piece, name)
+                        here, there = self._places(cell, piece, name)
                         if holder == rank:
                             self._own.append((cell.tensor, name, here, array[there]))
                         else:
@@ -78,37 +76,29 @@ class Borrowed:
         """What this rank hands over in a step."""
         return sum(self._to)
 
-    def _piece(self, cell: Cell, piece: Piece, name: str | int) -> Piece:
-        """What a rank has of a cell's elements, or of their units."""
+    def _places(self, cell: Cell, piece: Piece, name: str | int) -> tuple[Any, Any]:
+        """Where a piece of a cell is in what is here of an array, and in the cell's."""
         if name != UNITS:
-            return piece
+            return piece.here, piece.there
         if cell.grid is None:
-            return piece._replace(there=ranges_in("unit", piece.there))
-        length = self._units[cell.tensor]
+            return ..., piece.there[:1]
         begin, end = cell.begin + piece.there.start, cell.begin + piece.there.stop
-        first, last = begin // length, -(-end // length)
-        return Piece(
-            piece.rank,
-            *(slice(first - n // length, last - n // length) for n in (begin - piece.here.start, cell.begin)),
-        )
+        return self._span(cell, begin, end, begin - piece.here.start), self._span(cell, begin, end, cell.begin)
 
-    def _extent(self, cell: Cell, name: str | int) -> tuple[int, Shape]:
-        """The first element of a cell, or the first unit that it has elements of; and the shape of what there is."""
-        if name != UNITS:
-            return cell.begin, cell.shape
+    def _span(self, cell: Cell, begin: int, end: int, origin: int) -> slice:
+        """The units that these elements are in, counted from the one that element `origin` is in."""
         length = self._units[cell.tensor]
-        first = cell.begin // length
-        return first, (-(-cell.end // length) - first,)
+        return slice(begin // length - origin // length, -(-end // length) - origin // length)
 
     def _room(self, k: int, arrays: Arrays) -> Arrays:
         """Memory for a cell; its record points there, as if the whole tensor were."""
         cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
         row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
         for name, array in arrays.items():
-            first, shape = self._extent(cell, name)
-            made[name] = np.zeros(shape, array.dtype)
+            units = self._span(cell, cell.begin, cell.end, 0)
+            made[name] = np.zeros(units.stop - units.start if name == UNITS else cell.shape, array.dtype)
             place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
-            place[...] = shifted(address(made[name]), first * array.itemsize)
+            place[...] = shifted(address(made[name]), (units.start if name == UNITS else cell.begin) * array.itemsize)
         row["g_dtype"] = row["dtype"]
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import is_
 from typing import Any
 
@@ -37,12 +38,20 @@ def same_in_python(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
 
 
+def all_of_them(
+    rows: list[Any], rates: NDArray[Any], places: list[int], low: float, high: float, groups: list[Any]
+) -> Sequence[int]:
+    """Which groups take a closer look, none having been looked at (`changed_groups` in csrc/python/lookout.h)."""
+    return range(len(groups))
+
+
 same_objects: Any = same_in_python
+changed_groups: Any = all_of_them
 Tally: Any = PythonTally
 if choose.native_problem() is None:
     from fastupdate import _core
 
-    same_objects, Tally = _core.same_objects, _core.Tally
+    same_objects, changed_groups, Tally = _core.same_objects, _core.changed_groups, _core.Tally
 
 
 class Lookout:

@@ -87,6 +87,8 @@ class Optimizer(torch.optim.Optimizer):
 
         closure: evaluates the model again and returns the loss
         """
+        if closure is None and not torch.compiler.is_compiling() and self._step_again():
+            return None
         if self._hooked():
             return self._hooked_step() if closure is None else self._hooked_step(closure)
         return self._plain_step(closure)
@@ -99,6 +101,19 @@ class Optimizer(torch.optim.Optimizer):
         shared = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
         asked = own or shared or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         return bool(asked) and type(self).step is Optimizer.step
+
+    def _step_again(self) -> bool:
+        """Takes a step if it is like the last one, as most are: little code to run, which training has driven out of
+        caches since."""
+        run = self._run
+        if run is None or self._hooked() or self.arrivals is not None or self.rule.evaluated is not None:
+            return False
+        if getattr(self, "found_inf", None) is not None or getattr(self, "grad_scale", None) is not None:
+            return False
+        report = run.again(self)
+        if report is not None:
+            self.report = report
+        return report is not None
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         self._check_mode()

@@ -6,6 +6,7 @@ What a run was made for is looked at again in every step: lists of parameters, v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastupdate.arrays.memory import address
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
+from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.agreement import agree
@@ -21,7 +23,7 @@ from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.factors import owners_of
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
-from fastupdate.torch.looking import Lookout, Tally, same_objects
+from fastupdate.torch.looking import Lookout, Tally, all_of_them, changed_groups, same_objects
 from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.names import STEP, check_entries
 from fastupdate.torch.numbers import (
@@ -89,6 +91,7 @@ class Run:
         self._groups = groups
         self._outdated = False  # what groups said has come to mean other equations
         self._rows = [Row(rule, group) for group in groups]
+        self._seen = [row.seen for row in self._rows]
         chosen = {id(p) for params in moving for p in params}
         self._still = self._resting()
         awake = [row for row, rests in zip(self._rows, self._still, strict=True) if self._whole and not rests]
@@ -103,12 +106,18 @@ class Run:
         owners = {} if rule.matrix is None else owners_of(groups)
         self._lent = Lent(self._states, self._shards, owners)
         self.stepper = self._make(optimizer.options, moving, tree)
+        self._now = self.stepper.clock.data  # which Python reads sooner
+        self._rates = self.stepper.hypers.column("lr")
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
+        look = all_of_them if self._listed is not None or not self._whole else changed_groups  # lr may let a group rest
+        rates = (self._rates, [self._moving.get(k, -1) for k in range(len(groups))], *rule.hypers["lr"][:2])
+        self._changed = partial(look, self._seen, *rates)  # the groups that may be others than they were
         self.params = [self._shards.whole(item.source) for item in self.stepper.items]
         self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards, owners)
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
+        self._ordinary = self._whole and not (self._waiting or self._shared or self._listed or self.meeting)
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         self._check_devices(tree)
@@ -165,18 +174,21 @@ class Run:
             groups = self._groups
         if len(groups) != len(self._rows):
             return False
-        changes = {}
-        for k, (row, group) in enumerate(zip(self._rows, groups, strict=True)):
-            if self._whole and not same_objects(group["params"], row.params):
-                return False
-            if names := row.changes(group):
-                changes[k] = names
         self._groups = groups
-        return not changes or self._take(changes)
+        changed: Sequence[int] = self._changed(groups)
+        if self._whole and not all(same_objects(groups[k]["params"], self._rows[k].params) for k in changed):
+            return False
+        if not changed:
+            return True
+        self._outdated = True  # should groups or options be wrong or at odds: a new run will say so again
+        found = {k: self._rows[k].changes(groups[k]) for k in changed}
+        changes = {k: names for k, names in found.items() if names}
+        self._seen[:] = [row.seen for row in self._rows]
+        self._outdated = bool(changes) and not self._take(changes)
+        return not self._outdated
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
         """Takes in new values of some groups; False if they mean other equations."""
-        self._outdated = True  # should groups or options be at odds: a new run will say so again
         decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
             return False
@@ -184,15 +196,13 @@ class Run:
             return False
         moving = {k: names for k, names in changes.items() if k in self._moving}
         rates = {self._moving[k]: self._rows[k].values["lr"] for k, names in moving.items() if names is LR}
-        if rates:
-            self.stepper.hypers.put("lr", rates)
+        self._rates[list(rates)] = list(rates.values())
         for k, names in moving.items():
             if names is not LR:
                 values, group = self._rows[k].values, self.stepper.hypers.groups[self._moving[k]]
                 for name in names:
                     if name not in self._flags:
                         group[name] = values[name]
-        self._outdated = False
         return True
 
     def _same_states(self, states: States) -> bool:
@@ -212,7 +222,7 @@ class Run:
 
     def _find_counts(self) -> None:
         self._tally: Any = None
-        self._clock = int(self.stepper.clock[STEPS])
+        self._clock = self._now[STEPS]
         if not self._lent.counted:
             return
         entries = [entry for _, entry in self._lent.owners]
@@ -252,7 +262,7 @@ class Run:
 
     def show_counts(self) -> None:
         """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
-        if self._tally is not None and self.stepper.clock[STEPS] != self._clock:
+        if self._tally is not None and self._now[STEPS] != self._clock:
             self._counts[self._places] = self.stepper.counts
             self._tally.look()
             self._tell(int(self.stepper.clock[STEPS]) - self._clock)
@@ -290,6 +300,31 @@ class Run:
             self.count()
         return report
 
+    def again(self, optimizer: Optimizer) -> Report | None:
+        """A step of a run that is known at a glance to hold; None, and nothing has changed, if it is not."""
+        try:
+            report = self.stepper.step(None, 1.0, None) if self._is_as_before(optimizer) else None
+        except NoGradientError:  # fewer parameters have one than in the step before
+            return None
+        if report is not None and not report.skipped:
+            self.count()
+        return report
+
+    def _is_as_before(self, optimizer: Optimizer) -> bool:
+        states, groups = self._states, optimizer.param_groups
+        return (
+            self._ordinary
+            and not self._outdated
+            and not self._lent.made
+            and len(groups) == len(self._rows)
+            and optimizer.state is states
+            and states.revision.number == self._revision
+            and (not states.revision.shown or self._lookout.intact())
+            and self._now[STEPS] == self._clock
+            and (self._tally is None or self._tally.intact())
+            and not self._changed(groups)
+        )
+
     def prepare(self, totals: Records | None = None) -> None:
         """What comes before a step of the stepper, which may be one of several that take it together."""
         if self.meeting is not None:
@@ -322,7 +357,8 @@ class Run:
         self._lent.made.clear()
         if self._tally is not None:
             self._tally.advance()
-        self._tell(1)
+        if self._listed is not None:
+            self._tell(1)
         self._clock += 1
 
 

@@ -22,6 +22,7 @@ class Row:
     """A parameter group as it was last seen.
 
     values  what a step reads of it, checked
+    seen    what the native module knows it by (SeenGroup in csrc/python/lookout.h)
     """
 
     def __init__(self, rule: Rule, group: dict[str, Any]) -> None:
@@ -34,17 +35,19 @@ class Row:
         lr, *rest = reader(keys)(group)
         self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
         self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
-        self._lr, (self._low, self._high) = lr, self._rule.hypers["lr"][:2]
         self._live = changes_in_place((lr, *rest))
+        entries = -1 if self._live else self._length
+        self.seen = (self.params, entries, tuple(keys[1:]), self._rest, self.values)
 
     def changes(self, group: dict[str, Any]) -> Sequence[str]:
         """The names of the values that have become others; these are checked, and taken."""
         if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
             lr = group["lr"]
-            if lr == self._lr:
+            if lr == self.values["lr"]:
                 return ()
-            if type(lr) is float and self._low < lr < self._high:  # a scheduler's doing, as in every step
-                self._lr = self.values["lr"] = lr
+            low, high = self._rule.hypers["lr"][:2]
+            if type(lr) is float and low < lr < high:  # a scheduler's doing, as in every step
+                self.values["lr"] = lr
                 return LR
         before = self.values
         self._look(group)

@@ -36,11 +36,12 @@ class Together(together.Together):
 
     def _place(self, k: int) -> list[Numbers]:
         numbers = super()._place(k)
-        if self._settings.clip_unit_norm is not None and len(self._shapes[k]) > 1:  # of a vector all know the one
-            row, first = self._tensors[k : k + 1], self._here[k].begin // int(self._tensors["unit_length"][k])
-            row["unit_scale"] = shifted(int(row["unit_scale"][0]), first * self._plan.unit_scale.itemsize)
-            here = slice(*np.searchsorted(self._plan.unit_tensor, (k, k + 1)))
-            self._arrays[k][UNITS] = self._plan.unit_scale[here]
+        if self._settings.clip_unit_norm is None or len(self._shapes[k]) < 2:  # of a vector all know the one factor
+            return numbers
+        row, first = self._tensors[k : k + 1], self._here[k].begin // int(self._tensors["unit_length"][k])
+        row["unit_scale"] = shifted(int(row["unit_scale"][0]), first * self._plan.unit_scale.itemsize)
+        here = slice(*np.searchsorted(self._plan.unit_tensor, (k, k + 1)))
+        self._arrays[k][UNITS] = self._plan.unit_scale[here]
         return numbers
 
     def _borrow(self) -> list[together.Lent]:

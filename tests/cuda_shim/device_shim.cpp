@@ -154,6 +154,12 @@ std::map<Stream, Queue> streams;
 std::map<Stream, std::vector<Work>> captures;  // by stream, while it is capturing
 int64_t launches = 0;
 bool forked = false;
+int64_t until_failure = -1;  // allocations that succeed before one fails; −1: none does
+
+// Before each allocation.
+void may_fail() {
+  if (until_failure >= 0 && until_failure-- == 0) throw std::bad_alloc();
+}
 
 void give(Stream stream, Work work) {
   const auto capture = captures.find(stream);
@@ -249,6 +255,7 @@ Scope::~Scope() = default;
 
 void* allocate(size_t bytes) {
   if (bytes == 0) return nullptr;
+  may_fail();
   if (!arena) reserve_memory();
   unsigned char* memory = find_gap(room_for(bytes));
   pieces[memory] = bytes;
@@ -260,7 +267,10 @@ void release(void* memory) noexcept {
   drain_all();
   pieces.erase(static_cast<unsigned char*>(memory));
 }
-void* allocate_pinned(size_t bytes) { return std::calloc(1, bytes + 1); }
+void* allocate_pinned(size_t bytes) {
+  may_fail();
+  return std::calloc(1, bytes + 1);
+}
 void release_pinned(void* memory) noexcept {
   drain_all();
   std::free(memory);
@@ -277,7 +287,10 @@ void synchronize(Stream stream) {
 }
 bool capturing(Stream stream) { return captures.count(stream) != 0; }
 
-Event make_event() { return new ShimEvent; }
+Event make_event() {
+  may_fail();
+  return new ShimEvent;
+}
 void release_event(Event event) noexcept {
   drain_all();
   delete static_cast<ShimEvent*>(event);
@@ -336,6 +349,7 @@ PYBIND11_MODULE(_cuda_controls, m) {
   m.def("set_schedule", [](int schedule) { shim::schedule = schedule; });
   m.def("set_resident", [](int64_t blocks) { shim::resident = blocks; });
   m.def("set_forked", [](bool forked) { device::forked = forked; });
+  m.def("fail_allocation", [](int64_t n) { device::until_failure = n; });
   m.def("launches", [] { return device::launches; });
   m.def("pending", [](Stream stream) { return device::streams[stream].size(); });
   m.def("synchronize", [](Stream stream) { device::synchronize(stream); });

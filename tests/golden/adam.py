@@ -8,6 +8,10 @@ GIVEN = {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03}
 ROWS = {
     "plain": Golden(GIVEN, Torch("torch.optim", "Adam", **GIVEN)),
     "amsgrad": Golden({**GIVEN, "amsgrad": True}, Torch("torch.optim", "Adam", amsgrad=True, **GIVEN)),
+    "corrected_max": Golden(
+        {**GIVEN, "amsgrad": True, "corrected_max": True},
+        Optax(lambda o: o.chain(o.add_decayed_weights(0.03), o.amsgrad(0.01, b1=0.85, b2=0.97, eps=1e-6))),
+    ),
     "optax": Golden(
         GIVEN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.adam(0.01, b1=0.85, b2=0.97, eps=1e-6))),

@@ -1,7 +1,7 @@
-"""Beside timm's and pytorch_optimizer's Adan. They round 1 + αλ, which divides weights: here it is exact."""
+"""Beside timm's, pytorch_optimizer's and optax' Adan. The former round 1 + αλ, which divides: it is exact here."""
 
 from golden import Golden
-from golden.peers import Torch
+from golden.peers import Optax, Torch
 
 ROWS = {
     "timm": Golden({"lr": 2**-6, "weight_decay": 0.25}, Torch("timm.adan", "Adan", lr=2**-6, weight_decay=0.25)),
@@ -16,5 +16,9 @@ ROWS = {
     "pytorch_optimizer-decoupled": Golden(
         {"lr": 0.01, "weight_decay": 0.3, "no_prox": True},
         Torch("pytorch_optimizer", "Adan", lr=0.01, weight_decay=0.3, weight_decouple=True),
+    ),
+    "optax": Golden(
+        {"lr": 0.01, "weight_decay": 0.3, "no_prox": True, "damped_change": True, "eps_root": 1e-8},
+        Optax(lambda o: o.adan(0.01, weight_decay=0.3)),
     ),
 }

@@ -146,6 +146,20 @@ void test_sums_of_gradients() {
   CHECK(list.plan->overall(list.totals.data()).second == 1 && list.totals[7].nonfinite == 1);
 }
 
+void test_gradients_are_judged_by_a_limit() {
+  for (const double limit : {0.5, 1e9, std::numeric_limits<double>::infinity()}) {
+    List list("adamw");
+    Judged judged;
+    CHECK(list.plan->judge(limit, judged) && judged.norm > 1);
+    CHECK(judged.factor == (limit == 0.5 ? limit / (judged.norm + 1e-6) : 1));
+    CHECK(!list.plan->judge(1e-199, judged));  // nothing would be left of them
+    list.tensors[3].scale = 1e300;
+    CHECK(!list.plan->judge(limit, judged));  // float64 does not hold their squares
+    list.tensors[3].scale = 1, list.g[3][100] = __builtin_nanf("");
+    CHECK(!list.plan->judge(limit, judged) && list.clock[kSteps] == 0);
+  }
+}
+
 void test_a_step_that_needs_a_closer_look_is_not_taken() {
   List list("adamw");
   list.row[0] = 1e300;  // float32 cannot hold it
@@ -166,6 +180,7 @@ int main() {
     test_tensors_moved_one_by_one_end_as_in_a_whole_step(name);
   }
   test_sums_of_gradients();
+  test_gradients_are_judged_by_a_limit();
   test_a_step_that_needs_a_closer_look_is_not_taken();
   puts("all of it holds");
 }

@@ -1,6 +1,7 @@
 """The numba-cuda backend: device arrays without the native module, by kernels around the rules' own functions.
 
-It waits for the device after every call, and clipping and the policy on NaN are decided on the host, as on a CPU.
+It waits for the device after every call. Clipping and the policy on NaN are decided on the host, as on a CPU, and what
+elements add up to is settled there.
 """
 
 from __future__ import annotations
@@ -16,88 +17,44 @@ import numpy as np
 from fastupdate.arrays import memory
 from fastupdate.arrays.device import DeviceArray, Framework, Placed
 from fastupdate.arrays.memory import Array
-from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
+from fastupdate.engines.python import cuda_formulas as formulas
 from fastupdate.engines.python import cuda_kernels as kernels
+from fastupdate.engines.python import tiles
+from fastupdate.engines.python.cuda_phases import make_measure, unchanged
 from fastupdate.engines.python.engine import RecordPlan
-from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
-from fastupdate.engines.python.formula import compile_formula, cube_roots
-from fastupdate.engines.python.stages import arguments, formula, result, slot
+from fastupdate.engines.python.formula import Formula
+from fastupdate.engines.python.measuring import Measured
+from fastupdate.engines.python.ranges import Numbers, ranges_of, room
 from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import MICRO_BATCHES, Records, Tables
-from fastupdate.rules import scalar
 from fastupdate.rules.rule import Rule
-from fastupdate.stages import PLACES, STAGES
+from fastupdate.stages import PLACES
 
 NAME = "numba-cuda"
 
-# What rules call that numba-cuda lacks.
-SUBSTITUTES = {
-    **ON_NUMBERS,
-    scalar.sqrt: driver.square_root,
-    scalar.maximum: kernels.maximum,
-    scalar.absolute: abs,
-    scalar.positive_part: kernels.positive_part,
-}
-SUBSTITUTES[scalar.cbrt] = cube_roots(kernels.device, SUBSTITUTES)
 
-
-_APPLY = """
-def apply(t, scalars, at, g, p):
-    s = Scalars({scalars})
-    absent = cast(0.0, g)
-    delta, {states} = update(flags, s, g, p, {values})
-    {stores}
-    return delta
-"""
-
-
-def rule_update(rule: Rule, flags: Mapping[str, bool], dtype: Any) -> Any:
-    """The kernel of one step; how a rule meets arrays is written out because rules differ in the number of states."""
-    kept = rule.kept(flags)
-    scalars = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
-    loads = [f"load(t.slot[{k}] + at, g)" if name in kept else "absent" for k, name in enumerate(rule.states)]
-    stores = [f"store(t.slot[{k}] + at, {name})" for k, name in enumerate(rule.states) if name in kept]
-    source = _APPLY.format(
-        scalars=", ".join(f"scalars[t.group, {k}]" for k in range(len(scalars._fields))),
-        states=", ".join(rule.states),
-        values=", ".join(loads),
-        stores="; ".join(stores),
-    )
-    update = compile_formula(rule.update, dtype, kernels.device, SUBSTITUTES)
-    scope: dict[str, Any] = {"Scalars": scalars, "flags": rule.flag_tuple(flags), "update": update}
-    scope |= {"load": driver.load, "store": driver.store, "cast": kernels.cast}
-    exec(source, scope)
-    return kernels.make_update(kernels.device(scope["apply"]), {place: stage_chain(place, dtype) for place in PLACES})
-
-
-CHANGED = {"gradient": "g", "before": "p", "change": "change", "after": "p", "copy": ""}  # what x stands for
-
-
-def stage_chain(place: str, dtype: Any) -> Any:
-    """What the stages of a place make of an element."""
-    scope: dict[str, Any] = {"load": driver.load, "store": driver.store, "cast": kernels.cast}
-    source = "def run(t, group, stages, at, g, p, x):\n"
-    for stage in (stage for stage in STAGES if stage.place == place and not stage.measure):
-        scope |= formula(stage, dtype, kernels.device, SUBSTITUTES)
-        numbers = ", ".join(f"cast(group.{number}, p)" for number in stage.numbers)
-        array = f"t.slot[{slot(stage)}] + at" if stage.array else ""
-        given = {"g": "g", "p": "p", "own": f"load({array}, p)", CHANGED[place]: "x"}
-        source += f"    if stages & {stage.bit}:\n        s = {stage.name}_numbers({numbers})\n"
-        source += f"        {result(stage, 'x', 'kept')} = {stage.name}({arguments(stage, stage.element, given)})\n"
-        source += f"        store({array}, kept)\n" if stage.array else ""
-    exec(source + "    return x\n", scope)
-    return kernels.device(scope["run"])
+def kernel_of(name: str, rule: Rule, mask: int, dtype: Any, phase: Measured | None) -> Any:
+    """The function of a kernel; what it does with elements is written out, because rules differ in their states."""
+    formula = Formula(rule, mask, dtype)
+    if name == "update":
+        chains = {place: formulas.stage_chain(place, dtype) for place in PLACES}
+        return kernels.make_update(formulas.rule_update(formula), chains)
+    if phase is None:
+        return getattr(kernels, name)
+    chains = {place: formulas.stage_chain(place, dtype, keep=False) for place in ("gradient", "before", "change")}
+    if isinstance(phase.of, int):
+        return make_measure(formulas.rule_terms(formula, rule.phases[phase.of]), unchanged, chains, phase)
+    change = formulas.rule_update(formula, keep=False) if phase.of.place == "change" else unchanged
+    return make_measure(formulas.stage_terms(phase.of, dtype), change, chains, phase)
 
 
 @cache
-def compiled(name: str, rule: Rule, mask: int, dtype: Any, number: int) -> Any:
-    """A kernel for tensors of one dtype on one device; only `update` depends on the rule and its flags."""
-    flags = {flag: bool(mask >> k & 1) for k, flag in enumerate(rule.flags)}
-    function = rule_update(rule, flags, dtype) if name == "update" else getattr(kernels, name)
-    return driver.compiled(function, kernels.signature(name, dtype), number)
+def compiled(name: str, rule: Rule, mask: int, dtype: Any, number: int, phase: Measured | None = None) -> Any:
+    """A kernel for tensors of one dtype on one device."""
+    return driver.compiled(kernel_of(name, rule, mask, dtype, phase), kernels.signature(name, dtype), number)
 
 
 def host_view(address: int, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -114,13 +71,11 @@ class NumbaCudaPlan(RecordPlan):
         self, rule: Rule, flags: Mapping[str, bool], tables: Tables, framework: Framework, number: int
     ) -> None:
         super().__init__(rule, flags, tables)
-        if rule.phases:
-            Place(rule.name, "backend").fail(
-                ValueError, "'cuda', for a rule that measures before it updates", repr(NAME)
-            )
         self._framework, self._number = framework, number
         self._foreign: set[Framework] = set()  # frameworks that gradients come from, other than the parameters'
-        self._compiled("update")  # whatever cannot be compiled is known before anything has moved
+        for phase in self._phases:  # whatever cannot be compiled is known before anything has moved
+            self._kernels_of(phase)
+        self._compiled("update")
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
@@ -135,20 +90,62 @@ class NumbaCudaPlan(RecordPlan):
             self.measure(scale, off)
             self.finish()
 
+    def measure(self, scale: float, off: int) -> None:
+        super().measure(scale, off)
+        with interrupts_deferred():
+            self._measure()
+
+    def measure_again(self) -> None:
+        with interrupts_deferred():
+            self._measure_again()
+
     def finish(self) -> None:
-        (prepared, scale, stages), factors = self._step, self._unit_factors()
-        watched = bool(stages & records.MONITOR)
+        watched = bool(self._step[2] & records.MONITOR)
         sums = np.zeros((self._blocks if watched else 1, kernels.COLUMNS))
         with interrupts_deferred():
+            self._measure_again()
+            self._measure_stages(~tiles.GRADIENTS)
             for dtype, kernel in self._compiled("update"):
-                arguments = (self._groups.view(kernels.GROUP), prepared.astype(dtype), factors, scale, stages, sums)
-                self._launch(kernel, dtype, self._blocks, *arguments, out=sums)
+                self._launch(kernel, dtype, self._blocks, *self._arguments(dtype, self._step[2]), sums, out=sums)
             if watched:
                 self._keep_sums(sums)
             self.advance()
 
-    def measure_again(self) -> None:
-        """There are no phases."""
+    def _arguments(self, dtype: Any, stages: int) -> tuple[Any, ...]:
+        """What a kernel of the step that is under way takes before all else."""
+        prepared, scale, _ = self._step
+        return self._groups.view(kernels.GROUP), prepared.astype(dtype), self._unit_factors(), scale, stages
+
+    def _kernels_of(self, phase: Measured) -> list[tuple[Any, Any]]:
+        return self._compiled("measure", phase) if phase.measures else []
+
+    def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
+        """Elements are measured on the device; their sums are fetched, and ranges settled as on a CPU."""
+        for dtype, kernel in self._kernels_of(phase):
+            self._launch(kernel, dtype, self._blocks, *self._arguments(dtype, stages))
+        there = self._tensors.copy()
+        sums = self._fetched_sums(phase)
+        there["work"] += memory.address(sums) - there["work"][:1]
+        fetched = Numbers(there, ranges_of(self._rule))
+        self._exchange(fetched, back=False)
+        self._settle(there, phase, settling)
+        self._exchange(fetched, back=True)
+
+    def _fetched_sums(self, phase: Measured) -> Array:
+        """The sums of a phase: all that is in the tensors' room for them."""
+        places = self._tensors["work"].astype(np.int64)
+        size = int(places[-1] - places[0]) // 8 + room(phase, self._tensors[-1:]) if len(places) else 0
+        sums = np.zeros(size)
+        if size:
+            driver.copy_to_host(sums, int(places[0]), self._number, self._framework.stream(self._number))
+        return sums
+
+    def _exchange(self, fetched: Numbers, back: bool) -> None:
+        """Fetches the numbers of ranges, or puts them back."""
+        count = -(-len(fetched.values) // kernels.LANES)
+        for dtype, kernel in self._compiled("exchange")[:1]:
+            out = None if back else fetched.values
+            self._launch(kernel, dtype, count, fetched.places, fetched.values, back, out=out)
 
     def move(self, first: int, last: int) -> None:
         raise NotImplementedError("a device moves all tensors at once: see finish")
@@ -176,8 +173,9 @@ class NumbaCudaPlan(RecordPlan):
             for dtype, kernel in self._compiled("clear_gradients"):
                 self._launch(kernel, dtype, self._blocks)
 
-    def _compiled(self, name: str) -> list[tuple[Any, Any]]:
-        return [(dtype, compiled(name, self._rule, self._mask, dtype, self._number)) for dtype in self._dtypes]
+    def _compiled(self, name: str, phase: Measured | None = None) -> list[tuple[Any, Any]]:
+        """A kernel for each type."""
+        return [(dtype, compiled(name, self._rule, self._mask, dtype, self._number, phase)) for dtype in self._dtypes]
 
     def _launch(self, kernel: Any, dtype: Any, blocks: int, *arguments: Any, out: Array | None = None) -> None:
         """Runs a kernel over so many CUDA blocks, and fetches the argument that is `out`."""

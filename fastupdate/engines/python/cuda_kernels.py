@@ -163,13 +163,13 @@ def clear_lanes(lanes, lane):
 
 
 @device
-def fold_lanes(lanes, column):
-    """One column's lanes, folded pairwise by one thread; the largest of them where the column is a maximum."""
+def fold_lanes(lanes, column, largest):
+    """One column's lanes, folded pairwise by one thread; or the largest of them."""
     width = LANES // 2
     while width:
         for j in range(width):
             a, b = lanes[column, j], lanes[column, j + width]
-            lanes[column, j] = maximum(a, b) if column == LARGEST else a + b
+            lanes[column, j] = maximum(a, b) if largest else a + b
         width //= 2
     return lanes[column, 0]
 
@@ -179,7 +179,7 @@ def fold_block(lanes, lane, sums, block):
     """Thread k folds column k."""
     cuda.syncthreads()
     if lane < COLUMNS:
-        sums[block, lane] = fold_lanes(lanes, lane)
+        sums[block, lane] = fold_lanes(lanes, lane, lane == LARGEST)
 
 
 @device
@@ -261,15 +261,26 @@ def unit_norms(tensors, layouts, norms, scale, kind, zero):
             add_product(lanes, PP, lane, p, p)
         cuda.syncthreads()
         if lane <= PP:
-            push(level, count, fold_lanes(lanes, lane))
+            push(level, count, fold_lanes(lanes, lane, False))
         cuda.syncthreads()
         count += 1
     if lane <= PP:
         norms[unit, lane] = cuda_driver.square_root(total(level, count))
 
 
+def exchange(tensors, layouts, addresses, numbers, back, kind, zero):
+    """Fetches numbers from these addresses, or puts them back."""
+    i = cuda.blockIdx.x * LANES + cuda.threadIdx.x
+    if i >= len(numbers):
+        return
+    if back:
+        store(addresses[i], numbers[i])
+    else:
+        numbers[i] = load(addresses[i], np.float64(0.0))
+
+
 def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
-    """One step around a rule: apply(t, scalars, offset in bytes, g, p) updates the states and returns p's change.
+    """One step around a rule: apply(t, group, scalars, i, g, p, x) updates the states and returns p's change.
 
     run: by place, what its stages make of g, p or the change of p
     """
@@ -277,23 +288,22 @@ def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
 
     @device
     def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
-        size = item_size(t)
-        raw, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, size)
+        raw, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, item_size(t))
         p = before = load(at, zero)
         if stages & MONITOR:
             sum_gradient(lanes, lane, raw)
             if t.momentum >= 0:
-                sum_momentum(lanes, lane, raw, load(t.slot[t.momentum] + i * size, zero))
+                sum_momentum(lanes, lane, raw, load(t.slot[t.momentum] + i * item_size(t), zero))
         g = scaled(t, raw, factor)
-        g = run_gradient(t, group, stages, i * size, g, p, g)
-        p = run_before(t, group, stages, i * size, g, p, p)
-        delta = apply(t, scalars, i * size, g, p)
-        delta = run_change(t, group, stages, i * size, g, p, delta)
+        g = run_gradient(t, group, stages, i, g, p, g)
+        p = run_before(t, group, stages, i, g, p, p)
+        delta = apply(t, group, scalars, i, g, p, g)
+        delta = run_change(t, group, stages, i, g, p, delta)
         moved = p + delta
         if stages & MONITOR:
             lanes[STALLED, lane] += 1 if moved == p and delta != 0 else 0
-        p = run_after(t, group, stages, i * size, g, moved, moved)
-        run_copy(t, group, stages, i * size, g, p, p)
+        p = run_after(t, group, stages, i, g, moved, moved)
+        run_copy(t, group, stages, i, g, p, p)
         copy_out(t, i, p)
         if stages & MONITOR:
             sum_update(lanes, lane, before, p, raw)
@@ -310,7 +320,7 @@ def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
         clear_lanes(lanes, lane)
         for i in range(first_element(t, block, lane), end_of_block(t, block), LANES):
             factor = gradient_factor(t, unit_scale, scale, i)
-            update_element(t, layouts, groups[t.group], scalars, factor, stages, lanes, lane, i, zero)
+            update_element(t, layouts, groups[t.group], scalars[t.group], factor, stages, lanes, lane, i, zero)
         if stages & MONITOR:
             fold_block(lanes, lane, sums, block)
 
@@ -324,11 +334,14 @@ _WORDS, _DOUBLES, _TABLE = types.int64[:, ::1], types.float64[::1], types.float6
 def signature(name: str, dtype: Any) -> Any:
     """The argument types of a kernel for tensors of one dtype."""
     x = from_dtype(dtype)
+    step = (_GROUPS, x[:, ::1], _DOUBLES, types.float64, types.int64)
     between = {
         "gradient_sums": (_TABLE, types.float64),
         "accumulate": (types.boolean, types.boolean),
         "clear_gradients": (),
         "unit_norms": (_TABLE, types.float64),
-        "update": (_GROUPS, x[:, ::1], _DOUBLES, types.float64, types.int64, _TABLE),
+        "exchange": (types.int64[::1], _DOUBLES, types.boolean),
+        "measure": step,
+        "update": (*step, _TABLE),
     }
     return types.void(_RECORDS, _WORDS, *between[name], types.int64, x)

@@ -21,10 +21,11 @@ from fastupdate.engines.protocol import Engine, Made
 from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
 from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula
+from fastupdate.engines.python.measuring import Measured
 from fastupdate.engines.python.stages import no_stages, stage_loops
 from fastupdate.engines.python.whole import Task, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
-from fastupdate.rules.rule import EXTENTS, Rule
+from fastupdate.rules.rule import Rule
 from fastupdate.stages import MEASURING
 
 NAME = "numba"
@@ -85,6 +86,7 @@ class RecordPlan:
         self._tensors, self._groups, recipe, self._clock, self._sums = tables
         self._rule, self._mask, self._recipe = rule, rule.mask(flags), recipe[0]
         self._dtypes = tables.dtypes
+        self._phases = [measuring.of_phase(rule, self._mask, k) for k in range(len(rule.phases))]
         self.recount()
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
@@ -102,6 +104,37 @@ class RecordPlan:
 
     def finish(self) -> None:
         raise NotImplementedError
+
+    def _measure(self) -> None:
+        self._measure_stages(tiles.GRADIENTS)
+        self._measure_phases(self._phases[: self._rule.phases_before])
+
+    def _measure_again(self) -> None:
+        self._measure_phases(self._phases[self._rule.phases_before :])
+
+    def _measure_phases(self, measured: list[Measured]) -> None:
+        prepared, _, stages = self._step
+        for phase in measured:
+            self._measure_phase(phase, prepared, stages & ~phases.CHANGES)
+
+    def _measure_stages(self, places: int) -> None:
+        """The sums that stages of these places need: each measures what those before it have made."""
+        stages = self._step[2]
+        for stage in MEASURING:
+            if stage.bit & stages & places:
+                numbers = np.array([[group[number] for number in stage.numbers] for group in self._groups], np.float64)
+                self._measure_phase(measuring.of_stage(stage), numbers, stages & (stage.bit - 1))
+
+    def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
+        """settling: what settles a range has for scalars, a row for each group."""
+        raise NotImplementedError
+
+    def _settle(self, tensors: Records, phase: Measured, settling: Array) -> None:
+        """Settles the sums that these records lead to."""
+        *of_tensors, of_list = phase.settles
+        phases.settle(tensors, settling, phase.terms, phase.maxima, phase.by_rows, phase.shape, *of_tensors)
+        if phase.by_list and len(tensors):
+            phases.settle_list(tensors, settling, phase.terms, phase.maxima, of_list)
 
     def take(self, given: Given) -> None:
         self._given = given
@@ -173,7 +206,6 @@ class RecordPlan:
         grads: list[Any] | None,
         scale: float,
         report: Callable[[int, float], Made],
-        limit: float | None = None,  # it does not clip
     ) -> Callable[..., Made | None]:
         """A step in one call."""
 
@@ -203,8 +235,8 @@ class NumbaPlan(RecordPlan):
         super().__init__(rule, flags, tables)
         self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
         self._loops = [rule_loop(rule, self._mask, dtype) for dtype in self._dtypes]
-        compiled = [measuring.compiled_phase(rule, self._mask, k, self._dtypes) for k in range(len(rule.phases))]
-        self._before, self._after = compiled[: rule.phases_before], compiled[rule.phases_before :]
+        for phase in self._phases:  # whatever cannot be compiled is known before anything has moved
+            self._loops_of(phase)
 
     def update(self, scale: float, off: int) -> None:
         super().measure(scale, off)
@@ -220,67 +252,26 @@ class NumbaPlan(RecordPlan):
         done_whole(self._measure)
 
     def measure_again(self) -> None:
-        done_whole(partial(self._measure_phases, self._after))
+        done_whole(self._measure_again)
 
-    def _measure(self) -> None:
-        self._measure_stages(tiles.GRADIENTS)
-        self._measure_phases(self._before)
+    def _loops_of(self, phase: Measured) -> list[tuple[Any, Any]]:
+        """What measures by it, for each type; nothing where it does not look at elements."""
+        dtypes = self._dtypes if phase.measures else []
+        return [measuring.loops(phase.of, self._rule, self._mask, dtype) for dtype in dtypes]
 
-    def _measure_phases(self, compiled: list[dict[str, Any]]) -> None:
-        prepared, _, stages = self._step
-        for phase in compiled:
-            self._measure_phase(prepared, stages & ~phases.CHANGES, **phase)
-
-    def _measure_stages(self, places: int) -> None:
-        """The sums that stages of these places need: each measures what those before it have made."""
-        stages = self._step[2]
-        for stage in MEASURING:
-            if stage.bit & stages & places:
-                numbers = np.array([[group[number] for number in stage.numbers] for group in self._groups], np.float64)
-                phase = measuring.compiled_stage(stage, self._rule, self._mask, self._dtypes)
-                self._measure_phase(numbers, stages & (stage.bit - 1), **phase)
-
-    def _measure_phase(
-        self,
-        settling: Array,
-        stages: int,
-        count: int,
-        maxima: int,
-        by_rows: bool,
-        columns: bool,
-        shape: int,
-        loops: list[Any],
-        settles: list[Any],
-    ) -> None:
-        """settling: what settles a range has for scalars, a row for each group."""
+    def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
         prepared, scale, _ = self._step
-        for like, (loop, change) in zip(self._likes, loops, strict=bool(loops)):
-            scalars = prepared.astype(like.dtype)
-            self._run(
-                phases.measure,
-                loop,
-                change,
-                self._stage_loops(like.dtype),
-                count,
-                maxima,
-                by_rows,
-                columns,
-                self._groups,
-                scalars,
-                scale,
-                stages,
-                like,
-            )
-        *of_tensors, of_list = settles
-        phases.settle(self._tensors, settling, count, maxima, by_rows, shape, *of_tensors)
-        if shape >> EXTENTS.index("list") & 1 and len(self._tensors):
-            phases.settle_list(self._tensors, settling, count, maxima, of_list)
+        shape = phase.terms, phase.maxima, phase.by_rows, phase.columns
+        for like, (loop, change) in zip(self._likes, self._loops_of(phase), strict=phase.measures):
+            run, scalars = self._stage_loops(like.dtype), prepared.astype(like.dtype)
+            self._run(phases.measure, loop, change, run, *shape, self._groups, scalars, scale, stages, like)
+        self._settle(self._tensors, phase, settling)
 
     def finish(self) -> None:
         done_whole(self._finish)
 
     def _finish(self) -> None:
-        self._measure_phases(self._after)
+        self._measure_again()
         self._measure_stages(~tiles.GRADIENTS)
         self._move(self._run)
         self.advance()

@@ -100,13 +100,13 @@ class Formula:
     def __init__(self, rule: Rule, mask: int, dtype: Any, scalars: str = "scalars") -> None:
         self.rule, self.dtype = rule, dtype
         self.flags = {name: bool(mask >> k & 1) for k, name in enumerate(rule.flags)}
-        kept = rule.kept(self.flags)
+        self.flag_tuple, self.kept = rule.flag_tuple(self.flags), rule.kept(self.flags)
         self.scalars_type = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
         self.scalar_count = len(self.scalars_type._fields)
         self.scalars = ", ".join(f"{scalars}[{k}]" for k in range(self.scalar_count))
         self.tiles = "; ".join(self._tile(k, name) for k, name in enumerate(rule.states)) or "pass"
-        self.values = [f"{name}_[i]" if name in kept else "absent" for name in rule.states]
-        self.targets = [f"{name}_[i]" if name in kept else "absent" for name in rule.states_of("element")]
+        self.values = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states]
+        self.targets = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states_of("element")]
 
     def _tile(self, k: int, name: str) -> str:
         extent = EXTENTS.index(self.rule.extents[name])
@@ -122,7 +122,7 @@ class Formula:
             "view": view,
             "DOUBLE": DOUBLE,
             "Scalars": self.scalars_type,
-            "flags": self.rule.flag_tuple(self.flags),
+            "flags": self.flag_tuple,
         }
 
     def compiled(self, function: Callable[..., Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, int64, void
@@ -175,32 +175,51 @@ def settle_stage(stage: Stage, extent: Extent) -> Any:
     return c_function(_settling(), defined(source, scope)["settle"])
 
 
-def compiled_stage(stage: Stage, rule: Rule, mask: int, dtypes: list[Any]) -> dict[str, Any]:
-    """What `NumbaPlan` needs of a stage that measures, as of a phase."""
-    loops = [
-        (measure_stage(stage, dtype), change_loop(rule, mask, dtype) if stage.place == "change" else no_change(dtype))
-        for dtype in dtypes
-    ]
-    return {
-        "count": len(stage.sums),
-        "maxima": 0,
-        "by_rows": stage.by_rows,
-        "columns": False,
-        "shape": 1 << EXTENTS.index(stage.state.per),
-        "loops": loops,
-        "settles": [settle_stage(stage, extent) for extent in EXTENTS[1:]],
-    }
+class Measured(NamedTuple):
+    """A phase of a rule, or a stage that measures, as the loops of phases.py take it.
+
+    of        its number, or the stage
+    measures  whether it looks at elements; else numbers that go on from step to step are settled
+    terms     how many sums there are, of which those of the bits of `maxima` are maxima
+    by_rows   it goes through a tensor row by row; else block by block
+    columns   it sums over columns
+    shape     bit e is set if ranges of extent e are settled
+    settles   compiled, by extent but for elements
+    """
+
+    of: int | Stage
+    measures: bool
+    terms: int
+    maxima: int
+    by_rows: bool
+    columns: bool
+    shape: int
+    settles: tuple[Any, ...]
+
+    @property
+    def by_list(self) -> bool:
+        """Whether the whole list is settled."""
+        return bool(self.shape >> EXTENTS.index("list") & 1)
 
 
-def compiled_phase(rule: Rule, mask: int, number: int, dtypes: list[Any]) -> dict[str, Any]:
-    """What `NumbaPlan.measure` needs of one phase."""
+@cache
+def of_stage(stage: Stage) -> Measured:
+    """What a stage measures."""
+    settles = tuple(settle_stage(stage, extent) for extent in EXTENTS[1:])
+    return Measured(stage, True, len(stage.sums), 0, stage.by_rows, False, 1 << EXTENTS.index(stage.state.per), settles)
+
+
+def of_phase(rule: Rule, mask: int, number: int) -> Measured:
+    """What a phase measures."""
     phase = rule.phases[number]
-    return {
-        "count": len(phase.sums),
-        "maxima": sum(1 << k for k in phase.maxima),
-        "by_rows": phase.by_rows,
-        "columns": bool(phase.summed("column")),
-        "shape": phase.settled,
-        "loops": [(measure_loop(rule, mask, number, dtype), no_change(dtype)) for dtype in dtypes if phase.measure],
-        "settles": [settle_function(rule, mask, number, extent) for extent in EXTENTS[1:]],
-    }
+    maxima, columns = sum(1 << k for k in phase.maxima), bool(phase.summed("column"))
+    settles = tuple(settle_function(rule, mask, number, extent) for extent in EXTENTS[1:])
+    measures, count = phase.measure is not None, len(phase.sums)
+    return Measured(number, measures, count, maxima, phase.by_rows, columns, phase.settled, settles)
+
+
+def loops(of: int | Stage, rule: Rule, mask: int, dtype: Any) -> tuple[Any, Any]:
+    """What measures a tile, and what gives the change that is measured, as C functions."""
+    if isinstance(of, int):
+        return measure_loop(rule, mask, of, dtype), no_change(dtype)
+    return measure_stage(of, dtype), change_loop(rule, mask, dtype) if of.place == "change" else no_change(dtype)

@@ -136,6 +136,8 @@ class Expression(ast.NodeVisitor):
         functions = FUNCTIONS | PREPARING if self.prepares else FUNCTIONS
         if called in functions and not targets:
             return f"{functions[called]}({', '.join(map(self.at, given))})"
+        if self.prepares:
+            return self.written_out(node, called, given)
         helper = self.struct.helper(self, node, called)
         passed = dict(zip(helper.parameters, given, strict=False))
         records = set(self.records) & set(passed)
@@ -144,6 +146,16 @@ class Expression(ast.NodeVisitor):
         if [ast.unparse(passed[name]) for name in helper.results] != targets or len(set(targets)) < len(targets):
             raise self.refused(node, f"expected …, {', '.join(helper.results)} = {called}(…), as it names its results")
         return f"{called}({', '.join(self.at(passed[name]) for name in helper.numbers)})"
+
+    def written_out(self, node: ast.AST, called: str, given: list[ast.expr]) -> str:
+        """What a function of this file makes of hyperparameters, in the place of its call in `prepare`."""
+        function = self.source.functions.get(called)
+        body = () if function is None else function.body[1:] if ast.get_docstring(function) else function.body
+        match body:
+            case [ast.Return(ast.expr() as value)] if [ast.unparse(x) for x in given] == ["h"]:
+                if function and ast.unparse(function.args) == "h":
+                    return f"({self.at(value)})"
+        raise self.unknown(node, called)
 
 
 def is_literal(node: ast.expr) -> bool:

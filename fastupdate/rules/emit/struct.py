@@ -85,7 +85,7 @@ class Struct:
         """A function that another one calls."""
         if called not in self.helpers:
             found = caller.source.function(called)
-            if found is None or caller.prepares:
+            if found is None:
                 raise caller.unknown(node, called)
             self.helpers[called] = None  # under way
             self.helpers[called] = Function(self, *found, caller.records)
