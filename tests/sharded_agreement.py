@@ -14,6 +14,7 @@ import pytest
 import torch
 from ranks import LIMIT, Check, Ranks
 from sharded_steps import bits, share
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard
 
 import fastupdate as fu
@@ -87,6 +88,36 @@ def check_first(options: dict[str, Any], ranks: Ranks) -> None:
             assert optimizer.report.step == 1
 
 
+def check_axes(ranks: Ranks) -> None:
+    """Ranks along two axes of a mesh that share a parameter are all told at once, too."""
+    if ranks.grid is None:
+        return
+    p = torch.nn.Parameter(share(torch.ones(9, 4), ranks.grid, [Shard(0), Shard(1)]))
+    optimizer = fu.torch.AdamW([p], lr=0.2 if is_last(ranks) else 0.1)
+    give([p])
+    words = "param_groups[0]['lr']: expected the same on all ranks, 0.1 as on the first, received 0.2 on rank 3"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        optimizer.step()
+
+
+def check_outside(ranks: Ranks) -> None:
+    """A rank that has nothing of a parameter may step, unless it would have to know what others have."""
+    if ranks.grid is None:
+        return
+    mesh = DeviceMesh("cpu", [0, 1])
+    for cls in (fu.torch.AdamW, fu.torch.Lamb):
+        p = torch.nn.Parameter(share(torch.ones(9, 4), mesh, [Shard(0)]))
+        optimizer = cls([p], lr=0.1)
+        give([p])
+        if cls is fu.torch.AdamW or mesh.get_coordinate() is not None:
+            optimizer.step()
+            assert optimizer.report.step == 1
+        else:
+            words = "[lamb] params[0][0]: expected a DTensor that this rank shares"
+            with pytest.raises(ValueError, match=re.escape(words)):
+                optimizer.step()
+
+
 @contextmanager
 def patient(seconds: float) -> Iterator[None]:
     """Ranks wait so long for others."""
@@ -133,17 +164,19 @@ def check_alone(without: tuple[int, ...], ranks: Ranks) -> None:
 
 
 def check_together(ranks: Ranks) -> None:
-    """Where gradients come and go on all ranks, nothing is left in the store; where they stay, nothing is said."""
+    """Where gradients come and go on all ranks, what they say of it does not stay in the store."""
+    if ranks.count == 1:
+        return
     params = parameters(ranks)
     optimizer = fu.torch.AdamW(params, lr=0.1)
-    keys = []
+    keys: list[str] = []
     for step in range(8):
         give(params, () if step % 2 else (1,))
         optimizer.step()
-        torch.distributed.barrier(ranks.group)
-        keys.append(store().num_keys())
-        torch.distributed.barrier(ranks.group)
-    assert len({*keys[2:]}) == 1, keys
+        circle = optimizer.agreement._circles[0][0]
+        keys += circle._before
+    torch.distributed.barrier(ranks.group)
+    assert [circle._store.check([key]) for key in keys] == [False] * (len(keys) - 3) + [True] * 3
     assert [int(optimizer.state[p]["step"]) for p in params] == [8, 4, 8]
 
 
@@ -213,6 +246,8 @@ def checks() -> Iterator[Check]:
     """With messages in each step, and without."""
     for options in OPTIONS:
         yield f"the first step, {options}", partial(check_first, options)
+    yield "axes", check_axes
+    yield "outside", check_outside
     yield "silence", check_silence
     yield "together", check_together
     yield "apart", check_apart

@@ -15,11 +15,12 @@ from cases import EVERY_PHASED_CASE, Case
 from ranks import Check, Ranks
 from sharded_steps import same_optimizers, share
 from sharded_sums import hand_over, pair
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch_cases import ours
 
 import fastupdate as fu
-from fastupdate.sharded.cells import nodes
+from fastupdate.sharded.ranges import nodes
 from fastupdate.torch.shards import part_of
 
 # Empty parts, cuts within blocks of 1024 elements and within chunks of 32 rows, matrices among more axes, vectors.
@@ -102,6 +103,83 @@ def check_grid(case: Case, options: dict[str, Any], ranks: Ranks, tensors: Any =
     same_optimizers(shared, whole, params, expected)
 
 
+# What ranks have of these is no range of elements, or is one that does not lie so, or has another place than its rank.
+BOXED: list[tuple[tuple[int, ...], list[Any]]] = [
+    ((70, 33), [Shard(1)]),
+    ((5, 40, 3), [Shard(1)]),
+    ((2, 3, 50), [Shard(2)]),
+    ((9, 700), [Shard(0)]),
+    ((4, 2100), [Shard(1)]),
+    ((3, 2), [Shard(1)]),
+]
+ON_GRID: list[tuple[tuple[int, ...], list[Any]]] = [
+    ((40, 33), [Shard(0), Shard(1)]),
+    ((9, 700), [Shard(1), Shard(0)]),
+    ((3, 1000), [Replicate(), Shard(1)]),
+    ((7, 301), [Shard(0), Shard(0)]),
+    ((8, 300), [_StridedShard(0, split_factor=2), Shard(0)]),
+    ((64, 65), [Shard(1), Shard(1)]),
+    ((2052,), [_StridedShard(0, split_factor=2), Shard(0)]),
+]
+
+
+def boxed(ranks: Ranks, seed: int, dtype: Any, only: int) -> list[tuple[Any, Any, list[Any]]]:
+    """Whole tensors, their meshes and placements. only: of so many axes; 0: of any"""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = [(ranks.mesh, *each) for each in BOXED]
+    kinds += [(ranks.grid, *each) for each in ON_GRID if ranks.grid is not None]
+    return [
+        (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype), mesh, placements)
+        for mesh, shape, placements in kinds
+        if only in (0, len(shape))
+    ]
+
+
+def turned(shared: Any) -> Any:
+    """The same DTensor, what is here of which lies in memory the other way round."""
+    part = shared.to_local()
+    part = part.t().contiguous().t()
+    return DTensor.from_local(
+        part, shared.device_mesh, shared.placements, run_check=False, shape=shared.shape, stride=shared.stride()
+    )
+
+
+def boxed_pair(ranks: Ranks, dtype: Any, only: int) -> tuple[list[Any], list[Any]]:
+    """Parameters, some of which lie otherwise in memory, and whole ones."""
+    whole_tensors = boxed(ranks, 1, dtype, only)
+    params = []
+    for k, (t, mesh, placements) in enumerate(whole_tensors):
+        shared_tensor = share(t.detach().clone(), mesh, placements)
+        params.append(torch.nn.Parameter(turned(shared_tensor) if t.dim() == 2 and k % 3 == 0 else shared_tensor))
+    return params, [torch.nn.Parameter(t) for t, _, _ in whole_tensors]
+
+
+def check_boxes(case: Case, options: dict[str, Any], dtype: Any, ranks: Ranks, only: int = 0) -> None:
+    """The same where tensors are cut along another axis than the first, or along two, or lie otherwise in memory."""
+    params, expected = boxed_pair(ranks, dtype, only)
+    shared, whole = ours(case, params, **options), ours(case, expected, **options)
+    for step in range(3):
+        hand_over([t for t, _, _ in boxed(ranks, 10 + step, dtype, only)], params, expected)
+        shared.step()
+        whole.step()
+        same_reports(shared.report, whole.report)
+    same_optimizers(shared, whole, params, expected)
+
+
+def check_loaded(case: Case, ranks: Ranks) -> None:
+    """From factors of such matrices, as they are saved, another optimizer goes on."""
+    params, expected = boxed_pair(ranks, torch.float32, 2)
+    shared, whole = ours(case, params), ours(case, expected)
+    for step in range(6):
+        if step == 3:
+            saved, shared = shared.state_dict(), ours(case, params)
+            shared.load_state_dict(saved)
+        hand_over([t for t, _, _ in boxed(ranks, 10 + step, torch.float32, 2)], params, expected)
+        shared.step()
+        whole.step()
+    same_optimizers(shared, whole, params, expected)
+
+
 def check_moved(case: Case, options: dict[str, Any], ranks: Ranks) -> None:
     """The same where what is here of parameters is given other memory between steps, by one rank or by all."""
     params, expected = pair(tensors, torch.float32, ranks, KINDS)
@@ -160,10 +238,11 @@ def check_no_factors(case: Case, ranks: Ranks) -> None:
 
 
 def check_messages(ranks: Ranks) -> None:
-    """LAMB has two sums, monitoring ten: 8 bytes of each, and of each node of the blocks that begin here. Others are
-    handed what is here of the block that begins there: gradient, weight and two states; and 8 bytes each."""
+    """LAMB has two sums, of 8 bytes each for each node of the blocks that begin here; those of monitoring, which are
+    ten, are 64 bytes. Others are handed what is here of the block that begins there: gradient, weight and two states;
+    and 8 bytes each."""
     rows = -(-20 // ranks.count)  # of 700 elements
-    for case, options, sums in [(BY_RULE["lamb"], {}, 2), (ADAMW, {"monitor": True}, 10)]:
+    for case, options, words in [(BY_RULE["lamb"], {}, 2), (ADAMW, {"monitor": True}, 8)]:
         p = torch.nn.Parameter(share(torch.ones(20, 700), ranks.mesh, [Shard(0)]))
         optimizer = ours(case, [p], **options)
         p.grad = torch.ones_like(p)
@@ -174,7 +253,7 @@ def check_messages(ranks: Ranks) -> None:
         begin = min(rows * torch.distributed.get_rank(), 20) * 700
         end = min(begin + rows * 700, 14000)
         cells = -(-begin // 1024), -(-end // 1024)
-        assert telling.bytes == 8 * sums * len(nodes(*cells, 14))
+        assert telling.bytes == 8 * words * len(nodes(*cells, 14))
         handed_over = min(cells[0] * 1024, end) - begin
         assert borrowed.bytes == 8 * ranks.count + 4 * 4 * handed_over
 
@@ -199,6 +278,16 @@ def checks() -> Iterator[Check]:
         yield f"{name} with AdamW", partial(check, ADAMW, options, f32, f32)
         yield f"{name} with LAMB in float64", partial(check, BY_RULE["lamb"], options, f64, f64)
     yield "gradients in bfloat16", partial(check, BY_RULE["adafactor"], {"monitor": True}, f32, bf16)
+    for case in PHASED:
+        yield f"boxes, {case}", partial(check_boxes, case, {}, f32)
+    for case in MATRICES:
+        yield f"boxes, {case}", partial(check_boxes, case, {}, f32, only=2)
+    for case in KEEPING:
+        yield f"boxes, loaded {case}, {case.kwargs}", partial(check_loaded, case)
+    yield "boxes, units of matrices", partial(check_boxes, BY_RULE["normuon"], OPTIONS["units"], f32, only=2)
+    for name, options in OPTIONS.items():
+        yield f"boxes, {name} with AdamW", partial(check_boxes, ADAMW, options, f64)
+        yield f"boxes, {name} with Adafactor", partial(check_boxes, BY_RULE["adafactor"], options, f32)
     yield "moved, with LAMB", partial(check_moved, BY_RULE["lamb"], {})
     yield "moved, with clip_norm", partial(check_moved, ADAMW, {"clip_norm": 0.7})
     yield "messages", check_messages

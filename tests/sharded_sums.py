@@ -61,8 +61,6 @@ def same_reports(found: Any, expected: Any) -> None:
 def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: Any, ranks: Ranks) -> None:
     """Norms, clip factors and decisions are those of whole tensors, to the bit."""
     kinds = [[Shard(0)], [Shard(0)], [Shard(0)], [Shard(0)], [Replicate()], [Shard(1)], None, [Shard(0)]]
-    if "clip_unit_norm" in options:
-        kinds[5] = [Shard(0)]  # units are slices along the first axis
     params, expected = pair(make_tensors, dtype, ranks, kinds)
     shared = fu.torch.AdamW(params, weight_decay=0.1, **options)
     whole = fu.torch.AdamW(expected, weight_decay=0.1, **options)
@@ -80,7 +78,7 @@ def check_options(make_tensors: Any, options: dict[str, Any], dtype: Any, kind: 
 def check_large(ranks: Ranks) -> None:
     """Gradients whose squares float64 does not hold are clipped by their norm, by all ranks alike."""
     for options in ({"clip_norm": 0.7}, {"clip_tensor_norm": 0.3}, {"clip_unit_norm": 0.05}):
-        params, expected = pair(long_tensors, torch.float64, ranks, [[Shard(0)]] * len(LONG))
+        params, expected = pair(long_tensors, torch.float64, ranks, [*[[Shard(0)]] * (len(LONG) - 1), [Shard(1)]])
         shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
         for step in range(2):
             gradients = [g * 1e160 if k % 2 else g for k, g in enumerate(long_tensors(5 + step, torch.float64))]
@@ -123,7 +121,7 @@ def check_fsdp(ranks: Ranks) -> None:
     same_optimizers(shared, whole, params, expected)
 
 
-def check_grid(ranks: Ranks) -> None:
+def check_grid(options: dict[str, Any], ranks: Ranks) -> None:
     """Tensors that are replicated along one axis of a grid of ranks, or cut along both."""
     if ranks.grid is None:
         return
@@ -133,7 +131,7 @@ def check_grid(ranks: Ranks) -> None:
         torch.nn.Parameter(share(q.detach().clone(), ranks.grid, kind))
         for q, kind in zip(expected, itertools.chain(kinds, kinds[:2]), strict=True)
     ]
-    shared, whole = (fu.torch.AdamW(each, clip_norm=0.7) for each in (params, expected))
+    shared, whole = (fu.torch.AdamW(each, **options) for each in (params, expected))
     for step in range(2):
         hand_over(long_tensors(5 + step, torch.float32), params, expected)
         shared.step()
@@ -244,7 +242,7 @@ def check_all_missing(ranks: Ranks) -> None:
 
 
 def check_messages(ranks: Ranks) -> None:
-    """What is told: a number, and three of each node or cut block; eight bytes of each element of a cut block."""
+    """What is told: a number, and 16 bytes of each node or cut block; eight bytes of each element of a cut block."""
     cut = ranks.count > 1
     for p, elements, rows in [  # a third of 64 rows of 3 blocks is more than one node
         (share(torch.ones(64, 1024 * ranks.count), ranks.mesh, [Shard(0)]), 0, {1: 1, 2: 1, 3: 6, 4: 1}[ranks.count]),
@@ -257,7 +255,7 @@ def check_messages(ranks: Ranks) -> None:
         [exchange] = optimizer._run.meeting.sums.exchanges
         handed_over, told = exchange.bytes
         assert handed_over == 8 * elements
-        assert 8 + 24 <= told <= 8 + 24 * rows
+        assert 8 + 16 <= told <= 8 + 16 * rows
 
 
 def checks() -> Iterator[Check]:
@@ -267,7 +265,8 @@ def checks() -> Iterator[Check]:
     yield "missing", check_all_missing
     for cls, options in ONE_RANK:
         yield f"one rank's gradients, {cls.__name__} {options}", partial(check_one_rank, cls, options)
-    yield "grid", check_grid
+    for name in ("clip_norm", "clip_unit_norm"):
+        yield f"grid, {name}", partial(check_grid, OPTIONS[name])
     for (name, options), dtype in itertools.product(OPTIONS.items(), (np.float32, np.float64)):
         yield f"{name} {dtype.__name__}", partial(check_options, tensors, options, dtype, as_torch(dtype))
     for (name, options), dtype in itertools.product(OPTIONS.items(), (torch.float32, torch.float64)):

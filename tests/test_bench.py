@@ -338,15 +338,30 @@ def test_the_torch_face_is_compared_with_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
-def test_ranks_take_turns() -> None:
+def test_ranks_take_turns_and_tell_what_is_worked_out_on_paper(tmp_path: Path) -> None:
     peer("torch")
+    written = tmp_path / "ranks.json"
     command = [sys.executable, "-m", "bench.ranks", "--workload", "tiny", "--ranks", "2", "--rounds", "2"]
+    command += ["--models", "GPT-2 124M", "--json", str(written)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    for contestant in ("fastupdate", "torch fused", "fastupdate, clip_norm", "torch fused, clip_grad_norm_"):
-        assert f"    {contestant:32}" in done.stdout
+    rows = json.loads(written.read_text())["rows"]
+    for contestant in ("fastupdate AdamW", "torch fused AdamW", "fastupdate Adafactor", "fastupdate AdamW, monitor"):
+        assert [row["engine"] for row in rows if row["contestant"] == contestant] == ["DDP", "FSDP2"]
+    assert {row["contestant"]: row["messages"] for row in rows if row["engine"] == "FSDP2"} == {
+        "fastupdate AdamW": 0,
+        "torch fused AdamW": 0,
+        "fastupdate AdamW, clip_norm": 2,
+        "torch fused AdamW, clip_grad_norm_": 0,
+        "fastupdate Lamb": 2,
+        "fastupdate Adafactor": 3,
+        "fastupdate AdamW, monitor": 2,
+    }
+    assert not any(row["messages"] for row in rows if row["engine"] == "DDP")
+    on_paper = [line.split() for line in done.stdout.partition("\nGPT-2 124M\n")[2].splitlines()]
     for ranks in (2, 8, 64, 1024):
-        assert f"{ranks} ranks: " in done.stdout
+        assert f"{ranks} ranks: a rank sends, beside" in done.stdout
+        assert len(next(words for words in on_paper if words[:1] == [f"{ranks}"] and words[1] != "ranks:")) == 8
 
 
 @pytest.mark.peer

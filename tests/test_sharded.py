@@ -16,7 +16,14 @@ pytestmark = pytest.mark.peer
 
 # What torch may say when all is done and the interpreter ends: rare after a barrier (docs/sharded.md).
 ENDED_BY_GLOO = "terminate called without an active exception"
-MODULES = ("sharded_steps", "sharded_agreement", "sharded_sums", "sharded_phases", "sharded_saving")
+MODULES = (
+    "sharded_steps",
+    "sharded_agreement",
+    "sharded_sums",
+    "sharded_phases",
+    "sharded_saving",
+    "sharded_messages",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

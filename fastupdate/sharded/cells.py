@@ -8,12 +8,14 @@ tell of each: nodes of that folding stand for all that they are of, and zeros fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from math import prod
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.engines.records import BLOCK, ROW_CHUNK
+from fastupdate.rules.extent import Shape, matrix_of
 from fastupdate.sharded.ranges import Range
 
 Values = NDArray[np.float64]
@@ -66,62 +68,58 @@ class Chunks:
         return matrix * self.alone + -(-rest // (ROW_CHUNK * self._columns))
 
 
-class Vector:
-    """All of a tensor as one cell."""
+def grids_of(shape: Shape) -> tuple[Blocks, Chunks]:
+    """The blocks of a tensor, and its chunks."""
+    return Blocks(prod(shape)), Chunks(*matrix_of(shape))
 
-    alone = 1
 
-    def __init__(self, n: int) -> None:
-        self._n = n
+class Piece(NamedTuple):
+    """What a rank has of a cell: which elements of its part of the tensor they are, and which ones of the cell."""
 
-    def begin(self, cell: int) -> int:
-        return cell * self._n
-
-    def next(self, i: int) -> int:
-        return int(i > 0)
+    rank: int
+    here: Any
+    there: Any
 
 
 class Cell(NamedTuple):
-    """A cell that several ranks have parts of: its elements, and of each rank that has some, which ones."""
+    """A cell that several ranks have parts of.
+
+    begin, end   its elements
+    grid         whether it is one of blocks (0) or of chunks (1); None: the whole tensor, which is both
+    owner        the rank that is lent the others' parts
+    shape        of the cell's arrays there
+    pieces       of each rank that has some
+    """
 
     tensor: int
     begin: int
     end: int
-    pieces: tuple[tuple[int, int, int], ...]  # rank, first element, one past the last
+    grid: int | None
+    owner: int
+    shape: Shape
+    pieces: tuple[Piece, ...]
 
-    @property
-    def owner(self) -> int:
-        return self.pieces[0][0]
 
-
-def cut(tensor: int, grid: Grid, ranges: Sequence[Range]) -> Iterator[Cell]:
-    """The cells of a tensor that ranks have parts of; ranges: of all ranks, in order."""
-    cells = {grid.next(r.end) - 1 for r in ranges if r.begin < r.end and grid.begin(grid.next(r.end)) != r.end}
+def cut(tensor: int, grid: int, of: Grid, ranges: Sequence[Range]) -> Iterator[Cell]:
+    """The cells of a tensor that ranks have parts of; ranges: of all ranks. The owner has the first element."""
+    cells = {of.next(r.end) - 1 for r in ranges if r.begin < r.end and of.begin(of.next(r.end)) != r.end}
     for cell in sorted(cells):
-        begin, end = grid.begin(cell), grid.begin(cell + 1)
-        pieces = [(rank, max(begin, r.begin), min(end, r.end)) for rank, r in enumerate(ranges)]
-        yield Cell(tensor, begin, end, tuple(piece for piece in pieces if piece[1] < piece[2]))
-
-
-def nodes(first: int, last: int, alone: int) -> list[tuple[int, int]]:
-    """The cells first … last − 1 in as few aligned nodes as there are: first cell and number of cells of each."""
-    found = []
-    while first < last:
-        place = first % alone
-        most = min(last - first, alone - place)
-        size = min(place & -place or most, 1 << most.bit_length() - 1)
-        while size > most:
-            size >>= 1
-        found.append((first, size))
-        first += size
-    return found
+        begin, end = of.begin(cell), of.begin(cell + 1)
+        parts = sorted((max(begin, r.begin), min(end, r.end), rank) for rank, r in enumerate(ranges))
+        pieces = [
+            Piece(rank, slice(low - ranges[rank].begin, high - ranges[rank].begin), slice(low - begin, high - begin))
+            for low, high, rank in parts
+            if low < high
+        ]
+        yield Cell(tensor, begin, end, grid, pieces[0].rank, (end - begin,), tuple(pieces))
 
 
 def folded(values: Values, largest: NDArray[np.bool_]) -> Values:
-    """What a power of two of cells comes to: [cell][number]; the numbers that are maxima do not add up."""
+    """What the cells of a node come to: [cell][number]; the numbers that are maxima do not add up."""
     with np.errstate(over="ignore", invalid="ignore"):
         while len(values) > 1:
-            a, b = values[0::2], values[1::2]
-            values = np.where(largest, np.maximum(a, b), a + b)
+            even = len(values) // 2 * 2
+            a, b = values[0:even:2], values[1:even:2]
+            values = np.concatenate([np.where(largest, np.maximum(a, b), a + b), values[even:]])
     first: Values = values[0]
     return first

@@ -1,8 +1,8 @@
 """Sums over tensors that are cut into ranges of elements (C order), to the bits of sums over the whole ones.
 
 A tensor sums in blocks of 1024 elements, which fold pairwise (csrc/core/sums.h). Of its range, an owner sums the blocks
-that lie within it, in as few aligned nodes of that folding as there are; the elements at its ends, of blocks that reach
-into other ranges, are handed over as they are.
+that lie within it, in as few nodes of that folding as there are; the elements at its ends, of blocks that reach into
+other ranges, are handed over as they are.
 """
 
 from __future__ import annotations
@@ -15,9 +15,28 @@ from numpy.typing import NDArray
 
 from fastupdate.engines.records import BLOCK
 
+MANY = 1 << 62  # blocks
+
+
+def nodes(first: int, last: int, alone: int, most: int = MANY) -> list[tuple[int, int]]:
+    """The blocks (or other cells) first … last − 1 in as few nodes as there are: first one and number of each.
+
+    Each is a power of two of blocks that begins at a multiple of that, or what is left at the end of `alone` blocks,
+    which fold by themselves. most: blocks in a node, a power of two.
+    """
+    found = []
+    while first < last:
+        place = first % alone
+        limit, rest = min(place & -place or most, most), min(last - first, alone - place)
+        ends = rest == alone - place and rest <= limit
+        size = rest if ends else 1 << min(rest, limit).bit_length() - 1
+        found.append((first, size))
+        first += size
+    return found
+
 
 class Node(NamedTuple):
-    """2 ** level blocks, or the last block of a tensor, that fold together: which elements."""
+    """Blocks that fold together, 2 ** level ones or the last ones of a tensor: which elements."""
 
     begin: int
     end: int
@@ -41,13 +60,11 @@ class Range(NamedTuple):
         """Where the last block ends that lies in the range; where the first one begins, if none does."""
         return self.end if self.end == self.n else max(self.end // BLOCK * BLOCK, self.head)
 
-    def nodes(self) -> Iterator[Node]:
-        """The blocks within, in order."""
-        first, last = self.head // BLOCK, -(-self.tail // BLOCK)
-        while first < last and self.head < self.tail:
-            level = min((first & -first or last).bit_length(), (last - first).bit_length()) - 1
-            yield Node(first * BLOCK, min((first + (1 << level)) * BLOCK, self.tail), level)
-            first += 1 << level
+    def nodes(self, most: int = MANY) -> Iterator[Node]:
+        """The blocks within, in order. most: blocks in a node."""
+        last = -(-self.tail // BLOCK) if self.head < self.tail else 0
+        for first, size in nodes(self.head // BLOCK, last, -(-self.n // BLOCK), most):
+            yield Node(first * BLOCK, min((first + size) * BLOCK, self.tail), size.bit_length() - 1)
 
     def ends(self) -> Iterator[tuple[int, int]]:
         """What lies in blocks that reach into other ranges: first element, and one past the last."""

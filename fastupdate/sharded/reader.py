@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Tables
+from fastupdate.sharded.words import Words
 from fastupdate.step.stepper import Stepper
 
 FIELDS = ("gg", "nonfinite", "zeros")  # of the sums of a gradient
+WORDS = Words(FIELDS)  # as ranks tell them
 
 
 class Reader:

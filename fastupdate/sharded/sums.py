@@ -8,19 +8,14 @@ from fastupdate.arrays.memory import DTYPES, Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.alike import Ranks
-from fastupdate.sharded.ranges import Folding, Node, Range
-from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.ranges import Folding, Range
+from fastupdate.sharded.reader import FIELDS, WORDS, Reader
 from fastupdate.step.stepper import Stepper
-
-
-def _nodes(r: Range) -> list[Node]:
-    """What a rank sums of a tensor: one node if it has all of it."""
-    return [Node(0, r.n, 0)] if r.n and (r.begin, r.end) == (0, r.n) else [*r.nodes()]
 
 
 def message_of(ranges: list[list[Range]]) -> int:
     """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
-    return 8 * len(FIELDS) * max(sum(len(_nodes(r)) for r in of_rank) for of_rank in ranges)
+    return 8 * WORDS.size * max(sum(len([*r.nodes(WORDS.most)]) for r in of_rank) for of_rank in ranges)
 
 
 class RankSums:
@@ -33,10 +28,10 @@ class RankSums:
     def __init__(self, stepper: Stepper, ranks: Ranks, ranges: list[list[Range]], gradients: list[Array]) -> None:
         """ranges: of each rank, of all tensors. gradients: of what is here of each, which stay where they are."""
         self._ranks, self._tensors = ranks, len(gradients)
-        nodes = [[(k, node) for k, r in enumerate(of_rank) for node in _nodes(r)] for of_rank in ranges]
+        nodes = [[(k, node) for k, r in enumerate(of_rank) for node in r.nodes(WORDS.most)] for of_rank in ranges]
         rows = max(map(len, nodes))
-        self._sent = np.zeros((rows, len(FIELDS)))
-        self._told = np.zeros((ranks.count, rows, len(FIELDS)))
+        self._sent = np.zeros((rows, WORDS.size))
+        self._told = np.zeros((ranks.count, rows, WORDS.size))
         here, own = nodes[ranks.rank], ranges[ranks.rank]
         codes = [DTYPES[np.dtype(gradients[k].dtype)] for k, _ in here]
         self._reader = Reader(stepper, [node.end - node.begin for _, node in here], codes)
@@ -62,9 +57,9 @@ class RankSums:
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient, in units of `unit`, all ranks' parts together."""
         found = self._reader.read(1 / unit)
-        self._sent[: len(found)] = found
+        self._sent[: len(found)] = WORDS.packed(found)
         self._ranks.comm.Allgather(self._sent, self._told)
-        told = self._told.reshape(-1, len(FIELDS))
+        told = WORDS.taken_apart(self._told.reshape(-1, WORDS.size))
         self._sums[: len(told)] = told
         self._folding.fold(self._sums)
         totals = np.zeros(self._tensors, records.SUMS)

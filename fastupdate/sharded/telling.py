@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastupdate.sharded.cells import Values, folded, nodes
-from fastupdate.sharded.ranges import Range
+from fastupdate.rules.extent import Shape
+from fastupdate.sharded.boxes import Box, whole
+from fastupdate.sharded.cells import Cell, Values, folded
+from fastupdate.sharded.ranges import MANY, Range, nodes
+from fastupdate.sharded.words import Words
 
 
 class Stretch(NamedTuple):
@@ -23,35 +26,45 @@ class Stretch(NamedTuple):
     last: int
     alone: int
 
-    def told(self) -> list[tuple[int, int]]:
-        """The first cell and the number of cells of what is told."""
+    def told(self, most: int) -> list[tuple[int, int]]:
+        """The first cell and the number of cells of what is told. most: in a node"""
         if self.alone:
-            return nodes(self.first, self.last, self.alone)
+            return nodes(self.first, self.last, self.alone, most)
         return [(self.first, self.last - self.first)] if self.first < self.last else []
 
 
 class Group(NamedTuple):
-    """Ranks that share tensors by ranges of their elements.
+    """Ranks that share tensors by ranges of their elements; or by boxes, where one rank is lent the others' (boxes.py).
 
     handle   what the library of messages knows them by
     rank     this one, among them
-    ranges   [rank][place in tensors]
+    ranges   [rank][place in tensors]; of a tensor in boxes one rank, which sums it, has all, and others have nothing
+    boxes    of each rank, by tensor
     """
 
     handle: Any
     rank: int
     tensors: list[int]
     ranges: list[list[Range]]
+    boxes: Mapping[int, list[Box]] = {}
 
     def own(self) -> dict[int, Range]:
-        """The ranges that are here, by tensor."""
+        """The ranges that this rank has, or sums, by tensor."""
         return dict(zip(self.tensors, self.ranges[self.rank], strict=True))
+
+    def wholes(self, shapes: Sequence[Shape]) -> Iterator[Cell]:
+        """The tensors in boxes, as cells of those that sum them. shapes: of all tensors"""
+        for k, of_rank in zip(self.tensors, zip(*self.ranges, strict=True), strict=True):
+            if k in self.boxes:
+                owner = next((rank for rank, r in enumerate(of_rank) if r.end), 0)
+                yield whole(k, shapes[k], self.boxes[k], owner)
 
     def of(self, tensors: set[int]) -> Group:
         """What they share of these tensors."""
         places = [place for place, k in enumerate(self.tensors) if k in tensors]
         ranges = [[of_rank[place] for place in places] for of_rank in self.ranges]
-        return self._replace(tensors=[self.tensors[place] for place in places], ranges=ranges)
+        boxes = {k: boxes for k, boxes in self.boxes.items() if k in tensors}
+        return self._replace(tensors=[self.tensors[place] for place in places], ranges=ranges, boxes=boxes)
 
 
 class Telling:
@@ -60,6 +73,7 @@ class Telling:
     gather      (handle, sent, told): the message of each rank → those of all
     stretches   of each rank
     largest     which of the numbers of a cell are maxima, and do not add up
+    words       how they are told, if not as they are
     """
 
     def __init__(
@@ -68,18 +82,22 @@ class Telling:
         group: Group,
         stretches: list[list[Stretch]],
         largest: list[bool],
+        words: Words | None = None,
     ) -> None:
-        self._gather, self._handle, self._rank = gather, group.handle, group.rank
-        self._stretches = [[(s, s.told()) for s in each if s.first < s.last] for each in stretches]
+        self._gather, self._handle, self._rank, self._words = gather, group.handle, group.rank, words
+        most = MANY if words is None else words.most
+        self._stretches = [[(s, s.told(most)) for s in each if s.first < s.last] for each in stretches]
         self._largest = np.array(largest, bool)
         lengths = [sum(self._size(*each) for each in of_rank) for of_rank in self._stretches]
         self.bytes = 8 * lengths[self._rank]
         self._sent, self._told = np.zeros(max(lengths)), np.zeros((len(lengths), max(lengths)))
 
-    @staticmethod
-    def _size(stretch: Stretch, told: list[tuple[int, int]]) -> int:
+    def _width(self, stretch: Stretch) -> int:
+        return int(stretch.values.shape[1]) if self._words is None else self._words.size
+
+    def _size(self, stretch: Stretch, told: list[tuple[int, int]]) -> int:
         cells = len(told) if stretch.alone else stretch.last - stretch.first
-        return cells * int(stretch.values.shape[1])
+        return cells * self._width(stretch)
 
     def tell(self) -> None:
         """Tells what is known here; afterwards the others' numbers are there too, or such as fold to the same."""
@@ -90,7 +108,9 @@ class Telling:
             for first, size in told:
                 values = stretch.values[first : first + size]
                 if stretch.alone:
-                    values = self._fold(values)
+                    values = self._fold(values)[None]
+                if self._words is not None:
+                    values = self._words.packed(values)
                 sent[at : at + values.size] = values.reshape(-1)
                 at += values.size
         self._gather(self._handle, sent, self._told)
@@ -102,14 +122,14 @@ class Telling:
         """Numbers of a cell come in runs of equal length, one for each sum."""
         return folded(values, np.repeat(self._largest, values.shape[1] // len(self._largest)))
 
-    @staticmethod
-    def _take(told: Values, of_rank: list[tuple[Stretch, list[tuple[int, int]]]]) -> None:
+    def _take(self, told: Values, of_rank: list[tuple[Stretch, list[tuple[int, int]]]]) -> None:
         at = 0
         for stretch, found in of_rank:
-            width = stretch.values.shape[1]
+            width = self._width(stretch)
             if stretch.alone:
                 stretch.values[stretch.first : stretch.last] = 0
             for first, size in found:
                 count = 1 if stretch.alone else size
-                stretch.values[first : first + count] = told[at : at + count * width].reshape(count, width)
+                values = told[at : at + count * width].reshape(count, width)
+                stretch.values[first : first + count] = self._words.taken_apart(values) if self._words else values
                 at += count * width

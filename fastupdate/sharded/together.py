@@ -4,7 +4,7 @@ The engine here stands before the one of the parts. It has records of the whole 
 what is here lies where it would in the whole one: so elements, blocks, rows and units have the numbers that they have
 there. What a phase of the step (or a stage, or monitoring) adds up is measured in the cells that begin here, told to
 all ranks that share the tensor, and settled by each for the whole tensor: numbers of ranges of elements are there on
-every rank. Elements are moved where they are.
+every rank. Elements are moved where they are. Tensors that are in boxes have records of two kinds (boxes.py).
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.records import BLOCK, Given, Records, Tables
 from fastupdate.rules.extent import SIDES, Shape, matrix_of, shape_of
-from fastupdate.sharded.cells import Blocks, Cell, Chunks, Values, cut
+from fastupdate.sharded.boxes import Boxes, Numbers
+from fastupdate.sharded.cells import Cell, Values, cut, grids_of
+from fastupdate.sharded.elements import Elements, Parts, in_parts
 from fastupdate.sharded.ranges import Range
 from fastupdate.sharded.telling import Group, Stretch, Telling
+from fastupdate.sharded.words import Words
 from fastupdate.stages import ARRAYS, at
 from fastupdate.step import extents
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import state_kind
 
-PART = 64 * BLOCK  # elements that a thread works on at least
+GRIDS = 0, 1  # of blocks, and of chunks of rows
 OF_GRADIENT = at("gradient")  # stages whose sums come before those of the rule; others' come after
 PLACED = ("g", "g_layout", "g_order", "g_dtype", "samples", "sample_stride", "scale")  # in each step
 
@@ -60,7 +63,7 @@ def phases_of(stepper: Stepper) -> list[Phase]:
     ]
 
 
-Arrays = dict[str | int, Array]  # of one tensor, what is here of them, flat: "p", "g", and by slot
+Arrays = dict[str | int, Array]  # of one tensor, what is here of them, flat unless a box: "p", "g", and by slot
 
 
 def check_backend(stepper: Stepper) -> None:
@@ -71,15 +74,14 @@ def check_backend(stepper: Stepper) -> None:
 
 
 class Lent(Protocol):
-    """The cells of a tensor that this rank owns and others have parts of, in its memory.
+    """The cells that this rank owns and others have parts of, in its memory.
 
-    cells            they
-    tensors, parts   TENSOR, as of the whole tensors; and which elements of which row are a cell
+    cells     they
+    tensors   TENSOR, as of the whole tensors: a row for each cell
     """
 
     cells: list[Cell]
     tensors: Records
-    parts: Any
 
 
 class Together(ABC):
@@ -94,6 +96,8 @@ class Together(ABC):
         sizes = [prod(shape) for shape in shapes]
         here = {k: r for group in groups for k, r in group.own().items()}
         self._shared = [*here]
+        self._in_boxes = {k: boxes[group.rank] for group in groups for k, boxes in group.boxes.items()}
+        here |= {k: Range(0, 0, sizes[k]) for k in self._in_boxes}
         self._here = [here.get(k, Range(0, n, n)) for k, n in enumerate(sizes)]
         self._phases = phases_of(stepper)
         self._stages = [
@@ -101,9 +105,9 @@ class Together(ABC):
             for stage in stepper.settings.measuring
         ]
         self._describe(sizes)
-        self._grids = [(Blocks(n), Chunks(*matrix_of(shape))) for n, shape in zip(sizes, self._shapes, strict=True)]
-        self._parts = [self._parts_of(grid) for grid in (0, 1)]
+        self._grids = [grids_of(shape) for shape in self._shapes]
         self._borrowed = self._borrow()
+        self._lay_out()
         self._tellings = {id(phase): self._telling(phase) for phase in self._summing()}
         self._watched = self._watching() if stepper.settings.monitor else []
         vars(self._plan).update(sizes=np.array(sizes, np.int64), engine=self, simple=False)
@@ -118,8 +122,8 @@ class Together(ABC):
     def _gather(self, handle: Any, sent: Values, told: Values) -> None:
         """Tells the ranks of a group the message of this one, and takes in those of all: told[rank]."""
 
-    def _borrow(self) -> list[tuple[int, Lent]]:
-        """Cells that ranks have in common, with their grids."""
+    def _borrow(self) -> list[Lent]:
+        """Cells that ranks have in common, by group."""
         return []
 
     @abstractmethod
@@ -145,22 +149,25 @@ class Together(ABC):
         self._tensors["rows"], self._tensors["columns"] = np.array([matrix_of(s) for s in self._shapes]).T
         self._arrays: dict[int, Arrays] = {}
         self._numbers: list[Array] = []  # of ranges of whole tensors, which no step needs afterwards
-        for k in self._shared:
-            self._place(k)
+        in_boxes = [numbers for k in self._shared for numbers in self._place(k) if k in self._in_boxes]
+        blocks = int((-(-self._tensors["n"] // BLOCK)).sum())
+        self._boxes = Boxes(plan.tensors, self._in_boxes, in_boxes, blocks)
         stages = self._stepper.settings.measuring
         rooms = [extents.room_for_sums(self._stepper.rule, stages, shape) for shape in self._shapes]
         self._work = [np.zeros(room) for room in rooms]
         self._tensors["work"] = memory.addresses(self._work)
-        blocks = int((-(-self._tensors["n"] // BLOCK)).sum()) if self._stepper.settings.monitor else 0
-        self._sums = np.zeros(blocks, records.SUMS)
+        self._sums = np.zeros(self._boxes.blocks if self._stepper.settings.monitor else 0, records.SUMS)
+        self._watched_sums = self._sums[:blocks]
         tables = Tables(self._tensors, plan.groups, plan.recipe(self._stepper.items), self._stepper.clock, self._sums)
         self._engine: Any = self._stepper.backend.make_plan(self._stepper.rule, self._stepper.flags, tables)
         self._engine.take(self._stepper.hypers.given)
 
-    def _place(self, k: int) -> None:
-        """Lets a record find what is here of the arrays of a tensor where it would be in whole ones."""
+    def _place(self, k: int) -> list[Numbers]:
+        """Lets a record find what is here of the arrays of a tensor where it would be in whole ones; the numbers of
+        ranges."""
         item, row, begin = self._plan.items[k], self._tensors[k : k + 1], self._here[k].begin
         shape = self._shapes[k]
+        row["p_layout"] = row["order"] = row["g_layout"] = row["g_order"] = 0
         row["unit_length"] = max(prod(shape[1:]) if len(shape) > 1 else prod(shape), 1)
         kinds = {
             state_kind(name): (slot, extent) for slot, (name, extent) in enumerate(self._stepper.rule.extents.items())
@@ -168,6 +175,7 @@ class Together(ABC):
         for slot, role in enumerate(records.ROLES, records.MAX_STATES):
             kinds[role] = slot, ARRAYS[role].state.per if role in ARRAYS else "element"
         arrays: Arrays = {"p": self._flat(k, item.array)}
+        numbers = []
         for kind, array in (*item.slots.items(), *item.passing.items()):
             slot, extent = kinds[kind]
             if extent in SIDES:  # of which no phase knows
@@ -180,26 +188,30 @@ class Together(ABC):
                 array = np.zeros(shape_of(extent, shape))
                 self._numbers.append(array)
             row["slot"][:, slot] = memory.address(array)
+            here = np.zeros(shape_of(extent, item.array.shape))
+            numbers.append(Numbers(k, slot, extent, array, here))
         row["p"] = shifted(memory.address(item.array), begin * item.array.itemsize)
         arrays.pop(records.SHADOW, None)
         arrays["g"] = arrays["p"]
         self._arrays[k] = arrays
+        return numbers
 
     def _flat(self, k: int, array: Array) -> Array:
+        if k in self._in_boxes:
+            return array
         if not memory.is_direct(array) or self._plan.items[k].order is not None:
             self._plan.items[k].place.fail(ValueError, "a contiguous tensor, for ranks share it", "another")
         return array.reshape(-1)
 
     # -- cells --------------------------------------------------------------------------------------------------------
 
-    def _cells(self) -> Iterator[tuple[int, Group, list[Cell]]]:
-        """Those that ranks have in common, by grid and group."""
+    def _cells(self, group: Group) -> Iterator[Cell]:
+        """Those that ranks of a group have in common."""
         grids = {int(phase.by_rows) for phase in self._summing()} | ({0} if self._settings.monitor else set())
-        for grid in sorted(grids or {0}):
-            for group in self._groups:
-                ranges = {k: [of_rank[place] for of_rank in group.ranges] for place, k in enumerate(group.tensors)}
-                tensors = ranges if grids else ()
-                yield grid, group, [cell for k in tensors for cell in cut(k, self._grids[k][grid], ranges[k])]
+        yield from group.wholes(self._shapes) if grids else ()
+        for grid in sorted(grids):
+            for place, k in enumerate(group.tensors):
+                yield from cut(k, grid, self._grids[k][grid], [of_rank[place] for of_rank in group.ranges])
 
     @property
     def _settings(self) -> Any:
@@ -208,21 +220,21 @@ class Together(ABC):
     def _summing(self) -> list[Phase]:
         return [phase for phase in (*self._phases, *self._stages) if phase.largest]
 
-    def _parts_of(self, grid: int) -> Any:
-        """What is here of all tensors, in parts for threads, none of which crosses into a cell that is not here."""
-        parts = []
-        for k, r in enumerate(self._here):
-            of, begin = self._grids[k][grid], r.begin
-            while begin < r.end:
-                end = min(of.begin(of.next(min(begin + PART, r.n))), r.end)
-                if of.begin(of.next(begin)) != begin:  # in the midst of a cell
-                    end = min(of.begin(of.next(begin)), r.end)
-                elif end == r.end < r.n and of.begin(of.next(end)) != end:
-                    last = of.begin(of.next(end) - 1)
-                    end = last if last > begin else end
-                parts.append((k, begin, end))
-                begin = end
-        return np.array(parts, np.int64).reshape(-1, 3)
+    def _lay_out(self) -> None:
+        """Finds what is worked on in which order: of what is measured several times, the last time counts."""
+        here = [[(k, r, self._grids[k][grid]) for k, r in enumerate(self._here)] for grid in GRIDS]
+        self._moved = [Elements(self._tensors, [*map(in_parts, here)]), self._boxes.elements()]
+        self._owned, others = [], []
+        for lent in self._borrowed:
+            self._owned.append(Elements(lent.tensors, [self._parts_of(lent.cells, g, {None, g}) for g in GRIDS]))
+            along = [self._parts_of(lent.cells, grid, {1 - grid}) for grid in GRIDS]  # for their states' sake
+            others.append(Elements(lent.tensors, along))
+        self._measured = [*others, *self._moved, *self._owned]
+
+    def _parts_of(self, cells: list[Cell], grid: int, which: set[int | None]) -> Parts:
+        """Cells that are those of some grids, in a phase that goes by one."""
+        rows = [(row, cell, self._grids[cell.tensor][grid]) for row, cell in enumerate(cells) if cell.grid in which]
+        return in_parts((row, Range(cell.begin, cell.end, self._here[cell.tensor].n), of) for row, cell, of in rows)
 
     def _telling(self, phase: Phase) -> list[Telling]:
         return [
@@ -275,6 +287,7 @@ class Together(ABC):
     def measure(self, scale: float, off: int) -> None:
         """What comes before any tensor moves, but for phases that come after products of matrices."""
         self._point_to_gradients()
+        self._boxes.follow()
         self._begin()
         self._on = self._engine.stages & ~off
         self._engine.prepare(scale, off)
@@ -289,7 +302,7 @@ class Together(ABC):
         """The same, moves all tensors as measured, and counts the step."""
         self.measure_again()
         self._measure_stages(~OF_GRADIENT)
-        self._engine.update_parts(self._tensors, self._parts[0])
+        self._update(self._moved)
         if self._settings.monitor:
             self._watch()
         if self._on & records.ZERO_GRADS:
@@ -303,29 +316,29 @@ class Together(ABC):
         for phase in phases:
             which = phase.phase, phase.stage
             if phase.measures:
-                grid = int(phase.by_rows)
-                for other, borrowed in self._borrowed:  # those of the other grid go along, for their states' sake
-                    if other != grid:
-                        self._engine.measure_parts(*which, borrowed.tensors, borrowed.parts)
-                self._engine.measure_parts(*which, self._tensors, self._parts[grid])
-                for other, borrowed in self._borrowed:
-                    if other == grid:
-                        self._engine.measure_parts(*which, borrowed.tensors, borrowed.parts)
+                for elements in self._measured:
+                    self._engine.measure_parts(*which, elements.tensors, elements.parts[int(phase.by_rows)])
                 for telling in self._tellings.get(id(phase), ()):
                     telling.tell()
             self._engine.settle(*which)
+            self._boxes.follow()
+
+    def _update(self, moved: list[Elements]) -> None:
+        for elements in moved:
+            self._engine.update_parts(elements.tensors, elements.parts[0])
 
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def _point_to_gradients(self) -> None:
         for name in PLACED:
             self._tensors[name] = self._plan.tensors[name]
+            self._boxes.tensors[name] = self._plan.tensors[name][self._boxes.places]
         for k in self._shared:
             address, width, code = self._gradient(k)
             row = self._tensors[k : k + 1]
             row["g"], row["g_dtype"] = shifted(address, self._here[k].begin * width), code
             row["g_layout"] = row["g_order"] = 0
-        for _, borrowed in self._borrowed:
+        for borrowed in self._borrowed:
             borrowed.tensors["scale"] = self._tensors["scale"][[cell.tensor for cell in borrowed.cells]]
 
     # -- monitoring ---------------------------------------------------------------------------------------------------
@@ -333,7 +346,7 @@ class Together(ABC):
     def _watching(self) -> list[Telling]:
         """What ranks tell each other of the sums of blocks, as rows of numbers."""
         names = records.SUMS.names or ()
-        self._rows = np.zeros((len(self._sums), len(names)))
+        self._rows = np.zeros((len(self._watched_sums), len(names)))
         found = []
         for group in self._groups:
             stretches = []
@@ -344,20 +357,19 @@ class Together(ABC):
                     values = self._rows[first : first + -(-r.n // BLOCK)]
                     each.append(Stretch(values, blocks.next(r.begin), blocks.next(r.end), blocks.alone))
                 stretches.append([each_ for each_ in each if len(each_.values)])
-            found.append(Telling(self._gather, group, stretches, [name == "largest" for name in names]))
+            largest = [name == "largest" for name in names]
+            found.append(Telling(self._gather, group, stretches, largest, Words(names)))
         return found
 
     def _watch(self) -> None:
-        for grid, borrowed in self._borrowed:
-            if grid == 0:
-                self._engine.update_parts(borrowed.tensors, borrowed.parts)
+        self._update(self._owned)
         names = records.SUMS.names or ()
         for column, name in enumerate(names):
-            self._rows[:, column] = self._sums[name]
+            self._rows[:, column] = self._watched_sums[name]
         for telling in self._watched:
             telling.tell()
         for column, name in enumerate(names):
-            self._sums[name] = self._rows[:, column]
+            self._watched_sums[name] = self._rows[:, column]
 
     def fold(self, totals: Records) -> None:
         """Sums of blocks → sums of tensors."""

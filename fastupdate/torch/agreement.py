@@ -21,25 +21,27 @@ from fastupdate.sharded.alike import Facts, compare, in_words, options_in_words
 from fastupdate.step.options import Settings
 from fastupdate.torch.alike import ALIKE, Roll, paths_of
 from fastupdate.torch.looking import same_objects
+from fastupdate.torch.messages import Peers
 from fastupdate.torch.names import STEP
 from fastupdate.torch.numbers import checked, keys_of
-from fastupdate.torch.shards import is_split, ranks_of
+from fastupdate.torch.shards import peers_of
 
 if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
 
 PROBLEM = "problem"
 PATIENCE = timedelta(seconds=30)  # after which a rank that waits for others says so
-_numbers: dict[str, int] = {}  # how often the ranks of a group have told each other something
+_numbers: dict[str, int] = {}  # how often some ranks have told each other something
 
 
 class Circle:
-    """The ranks of a process group, as far as they tell each other by the store."""
+    """Ranks that share parameters, as far as they tell each other by the store."""
 
-    def __init__(self, group: Any) -> None:
-        self.rank, self._members = distributed.get_rank(group), distributed.get_process_group_ranks(group)
-        self._name = f"fastupdate/{group.group_name}/{'-'.join(map(str, self._members))}"
-        self._store = distributed.PrefixStore(self._name, distributed.distributed_c10d._get_default_store())
+    def __init__(self, peers: Peers) -> None:
+        self.rank, self._members = peers.rank, peers.ranks
+        self._name = f"fastupdate/{len(self._members)}/{crc32(repr(self._members).encode())}"
+        c10d: Any = distributed.distributed_c10d
+        self._store = c10d.PrefixStore(self._name, c10d._get_default_store())
         self._before: list[str] = []  # what is in the store of the last time
 
     def told(self, words: str, place: Place, alone: str) -> list[str]:
@@ -85,14 +87,10 @@ class Agreement:
         """All ranks are to call this: their first steps. moving: the parameters that have gradients, group by group"""
         groups = optimizer.param_groups
         self._params = _listed(groups)
-        shared: dict[str, tuple[Any, list[Any]]] = {}
-        for p in filter(is_split, self._params):
-            for ranks in ranks_of(p):
-                shared.setdefault(ranks.group_name, (ranks, []))[1].append(p)
         self._circles: list[tuple[Circle, Roll]] = []
-        for ranks, params in shared.values():
-            if distributed.get_world_size(ranks) > 1 and distributed.get_backend(ranks) != "fake":
-                self._circles.append((Circle(ranks), Roll(optimizer.rule.name, groups, moving, params)))
+        for peers, params in peers_of(self._params):
+            if len(peers.ranks) > 1 and not peers.is_fake:
+                self._circles.append((Circle(peers), Roll(optimizer.rule.name, groups, moving, params)))
                 _meet(self._circles[-1][0], optimizer, moving, {id(p) for p in params})
 
     def holds(self, groups: list[dict[str, Any]]) -> bool:

@@ -8,47 +8,39 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from fastupdate.arrays.memory import Array, address
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
-from fastupdate.sharded.cells import Cell
-from fastupdate.sharded.ranges import Range
+from fastupdate.sharded.cells import Cell, Piece
 from fastupdate.sharded.together import Arrays, shifted
+from fastupdate.torch.messages import Peers
 
-UNITS = (
-    "unit_scale"  # the array of which there is one number for each unit that is clipped; of the others, each element
-)
+UNITS = "unit_scale"  # an array of one number for each unit that is clipped; others have one for each element
 
 
 class Borrowed:
     """The cells that this rank owns and others have parts of: copies of all arrays, for sums alone.
 
-    tensors, parts   TENSOR, as of the whole tensors; and which elements of which row are a cell
-    told             what each rank is about to do (alike.py), if this is a step's first message, which it opens
+    cells     they
+    tensors   TENSOR, as of the whole tensors: a row for each cell
+    kept      their copies
+    told      what each rank is about to do (alike.py), if this is a step's first message, which it opens
     """
 
     def __init__(
-        self,
-        group: Any,
-        cells: list[Cell],
-        ranges: dict[int, Range],
-        arrays: dict[int, Arrays],
-        tensors: Records,
-        opens: bool,
+        self, peers: Peers, cells: list[Cell], arrays: dict[int, Arrays], tensors: Records, opens: bool
     ) -> None:
-        """ranges, arrays: what this rank has of each tensor. tensors: records of whole ones."""
-        self._group, rank, ranks = group, distributed.get_rank(group), distributed.get_world_size(group)
+        """cells: of all ranks. arrays: what this rank has of each tensor. tensors: records of whole ones."""
+        self._peers, rank, ranks = peers, peers.rank, len(peers.ranks)
         self._units: list[int] = tensors["unit_length"].tolist()
         self._none, self.opens = not (cells or opens), opens
         self._standing, self.told = np.zeros(1), np.zeros(ranks)
         self.cells = [cell for cell in cells if cell.owner == rank]
-        self.parts = np.array([(k, c.begin, c.end) for k, c in enumerate(self.cells)], np.int64).reshape(-1, 3)
         self.tensors = tensors[[cell.tensor for cell in self.cells]]
-        kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
-        self._own: list[tuple[int, str | int, slice, Array]] = []  # tensor, array, what is here of it, where it goes
-        self._out: list[tuple[int, str | int, slice] | None] = []  # None: what this rank is about to do
+        self.kept: list[Arrays] = [self._room(k, arrays[cell.tensor]) for k, cell in enumerate(self.cells)]
+        self._own: list[tuple[int, str | int, Any, Array]] = []  # tensor, array, what is here of it, where it goes
+        self._out: list[tuple[int, str | int, Any] | None] = []  # None: what this rank is about to do
         self._in: list[Array] = []
         self._to, self._from = [0] * ranks, [0] * ranks
         for owner in range(ranks):
@@ -56,9 +48,9 @@ class Borrowed:
                 self._out.append(None)
                 self._to[owner] += self._standing.nbytes
             for each in (cell for cell in cells if cell.owner == owner != rank):
-                for begin, end in (piece[1:] for piece in each.pieces if piece[0] == rank):
+                for piece in (piece for piece in each.pieces if piece.rank == rank):
                     for name, array in arrays[each.tensor].items():
-                        here = self._span(each.tensor, name, begin, end, ranges[each.tensor].begin)
+                        here, _ = self._places(each, piece, name)
                         self._out.append((each.tensor, name, here))
                         self._to[owner] += array[here].nbytes
         for holder in range(ranks):
@@ -66,26 +58,36 @@ class Borrowed:
                 self._in.append(self.told[holder : holder + 1])
                 self._from[holder] += self._standing.nbytes
             for k, cell in enumerate(self.cells):
-                for _, begin, end in (piece for piece in cell.pieces if piece[0] == holder):
-                    for name, array in kept[k].items():
-                        there = array[self._span(cell.tensor, name, begin, end, cell.begin)]
+                for piece in (piece for piece in cell.pieces if piece.rank == holder):
+                    for name, array in self.kept[k].items():
+                        here, there = self._places(cell, piece, name)
                         if holder == rank:
-                            here = self._span(cell.tensor, name, begin, end, ranges[cell.tensor].begin)
-                            self._own.append((cell.tensor, name, here, there))
+                            self._own.append((cell.tensor, name, here, array[there]))
                         else:
-                            self._in.append(there)
-                            self._from[holder] += there.nbytes
-        self._arrays, self._kept = arrays, kept
-        self._sent, self._got = (torch.zeros(sum(sizes), dtype=torch.uint8) for sizes in (self._to, self._from))
+                            self._in.append(array[there])
+                            self._from[holder] += array[there].nbytes
+        self._arrays = arrays
+        self._sent, self._got = (
+            torch.zeros(sum(sizes), dtype=torch.uint8, device="cpu") for sizes in (self._to, self._from)
+        )
 
     @property
     def bytes(self) -> int:
         """What this rank hands over in a step."""
         return sum(self._to)
 
-    def _span(self, tensor: int, name: str | int, begin: int, end: int, origin: int) -> slice:
-        """Where what an array has of these elements is, if it starts with what it has of element `origin`."""
-        length = self._units[tensor] if name == UNITS else 1
+    def _places(self, cell: Cell, piece: Piece, name: str | int) -> tuple[Any, Any]:
+        """Where a piece of a cell is in what is here of an array, and in the cell's."""
+        if name != UNITS:
+            return piece.here, piece.there
+        if cell.grid is None:
+            return ..., piece.there[:1]
+        begin, end = cell.begin + piece.there.start, cell.begin + piece.there.stop
+        return self._span(cell, begin, end, begin - piece.here.start), self._span(cell, begin, end, cell.begin)
+
+    def _span(self, cell: Cell, begin: int, end: int, origin: int) -> slice:
+        """The units that these elements are in, counted from the one that element `origin` is in."""
+        length = self._units[cell.tensor]
         return slice(begin // length - origin // length, -(-end // length) - origin // length)
 
     def _room(self, k: int, arrays: Arrays) -> Arrays:
@@ -93,14 +95,14 @@ class Borrowed:
         cell, row, made = self.cells[k], self.tensors[k : k + 1], {}
         row["slot"][:, records.ACCUMULATOR] = row["slot"][:, records.SHADOW] = 0
         for name, array in arrays.items():
-            there = self._span(cell.tensor, name, cell.begin, cell.end, 0)
-            made[name] = np.zeros(there.stop - there.start, array.dtype)
+            units = self._span(cell, cell.begin, cell.end, 0)
+            made[name] = np.zeros(units.stop - units.start if name == UNITS else cell.shape, array.dtype)
             place = row["slot"][:, name : name + 1] if isinstance(name, int) else row[name].reshape(1, 1)
-            place[...] = shifted(address(made[name]), there.start * array.itemsize)
+            place[...] = shifted(address(made[name]), (units.start if name == UNITS else cell.begin) * array.itemsize)
         row["g_dtype"] = row["dtype"]
         return made
 
-    def gather(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
+    def gather(self, gradient: Callable[[int, Any], Array], standing: float) -> None:
         """Copies all arrays as they are now.
 
         gradient(tensor, elements): what is here of a gradient, in that type. standing: what this rank is about to do
@@ -108,22 +110,28 @@ class Borrowed:
         if self._none:
             return
 
-        def here(tensor: int, name: str | int, elements: slice) -> Array:
+        def here(tensor: int, name: str | int, elements: Any) -> Array:
             return gradient(tensor, elements) if name == "g" else self._arrays[tensor][name][elements]
 
         self._standing[0] = standing
         for tensor, name, elements, to in self._own:
             to[...] = here(tensor, name, elements)
-        _fill(self._sent.numpy(), (self._standing if which is None else here(*which) for which in self._out))
-        distributed.all_to_all_single(self._got, self._sent, self._from, self._to, group=self._group)
-        at, got = 0, self._got.numpy()
-        for to in self._in:
-            to.view(np.uint8)[...] = got[at : at + to.nbytes]
-            at += to.nbytes
+        fill(self._sent.numpy(), (self._standing if which is None else here(*which) for which in self._out))
+        self._peers.exchange(self._got, self._sent, self._from, self._to)
+        take_apart(self._got.numpy(), self._in)
 
 
-def _fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+def fill(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+    """Writes arrays one after the other."""
     at = 0
     for array in arrays:
-        buffer[at : at + array.nbytes] = np.ascontiguousarray(array).view(np.uint8)
+        buffer[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        at += array.nbytes
+
+
+def take_apart(buffer: NDArray[np.uint8], arrays: Iterable[Array]) -> None:
+    """Reads such as they were written."""
+    at = 0
+    for array in arrays:
+        array[...] = buffer[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
         at += array.nbytes

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from fastupdate.arrays.memory import DTYPES, address
 from fastupdate.engines.records import BLOCK, counted_before
+from fastupdate.rules.extent import Shape
+from fastupdate.sharded.boxes import Box, is_range
+from fastupdate.sharded.division import balanced
 from fastupdate.sharded.ranges import Range
-from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.reader import WORDS, Reader
 from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
-from fastupdate.torch.shards import groups_of, part_of
+from fastupdate.torch.messages import Peers
+from fastupdate.torch.shards import boxes_of, is_among, is_split, part_of, peers_of
 
 
-def meet(params: list[Any], everything: list[Any]) -> list[Group]:
-    """The ranks that share parameters.
+def meet(stepper: Stepper, params: list[Any], everything: list[Any]) -> list[Group]:
+    """The ranks that share parameters, and what each of them has.
 
     params: those that move. everything: all of the optimizer
     """
     found = []
     places = {id(p): k for k, p in enumerate(params)}
-    for group, shared in groups_of(everything):
+    for k, p in enumerate(params):
+        if is_split(p) and not is_among(p):
+            expected = "a DTensor that this rank shares, where a step depends on more than what is here"
+            stepper.items[k].place.fail(ValueError, expected, f"one on {p.device_mesh}")
+    for peers, shared in peers_of(everything):
         tensors = [places[id(p)] for p in shared if id(p) in places]
-        lengths: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(lengths, [part_of(params[k]).numel() for k in tensors], group=group)
-        ends = np.add.accumulate(np.array(lengths, np.int64).reshape(len(lengths), -1), axis=0)
-        sizes = [params[k].numel() for k in tensors]
-        ranges = [
-            [Range(int(end) - n, int(end), size) for size, n, end in zip(sizes, parts, of_rank, strict=True)]
-            for parts, of_rank in zip(lengths, ends, strict=True)
-        ]
-        found.append(Group(group, int(distributed.get_rank(group)), tensors, ranges))
+        here = [params[k] for k in tensors]
+        dense = [part_of(p).is_contiguous() for p in here]
+        all_ranks = peers.gather_objects([*zip(boxes_of(here), dense, strict=True)])
+        for k, of_ranks in zip(tensors, zip(*all_ranks, strict=True), strict=True):
+            if any(box is None for box, _ in of_ranks):
+                expected = "of each rank, elements that follow each other along each axis"
+                stepper.items[k].place.fail(TypeError, expected, f"a DTensor of placements {params[k].placements}")
+        found.append(_group(peers, tensors, [p.shape for p in here], all_ranks))
     return found
+
+
+def _group(peers: Peers, tensors: list[int], shapes: list[Shape], of_ranks: list[Any]) -> Group:
+    """What ranks share by ranges; and in boxes: the largest tensors first, each lent to who is lent least."""
+    ranges: list[list[Range]] = [[] for _ in of_ranks]
+    boxes: dict[int, list[Box]] = {}
+    found = [*zip(*of_ranks, strict=True)]  # of each tensor
+    in_boxes = [
+        not all(dense and is_range(box, s) for box, dense in each) for s, each in zip(shapes, found, strict=True)
+    ]
+    owners = balanced([prod(s) * each for s, each in zip(shapes, in_boxes, strict=True)], [0] * len(of_ranks))
+    for k, shape, each, is_boxed, owner in zip(tensors, shapes, found, in_boxes, owners, strict=True):
+        row = prod(shape[1:])
+        for rank, (box, _) in enumerate(each):
+            begin, end = (0, row * shape[0] * (rank == owner)) if is_boxed else (row * box[0].start, row * box[0].stop)
+            ranges[rank].append(Range(begin, end, prod(shape)))
+        if is_boxed:
+            boxes[k] = [box for box, _ in each]
+    return Group(peers, peers.rank, tensors, ranges, boxes)
 
 
 class Piece(NamedTuple):
@@ -60,9 +86,9 @@ class CutBlocks:
     owned   by each rank: tensors and first elements
     """
 
-    def __init__(self, stepper: Stepper, group: Any, pieces: list[Piece], ranks: int) -> None:
+    def __init__(self, stepper: Stepper, peers: Peers, pieces: list[Piece], ranks: int) -> None:
         """pieces: all of all ranks."""
-        self._group, rank = group, distributed.get_rank(group)
+        self._peers, rank = peers, peers.rank
         pieces = sorted(pieces)
         owner: dict[tuple[int, int], int] = {}
         for piece in pieces:
@@ -73,7 +99,9 @@ class CutBlocks:
         taken = [p for p in pieces if owner[p.block] == rank]
         self._to = [sum(p.end - p.begin for p in self._sent if owner[p.block] == each) for each in range(ranks)]
         self._from = [sum(p.end - p.begin for p in taken if p.rank == each) for each in range(ranks)]
-        self._out, self._in = (torch.zeros(sum(counts), dtype=torch.float64) for counts in (self._to, self._from))
+        self._out, self._in = (
+            torch.zeros(sum(counts), dtype=torch.float64, device="cpu") for counts in (self._to, self._from)
+        )
         starts, at = {}, 0
         for p in sorted(taken, key=lambda p: (p.rank, p)):
             starts[p], at = at, at + p.end - p.begin
@@ -105,7 +133,7 @@ class CutBlocks:
             begin = begins[p.tensor]
             self._out[at : at + p.end - p.begin] = gradients[p.tensor][p.begin - begin : p.end - begin]
             at += p.end - p.begin
-        distributed.all_to_all_single(self._in, self._out, self._from, self._to, group=self._group)
+        self._peers.exchange(self._in, self._out, self._from, self._to)
         self._elements[:] = self._in.numpy()[self._order]
         return self._reader.read(scale)
 
@@ -121,16 +149,16 @@ class Exchange:
     """
 
     def __init__(self, stepper: Stepper, group: Group) -> None:
-        self._group, self.tensors, self._ranges = group.handle, group.tensors, group.ranges
+        self._peers, self.tensors, self._ranges = group.handle, group.tensors, group.ranges
         self.own, ranks = group.own(), len(group.ranges)  # the ranges of the tensors that are here
-        self._cut = CutBlocks(stepper, self._group, [*self._pieces()], ranks)
+        self._cut = CutBlocks(stepper, self._peers, [*self._pieces()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]
         self._rows = max(map(len, found))
         self.nodes = [
             (*node, rank * self._rows + row) for rank, own in enumerate(found) for row, node in enumerate(own)
         ]
-        self._sent = torch.zeros(1 + self._rows * len(FIELDS), dtype=torch.float64)
-        self._told = torch.zeros(ranks, len(self._sent), dtype=torch.float64)
+        self._sent = np.zeros(1 + self._rows * WORDS.size)
+        self._told = np.zeros((ranks, len(self._sent)))
 
     def _pieces(self) -> Iterator[Piece]:
         for rank, ranges in enumerate(self._ranges):
@@ -140,7 +168,7 @@ class Exchange:
     def _nodes(self, rank: int) -> Iterator[tuple[int, int, int]]:
         """What a rank tells the sums of, in order: tensor, first element, level."""
         for k, r in zip(self.tensors, self._ranges[rank], strict=True):
-            yield from ((k, node.begin, node.level) for node in r.nodes())
+            yield from ((k, node.begin, node.level) for node in r.nodes(WORDS.most))
         yield from ((k, begin, 0) for k, begin in self._cut.owned[rank])
 
     @property
@@ -157,11 +185,10 @@ class Exchange:
         what this rank is about to do. scale: what gradients are multiplied by.
         """
         begins = {k: r.begin for k, r in self.own.items()}
-        own = np.concatenate([sums, self._cut.sums(gradients, begins, scale)])
-        sent = self._sent.numpy()
-        sent[0], sent[1 : 1 + own.size] = standing, own.reshape(-1)
-        distributed.all_gather([*self._told], self._sent, group=self._group)
-        return self._told.numpy()[:, 1:].reshape(-1, len(FIELDS))
+        own = WORDS.packed(np.concatenate([sums, self._cut.sums(gradients, begins, scale)]))
+        self._sent[0], self._sent[1 : 1 + own.size] = standing, own.reshape(-1)
+        self._peers.gather(self._sent, self._told)
+        return WORDS.taken_apart(self._told[:, 1:].reshape(-1, WORDS.size))
 
     def standings(self) -> list[float]:
         """What each rank is about to do, as told last."""

@@ -15,7 +15,7 @@ from fastupdate.step import extents, slots
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
-from fastupdate.torch.factors import Owners, brought_together, shape_here
+from fastupdate.torch.factors import Cuts, Owners, shape_here
 from fastupdate.torch.names import STEP, UNCOUNTED, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
@@ -31,7 +31,7 @@ class Lent:
 
     def __init__(self, states: States, shards: Shards, owners: Owners) -> None:
         """owners: of matrices that ranks share"""
-        self._states, self._shards, self._owners = states, shards, owners
+        self._states, self._shards, self._owners, self._cuts = states, shards, owners, Cuts()
         self.kept: list[tuple[Entry, str, Any]] = []
         self.made: list[tuple[Entry, str]] = []
         self.owners: list[tuple[Any, Entry]] = []
@@ -74,10 +74,10 @@ class Lent:
         return max(int(entry.peek(STEP)), 0)
 
     def _factor(self, param: Any, entry: Entry, key: str, shape: Shape) -> Shape:
-        """The shape of what is here of a factor; of one that was loaded the rows come together."""
+        """The shape of what is here of a factor; of one that was loaded the parts come together."""
         owner, factor = self._owners[id(param)], entry.peek(key)
         if is_dtensor(factor):
-            entry.keep(key, brought_together(factor, param, owner))
+            entry.keep(key, self._cuts.brought_together(factor, param, owner))
         return shape_here(shape, param, owner)
 
     def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:

@@ -6,13 +6,13 @@ It has the factors that a rule keeps of them, too (factors.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from operator import setitem
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
@@ -20,6 +20,7 @@ from fastupdate.sharded.telling import Group
 from fastupdate.step.extents import array_of
 from fastupdate.step.plan import Plan
 from fastupdate.step.tensors import state_kind
+from fastupdate.torch.borrowed import fill, take_apart
 from fastupdate.torch.factors import Owners
 
 Product = Callable[[int, list[Array]], list[Array]]  # of a tensor: its place, and arrays in and out
@@ -58,25 +59,26 @@ class Deal:
             for rank in range(len(group.ranges))
         ]
 
-    def _rows(self, rank: int, k: int) -> slice:
-        """Which elements of a matrix a rank has."""
+    def _part(self, rank: int, k: int, whole: Array) -> Array:
+        """What a rank has of a matrix."""
+        if k in self._group.boxes:
+            return whole[self._group.boxes[k][rank]]
         r = self._group.ranges[rank][self._group.tensors.index(k)]
-        return slice(r.begin, r.end)
+        return whole.reshape(-1)[r.begin : r.end]
 
     def multiply(self, plan: Plan, kinds: list[str], product: Product) -> list[Assignment]:
         """Two messages of each rank to each: parts go to the rank that multiplies; products come back, or an error."""
         rank, ranks = self._group.rank, range(len(self._of))
         factors = {state_kind(name) for name in plan.rule.factors}
         cut = [kind for kind in kinds if kind not in factors]
-        here = {k: [array_of(plan.items[k], kind).reshape(-1) for kind in cut] for k in self._group.tensors}
+        here = {k: [array_of(plan.items[k], kind) for kind in cut] for k in self._group.tensors}
         made = {k: [np.empty_like(array) for array in arrays] for k, arrays in here.items()}
         own = {
             k: {kind: np.empty(self._shapes[k], array.dtype) for kind, array in zip(cut, here[k], strict=True)}
             for k in self._of[rank]
         }
         wholes = [
-            [array.reshape(-1)[self._rows(holder, k)] for k, arrays in own.items() for array in arrays.values()]
-            for holder in ranks
+            [self._part(holder, k, array) for k, arrays in own.items() for array in arrays.values()] for holder in ranks
         ]
         self._send([[array for k in self._of[owner] for array in here[k]] for owner in ranks], wholes)
         kept: list[Assignment] = []
@@ -111,16 +113,10 @@ class Deal:
             torch.empty(_bytes(each for of in arrays for each in of), dtype=torch.uint8, device="cpu")
             for arrays in (sent, to)
         )
-        at, buffer = 0, out.numpy()
-        for array in (array for of_rank in sent for array in of_rank):
-            buffer[at : at + array.nbytes] = array.view(np.uint8)
-            at += array.nbytes
+        fill(out.numpy(), chain.from_iterable(sent))
         come, go = ([_bytes(of_rank) for of_rank in arrays] for arrays in (to, sent))
-        distributed.all_to_all_single(into, out, come, go, group=self._group.handle)
-        at, got = 0, into.numpy()
-        for array in (array for of_rank in to for array in of_rank):
-            array.view(np.uint8)[...] = got[at : at + array.nbytes]
-            at += array.nbytes
+        self._group.handle.exchange(into, out, come, go)
+        take_apart(into.numpy(), chain.from_iterable(to))
 
 
 def _multiplied(

@@ -16,7 +16,7 @@ from fastupdate.torch.matrices import Matrices
 from fastupdate.torch.mesh import MeshSums
 from fastupdate.torch.shards import Shards, is_split, needs_sums
 from fastupdate.torch.together import Together
-from fastupdate.torch.vectors import VectorNorms, is_cut_vector
+from fastupdate.torch.units import UnitNorms, has_cut_units
 
 
 def meeting_of(
@@ -32,7 +32,7 @@ def meeting_of(
     groups: of all the optimizer's parameters; moving: those that move, group by group; owners: of matrices
     """
     everything, settings = [p for group in groups for p in group["params"]], stepper.settings
-    units = settings.clip_unit_norm is not None and any(map(is_cut_vector, everything))
+    units = settings.clip_unit_norm is not None and any(map(has_cut_units, everything))
     if not (any(map(is_split, everything)) and (settings.needs_sums or units or needs_sums(stepper.rule, settings))):
         return None
     return Meeting(stepper, params, everything, Roll(stepper.rule.name, groups, moving), shards, owners)
@@ -56,22 +56,22 @@ class Meeting:
     ) -> None:
         self._stepper, self._params, self._roll, self._shards = stepper, params, roll, shards
         rule, settings = stepper.rule, stepper.settings
-        self._ranks = meet(params, everything)
+        self._ranks = meet(stepper, params, everything)
         self.sums = MeshSums(stepper, params, self._ranks, roll) if settings.needs_sums else None
-        units = settings.clip_unit_norm is not None and any(map(is_cut_vector, everything))
-        self._vectors = VectorNorms(stepper, params, self._ranks, roll) if units else None
+        units = settings.clip_unit_norm is not None and any(map(has_cut_units, everything))
+        self._units = UnitNorms(stepper, params, self._ranks, roll) if units else None
         self._matrices = Matrices(params, self._ranks, owners) if rule.matrix is not None else None
         self.together = self._engine() if needs_sums(rule, settings) else None
         self._parts = Lookout(shards.parts)
 
     def _engine(self) -> Together:
-        opens = self.sums is None and self._vectors is None
+        opens = self.sums is None and self._units is None
         return Together(self._stepper, self._params, self._ranks, self._roll, opens=opens)
 
     @property
     def _opening(self) -> MeshSums | Together:
         """What sends the first message of a step."""
-        opening = self.sums or (self._vectors.sums if self._vectors else self.together)
+        opening = self.sums or (self._units.sums if self._units else self.together)
         assert opening is not None
         return opening
 
@@ -95,8 +95,8 @@ class Meeting:
         self._follow()
         plan = self._stepper.plan
         plan.matrices = self._matrices
-        if self._vectors is not None:
-            plan.units_of_all = partial(self._vectors.fill, plan)
+        if self._units is not None:
+            plan.units_of_all = partial(self._units.fill, plan)
         if self.sums is None:
             return None
         plan.sums_of_all = self.sums.totals

@@ -17,12 +17,15 @@ from fastupdate.arrays.memory import DTYPES, STORAGE
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.ranges import Folding, Range
-from fastupdate.sharded.reader import FIELDS, Reader
+from fastupdate.sharded.reader import FIELDS, WORDS, Reader
 from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import ALIKE, Roll
 from fastupdate.torch.exchange import Exchange
-from fastupdate.torch.shards import group_of, is_dtensor, part_of
+from fastupdate.torch.shards import part_of
+from fastupdate.torch.wholes import Wholes
+
+NONE = torch.zeros(0, device="cpu")
 
 
 class MeshSums:
@@ -39,6 +42,8 @@ class MeshSums:
         self._params, self._roll, self.opened = params, roll, False
         chosen = {*range(len(params))} if which is None else {*which}
         groups = [group.of(chosen) for group in groups]
+        self._wholes = [Wholes(stepper, params, group) for group in groups if group.boxes]
+        self._in_boxes = {k for group in groups for k in group.boxes}
         sizes = [p.numel() if k in chosen else 0 for k, p in enumerate(params)]
         self.exchanges = [Exchange(stepper, group) for group in groups]
         shared = {k: r for exchange in self.exchanges for k, r in exchange.own.items()}
@@ -47,7 +52,7 @@ class MeshSums:
             *(k for exchange in self.exchanges for k in exchange.tensors),
             *sorted({*range(len(params))} - {*shared}),
         ]
-        nodes = [(k, node) for k in order for node in ranges[k].nodes()]
+        nodes = [(k, node) for k in order for node in ranges[k].nodes(WORDS.most)]
         self._owner = np.array([k for k, _ in nodes], np.int64)
         self._offset = np.array([node.begin - ranges[k].begin for k, node in nodes], np.int64)
         codes = [DTYPES[item.array.dtype] for item in stepper.plan.items]
@@ -63,7 +68,7 @@ class MeshSums:
         for exchange in self.exchanges:
             first = len(places)
             places += [(*node[:3], first + k) for k, node in enumerate(exchange.nodes)]
-            here = sum(len([*r.nodes()]) for r in exchange.own.values())
+            here = sum(len([*r.nodes(WORDS.most)]) for r in exchange.own.values())
             self._gathered.append((here, np.array([row for *_, row in exchange.nodes], np.int64)))
         places += [(*node, len(places) + k) for k, node in enumerate(alone)]
         of_tensor: list[list[tuple[int, int]]] = [[] for _ in range(tensors)]
@@ -110,10 +115,11 @@ class MeshSums:
         return totals
 
     def _gradients(self, grads: list[Any]) -> Iterator[Any]:
-        """What is here of each gradient, or all of it where no range of it is; flat, in C order."""
-        for p, grad in zip(self._params, grads, strict=True):
-            scattered = is_dtensor(p) and group_of(p) is None
-            yield (grad.full_tensor() if scattered else part_of(grad)).detach().contiguous().view(-1)
+        """What is here of each gradient, or is lent; flat, in C order."""
+        lent = {k: torch.from_numpy(whole) for wholes in self._wholes for k, whole in wholes.of(grads).items()}
+        for k, grad in enumerate(grads):
+            here = lent.get(k, NONE) if k in self._in_boxes else part_of(grad)
+            yield here.detach().contiguous().view(-1)
 
 
 def _memory(tensor: Any) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
-from fastupdate.torch.factors import owners_of, shared_out
+from fastupdate.torch.factors import Cuts, owners_of
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
@@ -220,13 +220,14 @@ class Optimizer(torch.optim.Optimizer):
         return found
 
     def _share_out_factors(self, found: dict[str, Any]) -> None:
-        """Of factors of matrices that ranks share each rank saves rows: a message of the rank that has them."""
+        """Of factors of matrices that ranks share each rank saves a part: a message of the rank that has them."""
+        cuts = Cuts()
         for saved, group in zip(found["param_groups"], self.param_groups, strict=True):
             rule = self.rule_of(group)
             owners = owners_of(g for g in self.param_groups if self.rule_of(g) is rule) if rule.factors else {}
             for key, p in zip(saved["params"], group["params"], strict=True):
                 if id(p) in owners and key in found["state"]:
-                    found["state"][key] = shared_out(rule, found["state"][key], p, owners[id(p)])
+                    found["state"][key] = cuts.shared_out(rule, found["state"][key], p, owners[id(p)])
 
     def _show_counts(self) -> None:
         if self._run is not None:

@@ -101,7 +101,7 @@ class Run:
         self._decisive = {*rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
-        self._shards = Shards(rule, optimizer.options, (p for params in moving for p in params))
+        self._shards = Shards(rule, (p for params in moving for p in params))
         self._shared = bool(self._shards.params)
         owners = {} if rule.matrix is None else owners_of(groups)
         self._lent = Lent(self._states, self._shards, owners)

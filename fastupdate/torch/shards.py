@@ -6,15 +6,18 @@ A step moves the parts that are here, which are torch's tensors as any other; st
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from fastupdate.arrays.place import Place
+from fastupdate.rules.extent import Shape
 from fastupdate.rules.rule import Rule
+from fastupdate.sharded.boxes import Box
 from fastupdate.step.options import Settings
 from fastupdate.torch.looking import same_objects
+from fastupdate.torch.messages import Peers
 
 
 def is_dtensor(x: Any) -> bool:
@@ -57,55 +60,63 @@ def has_nonzero(tensor: Any) -> bool:
     return bool((count.full_tensor() if is_dtensor(count) else count).item())
 
 
-def _check_possible(rule: Rule, settings: Settings, split: list[Any]) -> None:
-    """Raises if a step would have to know more of these parameters than what is here of each."""
-    for p in split:
-        if any(placement.is_partial() for placement in p.placements):
-            expected = "parameters that are sharded or replicated"
-            Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
-    by_ranges = settings.clip_unit_norm is not None or needs_sums(rule, settings)
-    for p in split if by_ranges else ():
-        if group_of(p) is None:
-            expected = "parameters cut along their first axis (Shard(0)), where a step depends on more than an element"
-            Place(rule.name, "params").fail(TypeError, expected, f"one of placements {p.placements}")
-
-
 def needs_sums(rule: Rule, settings: Settings) -> bool:
     """Whether a step needs to know, beside norms of gradients, what tensors add up to."""
     return bool(rule.phases or settings.measuring or settings.monitor)
 
 
-def ranks_of(p: Any) -> list[Any]:
-    """The groups of ranks that have different elements of a parameter, if this rank is one of those that share it."""
-    if p.device_mesh.get_coordinate() is None:
-        return []
-    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-    return [p.device_mesh.get_group(axis) for axis in cut]
+def peers_of(params: Iterable[Any]) -> list[tuple[Peers, list[Any]]]:
+    """Ranks that share parameters, if this is one of them, and which of these they share."""
+    found: dict[tuple[str, ...], tuple[Peers, list[Any]]] = {}
+    for p in (p for p in params if is_split(p) and is_among(p)):
+        mesh = p.device_mesh
+        cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
+        groups = [mesh.get_group(axis) for axis in cut]
+        name = tuple(group.group_name for group in groups)
+        if name not in found:
+            members = [slice(None) if axis in cut else at for axis, at in enumerate(mesh.get_coordinate())]
+            found[name] = Peers(groups, mesh.mesh[tuple(members)].reshape(-1).tolist()), []
+        found[name][1].append(p)
+    return [*found.values()]
 
 
-def group_of(p: Any) -> Any:
-    """The ranks that share a parameter by ranges of its elements; None if each has all of it, or no range of it."""
-    if not is_dtensor(p):
-        return None
-    cut = [axis for axis, placement in enumerate(p.placements) if not placement.is_replicate()]
-    by_ranges = len(cut) == 1 and p.placements[cut[0]].is_shard(0)
-    return p.device_mesh.get_group(cut[0]) if by_ranges else None
+def boxes_of(params: Iterable[Any]) -> list[Box | None]:
+    """Which elements of these parameters are here, along each axis; None for one of which they are no box."""
+    known: dict[Any, Any] = {}
+    found: list[Box | None] = []
+    for p in params:
+        box = along(tuple(p.shape), p, known)
+        here = tuple(each.stop - each.start for each in box if isinstance(each, slice))
+        found.append(box if here == p._local_tensor.shape else None)
+    return found
 
 
-def groups_of(params: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
-    """Ranks that share parameters, and which of these they share by ranges of their elements."""
-    groups: dict[str, tuple[Any, list[Any]]] = {}
-    for p in filter(is_split, params):
-        by_ranges = group_of(p)
-        for group in ranks_of(p) if by_ranges is None else [by_ranges]:
-            shared = groups.setdefault(group.group_name, (group, []))[1]
-            shared += [] if by_ranges is None else [p]
-    return [*groups.values()]
+def along(shape: Shape, p: Any, known: dict[Any, Any]) -> tuple[Any, ...]:
+    """Which elements are here, along each axis, of a tensor of this shape that is shared as a parameter is: a slice, or
+    their numbers, if they do not follow each other. known: what is found of lengths and placements, for further ones"""
+    module: Any = sys.modules["torch.distributed.tensor"]
+    found: list[Any] = [slice(0, size) for size in shape]
+    for axis in {each.dim for each in p.placements if not each.is_replicate()}:
+        key = shape[axis], axis, len(shape), p.device_mesh, p.placements
+        if key not in known:
+            whole = torch.arange(shape[axis], device="cpu").view([1] * axis + [-1] + [1] * (len(shape) - axis - 1))
+            placements = [each if getattr(each, "dim", None) == axis else module.Replicate() for each in p.placements]
+            here = module.distribute_tensor(whole, p.device_mesh, placements, src_data_rank=None).to_local().view(-1)
+            begin = int(here[0]) if len(here) else 0
+            follow = torch.equal(here, torch.arange(begin, begin + len(here), device="cpu"))
+            known[key] = slice(begin, begin + len(here)) if follow else here
+        found[axis] = known[key]
+    return tuple(found)
 
 
 def is_split(p: Any) -> bool:
     """Whether other ranks have other parts of a parameter."""
     return is_dtensor(p) and not all(placement.is_replicate() for placement in p.placements)
+
+
+def is_among(p: Any) -> bool:
+    """Whether this rank is one of those that share a parameter."""
+    return p.device_mesh.get_coordinate() is not None
 
 
 class Shards:
@@ -114,14 +125,15 @@ class Shards:
     params, parts   they, and what is here of each
     """
 
-    def __init__(self, rule: Rule, options: Mapping[str, Any], params: Iterable[Any]) -> None:
+    def __init__(self, rule: Rule, params: Iterable[Any]) -> None:
         self._rule = rule.name
         self.params = [p for p in params if is_dtensor(p)]
         self.parts = [p._local_tensor for p in self.params]
         self._whole = {id(part): p for part, p in zip(self.parts, self.params, strict=True)}
-        split = [p for p in self.params if is_split(p)]
-        if split:
-            _check_possible(rule, Settings(rule.name, **options), split)
+        for p in self.params:
+            if any(placement.is_partial() for placement in p.placements):
+                expected = "parameters that are sharded or replicated"
+                Place(rule.name, "params").fail(ValueError, expected, f"one of placements {p.placements}")
 
     def whole(self, part: Any) -> Any:
         """The parameter that this is a part of, or is."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 
 from fastupdate.arrays.memory import STORAGE, Array
 from fastupdate.sharded import together
+from fastupdate.sharded.boxes import Numbers
 from fastupdate.sharded.cells import Values
 from fastupdate.sharded.telling import Group
 from fastupdate.sharded.together import shifted
@@ -32,34 +32,28 @@ class Together(together.Together):
         super().__init__(stepper, [tuple(p.shape) for p in params], groups)
 
     def _gather(self, handle: Any, sent: Values, told: Values) -> None:
-        distributed.all_gather([*torch.from_numpy(told)], torch.from_numpy(sent), group=handle)
+        handle.gather(sent, told)
 
-    def _place(self, k: int) -> None:
-        super()._place(k)
+    def _place(self, k: int) -> list[Numbers]:
+        numbers = super()._place(k)
         if self._settings.clip_unit_norm is None or len(self._shapes[k]) < 2:  # of a vector all know the one factor
-            return
+            return numbers
         row, first = self._tensors[k : k + 1], self._here[k].begin // int(self._tensors["unit_length"][k])
         row["unit_scale"] = shifted(int(row["unit_scale"][0]), first * self._plan.unit_scale.itemsize)
         here = slice(*np.searchsorted(self._plan.unit_tensor, (k, k + 1)))
         self._arrays[k][UNITS] = self._plan.unit_scale[here]
+        return numbers
 
-    def _borrow(self) -> list[tuple[int, together.Lent]]:
-        opening: set[str] = set()
-        found: list[tuple[int, Borrowed]] = []
-        for grid, group, cells in self._cells():
-            here = {k: self._here[k] for k in group.tensors}
-            opens = self._opens and group.handle.group_name not in opening
-            opening.add(group.handle.group_name)
-            found.append((grid, Borrowed(group.handle, cells, here, self._arrays, self._tensors, opens)))
-        self._messages = [borrowed for _, borrowed in found]
-        return [*found]
+    def _borrow(self) -> list[together.Lent]:
+        self._messages = [
+            Borrowed(group.handle, [*self._cells(group)], self._arrays, self._tensors, self._opens)
+            for group in self._groups
+        ]
+        return [*self._messages]
 
     def _begin(self) -> None:
         self.opened = True
-        self._open(self._elements, ALIKE)
-        for borrowed in self._messages:
-            if not borrowed.opens:
-                borrowed.gather(self._elements, ALIKE)
+        self._tell(self._elements, ALIKE)
 
     def measure_again(self) -> None:
         """Phases that come after products of matrices, of which what others have of cells has come to be others."""
@@ -71,28 +65,28 @@ class Together(together.Together):
     def part(self, standing: float) -> None:
         """Tells that this rank is not to take the step that the others may be taking; ValueError unless none is."""
         self.opened = True
-        self._open(lambda k, elements: np.zeros_like(self._arrays[k]["g"][elements]), standing)
+        self._tell(lambda k, elements: np.zeros_like(self._arrays[k]["g"][elements]), standing)
 
-    def _open(self, gradient: Callable[[int, slice], Array], standing: float) -> None:
-        opening = [borrowed for borrowed in self._messages if borrowed.opens]
-        for borrowed in opening:
+    def _tell(self, gradient: Callable[[int, Any], Array], standing: float) -> None:
+        for borrowed in self._messages:
             borrowed.gather(gradient, standing)
-        for borrowed in opening:
+        for borrowed in self._messages if self._opens else ():
             self._roll.check(borrowed.told.tolist())
 
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def _point_to_gradients(self) -> None:
-        self._flats: dict[int, Any] = {}
+        self._here_of: dict[int, Any] = {}  # of gradients, by tensor
         super()._point_to_gradients()
 
     def _gradient(self, k: int) -> tuple[int, int, int]:
-        flat = self._flats[k] = part_of(self._params[k].grad).detach().contiguous().view(-1)
-        return flat.data_ptr(), flat.element_size(), STORAGE[str(flat.dtype).removeprefix("torch.")].code
+        grad = part_of(self._params[k].grad).detach().contiguous()
+        self._here_of[k] = grad if k in self._in_boxes else grad.view(-1)
+        return grad.data_ptr(), grad.element_size(), STORAGE[str(grad.dtype).removeprefix("torch.")].code
 
-    def _elements(self, k: int, elements: slice) -> Array:
+    def _elements(self, k: int, elements: Any) -> Array:
         dtype = getattr(torch, self._plan.items[k].array.dtype.name)
-        return np.asarray(self._flats[k][elements].to(dtype).numpy())
+        return np.asarray(self._here_of[k][elements].to(dtype).numpy())
 
     def _zero(self) -> None:
         for k in self._shared:
