@@ -224,6 +224,7 @@ def test_interrupt_leaves_what_there_is(
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which who runs the tests may have left ignored
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)

@@ -184,9 +184,10 @@ class Function {
 
   static bool keeps(int flag, unsigned flags) { return flag < 0 || (flags >> flag & 1); }
 
-  // Whether the rule's own check, if it has one, finds these arguments right; Python says what is wrong.
+  // Whether the rule's own check, if it has one, finds these arguments right: what a flag needs beside it. Python says
+  // what is wrong.
   bool approved(const Command& command) {
-    if (check_.is_none()) return true;
+    if (check_.is_none() || !command.flags) return true;
     if (approved_ && approved_->flags == command.flags &&
         !std::memcmp(approved_->hyper, command.hyper, sizeof defaults_))
       return true;

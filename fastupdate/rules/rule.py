@@ -45,7 +45,7 @@ the functions of elements.
 Where weights are trained at one point and judged at another, two functions of arrays go from one to the other:
 `evaluated(h, p, *states)` and `trained(h, p, *states)`, of the states of elements (`Optimizer.eval` and `train`).
 
-A further function, `check(given)`, is there where arguments depend on each other; it returns None, or what is wrong.
+A further function, `check(given)`, is there where a flag depends on other arguments; it returns None, or what is wrong.
 Compilers (`emit` for C++ and CUDA, Numba) and NumPy all take these functions from the same text, so they hold only what
 each of them computes to the same bits: + − × ÷, the functions of `scalar.py`, and in `prepare` also powers, `exp` and
 `log`.

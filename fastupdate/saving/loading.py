@@ -90,7 +90,7 @@ class _Loading:
         if state["rule"] != rule:
             self.at("rule").fail(ValueError, repr(rule), repr(state["rule"]))
         saved = state["flags"]
-        if self.version < VERSION and isinstance(saved, Mapping):
+        if isinstance(saved, Mapping):  # one that the file does not know of was off
             saved = dict.fromkeys(flags, False) | dict(saved)
         if self.strict and saved != flags:
             self.at("flags").fail(ValueError, repr(flags), repr(state["flags"]))
