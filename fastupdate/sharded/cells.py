@@ -8,6 +8,7 @@ tell of each: nodes of that folding stand for all that they are of, and zeros fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -102,15 +103,19 @@ class Cell(NamedTuple):
 
 def cut(tensor: int, grid: int, of: Grid, ranges: Sequence[Range]) -> Iterator[Cell]:
     """The cells of a tensor that ranks have parts of; ranges: of all ranks. The owner has the first element."""
-    cells = {of.next(r.end) - 1 for r in ranges if r.begin < r.end and of.begin(of.next(r.end)) != r.end}
+    some = sorted((r, rank) for rank, r in enumerate(ranges) if r.begin < r.end)
+    cells = {of.next(r.end) - 1 for r, _ in some if of.begin(of.next(r.end)) != r.end}
+    first = 0
     for cell in sorted(cells):
         begin, end = of.begin(cell), of.begin(cell + 1)
-        parts = sorted((max(begin, r.begin), min(end, r.end), rank) for rank, r in enumerate(ranges))
-        pieces = [
-            Piece(rank, slice(low - ranges[rank].begin, high - ranges[rank].begin), slice(low - begin, high - begin))
-            for low, high, rank in parts
-            if low < high
-        ]
+        while some[first][0].end <= begin:
+            first += 1
+        pieces = []
+        for r, rank in islice(some, first, None):
+            if r.begin >= end:
+                break
+            low, high = max(begin, r.begin), min(end, r.end)
+            pieces.append(Piece(rank, slice(low - r.begin, high - r.begin), slice(low - begin, high - begin)))
         yield Cell(tensor, begin, end, grid, pieces[0].rank, (end - begin,), tuple(pieces))
 
 
