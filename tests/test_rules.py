@@ -44,10 +44,10 @@ by_maximize = pytest.mark.parametrize("maximize", [False, True], ids=["minimize"
 
 
 def cases_of(table: dict[str, str], *, inside: bool = False) -> Any:
-    """Those of the table's rules; with ε under the root, as Keras has it, or not, as torch."""
-    found = [
-        c for c in CASES if c.rule in table and c.kwargs.get("eps_inside", inside and c.rule != "rmsprop") == inside
-    ]
+    """Those of the table's rules; with ε under the root, as Keras has it, or not, as torch. Neither has optax' AMSGrad,
+    which has golden rows."""
+    cases = [c for c in CASES if c.rule in table and "corrected_max" not in c.kwargs]
+    found = [c for c in cases if c.kwargs.get("eps_inside", inside and c.rule != "rmsprop") == inside]
     return pytest.mark.parametrize("case", found, ids=str)
 
 
