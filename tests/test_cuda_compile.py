@@ -66,10 +66,15 @@ def test_contraction_is_seen():
         ("full_updateIfLj0E", 6, 5, False),
         ("mixed_updateINS0_4adamELj0E", 18, 18, True),
         ("mixed_updateINS0_4adamELj0E", 14, 18, False),
+        ("full_updateINS0_4lambIfLj0EEEfE", 7, 5, True),  # its two means are only read
+        ("full_updateINS0_4lambIfLj0EEEfE", 7, 8, False),
+        ("full_updateINS0_4lambIfLj0EEEfE", 7, 3, False),
         ("fold_sums", 0, 0, True),
     ],
 )
-def test_narrow_accesses_are_seen(name, loads, stores, fine):
+def test_narrow_accesses_are_seen(name, loads, stores, fine, tmp_path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "lamb.h").write_text("FASTUPDATE_STATES(m, v, trust);\nchanges[] = {1 << 0 | 1 << 1, 0};\n")
     load, store = "  LDG.E.128.STRONG.GPU R4, [R2] ;\n", "  STG.E.128.STRONG.GPU [R2], R4 ;\n"
     code = f"\t.section\t.text.{name},\n" + load * loads + "  LDG.E R1, [R2] ;\n" + store * stores
-    assert (list(cuda_code.read_machine_code(code)) == []) == fine
+    assert (list(cuda_code.read_machine_code(code, tmp_path)) == []) == fine
