@@ -48,6 +48,15 @@ def give(params: list[Any], without: tuple[int, ...] = ()) -> None:
         p.grad = None if k in without else torch.full_like(p, 0.5)
 
 
+def after_a_step(ranks: Ranks) -> tuple[list[Any], Any]:
+    """Parameters, and the optimizer that has moved all of them."""
+    params = parameters(ranks)
+    optimizer = fu.torch.AdamW(params, lr=0.1)
+    give(params)
+    optimizer.step()
+    return params, optimizer
+
+
 def aged(optimizer: Any) -> None:
     for p in optimizer.param_groups[0]["params"]:
         optimizer.state[p]["step"] = torch.tensor(3.0)
@@ -135,10 +144,7 @@ def check_alone(without: tuple[int, ...], ranks: Ranks) -> None:
     """A rank whose gradients change alone says so and, since no other does, raises; the others do not wait for it."""
     if ranks.count == 1:
         return
-    params = parameters(ranks)
-    optimizer = fu.torch.AdamW(params, lr=0.1)
-    give(params)
-    optimizer.step()
+    params, optimizer = after_a_step(ranks)
     before = here(params)
     if is_last(ranks):
         give(params, without)
@@ -197,10 +203,7 @@ def silent() -> Iterator[None]:
 
 def check_silence(ranks: Ranks) -> None:
     """A step like the last one asks nothing of the store; nor do those of another learning rate."""
-    params = parameters(ranks)
-    optimizer = fu.torch.AdamW(params, lr=0.1)
-    give(params)
-    optimizer.step()
+    _, optimizer = after_a_step(ranks)
     with silent():
         for lr in (0.1, 0.2, 0.3):
             optimizer.param_groups[0]["lr"] = lr
@@ -212,10 +215,7 @@ def check_apart(ranks: Ranks) -> None:
     """Ranks that all change, and not alike, are all told of it at once."""
     if ranks.count == 1:
         return
-    params = parameters(ranks)
-    optimizer = fu.torch.AdamW(params, lr=0.1)
-    give(params)
-    optimizer.step()
+    params, optimizer = after_a_step(ranks)
     give(params, (1, 2) if is_last(ranks) else (2,))
     words = f"grads[0][1]: expected a gradient on every rank, or on none, received None on rank {ranks.count - 1}"
     with pytest.raises(ValueError, match=re.escape(words)):
@@ -229,10 +229,7 @@ def check_loaded(ranks: Ranks) -> None:
     """After a state has been loaded ranks look at each other's step counts again."""
     if ranks.count == 1:
         return
-    params = parameters(ranks)
-    optimizer = fu.torch.AdamW(params, lr=0.1)
-    give(params)
-    optimizer.step()
+    _, optimizer = after_a_step(ranks)
     state = optimizer.state_dict()
     if is_last(ranks):
         for entry in state["state"].values():
