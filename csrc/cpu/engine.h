@@ -315,7 +315,7 @@ FASTUPDATE_HD void prefetch_heads(const Tensor& t, const std::array<uint64_t, co
   for (size_t i = 0; i < count; ++i) {
     if (arrays[i] - before[i] <= kBehind) continue;  // as where there are none
     const int64_t bytes = t.n * item_size(t), reach = bytes < kReach ? bytes : kReach;
-    for (int64_t k = 0; k < reach; k += kLine) __builtin_prefetch(address<char>(arrays[i], k));
+    fetch<0>(arrays[i], reach);
     __builtin_prefetch(address<char>(arrays[i], reach - 1));  // on one line more, if the first is not whole
   }
 }

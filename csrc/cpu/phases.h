@@ -34,12 +34,6 @@ class StretchSum {
       const int64_t place = at_ % kBlock, room = kBlock - place, count = n < room ? n : room;
       int64_t i = 0;
       for (; i < count && (place + i) % kLanes; ++i) take((place + i) % kLanes, x[i]);
-      for (; i + 4 * kLanes <= count; i += 4 * kLanes)  // a lane is stored once for four numbers
-#pragma omp simd
-        for (int j = 0; j < kLanes; ++j) {
-          const double two = joined(joined(lanes_[j], x[i + j]), x[i + kLanes + j]);
-          lanes_[j] = joined(joined(two, x[i + 2 * kLanes + j]), x[i + 3 * kLanes + j]);
-        }
       for (; i + kLanes <= count; i += kLanes)
 #pragma omp simd
         for (int j = 0; j < kLanes; ++j) take(j, x[i + j]);
@@ -68,7 +62,7 @@ void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, i
   window.cover(begin, n);
   const uint32_t stages = phase.stage ? step.stages & (phase.stage - 1) : step.stages;
   const Span span = {t, step.group, step.code, step.scalars, step.scale, stages, step.sums};
-  if (is_whole(step.t) && !t.order && !t.g_layout) prefetch_ahead(t.g, item_size(t.g_dtype), begin, t.n);
+  if (is_whole(t) && !window.copies()) prefetch_ahead(t.g, item_size(t.g_dtype), begin, t.n);
   const T* raw = gradient_tile(t, begin, n, scratch);
   const T* p = address<T>(t.p, begin);
   if (span.stages & kBeforeStages) {

@@ -72,9 +72,7 @@ FASTUPDATE_HD void in_stretches(int64_t begin, int64_t end, Visit visit) {
 
 // Starts fetching a tile of a contiguous array that will be read up to `end`; the loop is at `begin`.
 FASTUPDATE_HD void prefetch_ahead(uint64_t array, int64_t bytes, int64_t begin, int64_t end) {
-  if (begin + kPrefetch >= end) return;
-  for (int64_t k = 0; k < kTile * bytes; k += kLine)
-    __builtin_prefetch(address<char>(array, (begin + kPrefetch) * bytes + k));
+  if (begin + kPrefetch < end) fetch<0>(array + uint64_t((begin + kPrefetch) * bytes), kTile * bytes);
 }
 
 // A gradient of a narrow type, or of few rows, or the sum of its samples in order.
@@ -164,7 +162,7 @@ void spread_columns(const Tensor& t, const double* values, int64_t begin, int n,
 template <class T>
 void spread_state(const Tensor& t, Extent extent, uint64_t state, int64_t begin, int n, T* out) {
   const double* values = address<double>(state);
-  if (extent == kColumn && t.columns == 1) extent = kMatrix;
+  if (extent == kColumn && t.columns == 1) extent = kMatrix;  // which has the one column
   if (extent == kColumn) return spread_columns(t, values, begin, n, out);
   const int64_t length = range_length(t, extent), range = begin / length;
   int64_t rest = length - begin % length;

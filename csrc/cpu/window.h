@@ -59,6 +59,7 @@ class Window {
 
   // The tensor, as if its arrays lay in order around the elements that were covered last.
   const Tensor& tensor() const { return *seen_; }
+  bool copies() const { return count_; }  // else all of it is read where it lies
 
   // Makes sure of elements i … i + n − 1, n ≤ kTile, of which none was covered before. Those before stop() are there.
   void cover(int64_t i, int64_t n) {
