@@ -368,10 +368,6 @@ class Function {
     });
   }
 
-  static py::str interned(const std::string& text) {
-    return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(text.c_str()));
-  }
-
   const Target* const& selected_;
   const Target* target_ = nullptr;
   const RuleCode (*code_)[2] = nullptr;

@@ -14,6 +14,7 @@
 
 #include "cpu/plan.h"
 #include "python/adopt.h"
+#include "python/again.h"
 #include "python/call.h"
 #include "python/collectable.h"
 #include "python/containers.h"
@@ -145,12 +146,7 @@ class PlanOfArrays {
   // Without gradients, those are taken that torch's parameters hold.
   bool step(const py::list& params, const py::list* given, double scale, Judged& judged) {
     if (clock_.at(kMicroBatches) || !derive()) return false;
-    if (!given && plan_.cost() < kHoldCost && adopt_held(params, nullptr)) {
-      if (limit_ && !plan_.judge(*limit_, judged)) return false;
-      raise_versions(watched_.of_torch());
-      plan_.update(scale * judged.factor, 0);
-      return true;
-    }
+    if (!given && small() && adopt_held(params, nullptr)) return update_on_held(scale, judged);
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
@@ -161,6 +157,12 @@ class PlanOfArrays {
     update(scale * judged.factor, 0);
     forget_rows();
     return true;
+  }
+
+  // The same on gradients that torch's parameters hold, if no other Python thread need run meanwhile.
+  bool step_on_held(const py::list& params, double scale, Judged& judged) {
+    if (!small() || clock_.at(kMicroBatches) || !derive()) return false;
+    return adopt_held(params, nullptr) && update_on_held(scale, judged);
   }
 
   int64_t steps() const { return plan_.steps(); }
@@ -257,6 +259,16 @@ class PlanOfArrays {
     return done && !(unsure && Held(&plan_.row(0), extents_, watched_, params).some_negated());
   }
 
+  // Whether others can wait for a step.
+  bool small() const { return plan_.cost() < kHoldCost; }
+
+  bool update_on_held(double scale, Judged& judged) {
+    if (limit_ && !plan_.judge(*limit_, judged)) return false;
+    raise_versions(watched_.of_torch());
+    plan_.update(scale * judged.factor, 0);
+    return true;
+  }
+
   Sums* one_for_each_tensor(py::array& totals) const {
     if (totals.size() != plan_.count()) throw std::invalid_argument("totals: one record for each tensor");
     return records<Sums>(totals, "totals");
@@ -312,7 +324,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("grouped", &grouped);
   m.def("meet_rows", &meet_rows);
   m.def("same_objects", &same_objects);
-  m.def("changed_groups", &changed_groups);
+  m.def("again", &Again<PlanOfArrays>::make);
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
   py::class_<Skeleton>(m, "Skeleton", with_care)
@@ -321,6 +333,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   py::class_<Lookout>(m, "Lookout", with_care)
       .def("__init__", constructor<Lookout, const py::list&>(), made)
       .def("intact", &Lookout::intact);
+  py::class_<SeenGroups>(m, "SeenGroups", collectable<SeenGroups>())
+      .def("__init__",
+           constructor<SeenGroups, const py::list&, py::array_t<double>, const std::vector<int64_t>&, double, double>(),
+           made)
+      .def("changed", &SeenGroups::changed);
   py::class_<Tally>(m, "Tally", with_care)
       .def("__init__", constructor<Tally, py::array, const std::vector<int64_t>&>(), made)
       .def("look", &Tally::look)

@@ -69,23 +69,56 @@ class SeenGroup {
   Py_ssize_t entries_;
 };
 
-// Which groups take a closer look. The learning rates of the others, which a scheduler sets in every step, are taken:
-// into `rates`, at the places of those that move (−1: one does not).
-inline std::vector<size_t> changed_groups(const py::list& rows, py::array_t<double> rates,
-                                          const std::vector<int64_t>& places, double low, double high,
-                                          const py::list& groups) {
-  auto rate = rates.mutable_unchecked<1>();
-  std::vector<size_t> found;
-  for (size_t k = 0; k < places.size(); ++k) {
+// All of them. The learning rates of groups that are still as they were, but for that, are taken: into `rates`, at the
+// places of those that move (−1: one does not).
+class SeenGroups {
+ public:
+  SeenGroups(const py::list& rows, py::array_t<double> rates, const std::vector<int64_t>& places, double low,
+             double high)
+      : rows_(rows), rates_(rates), places_(places), low_(low), high_(high) {
+    for (const int64_t place : places_)
+      if (place >= rates_.size()) throw std::invalid_argument("groups: a place outside of the array");
+  }
+
+  // Those that take a closer look.
+  std::vector<size_t> changed(const py::list& groups) const {
+    std::vector<size_t> found;
+    for (size_t k = 0; k < places_.size(); ++k)
+      if (!still(k, groups)) found.push_back(k);
+    return found;
+  }
+
+  // Whether there are none, and no more groups than there were.
+  bool still(const py::list& groups) const {
+    if (groups.size() != places_.size()) return false;
+    for (size_t k = 0; k < places_.size(); ++k)
+      if (!still(k, groups)) return false;
+    return true;
+  }
+
+  // Shows each reference to what is the user's.
+  template <class See>
+  void visit(See see) const {
+    see(rows_);
+  }
+
+  void forget() { rows_ = py::list(), places_.clear(); }
+
+ private:
+  bool still(size_t k, const py::list& groups) const {
     PyObject* const group = PyList_GetItem(groups.ptr(), Py_ssize_t(k));
-    PyObject* const row = PyList_GetItem(rows.ptr(), Py_ssize_t(k));
+    PyObject* const row = PyList_GetItem(rows_.ptr(), Py_ssize_t(k));
     if (!group || !row) throw py::error_already_set();
     const py::scoped_critical_section locked(group);
-    double* const at = places[k] < 0 ? nullptr : rate.mutable_data(places[k]);
-    if (!SeenGroup(row).is_still(group, low, high, at)) found.push_back(k);
+    double* const rate = places_[k] < 0 ? nullptr : static_cast<double*>(rates_.mutable_data(places_[k]));
+    return SeenGroup(row).is_still(group, low_, high_, rate);
   }
-  return found;
-}
+
+  py::list rows_;
+  mutable py::array_t<double> rates_;
+  std::vector<int64_t> places_;
+  double low_, high_;
+};
 
 // Tensors of torch's, kept, that should stay where they are and as they are.
 class Lookout {

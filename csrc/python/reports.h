@@ -15,6 +15,10 @@ namespace fastupdate {
 
 namespace py = pybind11;
 
+inline py::str interned(const std::string& text) {
+  return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(text.c_str()));
+}
+
 // The reports that calls return: instances of Python's class, made without running its code.
 class Reports {
  public:

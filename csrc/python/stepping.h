@@ -13,6 +13,21 @@ namespace fastupdate {
 
 namespace py = pybind11;
 
+// What work() returns, to Python: what it throws is raised.
+template <class Work>
+PyObject* reported(Work work) {
+  try {
+    return work();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
 // What a step of a plan is taken with. Plan and lists are kept alive by the tuple that has this (`stepping`).
 template <class P>
 struct Step {
@@ -28,21 +43,14 @@ struct Step {
       PyErr_SetString(PyExc_TypeError, "step: gradients in a list, or none");
       return nullptr;
     }
-    try {
+    return reported([&]() -> PyObject* {
       const auto params = py::reinterpret_borrow<py::list>(step.params);
       const auto grads = py::reinterpret_borrow<py::list>(count ? args[0] : step.grads);
       Judged judged;
       const py::list* const given = grads.is_none() ? nullptr : &grads;
       if (!step.plan.step(params, given, step.scale, judged)) Py_RETURN_NONE;
       return step.reports.make(step.plan.steps(), step.plan.lr(), step.plan.judges() ? &judged : nullptr);
-    } catch (py::error_already_set& error) {
-      error.restore();
-    } catch (const std::bad_alloc&) {
-      PyErr_NoMemory();
-    } catch (const std::exception& error) {
-      PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
-    return nullptr;
+    });
   }
 };
 

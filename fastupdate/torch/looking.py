@@ -38,20 +38,25 @@ def same_in_python(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
 
 
-def all_of_them(
-    rows: list[Any], rates: NDArray[Any], places: list[int], low: float, high: float, groups: list[Any]
-) -> Sequence[int]:
-    """Which groups take a closer look, none having been looked at (`changed_groups` in csrc/python/lookout.h)."""
-    return range(len(groups))
+class UnseenGroups:
+    """Groups that nobody looks at before a closer look (SeenGroups in csrc/python/lookout.h)."""
+
+    def __init__(self, rows: list[Any], rates: NDArray[Any], places: list[int], low: float, high: float) -> None:
+        pass
+
+    def changed(self, groups: list[Any]) -> Sequence[int]:
+        """Which groups take a closer look: all."""
+        return range(len(groups))
 
 
 same_objects: Any = same_in_python
-changed_groups: Any = all_of_them
+SeenGroups: Any = UnseenGroups
 Tally: Any = PythonTally
+step_again: Any = None  # makes what takes a step that is like the last one (csrc/python/again.h)
 if choose.native_problem() is None:
     from fastupdate import _core
 
-    same_objects, changed_groups, Tally = _core.same_objects, _core.changed_groups, _core.Tally
+    same_objects, SeenGroups, Tally, step_again = _core.same_objects, _core.SeenGroups, _core.Tally, _core.again
 
 
 class Lookout:
@@ -60,14 +65,14 @@ class Lookout:
     def __init__(self, tensors: list[Any]) -> None:
         self._tensors = tensors
         self._seen = self._look()
-        self._glance: Any = None
+        self.glance: Any = None  # which is native
         if choose.native_problem() is None:
-            self._glance = _core.Lookout(tensors)
+            self.glance = _core.Lookout(tensors)
 
     def _look(self) -> list[Identity]:
         return [Identity.of(tensor) for tensor in self._tensors]
 
     def intact(self) -> bool:
         """Whether they have."""
-        intact = None if self._glance is None else self._glance.intact()
+        intact = None if self.glance is None else self.glance.intact()
         return self._look() == self._seen if intact is None else bool(intact)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
@@ -21,7 +20,7 @@ from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
 from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
 from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
-from fastupdate.torch.run import Run, choose
+from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
 from fastupdate.torch.states import States, plain
 
@@ -77,6 +76,7 @@ class Optimizer(torch.optim.Optimizer):
         self._listed = bool(self.rule.states_of("list"))
         self._loading: Mapping[str, Any] | None = None  # what load_state_dict was given
         self._run: Run | None = None
+        self._again: Again | None = None  # takes a step like the last one, as most are
         self._runs: dict[Any, Run] = {}
         self.met: Meeting | None = None  # of the last step on ranks that share parameters
         self.agreement: Agreement | None = None  # of these ranks
@@ -87,8 +87,11 @@ class Optimizer(torch.optim.Optimizer):
 
         closure: evaluates the model again and returns the loss
         """
-        if closure is None and not torch.compiler.is_compiling() and self._step_again():
-            return None
+        if self._again is not None and closure is None and not torch.compiler.is_compiling():
+            report = self._again(self)
+            if report is not None:
+                self.report = report
+                return None
         if self._hooked():
             return self._hooked_step() if closure is None else self._hooked_step(closure)
         return self._plain_step(closure)
@@ -98,26 +101,12 @@ class Optimizer(torch.optim.Optimizer):
     def _hooked(self) -> bool:
         """Whether a hook or a profiler is to be told of a step. Of a subclass's own `step` torch tells them."""
         own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        shared = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-        asked = own or shared or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        asked = own or any(GLOBAL_HOOKS) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         return bool(asked) and type(self).step is Optimizer.step
-
-    def _step_again(self) -> bool:
-        """Takes a step if it is like the last one, as most are: little code to run, which training has driven out of
-        caches since."""
-        run = self._run
-        if run is None or self._hooked() or self.arrivals is not None:
-            return False
-        if getattr(self, "found_inf", None) is not None or getattr(self, "grad_scale", None) is not None:
-            return False
-        report = run.again(self)
-        if report is not None:
-            self.report = report
-        return report is not None
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         self._check_mode()
-        loss = None
+        self._again, loss = None, None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -149,6 +138,7 @@ class Optimizer(torch.optim.Optimizer):
             return
         totals = None if self.arrivals is None else self.arrivals.totals(run.params)
         self.report = run.step(loss_scale, totals)
+        self._again = run.again() if run is self._run and not self.report.skipped else None
 
     def run_now(self) -> Run | None:
         """The run for the parameters that have gradients now; None if none has."""

@@ -75,7 +75,7 @@ class Partition(Optimizer):
     def _forget(self) -> None:
         self.report: Report | None = None
         self._loading = None
-        self._run, self.arrivals = None, None
+        self._run, self._again, self.arrivals = None, None, None
         self._seen: list[Any] = []  # the groups that parts were made of
         for part in self._parts.values():
             part._forget()

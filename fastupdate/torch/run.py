@@ -5,11 +5,12 @@ What a run was made for is looked at again in every step: lists of parameters, v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from fastupdate.arrays.memory import address
 from fastupdate.arrays.place import Place
@@ -23,7 +24,7 @@ from fastupdate.torch.counts import counts_of, move_together
 from fastupdate.torch.factors import owners_of
 from fastupdate.torch.lent import Lent
 from fastupdate.torch.listed import Listed, check_alike, resting
-from fastupdate.torch.looking import Lookout, Tally, all_of_them, changed_groups, same_objects
+from fastupdate.torch.looking import Lookout, SeenGroups, Tally, UnseenGroups, same_objects, step_again
 from fastupdate.torch.meeting import meeting_of
 from fastupdate.torch.names import STEP, check_entries
 from fastupdate.torch.numbers import (
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from fastupdate.torch.optimizer import Optimizer
 
 MOST_RUNS = 1024
+GLOBAL_HOOKS = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
+Again = Callable[["Optimizer"], Report | None]  # a step, if it is like the one before
 
 
 def choose(optimizer: Optimizer, runs: dict[Any, Run], last: Run | None) -> Run | None:
@@ -109,16 +112,18 @@ class Run:
         self._now = self.stepper.clock.data  # which Python reads sooner
         self._rates = self.stepper.hypers.column("lr")
         self._listed = Listed(rule, self.stepper.items) if rule.states_of("list") else None
-        look = all_of_them if self._listed is not None or not self._whole else changed_groups  # lr may let a group rest
-        rates = (self._rates, [self._moving.get(k, -1) for k in range(len(groups))], *rule.hypers["lr"][:2])
-        self._changed = partial(look, self._seen, *rates)  # the groups that may be others than they were
+        look = UnseenGroups if self._listed is not None or not self._whole else SeenGroups  # lr may let a group rest
+        places = [self._moving.get(k, -1) for k in range(len(groups))]
+        self._looked = look(self._seen, self._rates, places, *rule.hypers["lr"][:2])
         self.params = [self._shards.whole(item.source) for item in self.stepper.items]
         self.meeting = meeting_of(self.stepper, self.params, groups, moving, self._shards, owners)
+        self._told = np.zeros(1, np.int64).data  # the step count that states and groups tell of
         self._find_counts()
         self._lookout = Lookout(self._lent.tensors())
         self._revision = self._states.revision.number
         shared = self._shared or self._listed or self.meeting
         self._ordinary = self._whole and rule.evaluated is None and not (self._waiting or shared)
+        self._again: tuple[tuple[Any, int], Again | None] = (None, 0), None
 
     def _make(self, options: Mapping[str, Any], moving: list[list[Any]], tree: Mapping[Any, Any]) -> Stepper:
         self._check_devices(tree)
@@ -176,7 +181,7 @@ class Run:
         if len(groups) != len(self._rows):
             return False
         self._groups = groups
-        changed: Sequence[int] = self._changed(groups)
+        changed: Sequence[int] = self._looked.changed(groups)
         if self._whole and not all(same_objects(groups[k]["params"], self._rows[k].params) for k in changed):
             return False
         if not changed:
@@ -223,7 +228,7 @@ class Run:
 
     def _find_counts(self) -> None:
         self._tally: Any = None
-        self._clock = self._now[STEPS]
+        self._told[0] = self._now[STEPS]
         if not self._lent.counted:
             return
         entries = [entry for _, entry in self._lent.owners]
@@ -258,16 +263,16 @@ class Run:
         if not self.stepper.retime(counts):
             return False
         self._tally.look()
-        self._clock = int(self.stepper.clock[STEPS])
+        self._told[0] = self._now[STEPS]
         return True
 
     def show_counts(self) -> None:
         """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
-        if self._tally is not None and self._now[STEPS] != self._clock:
+        if self._tally is not None and self._now[STEPS] != self._told[0]:
             self._counts[self._places] = self.stepper.counts
             self._tally.look()
-            self._tell(int(self.stepper.clock[STEPS]) - self._clock)
-            self._clock = int(self.stepper.clock[STEPS])
+            self._tell(self._now[STEPS] - self._told[0])
+            self._told[0] = self._now[STEPS]
 
     def _tell(self, steps: int) -> None:
         """Writes numbers of the whole list to the groups, some steps having been taken."""
@@ -301,30 +306,37 @@ class Run:
             self.count()
         return report
 
-    def again(self, optimizer: Optimizer) -> Report | None:
-        """A step of a run that is known at a glance to hold; None, and nothing has changed, if it is not."""
-        try:
-            report = self.stepper.step(None, 1.0, None) if self._is_as_before(optimizer) else None
-        except NoGradientError:  # fewer parameters have one than in the step before
-            return None
-        if report is not None and not report.skipped:
-            self.count()
-        return report
+    def again(self) -> Again | None:
+        """What takes a step that is like the one before; None, if this run's steps take more."""
+        planned = self.stepper.plan, self._revision
+        if self._again[0] != planned:
+            self._again = planned, self._taking_again()
+        settled = not (self._outdated or self._lent.made or self.stepper.hypers.impure)
+        return self._again[1] if settled else None
 
-    def _is_as_before(self, optimizer: Optimizer) -> bool:
-        states, groups = self._states, optimizer.param_groups
-        return (
-            self._ordinary
-            and not self._outdated
-            and not self._lent.made
-            and len(groups) == len(self._rows)
-            and optimizer.state is states
-            and states.revision.number == self._revision
-            and (not states.revision.shown or self._lookout.intact())
-            and self._now[STEPS] == self._clock
-            and (self._tally is None or self._tally.intact())
-            and not self._changed(groups)
+    def _taking_again(self) -> Again | None:
+        plan, lookout = self.stepper.plan, self._lookout.glance
+        if step_again is None or lookout is None or not (self._ordinary and plan.takes_held):
+            return None
+        again: Again = step_again(
+            {
+                "plan": plan.engine,
+                "params": plan.arrays,
+                "scale": self.stepper.sign,
+                "report": Report,
+                "groups": self._looked,
+                "states": self._states,
+                "revision": self._states.revision,
+                "number": self._revision,
+                "lookout": lookout,
+                "tally": self._tally,
+                "told": self._told.obj,
+                "lock": self.stepper.lock,
+                "profiled": torch.autograd._profiler_enabled,  # type: ignore[attr-defined]
+                "global_hooks": GLOBAL_HOOKS,
+            }
         )
+        return again
 
     def prepare(self, totals: Records | None = None) -> None:
         """What comes before a step of the stepper, which may be one of several that take it together."""
@@ -342,7 +354,7 @@ class Run:
 
     def give_up(self, error: BaseException) -> None:
         """Takes back what was made for a step that was not taken, and tells other ranks of that."""
-        if self.stepper.clock[STEPS] == self._clock:
+        if self._now[STEPS] == self._told[0]:
             self._lent.withdraw()
         if self.meeting is not None and isinstance(error, Exception):
             self.meeting.fail()
@@ -360,7 +372,7 @@ class Run:
             self._tally.advance()
         if self._listed is not None:
             self._tell(1)
-        self._clock += 1
+        self._told[0] += 1
 
 
 def tree_of(groups: list[dict[str, Any]], moving: list[list[Any]]) -> Mapping[Any, Any]:
