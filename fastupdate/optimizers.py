@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature, findsource, getdoc, getsourcefile, signature
 from pathlib import Path
 from textwrap import fill
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastupdate import rules
@@ -75,13 +76,20 @@ def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, other
 
 
 def class_of(
-    rule: Rule, base: type[T], module: str, doc: str, construct: Callable[..., None], *further: Parameter
+    rule: Rule,
+    base: type[T],
+    module: str,
+    doc: str,
+    construct: Callable[..., None],
+    *further: Parameter,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> type[T]:
     """A class with the arguments of a rule, and further ones; construct(self, params, values, options) takes them.
 
-    Of the further ones, those without a default come before the rule's.
+    Of the further ones, those without a default come before the rule's. defaults: of some of the rule's, instead of its
+    own
     """
-    given = arguments(rule).items()
+    given = {**arguments(rule), **defaults}.items()
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in given]
     leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
     required = [each for each in further if each.default is Parameter.empty]

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from fastupdate import optimizers, rules
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
-DECOUPLING = runpy.run_path(str(PACKAGE / "torch" / "names.py"))["DECOUPLING"]  # by itself, it needs no torch
+NAMES = runpy.run_path(str(PACKAGE / "torch" / "names.py"))  # by itself, it needs no torch
+DECOUPLING, DEFAULTS = NAMES["DECOUPLING"], NAMES["DEFAULTS"]
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
 from collections.abc import Callable, Mapping
@@ -29,7 +33,13 @@ CLASSES: Mapping[str, type[Optimizer]]
 def arguments(rule: Rule) -> dict[str, Any]: ...
 def make(rule: Rule, module: str) -> type[Optimizer]: ...
 def class_of(
-    rule: Rule, base: type[T], module: str, doc: str, construct: Callable[..., None], *further: Parameter
+    rule: Rule,
+    base: type[T],
+    module: str,
+    doc: str,
+    construct: Callable[..., None],
+    *further: Parameter,
+    defaults: Mapping[str, Any] = ...,
 ) -> type[T]: ...
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
@@ -78,10 +88,13 @@ def argument(default: object, number: str) -> str:
     return f"{'bool' if isinstance(default, bool) else number} = {default}"
 
 
-def class_of(name: str, number: str, switches: list[str], *leading: str) -> str:
-    """The stub of one class."""
+def class_of(
+    name: str, number: str, switches: list[str], *leading: str, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """The stub of one class; defaults: of some arguments, instead of the rule's."""
     rule = rules.get(name).rule
-    given = [f"{key}: {argument(default, number)}" for key, default in optimizers.arguments(rule).items()]
+    taken = {**optimizers.arguments(rule), **defaults}
+    given = [f"{key}: {argument(default, number)}" for key, default in taken.items()]
     lines = ["self", "params: Any", *leading, *given, *switches, "**options: Unpack[Options]"]
     body = "".join(f"        {line},\n" for line in lines)
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
@@ -124,7 +137,7 @@ def main() -> int:
             class_of(name, "_Scheduled", OTHERS if rules.get(name).rule.matrix else []) for name in rules.names()
         ),
         PACKAGE / "torch" / "__init__.pyi": TORCH
-        + "".join(class_of(name, "_Number", switches(name)) for name in rules.names()),
+        + "".join(class_of(name, "_Number", switches(name), defaults=DEFAULTS.get(name, {})) for name in rules.names()),
         PACKAGE / "sharded" / "__init__.pyi": SHARDED
         + "".join(class_of(name, "_Scheduled", PIECES, "comm: Any") for name in rules.names()),
     }

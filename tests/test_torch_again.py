@@ -60,10 +60,10 @@ def closely(optimizer: Optimizer, taken: list[bool]) -> None:
 
 
 def outcome(optimizer: Optimizer, params: list[Any]) -> list[Any]:
-    saved = optimizer.state_dict()
-    states = [value for entry in saved["state"].values() for value in entry.values()]
+    states = [x for p in params for x in optimizer.state.get(p, {}).values()]
     found = [x.detach().numpy().tobytes() for x in [*params, *states] if isinstance(x, torch.Tensor)]
-    return [found, saved["param_groups"], None if optimizer.report is None else optimizer.report.step]
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return [found, groups, optimizer.report.step]
 
 
 def _no_gradient(optimizer: Optimizer, params: list[Any]) -> None:
@@ -73,12 +73,6 @@ def _no_gradient(optimizer: Optimizer, params: list[Any]) -> None:
 def _no_gradients(optimizer: Optimizer, params: list[Any]) -> None:
     for p in params:
         p.grad = None
-
-
-def _narrow_gradient(optimizer: Optimizer, params: list[Any]) -> None:
-    grad = params[1].grad.to(torch.bfloat16)
-    params[1].grad = None
-    params[1].grad = grad.float()
 
 
 def _transposed_gradient(optimizer: Optimizer, params: list[Any]) -> None:
@@ -102,7 +96,7 @@ def _nothing(optimizer: Optimizer, params: list[Any]) -> None:
 
 
 BEFORE_A_STEP = [
-    _no_gradient, _no_gradients, _narrow_gradient, _transposed_gradient, _scaled, _found_inf, _infinite,
+    _no_gradient, _no_gradients, _transposed_gradient, _scaled, _found_inf, _infinite,
 ]  # fmt: skip
 OPTIONS: list[dict[str, Any]] = [{}, {"clip_norm": 0.5, "nonfinite": "skip"}, {"ema_decay": 0.9}]
 

@@ -299,11 +299,11 @@ def test_a_step_that_was_taken_but_not_counted_is_counted_by_the_next() -> None:
 
 @pytest.mark.parametrize("rule", rules.names())
 def test_every_rule_steps_with_its_defaults(rule):
-    """With the bytes that it has on arrays."""
+    """With the bytes that it has on arrays, by torch's defaults."""
     arrays = [np.linspace(-1, 2, n, dtype=np.float32).reshape(shape) for n, shape in ((35, (7, 5)), (15, (5, 3)))]
     params = [torch.nn.Parameter(torch.from_numpy(a.copy())) for a in arrays]
     make = getattr(fu.torch, rules.get(rule).__name__)
-    optimizer, same = make(params), rules.get(rule)(arrays)
+    optimizer, same = make(params), rules.get(rule)(arrays, **fu.torch.names.DEFAULTS.get(rule, {}))
     for k in range(3):
         grads = [np.cos(p + k) for p in arrays]
         for p, g in zip(params, grads, strict=True):

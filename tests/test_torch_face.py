@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import inspect
 import pickle
+import weakref
 from functools import partial
 from typing import Any
 
@@ -117,7 +120,7 @@ def test_a_matrix_rule_moves_matrices_alone() -> None:
     shapes = [(4, 6), (6, 4), (5, 5)]
     arrays = [a.reshape(shape) for a, shape in zip(random_arrays(1, [24, 24, 25], np.float32), shapes, strict=True)]
     params = [torch.nn.Parameter(torch.from_numpy(a.copy())) for a in arrays]
-    optimizer, reference = fu.torch.Muon(params, lr=0.1), fu.Muon(arrays, lr=0.1)
+    optimizer, reference = fu.torch.Muon(params, lr=0.1), fu.Muon(arrays, lr=0.1, nesterov=True)
     for seed in range(3):
         grads = random_arrays(2 + seed, [24, 24, 25], np.float32)
         for p, g in zip(params, grads, strict=True):
@@ -242,6 +245,13 @@ def test_every_rule_that_torch_has_keeps_torchs_names() -> None:
             assert cls.rule.name in fu.torch.names.STATES, f"{name} needs a row in fastupdate/torch/names.py"
 
 
+def test_arguments_that_torch_has_too_have_torchs_defaults() -> None:
+    for name, cls in fu.torch.classes.CLASSES.items():
+        mine, torchs = (inspect.signature(each).parameters for each in (cls, getattr(torch.optim, name, cls)))
+        for argument in mine.keys() & torchs.keys():
+            assert mine[argument].default == torchs[argument].default, f"{name}: {argument}"
+
+
 # -- saving, loading --------------------------------------------------------------------------------------------------
 
 WAYS = {
@@ -325,3 +335,22 @@ def test_an_old_state_with_counts_as_numbers_loads() -> None:
     for o, its in ((optimizer, params), (another, others)):
         steps(o, its, STEPS)
     assert_same_bits(arrays_of(others), arrays_of(params), "parameters")
+
+
+def test_new_states_of_a_list_lie_one_after_the_other_in_storages_of_their_own() -> None:
+    params = parameters(1)
+    optimizer = fu.torch.AdamW(params)
+    hand_over(params, tensors(2))
+    optimizer.step()
+    states = [optimizer.state[p]["exp_avg"] for p in params if p.numel()]
+    begins = [state.data_ptr() for state in states]
+    assert begins == sorted(begins)
+    for state, begin, after in zip(states, begins, begins[1:], strict=False):
+        assert after - begin == -(-state.nbytes // 64) * 64
+        assert state.untyped_storage().nbytes() == state.nbytes
+    held = [weakref.ref(state) for state in states]
+    copied = copy.deepcopy(states[-1])
+    del optimizer, states, state
+    gc.collect()
+    assert not any(state() is not None for state in held)
+    assert copied.isfinite().all()

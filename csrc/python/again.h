@@ -1,5 +1,6 @@
-// Steps of torch's optimizers that are like the one before, as most are: one call finds that out, and takes them. Python
-// would take longer over its looks than a step over small tensors takes, for training has driven its code out of caches.
+// Steps of torch's optimizers that are like the one before, as most are: one call finds that out, and takes them.
+// Python would take longer over its looks than a step over small tensors takes, for training has driven its code out of
+// caches.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -554,7 +554,7 @@ class Muon(Optimizer):
         lr: _Number = 0.001,
         weight_decay: _Number = 0.1,
         momentum: _Number = 0.95,
-        nesterov: bool = False,
+        nesterov: bool = True,
         match_rms_adamw: bool = False,
         rows_are_inputs: bool = False,
         *,

@@ -10,7 +10,7 @@ from fastupdate import rules
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import class_of, page
 from fastupdate.rules.rule import Rule
-from fastupdate.torch.names import DECOUPLING
+from fastupdate.torch.names import DECOUPLING, DEFAULTS
 from fastupdate.torch.numbers import DECOUPLED
 from fastupdate.torch.optimizer import SWITCHES, Optimizer
 from fastupdate.torch.packages import FIXED
@@ -28,9 +28,12 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     switches += [Parameter(n, Parameter.KEYWORD_ONLY, default=v) for n, (v, _) in FIXED.get(rule.name, {}).items()]
     if rule.name in DECOUPLING:
         switches.insert(0, Parameter(DECOUPLED, Parameter.POSITIONAL_OR_KEYWORD, default=False))
+    defaults = DEFAULTS.get(rule.name, {})
     if rule.matrix is None:
-        return class_of(rule, Optimizer, module, _page(page(rule, PARAMS)), Optimizer.__init__, *switches)
-    cls = class_of(rule, Optimizer, module, _page(f"{page(rule, PARAMS)}\n\n{OTHERS_PAGE}"), _alone, *switches, OTHERS)
+        doc = _page(page(rule, PARAMS))
+        return class_of(rule, Optimizer, module, doc, Optimizer.__init__, *switches, defaults=defaults)
+    doc = _page(f"{page(rule, PARAMS)}\n\n{OTHERS_PAGE}")
+    cls = class_of(rule, Optimizer, module, doc, _alone, *switches, OTHERS, defaults=defaults)
     cls.__signature__ = signature(cls)  # type: ignore[attr-defined]
     cls.__new__ = _new_of_matrices  # type: ignore[assignment,method-assign]
     return cls

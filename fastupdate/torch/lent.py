@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from fastupdate.torch.factors import Cuts, Owners, shape_here
 from fastupdate.torch.names import STEP, UNCOUNTED, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
+
+Groups = Sequence[Mapping[str, Any]]  # what is set for each
 
 
 class Lent:
@@ -57,13 +60,23 @@ class Lent:
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
             item.shared = rule.states_of("list")
             item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
+        self._allocate(stepper, wanted, names)
+        for item, (param, entry) in zip(stepper.items, self.owners, strict=True):
             for slot in wanted:
-                groups, of_all = stepper.hypers.groups, tuple(param.shape)
-                shape, start = slots.shape_in(slot, item, of_all, groups), slots.start_of(slot, item, groups)
-                key = names.get(slot.kind, slot.kind)
+                groups, key = stepper.hypers.groups, names.get(slot.kind, slot.kind)
+                shape = slots.shape_in(slot, item, tuple(param.shape), groups)
                 if slot.extent in SIDES and id(param) in self._owners:
                     shape = self._factor(param, entry, key, shape)
-                item.slots[slot.kind] = self._array(item, entry, key, slot, shape, start)
+                item.slots[slot.kind] = self._array(item, entry, key, slot, shape, groups)
+
+    def _allocate(self, stepper: Stepper, wanted: list[Slot], names: Mapping[str, str]) -> None:
+        """Makes the arrays of elements that there are not yet, one after the other: a step over many tensors then walks
+        straight ahead, and finds huge pages."""
+        for slot in wanted:
+            if slot.extent == "element":
+                key, each = names.get(slot.kind, slot.kind), zip(stepper.items, self.owners, strict=True)
+                lacking = [item for item, (_, entry) in each if entry.peek(key) is None]
+                slots.allocate(lacking, [slot], stepper.hypers.groups)
 
     def _count(self, entry: Entry, keys: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
@@ -80,17 +93,16 @@ class Lent:
             entry.keep(key, self._cuts.brought_together(factor, param, owner))
         return shape_here(shape, param, owner)
 
-    def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, start: Any) -> Array:
+    def _array(self, item: Item, entry: Entry, key: str, slot: Slot, shape: Shape, groups: Groups) -> Array:
         param, tensor = item.source.detach(), entry.peek(key)
         whole = self._shards.whole(item.source)
         if tensor is None:
             self.made.append((entry, key))
-            part = _new(whole, slot, item, shape)
-            _view(part)[...] = start
+            part = _numbers(slot, item, shape, groups) if slot.extent != "element" else _tensor(item.slots[slot.kind])
         else:
             _check_shared(item, key, tensor, whole if slot.extent == "element" else param)
             part = part_of(tensor)
-            _check(item, key, part, _new(whole, slot, item, shape, "meta"))
+            _check(item, key, part, _like(whole, slot, item, shape))
         array = _view(part)
         if not memory.is_direct(item.in_memory(array) if slot.extent == "element" else array):
             part = _laid_as(param, part, item.order if slot.extent == "element" else None)
@@ -123,11 +135,25 @@ class Lent:
                 self._states.pop(param, None)
 
 
-def _new(param: Any, slot: Slot, item: Item, shape: Shape, device: str = "cpu") -> Any:
-    """A tensor for an array of the parameter's: like what is here of it; or of a shape, for what is of all of it."""
+def _numbers(slot: Slot, item: Item, shape: Shape, groups: Groups) -> Any:
+    """A new tensor of numbers of ranges of elements."""
+    made = torch.zeros(shape, dtype=getattr(torch, slots.type_in(slot, item)), device="cpu")
+    _view(made)[...] = slots.start_of(slot, item, groups)
+    return made
+
+
+def _like(param: Any, slot: Slot, item: Item, shape: Shape) -> Any:
+    """What a tensor is to be like that is handed in: what is here of the parameter; or of a shape, what is of all."""
     if slot.extent != "element":
-        return torch.zeros(shape, dtype=getattr(torch, slots.type_in(slot, item)), device=device)
-    return torch.zeros_like(part_of(param), dtype=getattr(torch, slot.storage) if slot.storage else None, device=device)
+        return torch.empty(shape, dtype=getattr(torch, slots.type_in(slot, item)), device="meta")
+    dtype = getattr(torch, slot.storage) if slot.storage else None
+    return torch.empty_like(part_of(param), dtype=dtype, device="meta")
+
+
+def _tensor(array: Array) -> Any:
+    """The same memory as a tensor; bits of bfloat16 as such numbers."""
+    is_bits = array.dtype == np.uint16
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if is_bits else torch.from_numpy(array)
 
 
 def _check_shared(item: Item, key: str, tensor: Any, whole: Any) -> None:

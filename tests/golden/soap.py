@@ -12,7 +12,7 @@ from golden.peers import Exact
 
 SHARED = {
     "lr": 0.02, "betas": (0.9, 0.85), "shampoo_beta": 0.8, "weight_decay": 0.3, "precondition_frequency": 3,
-    "max_precondition_dim": 40,
+    "max_precondition_dim": 4000,
 }  # fmt: skip
 SQUARES, LONG = ((1, 1), (4, 4), (9, 9)), ((3, 8), (9, 4), (5, 5), (7, 9))
 ULP = 300
