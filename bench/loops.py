@@ -31,6 +31,7 @@ from fastupdate.engines import choose
 WORK: dict[str, list[tuple[int, ...]]] = {
     "one tensor of 64": [(64,)],
     "161 of 64": [(64,)] * 161,
+    "1000 of 64": [(64,)] * 1000,
     "784×512 and 512×256": [(784, 512), (512, 256)],
     "one of 10⁶": [(10**6,)],
     "one of 10⁷": [(10**7,)],

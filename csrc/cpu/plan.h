@@ -109,7 +109,7 @@ class Plan {
     sweep_.phase = phase, sweep_.measuring = measuring;
     int64_t cost = 0;
     for (int64_t k = 0; k < count; ++k) cost += parts[k].end - parts[k].begin + kTensorCost;
-    parts_team_.share(most_threads(cost, count), count, [&](int64_t first, int64_t last) {
+    parts_team_.share(crew_for(cost, count), count, [&](int64_t first, int64_t last) {
       for (int64_t k = first; k < last; ++k) entry(sweep_, tensors[parts[k].row], parts[k].begin, parts[k].end);
     });
   }
@@ -162,7 +162,7 @@ class Plan {
 
   // Folds the sums of blocks into those of tensors.
   void fold(Sums* total) {
-    fold_team_.share(most_threads(cost_, count_), count_, [&](int64_t first, int64_t last) {
+    fold_team_.share(crew_for(cost_, count_), count_, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i)
         total[i] = host::fold_blocks(sweep_.sums + tensors_[i].first_block, block_count(tensors_[i]));
     });
@@ -226,7 +226,7 @@ class Plan {
   }
 
   void run(Engine::Entry entry, Team& team) {
-    team.share(most_threads(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+    team.share(crew_for(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
   }
 
   const Target& target_;

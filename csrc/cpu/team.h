@@ -27,7 +27,8 @@ inline std::atomic<int> thread_limit{1};
 inline std::atomic<bool> thread_count_fixed{false};  // by the user: nothing is measured
 inline std::atomic<bool> forked{false};              // a forked child has no OpenMP workers, and waking them would hang
 
-constexpr int64_t kParallelCost = 128 * 1024;  // elements below which waking a thread costs more than it saves
+constexpr int64_t kParallelCost = 16 * 1024;  // elements below which waking a thread costs more than it saves
+constexpr int64_t kPlentyCost = 128 * 1024;   // above it, it mostly pays
 
 // A size in bytes as OpenMP's variables have it, "512", "512K" or "2 G", which is in KiB if it names no unit; 0: none.
 inline size_t parse_size(const char* text) {
@@ -131,10 +132,19 @@ class Adopted {
   bool differs_;
 };
 
-// The most threads that share work of a cost in elements, that is several parts. They are all that there are, though
-// some may have nothing to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
-inline int most_threads(int64_t cost, int64_t parts) {
-  return parts > 1 && cost >= kParallelCost && !forked ? int(thread_limit) : 1;
+// The threads that may share some work.
+struct Crew {
+  int most;
+  bool plenty;  // more than one are likely to pay
+};
+
+constexpr Crew kAlone = {1, false};
+
+// Those for work of a cost in elements, that is several parts. They are all that there are, though some may have nothing
+// to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
+inline Crew crew_for(int64_t cost, int64_t parts) {
+  if (parts <= 1 || cost < kParallelCost || forked) return kAlone;
+  return {int(thread_limit), cost >= kPlentyCost};
 }
 
 // How many threads ran in the last region that this thread has opened: it has workers of its own, which stay.
@@ -158,13 +168,17 @@ void in_team(int threads, Work work) {
 // The threads of one kind of work that is done again and again. Their number does not touch the bits, so it is
 // measured: beside another library's waiting threads, or on a machine that others use, two threads can be many times
 // slower than one. One thread and all of them are tried; the faster stays, and the other is tried again now and then,
-// the more seldom the slower it was.
+// the more seldom the slower it was. Where little is to be gained one thread begins, and a plan that takes few steps
+// never tries more.
 class Team {
  public:
-  // Calls work(k, n) in each of n threads, of which there are at most `most`.
+  // Calls work(k, n) in each of n threads.
   template <class Work>
-  void run(int most, Work work) {
+  void run(Crew crew, Work work) {
+    const int most = crew.most;
     if (most == 1 || thread_count_fixed) return in_team(most, work);
+    if (!begun_ && !crew.plenty) all_ = false, wait_ = kPatience;
+    begun_ = true;
     const bool trial = wait_-- <= 0, all = all_ != trial;
     const auto start = std::chrono::steady_clock::now();
     in_team(all ? most : 1, work);
@@ -173,8 +187,8 @@ class Team {
 
   // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread that gets any.
   template <class Work>
-  void share(int most, int64_t count, Work work) {
-    run(most, [&](int64_t k, int64_t n) {
+  void share(Crew crew, int64_t count, Work work) {
+    run(crew, [&](int64_t k, int64_t n) {
       const int64_t first = count * k / n, last = count * (k + 1) / n;
       if (first < last) work(first, last);
     });
@@ -197,7 +211,9 @@ class Team {
   static constexpr double kWeight = 0.25;             // of the latest run in the mean
   static constexpr double kShare = 50;                // trials may take one part in so many of all time
   static constexpr int64_t kSoon = 4, kSeldom = 256;  // runs from one trial to the next
+  static constexpr int64_t kPatience = 16;            // runs before the first trial of more than one thread
 
+  bool begun_ = false;
   bool all_ = true;          // all threads are used now
   double time_[2] = {0, 0};  // of one thread, and of all; 0: not known yet
   int64_t wait_ = 2, pause_ = kSoon;

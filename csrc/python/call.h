@@ -363,7 +363,7 @@ class Function {
     if (cost < kReleaseCost) return target_->engine.update(sweep, 0, blocks);
     without_gil([&] {
       Table::own().teams[63 - __builtin_clzll(uint64_t(cost))].share(
-          most_threads(cost, blocks), blocks,
+          crew_for(cost, blocks), blocks,
           [&](int64_t first, int64_t last) { target_->engine.update(sweep, first, last); });
     });
   }

@@ -209,13 +209,13 @@ class PlanOfArrays {
     const bool some_of_torch = py::len(watched_.of_torch());
     PyObject* const first_grad = start < count ? PyList_GET_ITEM(grads.ptr(), start) : Py_None;
     const bool alone = some_of_torch || is_torch(first_grad);
-    const int most = alone ? 1 : most_threads((count - start) * kTensorCost, count);
+    const Crew crew = alone ? kAlone : crew_for((count - start) * kTensorCost, count);
     if (some_of_torch) footprints_.resize(size_t(count));
     Footprint* const footprints = some_of_torch ? footprints_.data() : nullptr;
-    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, most == 1, footprints};
+    const Adoption adoption = {&plan_.row(0), extents_, watched_, params, grads, writable, crew.most == 1, footprints};
     std::atomic<int64_t> found{count};
     std::atomic<bool> changed{false};
-    team_.share(most, count - start, [&](int64_t first, int64_t last) {
+    team_.share(crew, count - start, [&](int64_t first, int64_t last) {
       bool moved = false;
       const int64_t i = adoption.adopt(start + first, start + last, moved);
       if (moved) changed = true;
@@ -249,7 +249,7 @@ class PlanOfArrays {
     const int64_t count = plan_.count();
     check_lengths(count, params, params);
     std::atomic<bool> done{true}, moved{false}, unsure{false};
-    team_.share(kept ? 1 : most_threads(plan_.cost(), count), count, [&](int64_t first, int64_t last) {
+    team_.share(kept ? kAlone : crew_for(plan_.cost(), count), count, [&](int64_t first, int64_t last) {
       Held held(&plan_.row(0), extents_, watched_, params);
       if (!held.adopt(first, last, kept)) done = false;
       if (held.moved) moved = true;
