@@ -14,7 +14,7 @@ import fastupdate as fu
 SHAPES = {"embed": (7, 4), "first.w": (5, 4), "first.b": (5,), "last.w": (4, 6), "last.b": (4,)}
 RULES: dict[str, dict[str, tuple[list[str], Any]]] = {
     "matrices": {
-        "muon": (["first.w", "last.w"], fu.Muon.with_(lr=0.02)),
+        "muon": (["first.w", "last.w"], fu.Muon.with_(lr=0.02, nesterov=True)),
         "adamw": (["embed", "first.b", "last.b"], fu.AdamW.with_(lr=3e-3, weight_decay=0.1)),
     },
     "three": {

@@ -140,8 +140,8 @@ struct Crew {
 
 constexpr Crew kAlone = {1, false};
 
-// Those for work of a cost in elements, that is several parts. They are all that there are, though some may have nothing
-// to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
+// Those for work of a cost in elements, that is several parts. They are all that there are, though some may have
+// nothing to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
 inline Crew crew_for(int64_t cost, int64_t parts) {
   if (parts <= 1 || cost < kParallelCost || forked) return kAlone;
   return {int(thread_limit), cost >= kPlentyCost};

@@ -111,7 +111,6 @@ class Plan:
         self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds
         self.indivisible = self.engine.keeps_gil and _gil_enabled()
-        self.takes_held = self.simple and self.own_gradients and _gil_enabled()  # those of torch's, all in one call
 
     def recipe(self, still: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan.
@@ -202,6 +201,11 @@ class Plan:
             return 0
         self.layouts[column, k] = records.layout_of(array)
         return memory.address(self.layouts[column, k])
+
+    @property
+    def takes_held(self) -> bool:
+        """Whether a step on gradients that torch's parameters hold is all in one call."""
+        return self.simple and self.own_gradients and _gil_enabled()
 
     @cached_property
     def names(self) -> NDArray[np.object_]:

@@ -39,9 +39,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
 }
 UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "muon": {"nesterov": True}
-}  # of torch's classes, where the rule has others
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {"muon": {"nesterov": True}}  # torch's, where the rule has others
 INTEGERS = {"sparseadam"}  # torch counts their steps in Python's integers
 
 STEP = "step"

@@ -16,7 +16,6 @@ from fastupdate.arrays.memory import address
 from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import leaves
 from fastupdate.engines.records import STEPS, Records
-from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.report import Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.agreement import agree

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -118,6 +119,26 @@ void test_the_number_of_threads_changes_no_bit(const char* name, uint32_t stages
   }
 }
 
+// Of little work the first steps are taken by one thread alone, and of plenty by all; either is tried in time.
+void test_one_thread_begins_where_little_is_to_be_gained() {
+  thread_count_fixed = false;
+  thread_limit = 2;
+  CHECK(crew_for(1000, 9).most == 1 && crew_for(20000, 1).most == 1);
+  for (const bool plenty : {false, true}) {
+    const Crew crew = crew_for(plenty ? 1 << 20 : 20000, 9);
+    CHECK(crew.most == 2 && crew.plenty == plenty);
+    Team team;
+    std::vector<int64_t> threads;
+    for (int k = 0; k < 20; ++k)
+      team.run(crew, [&](int64_t i, int64_t n) {
+        if (i == 0) threads.push_back(n);
+      });
+    CHECK(threads.size() == 20 && threads[0] == (plenty ? 2 : 1));
+    CHECK(std::count(threads.begin(), threads.end(), plenty ? 1 : 2) > 0);
+    CHECK(plenty || std::count(threads.begin(), threads.begin() + 16, 2) == 0);
+  }
+}
+
 void test_tensors_moved_one_by_one_end_as_in_a_whole_step(const char* name) {
   List whole(name), parts(name);
   for (int t = 0; t < 3; ++t) {
@@ -179,6 +200,7 @@ int main() {
     test_the_number_of_threads_changes_no_bit(name, kMonitor);
     test_tensors_moved_one_by_one_end_as_in_a_whole_step(name);
   }
+  test_one_thread_begins_where_little_is_to_be_gained();
   test_sums_of_gradients();
   test_gradients_are_judged_by_a_limit();
   test_a_step_that_needs_a_closer_look_is_not_taken();
