@@ -23,6 +23,7 @@ MODULES = (
     "sharded_phases",
     "sharded_saving",
     "sharded_messages",
+    "sharded_pieces",
 )
 
 

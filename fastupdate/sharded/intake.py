@@ -67,7 +67,7 @@ class Intake:
         if self._own is not None and self.waiting == len(self._own):
             self._fail(f"{len(self._own)} pieces on this rank in a step", "one more")
         found = self._collected(grads)
-        self._pieces.add(found)
+        self._pieces.add([np.array(grad, copy=True).reshape(-1) for grad in found])
         self._clear(found)
 
     def parts(self, grads: Any) -> tuple[list[list[Array]], int]:

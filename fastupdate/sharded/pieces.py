@@ -7,19 +7,17 @@ there. A rank has some that follow each other; what does not fold among them, it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastupdate.arrays.memory import Array
-
 
 class Part(NamedTuple):
-    """What 2 ** level pieces add up to: gradients of all tensors, flat, in their order."""
+    """What 2 ** level pieces add up to: gradients of all tensors, in their order."""
 
     first: int
     level: int
-    gradients: list[Array]
+    gradients: list[Any]
 
 
 def _siblings(first: int, level: int, other: int) -> bool:
@@ -50,9 +48,9 @@ class Pieces:
         self.parts: list[Part] = []
         self.count = 0
 
-    def add(self, gradients: list[Array]) -> None:
-        """Takes in the next piece, by copies."""
-        self.parts.append(Part(self._begin + self.count, 0, [np.array(g, copy=True).reshape(-1) for g in gradients]))
+    def add(self, gradients: list[Any]) -> None:
+        """Takes in the next piece: arrays or tensors that are written from now on."""
+        self.parts.append(Part(self._begin + self.count, 0, gradients))
         self.count += 1
         with np.errstate(over="ignore", invalid="ignore"):
             while len(self.parts) > 1 and _siblings(*self.parts[-2][:2], self.parts[-1].level):
@@ -63,10 +61,10 @@ class Pieces:
         last = self.parts.pop()
         first = self.parts[-1]
         for total, more in zip(first.gradients, last.gradients, strict=True):
-            np.add(total, more, out=total)
+            total += more  # noqa: PLW2901 # in place
         self.parts[-1] = first._replace(level=level)
 
-    def whole(self) -> list[Array]:
+    def whole(self) -> list[Any]:
         """What all add up to, whatever their number."""
         with np.errstate(over="ignore", invalid="ignore"):
             while len(self.parts) > 1:

@@ -7,7 +7,8 @@ from fastupdate.torch.backward import in_backward as in_backward
 from fastupdate.torch.classes import CLASSES
 from fastupdate.torch.optimizer import Optimizer as Optimizer
 from fastupdate.torch.partition import Partition as Partition
+from fastupdate.torch.pieces import Pieces as Pieces
 
 globals().update(CLASSES)
 
-__all__ = ["Optimizer", "Partition", "in_backward", *CLASSES]  # noqa: PLE0604
+__all__ = ["Optimizer", "Partition", "Pieces", "in_backward", *CLASSES]  # noqa: PLE0604

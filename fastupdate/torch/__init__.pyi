@@ -9,6 +9,7 @@ from fastupdate.torch.backward import Arrivals as Arrivals
 from fastupdate.torch.backward import in_backward as in_backward
 from fastupdate.torch.optimizer import Optimizer as Optimizer
 from fastupdate.torch.partition import Partition as Partition
+from fastupdate.torch.pieces import Pieces as Pieces
 
 _Number = float | Tensor  # of one element
 
