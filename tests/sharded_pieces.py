@@ -1,4 +1,4 @@
-"""Trainings by pieces of batches beside one process that adds up the same: run by tests/test_sharded.py on several ranks."""
+"""Trainings by pieces of batches beside one process that adds up the same; run by tests/test_sharded.py on ranks."""
 
 from __future__ import annotations
 

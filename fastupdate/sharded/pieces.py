@@ -61,7 +61,7 @@ class Pieces:
         last = self.parts.pop()
         first = self.parts[-1]
         for total, more in zip(first.gradients, last.gradients, strict=True):
-            total += more  # noqa: PLW2901 # in place
+            total += more  # in place
         self.parts[-1] = first._replace(level=level)
 
     def whole(self) -> list[Any]:

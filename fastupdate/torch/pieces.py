@@ -40,9 +40,10 @@ class Pieces:
 
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
         params = [p for p in model.parameters() if p.requires_grad]
-        cut = [p for p in params if is_split(p) and p.device_mesh.size() > 1]
+        over_a_mesh = [p for p in params if is_split(p)]
+        cut = [p for p in over_a_mesh if p.device_mesh.size() > 1]
         self._model, self._params = model, [p for p in params if not any(p is other for other in cut)]
-        self._group = _group_of(model, cut, group)
+        self._group = _group_of(model, over_a_mesh, group)
         self._rank, self._ranks = 0, 1
         if self._group is not None:
             self._rank, self._ranks = distributed.get_rank(self._group), distributed.get_world_size(self._group)
@@ -59,8 +60,8 @@ class Pieces:
     def __iter__(self) -> Iterator[int]:
         for p in self._model.parameters():
             p.grad = None
-        for each in self._sums:
-            each.expect(self._count)
+        for module in self._sums:
+            module.expect(self._count)
         whole = [_Whole(params, self._group, self._ranks) for params in self._by_type()]
         try:
             with self._unsynchronized():
@@ -72,8 +73,8 @@ class Pieces:
             for each in whole:
                 each.give(self._count)
         finally:
-            for each in self._sums:
-                each.expect(self._ranks)
+            for module in self._sums:
+                module.expect(self._ranks)
 
     def _by_type(self) -> list[list[Any]]:
         """The parameters that are whole on each rank."""
@@ -94,14 +95,14 @@ class Pieces:
             Place("pieces", "model").fail(ValueError, expected, "others")
 
 
-def _group_of(model: torch.nn.Module, cut: list[Any], group: Any) -> Any:
+def _group_of(model: torch.nn.Module, over_a_mesh: list[Any], group: Any) -> Any:
     """The ranks that work on a batch together; None: this one alone."""
-    for p in cut:
+    for p in over_a_mesh:
         mesh = p.device_mesh
-        if mesh.ndim != 1 or mesh != cut[0].device_mesh:
+        if mesh.ndim != 1 or mesh != over_a_mesh[0].device_mesh:
             Place("pieces", "model").fail(ValueError, "parameters that are cut up over one mesh of one axis", str(mesh))
-    if cut:
-        return cut[0].device_mesh.get_group()
+    if over_a_mesh:
+        return over_a_mesh[0].device_mesh.get_group()
     if group is not None or not distributed.is_available() or not distributed.is_initialized():
         return group
     if isinstance(model, torch.nn.parallel.DistributedDataParallel):
@@ -117,7 +118,7 @@ def _take_over(model: torch.nn.Module, ranks: int) -> list[_Sums]:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             found.append(_Sums(ranks))
-            module.set_custom_reduce_scatter(found[-1])
+            module.set_custom_reduce_scatter(found[-1])  # type: ignore[arg-type] # one in all but its base
             module.set_gradient_divide_factor(1.0)  # else some types are divided in part before they are added up
     if not found:
         Place("pieces", "model").fail(TypeError, "a module that fully_shard has cut up", type(model).__name__)
@@ -180,9 +181,7 @@ class _Whole:
                 Place("pieces", "model").fail(TypeError, "dense gradients (sparse=False)", str(g.layout))
         there = torch.tensor([g is not None for g in grads], device=self._params[0].device)
         parts = [part_of(p if g is None else g).detach() for p, g in zip(self._params, grads, strict=True)]
-        values = [
-            x.new_zeros(x.numel()) if g is None else x.reshape(-1) for x, g in zip(parts, grads, strict=True)
-        ]
+        values = [x.new_zeros(x.numel()) if g is None else x.reshape(-1) for x, g in zip(parts, grads, strict=True)]
         message = torch.cat([*values, there.to(self._params[0].dtype)])
         message = torch.nn.functional.pad(message, (0, -len(message) % self._ranks))
         for row in _cut_and_exchanged(message, self._group, self._ranks):
