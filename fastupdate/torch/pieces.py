@@ -40,7 +40,7 @@ class Pieces:
 
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
         params = [p for p in model.parameters() if p.requires_grad]
-        over_a_mesh = [p for p in params if is_split(p)]
+        over_a_mesh: list[Any] = [p for p in params if is_split(p)]
         cut = [p for p in over_a_mesh if p.device_mesh.size() > 1]
         self._model, self._params = model, [p for p in params if not any(p is other for other in cut)]
         self._group = _group_of(model, over_a_mesh, group)
