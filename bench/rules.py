@@ -29,7 +29,7 @@ import fastupdate as fu
 from bench import machine
 from bench.contestants import STREAM_FACTOR, Contestant, library
 from bench.measuring import Protocol, Ratio, take_turns
-from bench.tables import duration, short
+from bench.tables import cells_of_rule
 from bench.workloads import WORKLOADS, Workload
 from fastupdate import rules
 from fastupdate.engines import choose
@@ -230,22 +230,6 @@ def beside(name: str, peer: Peer, workloads: tuple[Workload, Workload], protocol
     return found
 
 
-def line(found: dict[str, Any]) -> str:
-    def of(peer: dict[str, Any]) -> str:
-        ratios = [f"{short(peer[key]['value'])}×" if key in peer else "-" for key in ("large", "small")]
-        return ", ".join(ratios)
-
-    cells = (
-        rules.get(found["rule"]).__name__,
-        found["passes"],
-        found["bytes"],
-        duration(found["seconds"]),
-        f"{found['stream']['value']:.0%}",
-        "; ".join(f"{name} {of(peer)}" for name, peer in found["peers"].items()) or "none to time",
-    )
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 HEAD = """| rule | passes | bytes per element | a step | of the stream | peers: 10⁷ elements, 1000 × 64 |
 |---|---|---|---|---|---|"""
 
@@ -253,7 +237,7 @@ HEAD = """| rule | passes | bytes per element | a step | of the stream | peers: 
 def measured(names: list[str], protocol: Protocol) -> Iterator[dict[str, Any]]:
     for name in names:
         found = row(name, protocol)
-        print(line(found), flush=True)
+        print(f"| {' | '.join(cells_of_rule(found))} |", flush=True)
         yield found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from bench.contestants import Stream, StreamDivided
 from bench.measuring import Pair
 from bench.workloads import WORKLOADS, Workload
+from fastupdate import rules
 
 BYTES = 28  # that AdamW moves per float32 parameter
 STREAMS = (Stream.name, StreamDivided.name)
@@ -163,3 +164,20 @@ def write_json(path: Path, mode: str, machine: dict[str, str], rows: list[Row], 
         "absent": [dataclasses.asdict(a) for a in absent],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def cells_of_rule(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row of what bench.rules has measured of a rule."""
+
+    def of(peer: Mapping[str, Any]) -> str:
+        return ", ".join(f"{short(peer[key]['value'])}×" if key in peer else "-" for key in ("large", "small"))
+
+    optimizer = rules.get(found["rule"])
+    return (
+        optimizer.__name__,
+        str(found["passes"]),
+        str(found["bytes"]),
+        duration(found["seconds"]),
+        f"{found['stream']['value']:.0%}" if optimizer.rule.matrix is None else "-",
+        "; ".join(f"{name} {of(peer)}" for name, peer in found["peers"].items()) or "none to time",
+    )

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # `bench` is no part of the package
 
 from bench.picture import times  # noqa: E402
-from bench.tables import Row, duration, own_row, stream_ratio  # noqa: E402
+from bench.tables import Row, cells_of_rule, duration, own_row, stream_ratio  # noqa: E402
 from bench.workloads import WORKLOADS  # noqa: E402
 
 
@@ -117,6 +117,10 @@ def sparse() -> list[tuple[str, ...]]:
     return lines
 
 
+def every_rule() -> list[tuple[str, ...]]:
+    return [tuple(cell.replace("%", " %") for cell in cells_of_rule(row)) for row in results("rules")]
+
+
 def gpu() -> list[tuple[str, ...]]:
     lines = []
     for recipe, workload in dict.fromkeys((row.recipe, row.workload) for row in rows("gpu")):
@@ -137,6 +141,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], list[tuple[str, ...]]]]] = {
     "loops": ("docs/performance.md", "| work | beside | one thread |", loops),
     "torch's face": ("docs/torch.md", "| rule and options | tensors |", torch_face),
     "rows": ("docs/sparse.md", "| named | rows |", sparse),
+    "every rule": ("docs/performance.md", "| rule | passes |", every_rule),
     "gpu": ("docs/gpu.md", "| work | step | clock |", gpu),
 }
 

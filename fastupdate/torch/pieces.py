@@ -41,8 +41,8 @@ class Pieces:
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
         params = [p for p in model.parameters() if p.requires_grad]
         over_a_mesh: list[Any] = [p for p in params if is_split(p)]
-        cut = [p for p in over_a_mesh if p.device_mesh.size() > 1]
-        self._model, self._params = model, [p for p in params if not any(p is other for other in cut)]
+        cut = {id(p) for p in over_a_mesh if p.device_mesh.size() > 1}
+        self._model, self._params = model, [p for p in params if id(p) not in cut]
         self._group = _group_of(model, over_a_mesh, group)
         self._rank, self._ranks = 0, 1
         if self._group is not None:
