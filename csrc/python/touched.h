@@ -26,24 +26,8 @@ class Grouping {
   // digit from the last; few of them by short digits, for long ones have more counters than there are numbers.
   template <class Integer>
   bool take(const Integer* numbers, int64_t n, int64_t bound) {
-    from_.resize(size_t(n)), to_.resize(size_t(n));
-    bool rising = true;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t number = int64_t(numbers[i]);
-      if (uint64_t(number) >= uint64_t(bound)) return false;
-      rising &= !i || from_[size_t(i - 1)].first <= number;
-      from_[size_t(i)] = {number, i};
-    }
-    if (!rising) n >> kLong ? sort<kLong>(bound) : sort<8>(bound);
-    at.clear(), starts.clear();
-    positions.resize(size_t(n));
-    for (int64_t i = 0; i < n; ++i) {
-      const auto [number, position] = from_[size_t(i)];
-      positions[size_t(i)] = position;
-      if (at.empty() || at.back() != number) at.push_back(number), starts.push_back(i);
-    }
-    starts.push_back(n);
-    return true;
+    constexpr int64_t kMost = INT32_MAX;
+    return n < kMost && bound < kMost ? take_as<int32_t>(numbers, n, bound) : take_as<int64_t>(numbers, n, bound);
   }
 
   std::vector<int64_t> at, starts, positions;
@@ -51,21 +35,51 @@ class Grouping {
  private:
   static constexpr int kLong = 11;
 
-  template <int bits>
-  void sort(int64_t bound) {
+  template <class Number>
+  struct Entry {
+    Number number, position;
+  };
+
+  template <class Number, class Integer>
+  bool take_as(const Integer* numbers, int64_t n, int64_t bound) {
+    auto& from = std::get<std::vector<Entry<Number>>>(from_);
+    from.resize(size_t(n));
+    bool rising = true;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t number = int64_t(numbers[i]);
+      if (uint64_t(number) >= uint64_t(bound)) return false;
+      rising &= !i || from[size_t(i - 1)].number <= number;
+      from[size_t(i)] = {Number(number), Number(i)};
+    }
+    if (!rising) n >> kLong ? sort<kLong>(from, bound) : sort<8>(from, bound);
+    at.clear(), starts.clear();
+    positions.resize(size_t(n));
+    for (int64_t i = 0; i < n; ++i) {
+      const auto [number, position] = from[size_t(i)];
+      positions[size_t(i)] = position;
+      if (at.empty() || at.back() != number) at.push_back(number), starts.push_back(i);
+    }
+    starts.push_back(n);
+    return true;
+  }
+
+  template <int bits, class Number>
+  void sort(std::vector<Entry<Number>>& from, int64_t bound) {
+    auto& to = std::get<std::vector<Entry<Number>>>(to_);
+    to.resize(from.size());
     for (int shift = 0; shift < 63 && (bound - 1) >> shift > 0; shift += bits) {
-      std::array<int64_t, 1 << bits> next{};
-      const auto digit = [shift](const Entry& entry) { return size_t(entry.first >> shift & ((1 << bits) - 1)); };
-      for (const Entry& entry : from_) ++next[digit(entry)];
-      int64_t before = 0;
-      for (int64_t& count : next) before += std::exchange(count, before);
-      for (const Entry& entry : from_) to_[size_t(next[digit(entry)]++)] = entry;
-      std::swap(from_, to_);
+      std::array<Number, 1 << bits> next{};
+      const auto digit = [shift](Number number) { return size_t(number >> shift & ((1 << bits) - 1)); };
+      for (const auto& entry : from) ++next[digit(entry.number)];
+      Number before = 0;
+      for (Number& count : next) before += std::exchange(count, before);
+      for (const auto& entry : from) to[size_t(next[digit(entry.number)]++)] = entry;
+      std::swap(from, to);
     }
   }
 
-  using Entry = std::pair<int64_t, int64_t>;  // number, position
-  std::vector<Entry> from_, to_;
+  // Short ones, of half the size, for what fits in them, as nearly always.
+  std::tuple<std::vector<Entry<int32_t>>, std::vector<Entry<int64_t>>> from_, to_;
 };
 
 // The three arrays of a grouping, for Python.
