@@ -14,6 +14,23 @@ from fastupdate.sharded.ranges import MANY, Range, nodes
 from fastupdate.sharded.words import Words
 
 
+class Run(NamedTuple):
+    """Cells from one on: `size` of them fold to what is told, and so do the next ones, `told` times."""
+
+    first: int
+    size: int
+    told: int
+
+    @property
+    def cells(self) -> slice:
+        return slice(self.first, self.first + self.size * self.told)
+
+    @property
+    def firsts(self) -> slice:
+        """The first one of each that fold."""
+        return slice(self.first, self.first + self.size * self.told, self.size)
+
+
 class Stretch(NamedTuple):
     """The cells first … last − 1 of a tensor, of which one rank knows the numbers.
 
@@ -26,11 +43,17 @@ class Stretch(NamedTuple):
     last: int
     alone: int
 
-    def told(self, most: int) -> list[tuple[int, int]]:
-        """The first cell and the number of cells of what is told. most: in a node"""
-        if self.alone:
-            return nodes(self.first, self.last, self.alone, most)
-        return [(self.first, self.last - self.first)] if self.first < self.last else []
+    def told(self, most: int) -> list[Run]:
+        """What is told of them. most: cells in a node"""
+        if self.alone <= 1:  # which fold with no others
+            return [Run(self.first, 1, self.last - self.first)]
+        found: list[Run] = []
+        for first, size in nodes(self.first, self.last, self.alone, most):
+            if found and found[-1].size == size and found[-1].cells.stop == first:
+                found[-1] = Run(found[-1].first, size, found[-1].told + 1)
+            else:
+                found.append(Run(first, size, 1))
+        return found
 
 
 class Group(NamedTuple):
@@ -95,9 +118,8 @@ class Telling:
     def _width(self, stretch: Stretch) -> int:
         return int(stretch.values.shape[1]) if self._words is None else self._words.size
 
-    def _size(self, stretch: Stretch, told: list[tuple[int, int]]) -> int:
-        cells = len(told) if stretch.alone else stretch.last - stretch.first
-        return cells * self._width(stretch)
+    def _size(self, stretch: Stretch, told: list[Run]) -> int:
+        return sum(run.told for run in told) * self._width(stretch)
 
     def tell(self) -> None:
         """Tells what is known here; afterwards the others' numbers are there too, or such as fold to the same."""
@@ -105,10 +127,8 @@ class Telling:
             return
         at, sent = 0, self._sent
         for stretch, told in self._stretches[self._rank]:
-            for first, size in told:
-                values = stretch.values[first : first + size]
-                if stretch.alone:
-                    values = self._fold(values)[None]
+            for run in told:
+                values = self._fold(stretch.values[run.cells].reshape(run.told, run.size, -1))
                 if self._words is not None:
                     values = self._words.packed(values)
                 sent[at : at + values.size] = values.reshape(-1)
@@ -119,17 +139,16 @@ class Telling:
                 self._take(self._told[rank], of_rank)
 
     def _fold(self, values: Values) -> Values:
-        """Numbers of a cell come in runs of equal length, one for each sum."""
-        return folded(values, np.repeat(self._largest, values.shape[1] // len(self._largest)))
+        """[run][cell][number] → [run][number]; numbers of a cell are equally many for each sum."""
+        return folded(values.swapaxes(0, 1), np.repeat(self._largest, values.shape[2] // len(self._largest)))
 
-    def _take(self, told: Values, of_rank: list[tuple[Stretch, list[tuple[int, int]]]]) -> None:
+    def _take(self, told: Values, of_rank: list[tuple[Stretch, list[Run]]]) -> None:
         at = 0
         for stretch, found in of_rank:
             width = self._width(stretch)
-            if stretch.alone:
+            if stretch.alone > 1:
                 stretch.values[stretch.first : stretch.last] = 0
-            for first, size in found:
-                count = 1 if stretch.alone else size
-                values = told[at : at + count * width].reshape(count, width)
-                stretch.values[first : first + count] = self._words.taken_apart(values) if self._words else values
-                at += count * width
+            for run in found:
+                values = told[at : at + run.told * width].reshape(run.told, width)
+                stretch.values[run.firsts] = self._words.taken_apart(values) if self._words else values
+                at += run.told * width
