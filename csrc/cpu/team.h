@@ -177,8 +177,8 @@ class Team {
   void run(Crew crew, Work work) {
     const int most = crew.most;
     if (most == 1 || thread_count_fixed) return in_team(most, work);
-    if (!begun_ && !crew.plenty) all_ = false, wait_ = kPatience;
-    begun_ = true;
+    const bool begins = time_[0] == 0 && time_[1] == 0;
+    if (begins && !crew.plenty) all_ = false, wait_ = kPatience;
     const bool trial = wait_-- <= 0, all = all_ != trial;
     const auto start = std::chrono::steady_clock::now();
     in_team(all ? most : 1, work);
@@ -213,7 +213,6 @@ class Team {
   static constexpr int64_t kSoon = 4, kSeldom = 256;  // runs from one trial to the next
   static constexpr int64_t kPatience = 16;            // runs before the first trial of more than one thread
 
-  bool begun_ = false;
   bool all_ = true;          // all threads are used now
   double time_[2] = {0, 0};  // of one thread, and of all; 0: not known yet
   int64_t wait_ = 2, pause_ = kSoon;
