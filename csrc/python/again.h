@@ -77,10 +77,13 @@ class Again {
   bool as_before(const py::dict& held) const {
     static const py::str state = interned("state"), groups = interned("param_groups"), locked = interned("locked");
     PyObject* const now = PyDict_GetItem(held.ptr(), groups.ptr());
-    return PyDict_GetItem(held.ptr(), state.ptr()) == states_.ptr() && has_states() && (!tally_ || tally_->intact()) &&
-           now && PyList_CheckExact(now) && groups_.still(py::reinterpret_borrow<py::list>(now)) &&
+    return PyDict_GetItem(held.ptr(), state.ptr()) == states_.ptr() && has_states() && is_counted() && now &&
+           PyList_CheckExact(now) && groups_.still(py::reinterpret_borrow<py::list>(now)) &&
            is_false(PyObject_CallMethodNoArgs(lock_.ptr(), locked.ptr()));
   }
+
+  // Whether states tell of all steps that were taken, and of no other.
+  bool is_counted() const { return *told_ == plan_.steps() && (!tally_ || tally_->intact()); }
 
   // Whether the states are those that the step was planned for, and where they were.
   bool has_states() const {
