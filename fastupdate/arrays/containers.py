@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fastupdate.arrays.tree import containers_among, is_container, rebuild
 
+NONE = -1
 STORING = (list, dict, OrderedDict, defaultdict)  # their items are where CPython keeps those of lists and dicts
 
 
@@ -41,6 +42,7 @@ class Containers:
         self.tree = tree
         self.contents = list(_contents(tree))
         self.flat = len(self.contents) == 1 and not containers_among(self.contents[0].values)
+        self.listed = len(tree) if self.flat and type(tree) is list else NONE  # arrays, if it is a list of such
         self._skeleton = None if self.flat and self.contents[0].keys is None else _skeleton(tree, self.flat)
 
     def intact(self) -> bool:

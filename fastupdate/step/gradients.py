@@ -31,7 +31,7 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
     Where missing ones are skipped, they are None.
     """
     moving, rule = plan.unfrozen, plan.settings.rule
-    if params.flat and type(grads) is type(params.tree) is list and len(grads) == len(items) == len(moving):
+    if type(grads) is list and len(grads) == params.listed == len(moving):
         return list(grads)
     leaves = params.leaves_of(grads)
     if leaves is not None:

@@ -207,6 +207,12 @@ class Plan:
         """Whether a step on gradients that torch's parameters hold is all in one call."""
         return self.simple and self.own_gradients and _gil_enabled()
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The steps that each tensor has taken."""
+        counts: NDArray[np.int64] = self.groups["t"][self.tensors["group"]]
+        return counts
+
     @cached_property
     def names(self) -> NDArray[np.object_]:
         """Dotted names of the tensors."""

@@ -172,11 +172,9 @@ class Stepper:
     def step(self, grads: Any, loss_scale: float, reduce: Reduce | None, loss: Any = None) -> Report:
         """One step; the arguments are those of `Optimizer.step`."""
         plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
-        quick = self._quick
-        at_hand = plain and grads is None and not self.hypers.impure
         at_once = self.plan.limit is None or self._judged_at_once()
-        if at_hand and at_once and quick is not None and self.plan.indivisible and not self.lock.locked():
-            report = quick()  # nothing can come between, so there is nothing to lock
+        if plain and at_once and self._quick is not None and not (self.hypers.impure or self.lock.locked()):
+            report = self._step_again(self._quick, grads)
             if report is not None:
                 return report
         with self.exclusive(records.MOST_UNDECIDED):
@@ -191,6 +189,17 @@ class Stepper:
             finally:
                 self.let_go()
 
+    def _step_again(self, quick: Callable[..., Report | None], grads: Any) -> Report | None:
+        """A step like the one before, but for what is in its arrays; None, and nothing has changed, if it is not."""
+        if grads is None:
+            return quick() if self.plan.indivisible else None  # nothing can come between: there is nothing to lock
+        listed = type(grads) is list and len(grads) == self.containers.listed == len(self.plan.items)
+        if not listed or self.settings.zero_grads or self.plan.queued:
+            return None
+        with self.lock:
+            self.caller = threading.get_ident()
+            return quick(list(grads))
+
     def _judged_at_once(self) -> bool:
         """Whether the call that moves tensors may judge their gradients: nobody else knows more of them, or counts."""
         return not self.plan.measured and self.plan.sums_of_all is None and not self.skips.count
@@ -199,25 +208,21 @@ class Stepper:
         """A step in one call of the engine; None, and nothing has changed, if it needs a closer look."""
         if self.hypers.impure:
             self._look_up(self._now[STEPS])
-        if grads is None:
-            return self._stepping()() if self.bound.at_hand(self.plan) else None
-        if self.settings.zero_grads:  # the gradients may be one and the same
+        given: list[list[Any]] = []
+        if grads is not None:
+            # Gradients that are to be zeroed may be one and the same; of a device's arrays engines read torch's alone.
+            if self.settings.zero_grads or (self.plan.queued and not self.plan.own_gradients):
+                return None
+            given = [gradients.collect(grads, self.containers, self.items, self.plan)]
+            self._held = given[0] if self.plan.queued else []
+        elif not self.bound.at_hand(self.plan):
             return None
-        if self.plan.queued and not self.plan.own_gradients:  # of a device's arrays engines read torch's alone
-            return None
-        collected = gradients.collect(grads, self.containers, self.items, self.plan)
-        if self.plan.queued:
-            self._held = collected
-        return self._stepping()(collected)
-
-    def _stepping(self) -> Callable[..., Report | None]:
-        """A step on the gradients at hand, or on a list of them, all in one call."""
         if self._quick is None:
             self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
-        return self._quick
+        return self._quick(*given)
 
     def check_mode(self) -> None:
-        """ValueError if the parameters hold the weights to judge a model by, at which no gradient is to be taken."""
+        """ValueError if the parameters hold the weights to judge a model by, at which no gradient is taken."""
         if self.evaluating:
             self.place("step").fail(ValueError, "the mode of training (call train() first)", "that of eval()")
 
@@ -352,12 +357,6 @@ class Stepper:
         """The assignments of a step count; ValueError while there are micro-batches."""
         self.micro_batches.check_none("step")
         return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)]
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """The steps that each tensor has taken, of those that move."""
-        counts: NDArray[np.int64] = self.plan.groups["t"][self.plan.tensors["group"]]
-        return counts
 
     def retime(self, counts: NDArray[np.int64]) -> bool:
         """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""

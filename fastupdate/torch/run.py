@@ -268,7 +268,7 @@ class Run:
     def show_counts(self) -> None:
         """Writes the step counts to the state, where an interrupt has kept a step from doing so."""
         if self._tally is not None and self._now[STEPS] != self._told[0]:
-            self._counts[self._places] = self.stepper.counts
+            self._counts[self._places] = self.stepper.plan.counts
             self._tally.look()
             self._tell(self._now[STEPS] - self._told[0])
             self._told[0] = self._now[STEPS]
