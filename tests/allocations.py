@@ -80,6 +80,7 @@ CALLS: dict[str, Case] = {
     "construct": (lambda: arrays(0), lambda params: fu.AdamW(params, lr=0.1, **FULL)),
     "form": (lambda: arrays(0), Containers),
     "step": (make, lambda opt: opt.step(GRADS)),
+    "scaled step": (make, lambda opt: opt.step(GRADS, loss_scale=2.0)),
     "step with options": (lambda: make(**FULL), lambda opt: opt.step(GRADS)),
     "bound step": (bound, lambda opt: opt.step()),
     "bind": (make, lambda opt: opt.bind(GRADS)),

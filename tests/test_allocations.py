@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).with_name("allocations.py")
 EVERY = {
     "construct": 127,
     "form": 1,
+    "step": 1,
     "functional": 7,
     "load_state_dict": 127,
     "freeze": 127,

@@ -36,20 +36,15 @@ class Again {
         global_hooks_(of["global_hooks"]) {}
 
   // A function of an optimizer, which returns a report of the step, or None, and nothing has changed, if something may
-  // be other than before. It is bound to a tuple, so that the garbage collector sees what it holds.
+  // be other than before.
   static py::object make(py::dict of) {
     static PyMethodDef method = {"again", &Again::call, METH_O, nullptr};
-    auto again = std::make_unique<Again>(of);
-    const py::capsule owned(again.get(), [](void* made) { delete static_cast<Again*>(made); });
-    again.release();
-    const py::tuple kept = py::make_tuple(of, owned);
-    return py::reinterpret_steal<py::object>(PyCFunction_New(&method, kept.ptr()));
+    return bound_to(&method, std::make_unique<Again>(of), py::make_tuple(of));
   }
 
  private:
-  static PyObject* call(PyObject* kept, PyObject* optimizer) {
-    auto& again = *static_cast<Again*>(PyCapsule_GetPointer(PyTuple_GET_ITEM(kept, 1), nullptr));
-    return reported([&] { return again.step(optimizer); });
+  static PyObject* call(PyObject* all, PyObject* optimizer) {
+    return reported([&] { return made_for<Again>(all).step(optimizer); });
   }
 
   PyObject* step(PyObject* optimizer) {
@@ -95,13 +90,6 @@ class Again {
 
   static bool is_nothing(PyObject* held) {
     return !held || held == Py_None || (PyDict_Check(held) && !PyDict_GET_SIZE(held));
-  }
-
-  // Of what a call returned.
-  static bool is_false(PyObject* returned) {
-    const auto value = py::reinterpret_steal<py::object>(returned);
-    if (!value) throw py::error_already_set();
-    return value.ptr() == Py_False;
   }
 
   P& plan_;

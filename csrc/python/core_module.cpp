@@ -143,18 +143,21 @@ class PlanOfArrays {
   bool judges() const { return limit_.has_value(); }
 
   // The whole fast path: if every array and number is as expected, updates; else false, and nothing has changed.
-  // Without gradients, those are taken that torch's parameters hold.
-  bool step(const py::list& params, const py::list* given, double scale, Judged& judged) {
+  // Without gradients, those are taken that torch's parameters hold. alone: no other Python thread is to run meanwhile.
+  bool step(const py::list& params, const py::list* given, double scale, Judged& judged, bool alone) {
     if (clock_.at(kMicroBatches) || !derive()) return false;
     if (!given && small() && adopt_held(params, nullptr)) return update_on_held(scale, judged);
+    if (alone && !small() && !touched_.may_be_lazy()) return false;
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
+    if (alone && !small()) return forget_rows(), false;
+    const auto run = [&](auto work) { alone ? work() : released(work); };
     bool clear = true;
-    if (limit_) released([&] { clear = plan_.judge(*limit_, judged); });
+    if (limit_) run([&] { clear = plan_.judge(*limit_, judged); });
     if (!clear) return false;
     tell_torch(watched_.of_torch(), zeroes ? &grads : nullptr);
-    update(scale * judged.factor, 0);
+    run([&] { plan_.update(scale * judged.factor, 0); });
     forget_rows();
     return true;
   }
@@ -166,9 +169,6 @@ class PlanOfArrays {
   }
 
   int64_t steps() const { return plan_.steps(); }
-
-  // Whether no other Python thread can run during a call.
-  bool keeps_gil() const { return plan_.cost() < kReleaseCost; }
 
   // How many times gradients were found elsewhere than before.
   int64_t moves() const { return moves_; }
@@ -240,7 +240,7 @@ class PlanOfArrays {
 
   template <class Work>
   void released(Work work) {
-    keeps_gil() ? work() : without_gil(work);
+    plan_.cost() < kReleaseCost ? work() : without_gil(work);
   }
 
   // Takes in the gradients that torch's parameters hold; without `kept`, nobody else may run until they have been read.
@@ -308,7 +308,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     thread_limit = std::max(n, 1);
     thread_count_fixed = fixed;
   });
-  m.def("threads", [] { return forked ? 1 : int(thread_limit); });
   m.def("rules", [] { return describe_rules(selected->rules, selected->rule_count); });
   m.def("record_sizes", &record_sizes);
   m.def("meet_torch", [](py::type tensor, py::type parameter, py::object raise_versions) {
@@ -350,7 +349,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
            constructor<PlanOfArrays, const std::string&, unsigned, py::array, py::array, py::array,
                        py::array_t<int64_t>, py::array, const std::optional<py::tuple>&>(),
            py::detail::is_new_style_constructor())
-      .def_property_readonly("keeps_gil", &PlanOfArrays::keeps_gil)
       .def_property_readonly("clips", [](const PlanOfArrays&) { return true; })
       .def_property_readonly("judges", [](const PlanOfArrays&) { return false; })
       .def_property_readonly("moves", &PlanOfArrays::moves)
@@ -375,6 +373,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def("settle", &PlanOfArrays::settle)
       .def("clip", &PlanOfArrays::clip)
       .def("stepping", &stepping<PlanOfArrays>)
+      .def("repeating", &repeating<PlanOfArrays>)
       .def("gradient_sums", &PlanOfArrays::gradient_sums)
       .def("unit_norms", &PlanOfArrays::unit_norms)
       .def("accumulate", &PlanOfArrays::accumulate)

@@ -1,5 +1,5 @@
 // Steps each of which is one call: on gradients that stay where they are and were looked at when the function was made,
-// or on a list that is handed to it.
+// or on those that are handed to it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "python/reports.h"
+#include "python/skeleton.h"
 
 namespace fastupdate {
 
@@ -28,45 +29,107 @@ PyObject* reported(Work work) {
   return nullptr;
 }
 
-// What a step of a plan is taken with. Plan and lists are kept alive by the tuple that has this (`stepping`).
+// Of what a call returned.
+inline bool is_false(PyObject* returned) {
+  const auto value = py::reinterpret_steal<py::object>(returned);
+  if (!value) throw py::error_already_set();
+  return value.ptr() == Py_False;
+}
+
+// A function of Python's that works on what is made of `kept`, which stays alive as long as the function. It is bound
+// to a tuple, so that the garbage collector sees what it holds.
+template <class Made>
+py::object bound_to(PyMethodDef* method, std::unique_ptr<Made> made, py::tuple kept) {
+  const py::capsule owned(made.get(), [](void* object) { delete static_cast<Made*>(object); });
+  made.release();
+  const py::tuple all = py::make_tuple(kept, owned);
+  return py::reinterpret_steal<py::object>(PyCFunction_New(method, all.ptr()));
+}
+
+template <class Made>
+Made& made_for(PyObject* all) {
+  return *static_cast<Made*>(PyCapsule_GetPointer(PyTuple_GET_ITEM(all, 1), nullptr));
+}
+
+// What a step of a plan is taken with.
 template <class P>
 struct Step {
   P& plan;
-  PyObject *params, *grads;
+  py::handle params, grads;
   double scale;
   Reports reports;
 
-  // Of such a tuple.
-  static PyObject* take(PyObject* kept, PyObject* const* args, Py_ssize_t count) {
-    auto& step = *static_cast<Step*>(PyCapsule_GetPointer(PyTuple_GET_ITEM(kept, 3), nullptr));
+  // On the gradients in a list, or null: those that it was made with. alone: no other Python thread runs meanwhile.
+  PyObject* take(PyObject* given, bool alone) {
+    const auto gradients = py::reinterpret_borrow<py::object>(given ? given : grads.ptr());
+    const py::list* const found = gradients.is_none() ? nullptr : static_cast<const py::list*>(&gradients);
+    Judged judged;
+    if (!plan.step(py::reinterpret_borrow<py::list>(params), found, scale, judged, alone)) Py_RETURN_NONE;
+    return reports.make(plan.steps(), plan.lr(), plan.judges() ? &judged : nullptr);
+  }
+
+  static PyObject* call(PyObject* all, PyObject* const* args, Py_ssize_t count) {
     if (count > 1 || (count == 1 && !PyList_Check(args[0]))) {
       PyErr_SetString(PyExc_TypeError, "step: gradients in a list, or none");
       return nullptr;
     }
-    return reported([&]() -> PyObject* {
-      const auto params = py::reinterpret_borrow<py::list>(step.params);
-      const auto grads = py::reinterpret_borrow<py::list>(count ? args[0] : step.grads);
-      Judged judged;
-      const py::list* const given = grads.is_none() ? nullptr : &grads;
-      if (!step.plan.step(params, given, step.scale, judged)) Py_RETURN_NONE;
-      return step.reports.make(step.plan.steps(), step.plan.lr(), step.plan.judges() ? &judged : nullptr);
-    });
+    return reported([&] { return made_for<Step>(all).take(count ? args[0] : nullptr, false); });
   }
 };
 
 // A function that takes a step, on the gradients in a list if one is handed to it, and returns a report of it, or None,
-// if it needs a closer look, and nothing has changed. It is bound to a tuple, so that the garbage collector sees what
-// it holds.
+// if it needs a closer look, and nothing has changed.
 template <class P>
 py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report) {
-  static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::take)),
+  static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::call)),
                                METH_FASTCALL, nullptr};
   if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("stepping: gradients in a list, or None");
-  std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params.ptr(), grads.ptr(), scale, Reports(report)});
-  const py::capsule owned(step.get(), [](void* made) { delete static_cast<Step<P>*>(made); });
-  step.release();
-  const py::tuple kept = py::make_tuple(plan, params, grads, owned);
-  return py::reinterpret_steal<py::object>(PyCFunction_New(&method, kept.ptr()));
+  std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params, grads, scale, Reports(report)});
+  return bound_to(&method, std::move(step), py::make_tuple(plan, params, grads));
+}
+
+// A step that is like the one before.
+template <class P>
+struct Repeat {
+  Step<P> step;
+  py::handle lock;     // of calls
+  Py_ssize_t listed;   // how many gradients a list has that is taken as it is; −1: none is
+  Skeleton* skeleton;  // by which others are taken; null: none is
+
+  static PyObject* call(PyObject* all, PyObject* grads) {
+    return reported([&] { return made_for<Repeat>(all).take(grads); });
+  }
+
+  PyObject* take(PyObject* given) {
+    if (given == Py_None) return is_free() ? step.take(nullptr, true) : Py_NewRef(Py_None);
+    const auto grads = py::reinterpret_steal<py::object>(in_list(given));
+    if (!grads) throw py::error_already_set();
+    return grads.is_none() || !is_free() ? Py_NewRef(Py_None) : step.take(grads.ptr(), true);
+  }
+
+  bool is_free() const {
+    static const py::str locked = interned("locked");
+    return is_false(PyObject_CallMethodNoArgs(lock.ptr(), locked.ptr()));
+  }
+
+  // The gradients in a list that is nobody else's, or None.
+  PyObject* in_list(PyObject* given) const {
+    if (PyList_CheckExact(given) && PyList_GET_SIZE(given) == listed) return PyList_GetSlice(given, 0, listed);
+    return skeleton ? skeleton->leaves(py::reinterpret_borrow<py::object>(given)).release().ptr() : Py_NewRef(Py_None);
+  }
+};
+
+// A function that does the same on gradients as the user hands them over, or None, while no other Python thread runs.
+template <class P>
+py::object repeating(py::object plan, py::list params, py::object grads, double scale, py::type report, py::object lock,
+                     Py_ssize_t listed, py::object skeleton) {
+  static PyMethodDef method = {"repeat", &Repeat<P>::call, METH_O, nullptr};
+  if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("repeating: gradients in a list, or None");
+  std::unique_ptr<Repeat<P>> repeat(new Repeat<P>{{plan.cast<P&>(), params, grads, scale, Reports(report)},
+                                                  lock,
+                                                  listed,
+                                                  skeleton.is_none() ? nullptr : &skeleton.cast<Skeleton&>()});
+  return bound_to(&method, std::move(repeat), py::make_tuple(plan, params, grads, lock, skeleton));
 }
 
 }  // namespace fastupdate

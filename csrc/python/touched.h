@@ -101,7 +101,8 @@ class TouchedRows {
  public:
   TouchedRows(Tensor* tensors, const Recipe& recipe) : tensors_(tensors), way_(recipe.rows) {}
 
-  bool some_lazy() const { return way_ == kLazyRows && !now_.empty(); }
+  bool may_be_lazy() const { return way_ == kLazyRows; }
+  bool some_lazy() const { return may_be_lazy() && !now_.empty(); }
 
   // Points tensor i at a gradient of few rows, if there is one that can be read as it lies. For a caller with the GIL.
   bool take(int64_t i, PyObject* param, PyObject* grad, const Watched& watched, const Extents& extents) {

@@ -43,7 +43,7 @@ class Containers:
         self.contents = list(_contents(tree))
         self.flat = len(self.contents) == 1 and not containers_among(self.contents[0].values)
         self.listed = len(tree) if self.flat and type(tree) is list else NONE  # arrays, if it is a list of such
-        self._skeleton = None if self.flat and self.contents[0].keys is None else _skeleton(tree, self.flat)
+        self.skeleton = None if self.flat and self.contents[0].keys is None else _skeleton(tree, self.flat)
 
     def intact(self) -> bool:
         """Whether the very same objects are in them."""
@@ -51,7 +51,7 @@ class Containers:
 
     def leaves_of(self, tree: Any) -> list[Any] | None:
         """The leaves of a structure that has the form of this one as it was, in its order; None: look closer."""
-        return None if self._skeleton is None else self._skeleton.leaves(tree)
+        return None if self.skeleton is None else self.skeleton.leaves(tree)
 
 
 def _skeleton(tree: Any, flat: bool) -> Any:

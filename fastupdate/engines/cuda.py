@@ -52,7 +52,6 @@ class Backend(Placed):
 class Plan:
     """Engine for device arrays. Everything is queued on the current stream of the parameters' framework."""
 
-    keeps_gil = False
     judges, clips = True, False
 
     def __init__(self, native: Any, framework: Framework, number: int) -> None:
@@ -135,6 +134,9 @@ class Plan:
             return report(*taken) if taken else None
 
         return step
+
+    def repeating(self, *_: Any) -> None:
+        """Other threads run during a step."""
 
     def update(self, scale: float, off: int) -> None:
         stream = self._stream()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from fastupdate.arrays.containers import Contents
@@ -15,7 +16,6 @@ Made = TypeVar("Made")  # what is made of steps taken and learning rate: a repor
 class Engine(Protocol):
     """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated].
 
-    keeps_gil       no other Python thread can run during a call
     clips           what `stepping` makes can clip by the norm of all gradients: the engine is a `Clipper`
     judges          a device looks at the gradients itself, and nobody waits for it: the engine is a `Judge`
     take            reads what the user set from these arrays from now on
@@ -29,6 +29,8 @@ class Engine(Protocol):
     stepping        a function that derives, adopts and updates at once: it returns a report, of steps taken and
                     learning rate, or None if that needs a closer look. It takes the gradients that are handed to it in
                     a list, else those it was made with; without any, those that torch's parameters hold
+    repeating       the same within which no other Python thread runs, if the engine can do that: its function takes the
+                    user's gradients, a list of `listed` or a structure that the skeleton knows; None: those at hand
     update          one step from the gradients that the records point at, without the stages in `off`: `measure` and
                     `finish`, and nothing comes between
     measure         what comes before any tensor moves: the scalars of the step, and the phases of the rule, but for
@@ -46,8 +48,6 @@ class Engine(Protocol):
     overall         sums of tensors → Σ scale²·Σg² over all of them, and how many gradients are not finite
     """
 
-    @property
-    def keeps_gil(self) -> bool: ...
     @property
     def clips(self) -> bool: ...
     @property
@@ -70,6 +70,16 @@ class Engine(Protocol):
         scale: float,
         report: Callable[[int, float], Made],
     ) -> Callable[..., Made | None]: ...
+    def repeating(
+        self,
+        params: list[Array],
+        grads: list[Any] | None,
+        scale: float,
+        report: Callable[[int, float], Made],
+        lock: Lock,
+        listed: int,
+        skeleton: Any,
+    ) -> Callable[[Any], Made | None] | None: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...
     def measure_again(self) -> None: ...

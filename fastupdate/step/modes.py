@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from fastupdate.arrays import autograd, device
 from fastupdate.arrays.memory import Array, Assignment
+from fastupdate.step.calls import NO_CALLS
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item
 
@@ -17,7 +18,7 @@ def turning(stepper: Stepper, evaluating: bool) -> list[Assignment]:
     stepper.check(stepper.items)
     new = [device.assignment(item.array, _weights(stepper, item, evaluating)) for item in stepper.items]
     autograd.about_to_write(tensor for item in stepper.items for tensor in item.torch_tensors)
-    return [*new, (vars(stepper).update, {"evaluating": evaluating, "_quick": None})]
+    return [*new, (vars(stepper).update, {"evaluating": evaluating, **NO_CALLS})]
 
 
 def _weights(stepper: Stepper, item: Item, evaluating: bool) -> Array:

@@ -44,7 +44,6 @@ class Plan:
     simple            a step can be taken by one call of the engine
     limit             by which that call clips; None: it does not
     queued            gradients are read after the call
-    indivisible       no thread can come between
     measured          the totals are those of the gradients at hand already
     sums_of_all       `measure`, where other processes have other parts of the tensors
     units_of_all      writes norms of units, where other processes have other parts of them
@@ -110,7 +109,6 @@ class Plan:
         plain = not special or self.limit is not None
         self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds
-        self.indivisible = self.engine.keeps_gil and _gil_enabled()
 
     def recipe(self, still: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan.
@@ -205,7 +203,7 @@ class Plan:
     @property
     def takes_held(self) -> bool:
         """Whether a step on gradients that torch's parameters hold is all in one call."""
-        return self.simple and self.own_gradients and _gil_enabled()
+        return self.simple and self.own_gradients and gil_enabled()
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -331,5 +329,6 @@ class Plan:
             item.t = times[row]
 
 
-def _gil_enabled() -> bool:
+def gil_enabled() -> bool:
+    """Whether at most one thread runs Python at a time."""
     return getattr(sys, "_is_gil_enabled", lambda: True)()

@@ -20,6 +20,7 @@ from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
 from fastupdate.step import gradients, held, slots
+from fastupdate.step.calls import NO_CALLS, Calls, calls_of
 from fastupdate.step.decide import Skips
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Hypers, of_groups
@@ -51,10 +52,11 @@ class Stepper:
     evaluating     the parameters hold the weights to judge a model by, and there are no steps (step/modes.py)
     """
 
-    plan: Plan  # these four are replaced together, and items with them
+    plan: Plan  # these five are replaced together, and items with them
     engine: Engine
     _taken: Given  # what the engine reads
-    _quick: Callable[..., Report | None] | None  # a step on gradients at hand, or on a list of them, all in one call
+    again: Callable[[Any], Report | None] | None  # a step like the last one, if that was of one call; None: look closer
+    _calls: Calls | None
 
     @uncollected
     def __init__(
@@ -111,7 +113,7 @@ class Stepper:
         """The attributes that belong to a plan for these items, made beside those that there are."""
         plan = Plan(self.rule, self.flags, self.settings, items, self.clock, self.backend, self.containers)
         plan.engine.take(self.hypers.given)
-        return {"items": items, "plan": plan, "engine": plan.engine, "_taken": self.hypers.given, "_quick": None}
+        return {"items": items, "plan": plan, "engine": plan.engine, "_taken": self.hypers.given, **NO_CALLS}
 
     def replanning(self, items: list[Item], step: int) -> list[Assignment]:
         """Makes a plan for these items, which are new ones, after `step` steps; the assignments put it in place."""
@@ -173,10 +175,7 @@ class Stepper:
         """One step; the arguments are those of `Optimizer.step`."""
         plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
         at_once = self.plan.limit is None or self._judged_at_once()
-        if plain and at_once and self._quick is not None and not (self.hypers.impure or self.lock.locked()):
-            report = self._step_again(self._quick, grads)
-            if report is not None:
-                return report
+        self.again = None
         with self.exclusive(records.MOST_UNDECIDED):
             self.check_mode()
             if plain and at_once and self.plan.simple and not self._now[MICRO_BATCHES]:
@@ -188,17 +187,6 @@ class Stepper:
                 return self._whole_step(grads, loss_scale, reduce, loss)
             finally:
                 self.let_go()
-
-    def _step_again(self, quick: Callable[..., Report | None], grads: Any) -> Report | None:
-        """A step like the one before, but for what is in its arrays; None, and nothing has changed, if it is not."""
-        if grads is None:
-            return quick() if self.plan.indivisible else None  # nothing can come between: there is nothing to lock
-        listed = type(grads) is list and len(grads) == self.containers.listed == len(self.plan.items)
-        if not listed or self.settings.zero_grads or self.plan.queued:
-            return None
-        with self.lock:
-            self.caller = threading.get_ident()
-            return quick(list(grads))
 
     def _judged_at_once(self) -> bool:
         """Whether the call that moves tensors may judge their gradients: nobody else knows more of them, or counts."""
@@ -217,9 +205,12 @@ class Stepper:
             self._held = given[0] if self.plan.queued else []
         elif not self.bound.at_hand(self.plan):
             return None
-        if self._quick is None:
-            self._quick = self.engine.stepping(self.plan.arrays, self.bound.flat, self.sign, Report)
-        return self._quick(*given)
+        if self._calls is None or self._calls.bound is not self.bound.flat:
+            self._calls = calls_of(self)
+        report = self._calls.once(*given)
+        if report is not None and not self.hypers.impure:
+            self.again = self._calls.again
+        return report
 
     def check_mode(self) -> None:
         """ValueError if the parameters hold the weights to judge a model by, at which no gradient is taken."""
@@ -308,7 +299,7 @@ class Stepper:
             if self.settings.missing == "skip":
                 self.micro_batches.check_none("grads")
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
-            self._quick = None
+            vars(self).update(NO_CALLS)
 
     def accumulate(self, grads: Any, reduce: Reduce | None, weight: float) -> None:
         """See `Optimizer.accumulate`."""
@@ -332,7 +323,7 @@ class Stepper:
         fresh = [item for item in self.plan.items if ACCUMULATOR not in item.slots]
         slots.allocate(fresh, [slots.ACCUMULATORS])
         self.plan.point_to_accumulators()
-        self._quick = None
+        vars(self).update(NO_CALLS)
         self.micro_batches.expect(weight)
         if weight != 1:
             self.plan.tensors["scale"] *= weight

@@ -78,7 +78,7 @@ class RecordPlan:
     """What plans over records have in common that no compiled module runs."""
 
     moves = 0  # whatever has moved is looked at closely
-    keeps_gil = judges = clips = False
+    judges = clips = False
     stages = 0  # of the step that was derived last
     lr = 0.0
 
@@ -218,6 +218,9 @@ class RecordPlan:
             return report(int(self._clock[STEPS]), self.lr)
 
         return step
+
+    def repeating(self, *_: Any) -> None:
+        """Other threads run during a step."""
 
     def fold(self, totals: Records) -> None:
         sums.fold(self._tensors, self._sums, totals)
