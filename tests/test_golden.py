@@ -7,7 +7,7 @@ from typing import Any
 import golden
 import numpy as np
 import pytest
-from cases import RULE_NAMES, by_backend, moderate_arrays
+from cases import BACKENDS, RULE_NAMES, moderate_arrays
 from golden.peers import Torch
 from tolerances import Drift
 
@@ -15,11 +15,13 @@ from fastupdate import rules
 
 STEPS = 12
 
-COMBINATIONS = [
-    pytest.param(rule, row, dtype, id=f"{rule}-{name}-{dtype}")
+COMBINATIONS = [  # of the backends, whose bits are the same (test_parity.py), one goes through all types
+    pytest.param(rule, row, dtype, *backend.values, id=f"{rule}-{name}-{dtype}-{backend.id}", marks=backend.marks)
     for rule in RULE_NAMES
     for name, row in golden.rows(rule).items()
     for dtype in row.dtypes
+    for backend in BACKENDS
+    if backend is BACKENDS[0] or dtype == row.dtypes[-1]
 ]
 
 
@@ -41,8 +43,7 @@ def assert_together(row: golden.Golden, opt: Any, params: list[np.ndarray], dtyp
 
 
 @pytest.mark.peer
-@by_backend
-@pytest.mark.parametrize(("rule", "row", "dtype"), COMBINATIONS)
+@pytest.mark.parametrize(("rule", "row", "dtype", "backend"), COMBINATIONS)
 def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     params = arrays(1, row, dtype)
