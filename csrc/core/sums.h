@@ -130,12 +130,33 @@ struct Pairwise {
   }
 };
 
+// What the 2^depth numbers from x on, `pitch` apart, come to.
+template <int depth, bool largest>
+FASTUPDATE_HD double fold_group(const double* x, int64_t pitch) {
+  if constexpr (depth == 0)
+    return *x;
+  else {
+    constexpr int half = 1 << (depth - 1);
+    return Joined{largest}(fold_group<depth - 1, largest>(x, pitch),
+                           fold_group<depth - 1, largest>(x + half * pitch, pitch));
+  }
+}
+
+template <bool largest>
+FASTUPDATE_HD double fold_parts(const double* x, int64_t count, int64_t pitch) {
+  constexpr int kDepth = 3;  // of groups that fold at once
+  constexpr Joined joined = {largest};
+  Pairwise<double, Joined> groups, rest;
+  groups.op = rest.op = joined;
+  int64_t i = 0;
+  for (; i + (1 << kDepth) <= count; i += 1 << kDepth) groups.add(fold_group<kDepth, largest>(x + i * pitch, pitch));
+  for (; i < count; ++i) rest.add(x[i * pitch]);
+  return rest.count ? groups.total(rest.total()) : groups.total();
+}
+
 // What `count` numbers, `pitch` apart, come to, folded pairwise.
 FASTUPDATE_HD double fold_parts(const double* x, int64_t count, int64_t pitch, Joined joined) {
-  Pairwise<double, Joined> sum;
-  sum.op = joined;
-  for (int64_t i = 0; i < count; ++i) sum.add(x[i * pitch]);
-  return sum.total();
+  return joined.largest ? fold_parts<true>(x, count, pitch) : fold_parts<false>(x, count, pitch);
 }
 
 // What adds up in float64 folds together.

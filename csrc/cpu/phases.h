@@ -174,13 +174,22 @@ class RowSums {
       if (row_ == chunk_end_) start_chunk();
       const int length = chunk_end_ - row_ < n - at ? int(chunk_end_ - row_) : n - at, count = shape_.terms;
       for (int k = 0; k < count; ++k) {
-        const double* const x = terms[k] + at;
-        const Joined joined = shape_.joined(k);
-        for (int i = 0; i < length; ++i) out_[i * count + k] = joined(0, x[i]);
-        for (int i = 0; i < length && below_; ++i) below_[k] = joined(below_[k], x[i]);
+        double* const below = below_ ? below_ + k : nullptr;
+        shape_.joined(k).largest ? add_singles<true>(terms[k] + at, length, count, out_ + k, below)
+                                 : add_singles<false>(terms[k] + at, length, count, out_ + k, below);
       }
       at += length, row_ += length, out_ += length * count;
     }
+  }
+
+  template <bool largest>
+  static void add_singles(const double* x, int n, int pitch, double* out, double* below) {
+    constexpr Joined joined = {largest};
+    for (int i = 0; i < n; ++i) out[i * pitch] = joined(0, x[i]);
+    if (!below) return;
+    double sum = *below;
+    for (int i = 0; i < n; ++i) sum = joined(sum, x[i]);
+    *below = sum;
   }
 
   void start_chunk() {
@@ -325,6 +334,7 @@ inline void settle_tensor(const Tensor& t, const PhaseCode& phase, const void* s
   if (shape.settles(kColumn)) settle_columns(t, phase, scalars);
   for (const Extent extent : {kMatrix, kUnit})
     if (shape.settles(extent)) settle_rows(t, phase, extent, scalars);
+  if (!shape.settles(kTensor) && !shape.settles(kList)) return;
   double* const totals = totals_of(t);
   for (int k = 0; k < terms; ++k) totals[k] = fold_parts(sums + k, parts, terms, shape.joined(k));
   if (shape.settles(kTensor)) phase.settle[kTensor](scalars, 1, double(t.n), totals, t.slot);
