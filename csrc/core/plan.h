@@ -12,6 +12,7 @@ namespace fastupdate {
 constexpr int64_t kBlock = 1024;  // elements of a block: the unit of work and of every reduction
 constexpr int kLanes = 32;        // lanes that sum a block
 constexpr int kMaxStates = 10;
+constexpr unsigned kAllStates = (1u << kMaxStates) - 1;
 constexpr int kMaxHypers = 16;
 constexpr int kScalarBytes = 128;  // room for a rule's scalars in one compute type
 constexpr int kMaxDims = 64;       // NumPy's own limit

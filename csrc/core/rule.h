@@ -6,7 +6,8 @@
 //   FASTUPDATE_STATES(…)   arrays shaped like the parameter, zero at the start
 //   is_long                an element takes more registers than most
 //   using keeps            which of these states exist under the flags at hand
-//   changes[]              the states of elements that each phase moves, and at last the rule: state k is bit k
+//   uses[]                 the states that each phase looks at, and at last the rule: state k is bit k
+//   changes[]              the states of elements that each phase moves, and at last the rule
 //   rule(hyper, t)         the scalars `s` of step t = 1, 2, …: computed once a step, on the host, in float64, and
 //                          rounded once to T
 //   rule(g, p, states…)    one element: updates the states, returns the change of the parameter
@@ -67,6 +68,10 @@ struct Shape<Rule, std::void_t<decltype(Rule::phases)>> {
   template <size_t state>  // of the elements of a tensor
   static constexpr bool of_all = is_of_all(Rule::extents[state]);
 };
+
+// Whether a phase, or the rule, looks at a state.
+template <class Rule, int phase, size_t state>
+constexpr bool looks_at = Rule::keeps::at[state] && (Rule::uses[phase] >> state & 1);
 
 // Whether a phase, or the rule, which comes after all of them, changes a state: one that is only read is not written.
 template <class Rule, int phase, size_t state>

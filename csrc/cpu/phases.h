@@ -86,7 +86,7 @@ void measure_tile(const Span& step, Window<T>& window, const PhaseCode& phase, i
     }
     return phase.measure_stage(span.group.numbers, n, g, p, change, terms);
   }
-  phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, scratch), begin, terms);
+  phase.measure(span.scalars, scale, n, g, p, states_of(span, begin, n, phase.uses, scratch), begin, terms);
 }
 
 // Joins each of n numbers with one of the others.

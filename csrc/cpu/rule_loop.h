@@ -14,14 +14,14 @@ namespace fastupdate::FASTUPDATE_TARGET {
 template <class Rule, class T, size_t... k, class... States>
 FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, const T* base, T* out,
                              std::index_sequence<k...>, States... state) {
-  using Keeps = typename Rule::keeps;
-  const T number[] = {(Shape<Rule>::template of_all<k> ? *state : T(0))..., T(0)};
+  constexpr int last = Shape<Rule>::phase_count;
+  const T number[] = {(Shape<Rule>::template of_all<k> && looks_at<Rule, last, k> ? *state : T(0))..., T(0)};
   // Arrays never overlap except base = p = out, each read and written at the same index.
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))..., T(0)};
+    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : looks_at<Rule, last, k> ? state[i] : T(0))..., T(0)};
     out[i] = base[i] + rule(g[i] * scale, p[i], s[k]...);
-    ((moves<Rule, Shape<Rule>::phase_count, k> ? void(state[i] = s[k]) : void()), ...);
+    ((moves<Rule, last, k> ? void(state[i] = s[k]) : void()), ...);
   }
 }
 
@@ -29,11 +29,10 @@ FASTUPDATE_HD void rule_loop(const Rule rule, T scale, int64_t n, const T* g, co
 template <int phase, class Rule, class T, size_t... k, size_t... j, class... States>
 FASTUPDATE_HD void measure_loop(const Rule rule, T scale, int64_t n, const T* g, const T* p, double (*terms)[kTile],
                                 std::index_sequence<k...>, std::index_sequence<j...>, States... state) {
-  using Keeps = typename Rule::keeps;
-  const T number[] = {(Shape<Rule>::template of_all<k> ? *state : T(0))...};
+  const T number[] = {(Shape<Rule>::template of_all<k> && looks_at<Rule, phase, k> ? *state : T(0))...};
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : Keeps::at[k] ? state[i] : T(0))...};
+    T s[] = {(Shape<Rule>::template of_all<k> ? number[k] : looks_at<Rule, phase, k> ? state[i] : T(0))...};
     rule.measure(Phase<phase>(), g[i] * scale, p[i], s[k]..., terms[j][i]...);
     ((moves<Rule, phase, k> ? void(state[i] = s[k]) : void()), ...);
   }
@@ -94,7 +93,8 @@ struct Compiled {
     return {{{measured<phase>(),
               Rule::phases[phase],
               {nullptr, settle<phase, kRow>(), settle<phase, kColumn>(), settle<phase, kMatrix>(),
-               settle<phase, kUnit>(), settle<phase, kTensor>(), settle<phase, kList>()}}...}};
+               settle<phase, kUnit>(), settle<phase, kTensor>(), settle<phase, kList>()},
+              Rule::uses[phase]}...}};
   }
 
   template <int phase>
@@ -112,16 +112,11 @@ struct Compiled {
 
   static constexpr RuleCode make() {
     if constexpr (phase_count == 0)
-      return {rule_scalars<Rule>, loop};
+      return {rule_scalars<Rule>, loop, Rule::uses[0]};
     else
-      return {rule_scalars<Rule>,
-              loop,
-              phases.data(),
-              phase_count,
-              Keeps::count,
-              Rule::extents,
-              true,
-              has_numbers_alone(std::make_index_sequence<Keeps::count>())};
+      return {rule_scalars<Rule>, loop,        Rule::uses[phase_count],
+              phases.data(),      phase_count, Keeps::count,
+              Rule::extents,      true,        has_numbers_alone(std::make_index_sequence<Keeps::count>())};
   }
 
   // Whether each state is of an element, or the same for all of a tensor.

@@ -21,6 +21,7 @@ struct PhaseCode {
   // sums[range][term].
   using Settle = void (*)(const void* scalars, int64_t ranges, double n, const double* sums, const uint64_t* state);
   Settle settle[kExtents] = {};
+  unsigned uses = kAllStates;  // those that `measure` looks at: state k is bit k
 
   // Of a stage: its bit, its array, and what n elements add to its sums; its settle has the numbers of the group for
   // scalars. Of a rule: none.
@@ -36,6 +37,8 @@ struct RuleCode {
   // out[i] = base[i] + rule(scale·g[i], p[i], states[i]…)
   void (*loop)(const void* scalars, double scale, int64_t n, const void* g, const void* p, const void* base, void* out,
                const uint64_t* state, int64_t begin) = nullptr;
+
+  unsigned uses = kAllStates;  // those that the loop looks at
 
   // Of a rule whose step depends on sums: its phases, and what its states are of.
   const PhaseCode* phases = nullptr;
@@ -285,14 +288,14 @@ const T* conditioned_tile(const Span& span, int64_t begin, N n, const T* raw, co
   return out;
 }
 
-// The states of a tile, as the loops of a rule take them.
+// The states of a tile, as the loops of a rule take them, which look at those in `uses`.
 template <class T>
-const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& scratch) {
+const uint64_t* states_of(const Span& span, int64_t begin, int n, unsigned uses, Scratch<T>& scratch) {
   const RuleCode& code = span.code;
   if (!code.extents) return span.t.slot;
   for (int k = 0; k < code.state_count; ++k) {
     scratch.state[k] = span.t.slot[k];
-    if (code.extents[k] == kElement || !span.t.slot[k]) continue;
+    if (code.extents[k] == kElement || !span.t.slot[k] || !(uses >> k & 1)) continue;
     if (code.reads_once && is_of_all(code.extents[k]))
       scratch.spread[k][0] = T(*address<double>(span.t.slot[k]));
     else
@@ -306,7 +309,7 @@ const uint64_t* states_of(const Span& span, int64_t begin, int n, Scratch<T>& sc
 template <class T>
 const uint64_t* copied_states(const Span& span, int64_t begin, int n, Scratch<T>& scratch) {
   const RuleCode& code = span.code;
-  const uint64_t* there = states_of(span, begin, n, scratch);
+  const uint64_t* there = states_of(span, begin, n, span.code.uses, scratch);
   for (int k = 0; k < (code.extents ? code.state_count : kMaxStates); ++k) {
     scratch.state[k] = there[k];
     if (!there[k] || (code.extents && code.extents[k] != kElement)) continue;
@@ -332,7 +335,7 @@ void update_tile(const Span& span, int64_t begin, N n, Scratch<T>& scratch, Lane
   double scale;
   const T* g = conditioned_tile(span, begin, n, raw, p, scratch.conditioned, scale);
   run_stages<kBefore>(t, span.group, stages, begin, n, g, p, p);
-  const uint64_t* const state = states_of(span, begin, n, scratch);
+  const uint64_t* const state = states_of(span, begin, n, span.code.uses, scratch);
   if (stages & (kMonitor | kChangeStages)) {
     // Base −0 keeps the update apart, for −0 + x is x even at x = ±0.
     span.code.loop(span.scalars, scale, n, g, p, scratch.nothing, scratch.delta, state, begin);

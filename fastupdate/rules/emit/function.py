@@ -85,6 +85,10 @@ class Function(Expression):
         if name in TAKEN or name in self.struct.flags or not name.isidentifier():
             raise self.refused(node, f"{name} means something else in C++: choose another name")
 
+    def words(self) -> set[str]:
+        """All names in what is emitted."""
+        return set(re.findall(r"\w+", self.body))
+
     def give_scalars(self, value: ast.expr) -> None:
         if not isinstance(value, ast.Call) or ast.unparse(value.func) != "scalars" or value.args:
             raise self.refused(value, "expected scalars(name=value, …)")

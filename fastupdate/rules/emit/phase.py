@@ -44,7 +44,7 @@ class Phase(Function):
 
     def text(self, name: str) -> str:
         """The function; one of several is chosen by an argument of the type that is named."""
-        used = set(re.findall(r"\w+", self.body))
+        used = self.words()
         taken = [(a, self.place(a)) for a in self.numbers if a in used]
         lines = "".join(f"    T {a} = {place};\n" for a, place in taken if a != place)
         chosen = [name] if name else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, TypeVar
 
 from .expression import TAKEN, Expression
@@ -119,7 +119,8 @@ struct {self.name} {{
   FASTUPDATE_STATES({", ".join(self.states)});
 {flags}  static constexpr bool is_long = {str("cube_root(" in self.update.body).lower()};
   using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
-  static constexpr unsigned changes[] = {{{", ".join(self.changes())}}};
+  static constexpr unsigned uses[] = {{{", ".join(self.masks(lambda function: function.words()))}}};
+  static constexpr unsigned changes[] = {{{", ".join(self.masks(lambda function: function.changed))}}};
 {self.shape()}
   struct {{
     T {", ".join(self.scalars)};
@@ -133,10 +134,10 @@ struct {self.name} {{
 }}  // namespace fastupdate::FASTUPDATE_TARGET
 """
 
-    def changes(self) -> list[str]:
-        """For each phase, and at last the rule, a mask of the states that it changes."""
-        functions = [*self.phases, self.update]
-        masks = [bits(str(k) for k, name in enumerate(self.states) if name in f.changed) for f in functions]
+    def masks(self, named: Callable[[Function], Container[str]]) -> list[str]:
+        """For each phase, and at last the rule, a mask of the states that are among what is named of its function."""
+        found = [named(function) for function in (*self.phases, self.update)]
+        masks = [bits(str(k) for k, name in enumerate(self.states) if name in names) for names in found]
         return ["0", *masks] if self.settles and not self.phases else masks  # what only settles is a phase, too
 
     def shape(self) -> str:
