@@ -13,7 +13,9 @@ Made = TypeVar("Made")  # what is made of steps taken and learning rate: a repor
 
 
 class Engine(Protocol):
-    """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated].
+    """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated, revision].
+
+    The revision becomes another one when the user exchanges a schedule (step/hypers.py).
 
     keeps_gil       no other Python thread can run during a call
     clips           what `stepping` makes can clip by the norm of all gradients: the engine is a `Clipper`
