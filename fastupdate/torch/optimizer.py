@@ -36,9 +36,10 @@ class Optimizer(torch.optim.Optimizer):
     """A `torch.optim.Optimizer`: schedulers, hooks, closures, GradScaler and checkpoints work as with torch's own.
 
     maximize climbs; foreach and fused are taken and change nothing; capturable and differentiable must be False. Each
-    argument, and lr_scale, l1, clip_value and ema_decay, can differ between parameter groups; a step reads them there.
-    Options that a group does not hold are in `options`; groups and state are torch's own. `report` tells of the last
-    step. State is kept in `state[p]` under torch's names, averages and copies as "ema", "slow" and "shadow".
+    argument, and lr_scale, l1, clip_value, optimism, optimism_norm, peak_lr and ema_decay, can differ between parameter
+    groups; a step reads them there. Options that a group does not hold are in `options`; groups and state are torch's
+    own. `report` tells of the last step. State is kept in `state[p]` under torch's names, averages and copies as "ema",
+    "slow" and "shadow".
     """
 
     rule: ClassVar[Rule]
