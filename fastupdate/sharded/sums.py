@@ -13,11 +13,6 @@ from fastupdate.sharded.reader import FIELDS, WORDS, Reader
 from fastupdate.step.stepper import Stepper
 
 
-def message_of(ranges: list[list[Range]]) -> int:
-    """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
-    return 8 * WORDS.size * max(sum(len([*r.nodes(WORDS.most)]) for r in of_rank) for of_rank in ranges)
-
-
 class RankSums:
     """The sums of the gradients of some tensors, told by each rank to all in one message.
 

@@ -18,7 +18,6 @@ from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
 from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
-from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
