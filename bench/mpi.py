@@ -27,7 +27,8 @@ import fastupdate as fu
 from bench import machine
 from bench.workloads import WORKLOADS, Shape, gpt2
 from fastupdate.sharded.division import Division
-from fastupdate.sharded.sums import message_of
+from fastupdate.sharded.ranges import Range
+from fastupdate.sharded.reader import WORDS
 
 HYPERS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01}
 BIG = 32 << 20  # bytes of the messages by which bandwidth is measured
@@ -105,6 +106,11 @@ def measure(workload: str, rounds: int) -> None:
 
 
 # -- on paper ---------------------------------------------------------------------------------------------------------
+
+
+def message_of(ranges: list[list[Range]]) -> int:
+    """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
+    return 8 * WORDS.size * max(sum(len([*r.nodes(WORDS.most)]) for r in of_rank) for of_rank in ranges)
 
 
 def on_paper(shapes: list[Shape], ranks: int, costs: Costs) -> str:

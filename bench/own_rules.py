@@ -1,11 +1,11 @@
-"""A rule of one's own beside the built-in of the same text: `python -m bench.own_rules [--quick]`.
+"""A rule of one's own beside the built-in of the same text.
 
 AdamW and AdamW under @fu.rule take turns in one process, as in bench.peers; that their bytes are the same is checked.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -46,10 +46,13 @@ def row(workload: Workload, protocol: Protocol) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser("python -m bench.own_rules", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three rounds of small tensors: to see that it works")
+    quick = parser.parse_args().quick
     machine.require_compiled(choose.native_problem())
-    protocol = Protocol(threads=1, quick="--quick" in sys.argv)
+    protocol = Protocol(threads=1, quick=quick)
     print("| float32, one thread | built-in | `@fu.rule` | ratio | 95 % interval |\n|---|---|---|---|---|")
-    for workload in (WORKLOADS["one64"], TEN_MILLION)[: 1 if protocol.quick else 2]:
+    for workload in (WORKLOADS["one64"], TEN_MILLION)[: 1 if quick else 2]:
         print(row(workload, protocol), flush=True)
 
 

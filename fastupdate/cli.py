@@ -74,13 +74,27 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastupdate", description="Weight updates in one pass: the demonstration and the diagnosis.")
     parser.add_argument("--version", action="store_true", help="show the version")
     commands = parser.add_subparsers(metavar="COMMAND")
+    _add_train(commands)
+    info = commands.add_parser("info", help="show versions, backends and devices")
+    info.set_defaults(run=_info)
+    show.add_command(commands)
+    return parser
 
+
+def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a network on real images with one rule, or compare several",
         description="Train a network written in plain NumPy on real images. Prints loss, test accuracy and the time "
         "that updates took, beside plain NumPy's, and draws the curves. Needs: pip install 'fastupdate[demo]'",
     )
+    _add_inputs(train)
+    _add_outputs(train)
+    train.set_defaults(run=_train, parser=train)
+
+
+def _add_inputs(train: argparse.ArgumentParser) -> None:
+    """What is trained, on what, and how."""
     train.add_argument(
         "--rule",
         nargs="+",
@@ -116,6 +130,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--threads", type=_positive_integer, default=1, metavar="N", help="for the update (default: 1, as NumPy has)"
     )
     train.add_argument("--backend", metavar="NAME", help="what runs the update (default: the library's choice)")
+
+
+def _add_outputs(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--out",
         type=Path,
@@ -133,13 +150,6 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--json", type=Path, metavar="PATH", help="with --rule all: where to write all that was found, as JSON"
     )
-    train.set_defaults(run=_train, parser=train)
-
-    info = commands.add_parser("info", help="show versions, backends and devices")
-    info.set_defaults(run=_info)
-
-    show.add_command(commands)
-    return parser
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -59,20 +59,26 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
 
     if rule.matrix is None:
         return class_of(rule, Optimizer, module, page(rule), construct)
-    cls = class_of(rule, Optimizer, module, f"{page(rule)}\n{OTHERS_ENTRY}", construct, OTHERS)
+    return dividing(class_of(rule, Optimizer, module, f"{page(rule)}\n{OTHERS_ENTRY}", construct, OTHERS), divided)
+
+
+def dividing(cls: type[T], divided: Callable[..., Any]) -> type[T]:
+    """The class of a rule for matrices, which makes a partition if there is a rule for what is no matrix.
+
+    divided(cls, others, params, arguments): that partition
+    """
+
+    def __new__(cls: type[T], params: Any = None, *args: Any, others: Any = None, **kwargs: Any) -> Any:  # noqa: N807
+        if others is None:
+            return object.__new__(cls)
+        arguments = signature(cls.__init__).bind(None, params, *args, **kwargs).arguments
+        del arguments["self"]
+        options = arguments.pop("options", {})
+        return divided(cls, others, arguments.pop("params"), {**arguments, **options})
+
     cls.__signature__ = signature(cls)  # type: ignore[attr-defined]
-    cls.__new__ = _new_of_matrices  # type: ignore[assignment,method-assign]
+    cls.__new__ = __new__  # type: ignore[assignment,method-assign]
     return cls
-
-
-def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, others: Any = None, **kwargs: Any) -> Any:
-    """An optimizer, or a partition if there is a rule for what is no matrix."""
-    if others is None:
-        return object.__new__(cls)
-    arguments = signature(cls.__init__).bind(None, params, *args, **kwargs).arguments
-    del arguments["self"]
-    options = arguments.pop("options", {})
-    return divided(cls, others, arguments.pop("params"), {**arguments, **options})
 
 
 def class_of(

@@ -12,9 +12,11 @@ _Scheduled = float | Callable[[int], float]  # a number, or a function of the st
 T = TypeVar("T")
 
 CLASSES: Mapping[str, type[Optimizer]]
+OTHERS: Parameter
 
 def arguments(rule: Rule) -> dict[str, Any]: ...
 def make(rule: Rule, module: str) -> type[Optimizer]: ...
+def dividing(cls: type[T], divided: Callable[..., Any]) -> type[T]: ...
 def class_of(
     rule: Rule,
     base: type[T],

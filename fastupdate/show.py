@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def files_of(formula: type) -> list[Path]:
     """Where a rule is written: the files of the rules that it builds on, then its own."""
-    return [Path(inspect.getfile(cls)) for cls in reversed(formula.__mro__[:-1])]
+    return list(dict.fromkeys(Path(inspect.getfile(cls)) for cls in reversed(formula.__mro__[:-1])))
 
 
 def text(path: Path) -> str:

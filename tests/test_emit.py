@@ -355,6 +355,7 @@ def test_alone(tmp_path):
 COMMANDS = {  # arguments, exit status, what is printed or said
     ("momentum",): (0, "class Momentum:"),
     ("adamw",): (0, "def direction(flags, s, g, m, v, v_max):"),
+    ("sgdp",): (0, "class Projected:"),
     ("adamw", "--cpp"): (0, "struct adamw {"),
     ("adamm",): (2, f"no rule 'adamm', did you mean adam? there are {', '.join(rules.names()[:3])},"),
     ("zzz", "--cpp"): (2, f"no rule 'zzz'; there are {', '.join(rules.names()[:3])},"),
@@ -368,4 +369,4 @@ def test_the_command(arguments, capsys):
         sys.exit(cli.main(["rule", *arguments]))
     assert ended.value.code == status
     printed = capsys.readouterr()
-    assert text in (printed.err if status else printed.out)
+    assert (printed.err if status else printed.out).count(text) == 1

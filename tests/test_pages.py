@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from peers import peer
 
+from fastupdate.step.hypers import CLIP_LIMITS, SHARED
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
@@ -88,6 +90,36 @@ def test_links_lead_somewhere(page):
         there = page.parent / target if target else page
         assert there.exists(), target
         assert not anchor or there.suffix != ".md" or anchor in anchors(there), f"{target}#{anchor}"
+
+
+GROUPS = {
+    "docs/transfer_learning.md": "A group may set",
+    "docs/torch.md": "Besides a rule's arguments",
+    "fastupdate/torch/optimizer.py": "can differ between parameter",
+}
+
+
+@pytest.mark.parametrize("place", GROUPS)
+def test_what_groups_may_set_beside_hyperparameters_is_told(place):
+    text = (ROOT / place).read_text(encoding="utf-8")
+    [paragraph] = [each for each in text.split("\n\n") if GROUPS[place] in each]
+    assert {*SHARED} - {*CLIP_LIMITS} <= {*re.findall(r"\w+", paragraph)}
+
+
+FILE = re.compile(r"(?<![\w./])(?:\w+/)*\w+\.(?:pyi?|cuh?|cpp|h|sh|md|in)\b(?:\.in\b)?")
+TOLD = {".md": r"`([^`\n]+)`", ".py": r"(\w+/\S+)"}  # where files are named; else in comments of C++
+ELSEWHERE = {"x.py", "x.h", "stages.h", "shim.h"}  # which users, the build and torch have
+
+
+def test_files_that_pages_and_comments_name_are_there():
+    tops = ("bench", "csrc", "docs", "examples", "fastupdate", "scripts", "tests")
+    there = [*ROOT.glob("*.*"), *(path for top in tops for path in (ROOT / top).rglob("*.*"))]
+    missing = set()
+    for source in [*PAGES, *(ROOT / "fastupdate").rglob("*.py"), *(ROOT / "csrc").rglob("*.*")]:
+        told = re.findall(TOLD.get(source.suffix, r"//(.*)"), without_blocks(source))
+        named = {name for words in told for name in FILE.findall(words) if Path(name).name not in ELSEWHERE}
+        missing |= {(source.name, name) for name in named if not any(f"{path}".endswith(f"/{name}") for path in there)}
+    assert missing == set()
 
 
 def without_blocks(page):

@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
             lambda a, flag=flag, value=value: [{"params": a, flag: value}],
             {},
             ValueError,
-            rf"{flag}: expected to be set for all tensors, as an argument of the optimizer \(one more .*, received",
+            rf"{flag}: expected to be set for all tensors, as an .* \(others: .* fu\.Partition, or .*\), received",
         )
         for flag, value in {"amsgrad": True, "maximize": True, "clip_norm": 1.0, "nonfinite": "skip"}.items()
     },

@@ -1,9 +1,9 @@
 // What a rule is. A rule is a struct template over the compute type T and a bit mask of flags, which
-// fastupdate/rules/emit.py writes from the rule's Python (`fastupdate rule adamw --cpp` prints one):
+// fastupdate/rules/emit/ writes from the rule's Python (`fastupdate rule adamw --cpp` prints one):
 //
 //   FASTUPDATE_HYPERS(…)   hyperparameters, float64, in the order in which Python passes them
 //   FASTUPDATE_FLAGS(…)    options that change which states exist or which equations run; flag k is bit k
-//   FASTUPDATE_STATES(…)   arrays shaped like the parameter, zero at the start
+//   FASTUPDATE_STATES(…)   the rule's states, in order
 //   is_long                an element takes more registers than most
 //   using keeps            which of these states exist under the flags at hand
 //   uses[]                 the states that each phase looks at, and at last the rule: state k is bit k

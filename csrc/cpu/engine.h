@@ -1,8 +1,7 @@
 // The CPU engine walks ranges of blocks and knows no rule. Compiled once per instruction set.
 //
 // A plain step on contiguous arrays is the rule's own loop over the whole range. Anything more is done tile by tile
-// (a tile is a block) while the tile is in L1, each stage a loop of its own, so that compiled loops number rules +
-// stages.
+// while the tile is in L1, each stage a loop of its own, so that compiled loops number rules + stages.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// device.h by the CUDA runtime.
+// runtime.h by the CUDA runtime.
 #include <cuda_runtime.h>
 #include <pthread.h>
 #include <unistd.h>

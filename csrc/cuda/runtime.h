@@ -1,4 +1,4 @@
-// The little that the host side of the CUDA engine needs from the CUDA runtime (device_cuda.cu; tests stand in for it).
+// The little that the host side of the CUDA engine needs from the CUDA runtime (runtime.cu; tests stand in for it).
 #pragma once
 
 #include <stddef.h>

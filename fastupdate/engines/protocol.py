@@ -14,7 +14,9 @@ Made = TypeVar("Made")  # what is made of steps taken and learning rate: a repor
 
 
 class Engine(Protocol):
-    """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated].
+    """What every backend's plan offers. Its clock is [steps taken, micro-batches accumulated, revision].
+
+    The revision becomes another one when the user exchanges a schedule (step/hypers.py).
 
     clips           what `stepping` makes can clip by the norm of all gradients: the engine is a `Clipper`
     judges          a device looks at the gradients itself, and nobody waits for it: the engine is a `Judge`

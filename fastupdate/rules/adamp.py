@@ -33,7 +33,33 @@ def direction(flags, s, g, m, v):
     return ahead / (sqrt(v * s.correction2) + s.eps)
 
 
-class AdamP:
+class Projected:
+    """What AdamP and SGDP sum up: how near to a right angle gradients and weights are, how much of weights is in u."""
+
+    along_gradient = Sum("∇L·w", per=("unit", "tensor"))
+    squares = Sum("‖∇L‖²", per=("unit", "tensor"))
+    weight_squares = Sum("‖w‖²", per=("unit", "tensor"))
+    along_step = Sum("u·w", per=("unit", "tensor"))
+    near_units = Sum("more than 0 if a unit has a scale", per="tensor", of="measure_2")
+
+    @staticmethod
+    def settle_unit(flags, s, n, along_gradient, squares, weight_squares, along_step, unit_near, unit_along):
+        return nearness(s, n, along_gradient, squares, weight_squares), radial(s, along_step, weight_squares)
+
+    @staticmethod
+    def settle_tensor(
+        flags, s, n, along_gradient, squares, weight_squares, along_step, near, along, by_unit, ratio, axes
+    ):
+        near = nearness(s, n, along_gradient, squares, weight_squares)
+        return near, radial(s, along_step, weight_squares), by_unit, ratio, axes
+
+    @staticmethod
+    def settle_tensor_2(flags, s, n, near_units, near, along, by_unit, ratio, axes):
+        ratio, along, by_unit = projection(s, n, near_units, near, along, by_unit, axes)
+        return near, along, by_unit, ratio, axes
+
+
+class AdamP(Projected):
     r"""AdamP: Adam without the part of its step along weights whose length means nothing, as `timm.optim.AdamP`.
 
         m ← β₁m + (1 − β₁)∇L            m̂ = m/(1 − β₁ᵗ)
@@ -68,12 +94,6 @@ class AdamP:
     ratio = State("q in the last step", per="tensor")
     axes = State("how many axes the tensor has", per="tensor", start="ndim")
 
-    along_gradient = Sum("∇L·w", per=("unit", "tensor"))
-    squares = Sum("‖∇L‖²", per=("unit", "tensor"))
-    weight_squares = Sum("‖w‖²", per=("unit", "tensor"))
-    along_step = Sum("u·w", per=("unit", "tensor"))
-    near_units = Sum("more than 0 if a unit has a scale", per="tensor", of="measure_2")
-
     @staticmethod
     def prepare(h, t):
         return scalars(
@@ -95,24 +115,8 @@ class AdamP:
         return g * p, g * g, p * p, p * direction(flags, s, g, m, v), m, v
 
     @staticmethod
-    def settle_unit(flags, s, n, along_gradient, squares, weight_squares, along_step, unit_near, unit_along):
-        return nearness(s, n, along_gradient, squares, weight_squares), radial(s, along_step, weight_squares)
-
-    @staticmethod
-    def settle_tensor(
-        flags, s, n, along_gradient, squares, weight_squares, along_step, near, along, by_unit, ratio, axes
-    ):
-        near = nearness(s, n, along_gradient, squares, weight_squares)
-        return near, radial(s, along_step, weight_squares), by_unit, ratio, axes
-
-    @staticmethod
     def measure_2(flags, s, g, p, m, v, unit_near, unit_along, near, along, by_unit, ratio, axes):
         return where(unit_near < s.delta, 0.0, 1.0 + unit_near), m, v
-
-    @staticmethod
-    def settle_tensor_2(flags, s, n, near_units, near, along, by_unit, ratio, axes):
-        ratio, along, by_unit = projection(s, n, near_units, near, along, by_unit, axes)
-        return near, along, by_unit, ratio, axes
 
     @staticmethod
     def update(flags, s, g, p, m, v, unit_near, unit_along, near, along, by_unit, ratio, axes):

@@ -38,9 +38,9 @@ Beside sums, `Maximum` declares the largest of numbers ≥ 0 (`fastupdate/rules/
 have numbers that go on from step to step: `settle_tensor(flags, s, n, *states)` or `settle_list` alone
 (`fastupdate/rules/sgdschedulefree.py`).
 
-A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`); what is then summed over an extent for the second
-time, `settle_row_2` settles (`fastupdate/rules/came.py`). A state that is not of an element is a number to
-the functions of elements.
+A rule may measure again (`measure_2`, with `Sum(…, of="measure_2")`). Whichever sums over an extent first has the plain
+name, `settle_row`; what `measure_3` sums over rows after that, `settle_row_3` settles (`fastupdate/rules/came.py`). A
+state that is not of an element is a number to the functions of elements.
 
 Where weights are trained at one point and judged at another, two functions of arrays go from one to the other:
 `evaluated(h, p, *states)` and `trained(h, p, *states)`, of the states of elements (`Optimizer.eval` and `train`).

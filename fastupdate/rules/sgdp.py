@@ -1,11 +1,11 @@
 """SGDP."""
 
-from fastupdate.rules.adamp import nearness, projection, radial
-from fastupdate.rules.rule import BELOW_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.adamp import Projected
+from fastupdate.rules.rule import BELOW_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, scalars
 from fastupdate.rules.scalar import where
 
 
-class SGDP:
+class SGDP(Projected):
     r"""SGDP: momentum without the part of its step along weights whose length means nothing, as `timm.optim.SGDP`.
 
         b ← μb + (1 − dampening)·∇L
@@ -39,12 +39,6 @@ class SGDP:
     ratio = State("q in the last step", per="tensor")
     axes = State("how many axes the tensor has", per="tensor", start="ndim")
 
-    along_gradient = Sum("∇L·w", per=("unit", "tensor"))
-    squares = Sum("‖∇L‖²", per=("unit", "tensor"))
-    weight_squares = Sum("‖w‖²", per=("unit", "tensor"))
-    along_step = Sum("u·w", per=("unit", "tensor"))
-    near_units = Sum("more than 0 if a unit has a scale", per="tensor", of="measure_2")
-
     @staticmethod
     def prepare(h, t):
         return scalars(
@@ -64,24 +58,8 @@ class SGDP:
         return g * p, g * g, p * p, u * p, b
 
     @staticmethod
-    def settle_unit(flags, s, n, along_gradient, squares, weight_squares, along_step, unit_near, unit_along):
-        return nearness(s, n, along_gradient, squares, weight_squares), radial(s, along_step, weight_squares)
-
-    @staticmethod
-    def settle_tensor(
-        flags, s, n, along_gradient, squares, weight_squares, along_step, near, along, by_unit, ratio, axes
-    ):
-        near = nearness(s, n, along_gradient, squares, weight_squares)
-        return near, radial(s, along_step, weight_squares), by_unit, ratio, axes
-
-    @staticmethod
     def measure_2(flags, s, g, p, b, unit_near, unit_along, near, along, by_unit, ratio, axes):
         return where(unit_near < s.delta, 0.0, 1.0 + unit_near), b
-
-    @staticmethod
-    def settle_tensor_2(flags, s, n, near_units, near, along, by_unit, ratio, axes):
-        ratio, along, by_unit = projection(s, n, near_units, near, along, by_unit, axes)
-        return near, along, by_unit, ratio, axes
 
     @staticmethod
     def update(flags, s, g, p, b, unit_near, unit_along, near, along, by_unit, ratio, axes):

@@ -1,12 +1,16 @@
-"""Sums of stretches of numbers, each summed as if it were a tensor of its own."""
+"""Sums of stretches of numbers, each summed as if it were a tensor of its own; and what they come to by tensor."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.engines import records
-from fastupdate.engines.records import BLOCK, Tables
+from fastupdate.engines.records import BLOCK, Records, Tables
+from fastupdate.sharded.ranges import Folding
 from fastupdate.sharded.words import Words
 from fastupdate.step.stepper import Stepper
 
@@ -37,3 +41,37 @@ class Reader:
             self._engine.gradient_sums(scale)
             self._engine.fold(self._totals)
         return np.stack([self._totals[field].astype(np.float64) for field in FIELDS], axis=-1)
+
+
+class Summand(NamedTuple):
+    """A node of a tensor: where it begins, its level, and its place among the sums."""
+
+    tensor: int
+    begin: int
+    level: int
+    place: int
+
+
+class Totals:
+    """What the sums of nodes come to, tensor by tensor.
+
+    sums   [place][field]: of the nodes, in any order, to be set before they are folded
+    """
+
+    def __init__(self, nodes: Iterable[Summand], tensors: int, places: int) -> None:
+        of_tensor: list[list[tuple[int, int]]] = [[] for _ in range(tensors)]
+        for node in sorted(nodes):
+            of_tensor[node.tensor].append((node.place, node.level))
+        self._tensors, self._folding = tensors, Folding(of_tensor, places)
+        totals = np.array(self._folding.totals, np.int64)
+        self._filled = np.flatnonzero(totals >= 0)
+        self._totals = totals[self._filled]
+        self.sums = np.zeros((self._folding.size, len(FIELDS)))
+
+    def folded(self) -> Records:
+        """Σg² and the counts of each tensor."""
+        self._folding.fold(self.sums)
+        totals = np.zeros(self._tensors, records.SUMS)
+        for column, field in enumerate(FIELDS):
+            totals[field][self._filled] = self.sums[self._totals, column]
+        return totals

@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fastupdate.arrays.memory import DTYPES, Array, address
-from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.sharded.alike import Ranks
-from fastupdate.sharded.ranges import Folding, Range
-from fastupdate.sharded.reader import FIELDS, WORDS, Reader
+from fastupdate.sharded.ranges import Range
+from fastupdate.sharded.reader import WORDS, Reader, Summand, Totals
 from fastupdate.step.stepper import Stepper
-
-
-def message_of(ranges: list[list[Range]]) -> int:
-    """Bytes of the message in which each rank tells its sums. ranges: of each rank, of all tensors."""
-    return 8 * WORDS.size * max(sum(len([*r.nodes(WORDS.most)]) for r in of_rank) for of_rank in ranges)
 
 
 class RankSums:
@@ -27,7 +21,7 @@ class RankSums:
 
     def __init__(self, stepper: Stepper, ranks: Ranks, ranges: list[list[Range]], gradients: list[Array]) -> None:
         """ranges: of each rank, of all tensors. gradients: of what is here of each, which stay where they are."""
-        self._ranks, self._tensors = ranks, len(gradients)
+        self._ranks = ranks
         nodes = [[(k, node) for k, r in enumerate(of_rank) for node in r.nodes(WORDS.most)] for of_rank in ranges]
         rows = max(map(len, nodes))
         self._sent = np.zeros((rows, WORDS.size))
@@ -40,19 +34,12 @@ class RankSums:
             address(gradients[k]) + (node.begin - own[k].begin) * gradients[k].itemsize for k, node in here
         ]
         self._gradients = gradients  # the reader knows where they are
-        places = sorted(
-            (k, node.begin, rank * rows + row, node.level)
+        summands = (
+            Summand(k, node.begin, node.level, rank * rows + row)
             for rank, of_rank in enumerate(nodes)
             for row, (k, node) in enumerate(of_rank)
         )
-        of_tensor: list[list[tuple[int, int]]] = [[] for _ in gradients]
-        for k, _, place, level in places:
-            of_tensor[k].append((place, level))
-        self._folding = Folding(of_tensor, ranks.count * rows)
-        totals = np.array(self._folding.totals, np.int64)
-        self._filled = np.flatnonzero(totals >= 0)
-        self._totals = totals[self._filled]
-        self._sums = np.zeros((self._folding.size, len(FIELDS)))
+        self._totals = Totals(summands, len(gradients), ranks.count * rows)
 
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient, in units of `unit`, all ranks' parts together."""
@@ -60,9 +47,5 @@ class RankSums:
         self._sent[: len(found)] = WORDS.packed(found)
         self._ranks.comm.Allgather(self._sent, self._told)
         told = WORDS.taken_apart(self._told.reshape(-1, WORDS.size))
-        self._sums[: len(told)] = told
-        self._folding.fold(self._sums)
-        totals = np.zeros(self._tensors, records.SUMS)
-        for column, field in enumerate(FIELDS):
-            totals[field][self._filled] = self._sums[self._totals, column]
-        return totals
+        self._totals.sums[: len(told)] = told
+        return self._totals.folded()

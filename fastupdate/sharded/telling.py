@@ -31,7 +31,7 @@ class Run(NamedTuple):
         return slice(self.first, self.first + self.size * self.told, self.size)
 
 
-class Stretch(NamedTuple):
+class Known(NamedTuple):
     """The cells first … last − 1 of a tensor, of which one rank knows the numbers.
 
     values   of all cells of the tensor: [cell][number]
@@ -94,7 +94,7 @@ class Telling:
     """One message of each rank of a group to all others.
 
     gather      (handle, sent, told): the message of each rank → those of all
-    stretches   of each rank
+    known       by each rank
     largest     which of the numbers of a cell are maxima, and do not add up
     words       how they are told, if not as they are
     """
@@ -103,38 +103,38 @@ class Telling:
         self,
         gather: Callable[[Any, Values, Values], None],
         group: Group,
-        stretches: list[list[Stretch]],
+        known: list[list[Known]],
         largest: list[bool],
         words: Words | None = None,
     ) -> None:
         self._gather, self._handle, self._rank, self._words = gather, group.handle, group.rank, words
         most = MANY if words is None else words.most
-        self._stretches = [[(s, s.told(most)) for s in each if s.first < s.last] for each in stretches]
+        self._known = [[(s, s.told(most)) for s in each if s.first < s.last] for each in known]
         self._largest = np.array(largest, bool)
-        lengths = [sum(self._size(*each) for each in of_rank) for of_rank in self._stretches]
+        lengths = [sum(self._size(*each) for each in of_rank) for of_rank in self._known]
         self.bytes = 8 * lengths[self._rank]
         self._sent, self._told = np.zeros(max(lengths)), np.zeros((len(lengths), max(lengths)))
 
-    def _width(self, stretch: Stretch) -> int:
-        return int(stretch.values.shape[1]) if self._words is None else self._words.size
+    def _width(self, known: Known) -> int:
+        return int(known.values.shape[1]) if self._words is None else self._words.size
 
-    def _size(self, stretch: Stretch, told: list[Run]) -> int:
-        return sum(run.told for run in told) * self._width(stretch)
+    def _size(self, known: Known, told: list[Run]) -> int:
+        return sum(run.told for run in told) * self._width(known)
 
     def tell(self) -> None:
         """Tells what is known here; afterwards the others' numbers are there too, or such as fold to the same."""
         if not len(self._sent):
             return
         at, sent = 0, self._sent
-        for stretch, told in self._stretches[self._rank]:
+        for known, told in self._known[self._rank]:
             for run in told:
-                values = self._fold(stretch.values[run.cells].reshape(run.told, run.size, -1))
+                values = self._fold(known.values[run.cells].reshape(run.told, run.size, -1))
                 if self._words is not None:
                     values = self._words.packed(values)
                 sent[at : at + values.size] = values.reshape(-1)
                 at += values.size
         self._gather(self._handle, sent, self._told)
-        for rank, of_rank in enumerate(self._stretches):
+        for rank, of_rank in enumerate(self._known):
             if rank != self._rank:
                 self._take(self._told[rank], of_rank)
 
@@ -142,13 +142,13 @@ class Telling:
         """[run][cell][number] → [run][number]; numbers of a cell are equally many for each sum."""
         return folded(values.swapaxes(0, 1), np.repeat(self._largest, values.shape[2] // len(self._largest)))
 
-    def _take(self, told: Values, of_rank: list[tuple[Stretch, list[Run]]]) -> None:
+    def _take(self, told: Values, of_rank: list[tuple[Known, list[Run]]]) -> None:
         at = 0
-        for stretch, found in of_rank:
-            width = self._width(stretch)
-            if stretch.alone > 1:
-                stretch.values[stretch.first : stretch.last] = 0
+        for known, found in of_rank:
+            width = self._width(known)
+            if known.alone > 1:
+                known.values[known.first : known.last] = 0
             for run in found:
                 values = told[at : at + run.told * width].reshape(run.told, width)
-                stretch.values[run.firsts] = self._words.taken_apart(values) if self._words else values
+                known.values[run.firsts] = self._words.taken_apart(values) if self._words else values
                 at += run.told * width

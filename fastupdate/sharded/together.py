@@ -25,7 +25,7 @@ from fastupdate.sharded.boxes import Boxes, Numbers
 from fastupdate.sharded.cells import Cell, Values, cut, grids_of
 from fastupdate.sharded.elements import Elements, Parts, in_parts
 from fastupdate.sharded.ranges import Range
-from fastupdate.sharded.telling import Group, Stretch, Telling
+from fastupdate.sharded.telling import Group, Known, Telling
 from fastupdate.sharded.words import Words
 from fastupdate.stages import ARRAYS, at
 from fastupdate.step import extents
@@ -241,13 +241,13 @@ class Together(ABC):
             Telling(
                 self._gather,
                 group,
-                [self._stretches(phase, group, r) for r in range(len(group.ranges))],
+                [self._known(phase, group, r) for r in range(len(group.ranges))],
                 phase.largest,
             )
             for group in self._groups
         ]
 
-    def _stretches(self, phase: Phase, group: Group, rank: int) -> list[Stretch]:
+    def _known(self, phase: Phase, group: Group, rank: int) -> list[Known]:
         """The numbers that a rank knows after a phase."""
         terms, found = len(phase.largest), []
         for k, r in zip(group.tensors, group.ranges[rank], strict=True):
@@ -258,14 +258,14 @@ class Together(ABC):
             first, last = grid.next(r.begin), grid.next(r.end)
             work = self._work[k][terms:]
             if not phase.by_rows:
-                found.append(Stretch(work[: terms * -(-r.n // BLOCK)].reshape(-1, terms), first, last, blocks.alone))
+                found.append(Known(work[: terms * -(-r.n // BLOCK)].reshape(-1, terms), first, last, blocks.alone))
                 continue
             rows, columns = matrix_of(self._shapes[k])
             count = r.n // columns
-            found.append(Stretch(work[: count * terms].reshape(-1, terms), chunks.row(first), chunks.row(last), 0))
+            found.append(Known(work[: count * terms].reshape(-1, terms), chunks.row(first), chunks.row(last), 0))
             if phase.by_columns:
                 below = work[count * terms :][: count // rows * chunks.alone * terms * columns]
-                found.append(Stretch(below.reshape(-1, terms * columns), first, last, chunks.alone))
+                found.append(Known(below.reshape(-1, terms * columns), first, last, chunks.alone))
         return found
 
     # -- the step -----------------------------------------------------------------------------------------------------
@@ -349,16 +349,16 @@ class Together(ABC):
         self._rows = np.zeros((len(self._watched_sums), len(names)))
         found = []
         for group in self._groups:
-            stretches = []
+            known = []
             for of_rank in group.ranges:
                 each = []
                 for k, r in zip(group.tensors, of_rank, strict=True):
                     first, blocks = int(self._tensors["first_block"][k]), self._grids[k][0]
                     values = self._rows[first : first + -(-r.n // BLOCK)]
-                    each.append(Stretch(values, blocks.next(r.begin), blocks.next(r.end), blocks.alone))
-                stretches.append([each_ for each_ in each if len(each_.values)])
+                    each.append(Known(values, blocks.next(r.begin), blocks.next(r.end), blocks.alone))
+                known.append([each_ for each_ in each if len(each_.values)])
             largest = [name == "largest" for name in names]
-            found.append(Telling(self._gather, group, stretches, largest, Words(names)))
+            found.append(Telling(self._gather, group, known, largest, Words(names)))
         return found
 
     def _watch(self) -> None:

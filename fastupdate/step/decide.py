@@ -91,7 +91,7 @@ class Skips:
             Place(self._rule, "grads").fail(FloatingPointError, self._words("finite values"), "others")
 
 
-class Together(NamedTuple):
+class Overall(NamedTuple):
     """What all gradients come to: Σ scale²·Σg², g being in units of `unit`, and how many are not finite."""
 
     squares: float
@@ -103,35 +103,35 @@ class Together(NamedTuple):
         return math.sqrt(self.squares)
 
 
-def sum_up(plans: Sequence[Plan]) -> Together:
+def sum_up(plans: Sequence[Plan]) -> Overall:
     """What the gradients of these plans come to; in large units where float64 cannot hold their squares."""
     for unit in (1.0, LARGE):
         sums = [plan.engine.overall(plan.measure(unit)) for plan in plans]
         squares, nonfinite = sum(each for each, _ in sums), sum(count for _, count in sums)
         if nonfinite or squares < math.inf:
             break
-    return Together(squares, nonfinite, unit)
+    return Overall(squares, nonfinite, unit)
 
 
 def condition(
-    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: Together | None
+    plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, overall: Overall | None
 ) -> Outcome:
     """Decides by all gradients if they were read; sets per-tensor and per-unit factors in the records.
 
-    together: what the gradients that are decided upon come to, those of other plans among them
+    overall: what the gradients that are decided upon come to, those of other plans among them
     """
     s = plan.settings
-    outcome = _judge(plan, scale, outliers, loss, together) if together else Outcome()
+    outcome = _judge(plan, scale, outliers, loss, overall) if overall else Outcome()
     if s.clip_unit_norm is not None and not outcome.reason:
         _clip_units(plan, s.clip_unit_norm, scale)
     return outcome
 
 
-def _judge(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, together: Together) -> Outcome:
+def _judge(plan: Plan, scale: float, outliers: Outliers | None, loss: float | None, overall: Overall) -> Outcome:
     """By all gradients: whether the step is skipped, or else how much they are clipped."""
     s = plan.settings
-    nonfinite, unit = together.nonfinite, together.unit
-    norm = scale * together.norm
+    nonfinite, unit = overall.nonfinite, overall.unit
+    norm = scale * overall.norm
     grad_norm = norm * unit
     if s.nonfinite == "raise":
         raise_nonfinite(plan)

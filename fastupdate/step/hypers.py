@@ -124,7 +124,8 @@ class Group(MutableMapping[str, Any]):
 
     def _setting(self, key: str, value: Any) -> list[Assignment]:
         if key != "params" and key not in self._intervals and key in {*self._rule.flags, *Options.__annotations__}:
-            expected = "to be set for all tensors, as an argument of the optimizer (one more optimizer for the others)"
+            instead = "others: a rule of their own in a fu.Partition, or one more optimizer"
+            expected = f"to be set for all tensors, as an argument of the optimizer ({instead})"
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])

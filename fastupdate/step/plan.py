@@ -71,32 +71,19 @@ class Plan:
         self.arrays = [item.seen_by(reads) if item.is_torch else item.header for item in self.items]
         self.queued = any(isinstance(item.array, device.DeviceArray) for item in self.items[:1])
         self.dtype = held.narrowest({item.array.dtype for item in self.unfrozen})
-        rows: dict[tuple[int, int], int] = {}
-        row_of = [rows.setdefault((item.row, item.t), len(rows)) for item in self.items]
-        self.groups = np.zeros(len(rows), records.GROUP)
-        self.groups["given"] = [row for row, _ in rows]
-        self.groups["t"] = [t for _, t in rows]
-        self.tensors = memory.room(len(self.items) * records.TENSOR.itemsize).view(records.TENSOR)
         self._touched: dict[int, tuple[Touched, int]] = {}  # by gradients of few rows; elements of the whole tensor
         self.number, self.apart_from = next(_NUMBERS), list[int]()  # of plans, with which this one shares no memory
         self._moves = 0  # of gradients, beside those of the engine
         self._apart: tuple[int, int] | None = None  # the moves after which gradients were found to lie apart
         self.layouts: dict[tuple[str, int], Records] = {}  # what p_layout and g_layout point to
-        self._describe(row_of)
-        blocks = int((-(-self.tensors["n"] // records.BLOCK)).sum())
-        sums = np.zeros(blocks if settings.monitor or settings.needs_sums else 0, records.SUMS)
-        self.totals = np.zeros(len(self.items), records.SUMS)
+        self._make_records()
         self.measured = False
         self.sums_of_all: Callable[[float], Records] | None = None
         self.units_of_all: Callable[[float], None] | None = None
         self.matrices: Any = None
-        self.recent_sums = RecentSums(len(self.items) if settings.monitor else 0)
-        self.engine = backend.make_plan(rule, flags, Tables(self.tensors, self.groups, self.recipe(still), clock, sums))
-        others = [state.seen_by(reads) for item in foreign for state in item.given.values()]
-        self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
-        self.written = [tensor for item in foreign for tensor in item.torch_tensors]
-        seen = all(reads(tensor) for tensor in self.written) and all(each.stored for each in containers.contents)
-        self.unseen = not seen  # the engine cannot look at all that is the user's
+        tables = Tables(self.tensors, self.groups, self.recipe(still), clock, self._sums_of_blocks())
+        self.engine = backend.make_plan(rule, flags, tables)
+        self._watch(foreign, containers, reads)
         special = settings.needs_sums or settings.monitor or settings.clip_unit_norm is not None
         by_host = settings.outliers is not None or rule.matrix_lasts  # which judges outliers, and waits with matrices
         self.judges = special and self.engine.judges and not by_host
@@ -109,6 +96,33 @@ class Plan:
         plain = not special or self.limit is not None
         self.simple = plain and not self.unseen and not self.partial and rule.matrix is None
         self.own_gradients = all(item.is_torch for item in self.unfrozen)  # which p.grad holds
+
+    def _make_records(self) -> None:
+        rows: dict[tuple[int, int], int] = {}
+        row_of = [rows.setdefault((item.row, item.t), len(rows)) for item in self.items]
+        self.groups = np.zeros(len(rows), records.GROUP)
+        self.groups["given"] = [row for row, _ in rows]
+        self.groups["t"] = [t for _, t in rows]
+        self.tensors = memory.room(len(self.items) * records.TENSOR.itemsize).view(records.TENSOR)
+        self._describe(row_of)
+        self.totals = np.zeros(len(self.items), records.SUMS)
+        self.recent_sums = RecentSums(len(self.items) if self.settings.monitor else 0)
+
+    def _sums_of_blocks(self) -> Records:
+        """Room for them, if any are taken."""
+        wanted = self.settings.monitor or self.settings.needs_sums
+        return np.zeros(int((-(-self.tensors["n"] // records.BLOCK)).sum()) if wanted else 0, records.SUMS)
+
+    def _watch(self, foreign: list[Item], containers: Containers, reads: Callable[[Any], bool]) -> None:
+        """Lets the engine look at what is the user's: arrays, states that he brought, containers.
+
+        foreign: the items that move and are not the library's alone
+        """
+        others = [state.seen_by(reads) for item in foreign for state in item.given.values()]
+        self.engine.watch(self.arrays, others, [each for each in containers.contents if each.stored])
+        self.written = [tensor for item in foreign for tensor in item.torch_tensors]
+        seen = all(reads(tensor) for tensor in self.written) and all(each.stored for each in containers.contents)
+        self.unseen = not seen  # the engine cannot look at all of it
 
     def recipe(self, still: list[Item]) -> Records:
         """How what the user set becomes groups and stages; the same in every step of this plan.

@@ -54,7 +54,7 @@ class Report:
     nonfinite    number of NaN and infinite gradients; None if not asked for
     skipped      True if the policy `nonfinite="skip"` or `outliers` left everything as it was
     reason       why it was skipped, in words; None if it was not
-    tensors      with `monitor=True`, a structured array with a row per tensor (see STATISTICS), else None
+    tensors      with `monitor=True`, a structured array with a row per tensor (docs/monitoring.md), else None
 
     What a device knows is fetched when it is first looked at; that waits for the device.
     """

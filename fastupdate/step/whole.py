@@ -11,7 +11,7 @@ from fastupdate.arrays.memory import Assignment
 from fastupdate.engines import records
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import extents
-from fastupdate.step.decide import Outcome, Together, condition, sum_up
+from fastupdate.step.decide import Outcome, Overall, condition, sum_up
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.plan import Plan
 from fastupdate.step.report import Report, Statistics
@@ -50,9 +50,9 @@ class WholeStep:
     def plan(self) -> Plan:
         return self._stepper.plan
 
-    def decide(self, together: Together | None) -> Outcome:
+    def decide(self, overall: Overall | None) -> Outcome:
         """Whether the step is to be taken, and by how much its gradients are clipped, by what all come to."""
-        return condition(self._stepper.plan, self.scale, self._stepper.skips.outliers, self._loss, together)
+        return condition(self._stepper.plan, self.scale, self._stepper.skips.outliers, self._loss, overall)
 
     def dropping(self, counting: Sequence[Assignment] = ()) -> list[Assignment]:
         """The calls that drop the gradients: NaN in accumulated or accumulating ones would come back in later steps."""
@@ -108,8 +108,8 @@ def take(steps: Sequence[WholeStep]) -> tuple[Outcome, list[Statistics | None]]:
     """Takes the steps of several steppers as one, by the norm of all gradients: wholly or not at all."""
     check_apart([step.plan for step in steps])
     try:
-        together = sum_up([step.plan for step in steps]) if steps[0].plan.settings.needs_sums else None
-        outcomes = [step.decide(together) for step in steps]
+        overall = sum_up([step.plan for step in steps]) if steps[0].plan.settings.needs_sums else None
+        outcomes = [step.decide(overall) for step in steps]
     except FloatingPointError:
         in_turn([call for step in steps for call in step.dropping()])
         raise

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import Parameter, getdoc, signature
+from inspect import Parameter, getdoc
 from typing import Any
 
 from fastupdate import rules
 from fastupdate.arrays.place import Place
-from fastupdate.optimizers import class_of, page
+from fastupdate.optimizers import OTHERS, class_of, dividing, page
 from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import DECOUPLING, DEFAULTS
-from fastupdate.torch.numbers import DECOUPLED
-from fastupdate.torch.optimizer import SWITCHES, Optimizer
+from fastupdate.torch.numbers import DECOUPLED, SWITCHES
+from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.packages import FIXED
 from fastupdate.torch.partition import divided
 
-OTHERS = Parameter("others", Parameter.KEYWORD_ONLY, default=None)
 OTHERS_PAGE = """others is the rule of what is no matrix, as fu.AdamW.with_(lr=1e-3); or (pattern, rule), for what
 else is to go by it, by names. The result is a fu.torch.Partition."""
 PARAMS = "tensors on the CPU, dicts of groups, or pairs of name and tensor; float32 or float64"
@@ -33,26 +32,13 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
         doc = _page(page(rule, PARAMS))
         return class_of(rule, Optimizer, module, doc, Optimizer.__init__, *switches, defaults=defaults)
     doc = _page(f"{page(rule, PARAMS)}\n\n{OTHERS_PAGE}")
-    cls = class_of(rule, Optimizer, module, doc, _alone, *switches, OTHERS, defaults=defaults)
-    cls.__signature__ = signature(cls)  # type: ignore[attr-defined]
-    cls.__new__ = _new_of_matrices  # type: ignore[assignment,method-assign]
-    return cls
+    return dividing(class_of(rule, Optimizer, module, doc, _alone, *switches, OTHERS, defaults=defaults), divided)
 
 
 def _alone(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
     if values.pop("others") is not None:  # it makes a partition, before this is called
         Place(self.rule.name, "others").fail(TypeError, "None in a subclass (see fu.torch.Partition)", "a rule")
     Optimizer.__init__(self, params, values, options)
-
-
-def _new_of_matrices(cls: type[Optimizer], params: Any = None, *args: Any, others: Any = None, **kwargs: Any) -> Any:
-    """An optimizer, or a partition if there is a rule for what is no matrix."""
-    if others is None:
-        return object.__new__(cls)
-    arguments = signature(cls.__init__).bind(None, params, *args, **kwargs).arguments
-    del arguments["self"]
-    options = arguments.pop("options", {})
-    return divided(cls, others, arguments.pop("params"), {**arguments, **options})
 
 
 def _page(own: str) -> str:

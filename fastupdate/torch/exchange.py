@@ -66,7 +66,7 @@ def _group(peers: Peers, tensors: list[int], shapes: list[Shape], of_ranks: list
     return Group(peers, peers.rank, tensors, ranges, boxes)
 
 
-class Piece(NamedTuple):
+class Fragment(NamedTuple):
     """The elements begin … end − 1 of a tensor, in a block that reaches into other ranges too."""
 
     tensor: int
@@ -86,17 +86,17 @@ class CutBlocks:
     owned   by each rank: tensors and first elements
     """
 
-    def __init__(self, stepper: Stepper, peers: Peers, pieces: list[Piece], ranks: int) -> None:
-        """pieces: all of all ranks."""
+    def __init__(self, stepper: Stepper, peers: Peers, fragments: list[Fragment], ranks: int) -> None:
+        """fragments: all of all ranks."""
         self._peers, rank = peers, peers.rank
-        pieces = sorted(pieces)
+        fragments = sorted(fragments)
         owner: dict[tuple[int, int], int] = {}
-        for piece in pieces:
-            owner.setdefault(piece.block, piece.rank)
+        for fragment in fragments:
+            owner.setdefault(fragment.block, fragment.rank)
         self.owned = [[block for block, its in owner.items() if its == each] for each in range(ranks)]
-        self._none = not pieces
-        self._sent = sorted((p for p in pieces if p.rank == rank), key=lambda p: (owner[p.block], p))
-        taken = [p for p in pieces if owner[p.block] == rank]
+        self._none = not fragments
+        self._sent = sorted((p for p in fragments if p.rank == rank), key=lambda p: (owner[p.block], p))
+        taken = [p for p in fragments if owner[p.block] == rank]
         self._to = [sum(p.end - p.begin for p in self._sent if owner[p.block] == each) for each in range(ranks)]
         self._from = [sum(p.end - p.begin for p in taken if p.rank == each) for each in range(ranks)]
         self._out, self._in = (
@@ -151,7 +151,7 @@ class Exchange:
     def __init__(self, stepper: Stepper, group: Group) -> None:
         self._peers, self.tensors, self._ranges = group.handle, group.tensors, group.ranges
         self.own, ranks = group.own(), len(group.ranges)  # the ranges of the tensors that are here
-        self._cut = CutBlocks(stepper, self._peers, [*self._pieces()], ranks)
+        self._cut = CutBlocks(stepper, self._peers, [*self._fragments()], ranks)
         found = [[*self._nodes(rank)] for rank in range(ranks)]
         self._rows = max(map(len, found))
         self.nodes = [
@@ -160,10 +160,10 @@ class Exchange:
         self._sent = np.zeros(1 + self._rows * WORDS.size)
         self._told = np.zeros((ranks, len(self._sent)))
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _fragments(self) -> Iterator[Fragment]:
         for rank, ranges in enumerate(self._ranges):
             for k, r in zip(self.tensors, ranges, strict=True):
-                yield from (Piece(k, begin, end, rank) for begin, end in r.ends())
+                yield from (Fragment(k, begin, end, rank) for begin, end in r.ends())
 
     def _nodes(self, rank: int) -> Iterator[tuple[int, int, int]]:
         """What a rank tells the sums of, in order: tensor, first element, level."""

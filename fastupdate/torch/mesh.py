@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from fastupdate.arrays.memory import DTYPES, STORAGE
-from fastupdate.engines import records
 from fastupdate.engines.records import Records
-from fastupdate.sharded.ranges import Folding, Range
-from fastupdate.sharded.reader import FIELDS, WORDS, Reader
+from fastupdate.sharded.ranges import Range
+from fastupdate.sharded.reader import WORDS, Reader, Summand, Totals
 from fastupdate.sharded.telling import Group
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.alike import ALIKE, Roll
@@ -62,23 +61,16 @@ class MeshSums:
 
     def _lay_out(self, alone: list[tuple[int, int, int]], tensors: int) -> None:
         """Works out where each sum goes, and how they fold."""
-        places: list[tuple[int, int, int, int]] = []  # tensor, first element, level, place among the sums
+        summands: list[Summand] = []
         # Of each exchange: how many nodes are summed here, and which rows of what is gathered are sums of nodes.
         self._gathered: list[tuple[int, NDArray[np.int64]]] = []
         for exchange in self.exchanges:
-            first = len(places)
-            places += [(*node[:3], first + k) for k, node in enumerate(exchange.nodes)]
+            first = len(summands)
+            summands += [Summand(*node[:3], first + k) for k, node in enumerate(exchange.nodes)]
             here = sum(len([*r.nodes(WORDS.most)]) for r in exchange.own.values())
             self._gathered.append((here, np.array([row for *_, row in exchange.nodes], np.int64)))
-        places += [(*node, len(places) + k) for k, node in enumerate(alone)]
-        of_tensor: list[list[tuple[int, int]]] = [[] for _ in range(tensors)]
-        for k, _, level, place in sorted(places):
-            of_tensor[k].append((place, level))
-        self._folding = Folding(of_tensor, len(places))
-        totals = np.array(self._folding.totals, np.int64)
-        self._filled = np.flatnonzero(totals >= 0)
-        self._totals = totals[self._filled]
-        self._sums = np.zeros((self._folding.size, len(FIELDS)))
+        summands += [Summand(*node, len(summands) + k) for k, node in enumerate(alone)]
+        self._totals = Totals(summands, tensors, len(summands))
 
     def totals(self, unit: float = 1.0) -> Records:
         """Σg² and the counts of each gradient as it is now, in units of `unit`, all ranks' parts together."""
@@ -99,20 +91,15 @@ class MeshSums:
         self._nodes.rows["g"] = bases[self._owner] + self._offset.astype(np.uint64) * widths[self._owner]
         self._nodes.rows["g_dtype"] = np.array([_code(g) for g in gradients], np.uint8)[self._owner]
         found = self._nodes.read(1 / unit)
-        place = row = 0
+        sums, place, row = self._totals.sums, 0, 0
         for exchange, (here, rows) in zip(self.exchanges, self._gathered, strict=True):
-            self._sums[place : place + len(rows)] = exchange.gather(
-                found[row : row + here], gradients, standing, 1 / unit
-            )[rows]
+            told = exchange.gather(found[row : row + here], gradients, standing, 1 / unit)
+            sums[place : place + len(rows)] = told[rows]
             place, row = place + len(rows), row + here
         for exchange in self.exchanges:
             self._roll.check(exchange.standings())
-        self._sums[place : place + len(found) - row] = found[row:]
-        self._folding.fold(self._sums)
-        totals = np.zeros(len(self._params), records.SUMS)
-        for column, field in enumerate(FIELDS):
-            totals[field][self._filled] = self._sums[self._totals, column]
-        return totals
+        sums[place : place + len(found) - row] = found[row:]
+        return self._totals.folded()
 
     def _gradients(self, grads: list[Any]) -> Iterator[Any]:
         """What is here of each gradient, or is lent; flat, in C order."""

@@ -18,7 +18,6 @@ from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
 from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
-from fastupdate.torch.numbers import SWITCHES as SWITCHES
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
@@ -36,9 +35,10 @@ class Optimizer(torch.optim.Optimizer):
     """A `torch.optim.Optimizer`: schedulers, hooks, closures, GradScaler and checkpoints work as with torch's own.
 
     maximize climbs; foreach and fused are taken and change nothing; capturable and differentiable must be False. Each
-    argument, and lr_scale, l1, clip_value and ema_decay, can differ between parameter groups; a step reads them there.
-    Options that a group does not hold are in `options`; groups and state are torch's own. `report` tells of the last
-    step. State is kept in `state[p]` under torch's names, averages and copies as "ema", "slow" and "shadow".
+    argument, and lr_scale, l1, clip_value, optimism, optimism_norm, peak_lr and ema_decay, can differ between parameter
+    groups; a step reads them there. Options that a group does not hold are in `options`; groups and state are torch's
+    own. `report` tells of the last step. State is kept in `state[p]` under torch's names, averages and copies as "ema",
+    "slow" and "shadow".
     """
 
     rule: ClassVar[Rule]

@@ -13,7 +13,7 @@ from fastupdate.arrays.memory import DTYPES, Array, address
 from fastupdate.sharded.boxes import shape_of_box
 from fastupdate.sharded.cells import Values
 from fastupdate.sharded.reader import Reader
-from fastupdate.sharded.telling import Group, Stretch, Telling
+from fastupdate.sharded.telling import Group, Known, Telling
 from fastupdate.sharded.together import Arrays
 from fastupdate.step.stepper import Stepper
 from fastupdate.torch.borrowed import Borrowed
@@ -57,8 +57,8 @@ class SliceNorms:
         own = {k: boxes[group.rank] for k, boxes in group.boxes.items()}
         self.here = {k: box[0] if prod(shape_of_box(box)) else slice(0, 0) for k, box in own.items()}
         self._norms: dict[int, Values] = {k: np.zeros((params[k].shape[0], 1)) for k in group.tensors}
-        stretches = [[*self._stretches(group, rank)] for rank in range(len(group.ranges))]
-        self._telling = Telling(Peers.gather, group, stretches, [False])
+        known = [[*self._known(group, rank)] for rank in range(len(group.ranges))]
+        self._telling = Telling(Peers.gather, group, known, [False])
         cells = self._wholes.cells
         counts = [cell.shape[0] for cell in cells]
         lengths = [cell.end // max(count, 1) for cell, count in zip(cells, counts, strict=True)]
@@ -66,9 +66,9 @@ class SliceNorms:
         self._reader = Reader(stepper, np.repeat(lengths, counts).tolist(), np.repeat(codes, counts).tolist())
         self._reader.rows["g_dtype"] = self._reader.rows["dtype"]
 
-    def _stretches(self, group: Group, rank: int) -> Iterator[Stretch]:
+    def _known(self, group: Group, rank: int) -> Iterator[Known]:
         for k, r in zip(group.tensors, group.ranges[rank], strict=True):
-            yield Stretch(self._norms[k], 0, len(self._norms[k]) if r.end else 0, 0)
+            yield Known(self._norms[k], 0, len(self._norms[k]) if r.end else 0, 0)
 
     def of(self, tensors: list[Any], unit: float) -> dict[int, Values]:
         """Of each of these tensors, shared as the parameters are, the norms of all slices, in units of `unit`."""

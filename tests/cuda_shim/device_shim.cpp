@@ -1,4 +1,4 @@
-// device.h and cuda_shim.h on a host without a GPU. Streams are queues that run when somebody waits for them, so that
+// runtime.h and cuda_shim.h on a host without a GPU. Streams are queues that run when somebody waits for them, so that
 // whatever is read or overwritten too early shows; a capture is a queue that is kept.
 #include <pybind11/pybind11.h>
 #include <setjmp.h>
