@@ -60,8 +60,8 @@ def ci_peers() -> set[str]:
 
 def test_the_peers_that_ci_installs_are_told():
     told = re.search(r"beside peers:(.*?)\n\.venv", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
-    trainers = {"lightning", "transformers", "accelerate"}  # .[trainers]
-    assert ci_peers() - trainers <= set(re.findall(r"[\w.=-]+", told.group(1)))
+    extras = {"lightning", "transformers", "accelerate", "mpi4py", "mpich"}  # .[trainers,mpi]
+    assert ci_peers() - extras <= set(re.findall(r"[\w.=-]+", told.group(1)))
 
 
 def test_blocks_run_by_themselves_but_for_those_that_go_on():
