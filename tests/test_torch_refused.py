@@ -42,6 +42,11 @@ REFUSED: dict[str, Any] = {
         ValueError,
         r"\[adamw\] lr: expected",
     ),
+    "an option in a group": (
+        lambda: fu.torch.AdamW([{"params": [_one()], "clip_norm": 0.1}]),
+        ValueError,
+        r"\[adamw\] clip_norm: expected an argument of AdamW, for all groups, received 0.1 for a group",
+    ),
     "betas": (lambda: fu.torch.AdamW([_one()], betas=(1.0, 0.9)), ValueError, r"\[adamw\] beta1: expected"),
     "one beta": (lambda: fu.torch.AdamW([_one()], betas=0.9), TypeError, r"\[adamw\] betas: expected 2 numbers"),
     "nesterov": (lambda: fu.torch.SGD([_one()], nesterov=True), ValueError, r"\[sgd\] nesterov: expected momentum > 0"),

@@ -13,7 +13,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
-from fastupdate.step.options import DecayMode, Settings
+from fastupdate.step.options import DecayMode, Options, Settings
 from fastupdate.torch.packages import FIXED, check_fixed
 
 SWITCHES: dict[str, Any] = {
@@ -51,6 +51,14 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"[{rule.name}] {problem}")
     decoupled = values.get(DECOUPLED, rule.decoupled_decay) if "weight_decay" in rule.hypers else rule.decoupled_decay
     return {**numbers, "maximize": bool(values.get("maximize")), DECOUPLED: bool(decoupled)}
+
+
+def check_own(rule: Rule, group: Mapping[str, Any]) -> None:
+    """ValueError if a group holds an option that is one for all groups; what else it holds is its owner's."""
+    for name in Options.__annotations__.keys() - {*SHARED, *arguments(rule), "maximize"}:
+        if name in group:
+            expected = f"an argument of {rule.formula.__name__}, for all groups"
+            Place(rule.name, name).fail(ValueError, expected, f"{group[name]!r} for a group")
 
 
 def decay_of(rule: Rule, decoupled: bool, option: DecayMode | None) -> DecayMode | None:

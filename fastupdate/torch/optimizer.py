@@ -17,7 +17,7 @@ from fastupdate.torch.factors import Cuts, owners_of
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
-from fastupdate.torch.numbers import DECOUPLED, check_options, checked, decay_of
+from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
@@ -190,6 +190,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def complete(self, group: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
         """Gives a group that joins others what it does not say, after a check of what it does."""
+        check_own(self.rule, group)
         values = {**self.defaults, **group}
         check_options(self.rule, checked(self.rule, values), self.options)
         group.update({**at_start(self.rule, values, groups), **values})
