@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -78,6 +79,18 @@ def test_blocks_run(code, printed, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed or (not printed and not strict)
+
+
+def test_scripts_can_be_run_as_they_are_named():
+    """Without `python` before it, a script begins with a line that says who runs it."""
+    named = {name for page in PAGES for name in re.findall(r"(?<!python )(scripts/\w+\.\w+)", page.read_text("utf-8"))}
+    assert len(named) > 5
+    faults = [name for name in sorted(named) if not os.access(ROOT / name, os.X_OK) or script_of(name)[:2] != b"#!"]
+    assert faults == []
+
+
+def script_of(name):
+    return (ROOT / name).read_bytes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
