@@ -31,6 +31,15 @@ RECORDS = {
     "Schedule": records.SCHEDULE,
     "Link": records.LINK,
 }
+CONSTANTS = {
+    "kBlock": records.BLOCK,
+    "kLanes": records.LANES,
+    "kMaxStates": records.MAX_STATES,
+    "kMaxHypers": records.MAX_HYPERS,
+    "kScalarBytes / 8": records.MAX_SCALARS,
+    "kMaxTerms": records.MAX_SUMS,
+    "kMaxDims": records.MAX_DIMS,
+}
 native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
 by_name = pytest.mark.parametrize("name", rules.names())
 
@@ -75,7 +84,7 @@ def test_a_rule_is_whole(name):
     assert cls.__doc__
     assert "Source:" in cls.__doc__
     scalars = rule.prepare(cls([np.zeros((1, 1))]).groups[0], 1)
-    assert len(scalars) * 8 <= 128  # kScalarBytes
+    assert len(scalars) <= records.MAX_SCALARS
 
 
 @by_name
@@ -118,6 +127,7 @@ PROBE = """
 #include <cstdio>
 #include <type_traits>
 #include "core/derive.h"
+#include "core/extents.h"
 using namespace fastupdate;
 template <class T> const char* kind() {
   using X = std::remove_all_extents_t<T>;
@@ -136,7 +146,7 @@ def test_record_fields(tmp_path):
         pytest.skip("needs a C++ compiler")
     inside = {number: f"numbers.{number}" for number in stages.NUMBERS}  # of a group
     fields = [f"FIELD({name}, {inside.get(field, field)})" for name, dtype in RECORDS.items() for field in dtype.names]
-    constants = 'std::printf("%d %d %d %d %d\\n", (int)kBlock, kLanes, kMaxStates, kMaxHypers, kMaxDims);'
+    constants = "".join(f'std::printf("%d\\n", (int)({name}));' for name in CONSTANTS)
     bits = {f"k{stage.name}": stage.bit for stage in stages.STAGES}
     bits |= {"kZeroGrads": records.ZERO_GRADS, "kMonitor": records.MONITOR, "kAtTimes": stages.AT_TIMES}
     bits |= {f"k{place.title()}Stages": stages.at(place) for place in stages.PLACES}
@@ -153,8 +163,7 @@ def test_record_fields(tmp_path):
         for field in dtype.names:
             base, offset = dtype.fields[field][:2]
             expected.append(f"{name} {inside.get(field, field)} {offset} {base.itemsize} {KINDS[base.base.kind]}")
-    expected.append(f"{records.BLOCK} {records.LANES} {records.MAX_STATES} {records.MAX_HYPERS} {records.MAX_DIMS}")
-    expected += [str(bit) for bit in bits.values()]
+    expected += [str(number) for number in (*CONSTANTS.values(), *bits.values())]
     assert printed == expected
 
 
