@@ -45,6 +45,19 @@ REFUSED: dict[str, Any] = {
     "betas": (lambda: fu.torch.AdamW([_one()], betas=(1.0, 0.9)), ValueError, r"\[adamw\] beta1: expected"),
     "one beta": (lambda: fu.torch.AdamW([_one()], betas=0.9), TypeError, r"\[adamw\] betas: expected 2 numbers"),
     "nesterov": (lambda: fu.torch.SGD([_one()], nesterov=True), ValueError, r"\[sgd\] nesterov: expected momentum > 0"),
+    **{
+        f"{name} that is no switch": (
+            lambda name=name: fu.torch.Adam([_one()], **{name: "no"}),
+            ValueError,
+            rf"\[adam\] {name}: expected one of False, True, received 'no'",
+        )
+        for name in ("amsgrad", "maximize", "decoupled_weight_decay", "monitor")
+    },
+    "a flag in a group": (
+        lambda: fu.torch.SGD([{"params": [_one()], "nesterov": "no"}], momentum=0.9),
+        ValueError,
+        r"\[sgd\] nesterov: expected one of False, True, received 'no'",
+    ),
     "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),
