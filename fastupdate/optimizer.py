@@ -194,6 +194,11 @@ class Optimizer(attributes.NotTorch):
         """The low-precision copies (`shadow`), structured like the parameters; bfloat16 as uint16 bits. None if off."""
         return None if self.stepper.settings.shadow is None else self._live("shadow")
 
+    @property
+    def slow(self) -> Any:
+        """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
+        return None if self.stepper.settings.lookahead is None else self._live("slow")
+
     def _live(self, role: str) -> Any:
         return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(item.slots[role])))
 
@@ -201,13 +206,6 @@ class Optimizer(attributes.NotTorch):
         check_tree(self.stepper.containers, self.stepper.items)
         by_path = {item.path: item for item in self.stepper.items}
         return tree.rebuild(self.stepper.tree, lambda path: pick(by_path[path]))
-
-    @property
-    def slow(self) -> Any:
-        """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
-        if self.stepper.settings.lookahead is None:
-            return None
-        return self._structured(lambda item: shown(item.slots["slow"]))
 
     def resync(self) -> None:
         """Makes slow weights, moving average and low-precision copies follow the parameters as they are now.

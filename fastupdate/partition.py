@@ -281,7 +281,8 @@ class Partition(attributes.NotTorch):
         own = [getattr(part, name) for part in self.parts]
         if own[0] is None:
             return None
-        return tree.rebuild(self.params, lambda path: tree.follow(own[self._part_of[path]], path))
+        merged = tree.rebuild(self.params, lambda path: tree.follow(own[self._part_of[path]], path))
+        return attributes.live(_place(name), merged)
 
     def resync(self) -> None:
         """Makes slow weights, moving average and low-precision copies follow the parameters as they are now."""

@@ -292,11 +292,14 @@ def test_bound_arrays_stay_bound_whatever_becomes_of_their_list() -> None:
 @pytest.mark.parametrize("framework", [dict, list])
 def test_live_arrays_are_written_not_exchanged(framework: Any) -> None:
     tree = {"a": {"w": np.ones(3)}, "b": [np.ones(2), (np.ones(1),)]}
-    opt = fu.Adam(tree if framework is dict else [np.ones(3), np.ones(2)], ema_decay=0.9, shadow="float16")
+    params = tree if framework is dict else [np.ones(3), np.ones(2)]
+    kept: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "lookahead": (2, 0.5)}
+    opt, parted = fu.Adam(params, **kept), fu.Partition(copy.deepcopy(params), [("*", fu.Adam)], **kept)
     state, key = opt.state, "a" if framework is dict else 0
-    for structure, at in ((state, "m"), (state, "new"), (state["m"], key), (opt.ema, key), (opt.shadow, key)):
+    copies = [(getattr(each, name), key) for each in (opt, parted) for name in ("ema", "shadow", "slow")]
+    for structure, at in ((state, "m"), (state, "new"), (state["m"], key), *copies):
         for change in (lambda s, k: s.__setitem__(k, np.ones(3)), lambda s, k: s.pop(k), lambda s, k: s.clear()):
-            with pytest.raises(TypeError, match=r"\[adam\] (state|ema|shadow): expected arrays written in place"):
+            with pytest.raises(TypeError, match=r"\] (state|ema|shadow|slow): expected arrays written in place"):
                 change(structure, at)
     for copied in (copy.deepcopy(state["m"]), pickle.loads(pickle.dumps(state["m"])), copy.copy(state["m"])):
         assert type(copied) is framework
