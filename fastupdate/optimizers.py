@@ -143,6 +143,8 @@ def rule(formula: type) -> type[Optimizer]:
 
     TypeError says what is missing from it, or with file and line what has no place in a rule.
     """
+    if not isinstance(formula, type):
+        raise TypeError(f"[rule] expected a class (docs/own_rules.md), received {formula!r}")
     found = rule_of(formula, native=False)
     _check_room(found)
     try:

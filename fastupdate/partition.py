@@ -70,7 +70,7 @@ class Partition(attributes.NotTorch):
             _place("params").fail(ValueError, "a dotted name of its own for each array", "one of two arrays")
         sorted_groups = sort_into_groups("partition", given, groups)
         made_parts = []
-        for names, recipe in shares(given, list(rules)):
+        for names, recipe in shares(given, rules):
             chosen = set(names)
             own_groups = [
                 {**values, "params": [given[name] for name in members if name in chosen]}

@@ -231,7 +231,31 @@ def test_words_of_torchs_name_what_there_is_instead(rule: str, word: str) -> Non
 
 # -- remedies ---------------------------------------------------------------------------------------------------------
 
+
+class Model:
+    """What frameworks hold parameters in."""
+
+    def parameters(self) -> list[np.ndarray]:
+        return [np.ones(3)]
+
+
+PAIRS = r"\[partition\] rules: expected \(pattern, rule\) pairs, as \[\('\*', fu.AdamW\)\], received "
 REMEDIES: dict[str, tuple[Any, str]] = {
+    "a model": (lambda: fu.Adam(Model()), r"\[adam\] params: expected model.parameters\(\) or .*, received Model"),
+    "a model's vectors": (
+        lambda: fu.groups.no_decay(Model()),
+        r"\[no_decay\] params: expected model.parameters\(\), or other arrays, received Model",
+    ),
+    "a rule alone": (lambda: fu.Partition([np.ones(3)], fu.AdamW), PAIRS + "<class"),  # type: ignore[arg-type]
+    "rules by pattern": (lambda: fu.Partition([np.ones(3)], {"*": fu.SGD}), PAIRS + "{"),  # type: ignore[arg-type]
+    "a number of states": (
+        lambda: fu.Adam([np.ones(3)], state=3),  # type: ignore[arg-type]
+        r"\[adam\] state: expected arrays by name, or a sequence of them, received int",
+    ),
+    "a function as a rule": (
+        lambda: fu.rule(a_report),
+        r"\[rule\] expected a class \(docs/own_rules.md\), received <f",
+    ),  # type: ignore[arg-type]
     "an option's word": (lambda: fu.Adam([np.ones(3)], nonfinite="skpi"), "'skpi'; did you mean 'skip'"),
     "of several": (lambda: fu.Adam([np.ones(3)], decay="decouple"), "did you mean 'decoupled'"),
     "a backend": (lambda: fu.Adam([np.ones(3)], backend="nativ"), "did you mean 'native'"),

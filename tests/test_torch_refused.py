@@ -25,6 +25,11 @@ def _one(*shape: int, **kind: Any) -> Any:
     return torch.nn.Parameter(torch.ones(*shape or (2, 2), **kind))
 
 
+def _model() -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(2, 2))
+
+
+PARAMETERS = r"\[adamw\] params: expected model.parameters\(\) or another sequence of tensors, received "
 REFUSED: dict[str, Any] = {
     "capturable": (
         lambda: fu.torch.AdamW([_one()], capturable=True),
@@ -67,6 +72,31 @@ REFUSED: dict[str, Any] = {
         r"\[adam\] decay: expected None, for decoupled_weight_decay is True, received 'independent'",
     ),
     "no tensors": (lambda: fu.torch.SGD([]), ValueError, "empty parameter list"),
+    "a model": (lambda: fu.torch.AdamW(_model()), TypeError, PARAMETERS + "Sequential"),
+    "a model of one layer": (lambda: fu.torch.AdamW(_model()[0]), TypeError, PARAMETERS + "Linear"),
+    "its method": (lambda: fu.torch.AdamW(_model().parameters), TypeError, PARAMETERS + "method"),
+    "nothing": (lambda: fu.torch.AdamW(None), TypeError, PARAMETERS + "NoneType"),
+    "a model in a group": (lambda: fu.torch.AdamW([{"params": _model()}]), TypeError, PARAMETERS + "Sequential"),
+    "a model for two rules": (
+        lambda: fu.torch.Muon(_model(), others=fu.AdamW),
+        TypeError,
+        r"\[muon\] params: .*model.p",
+    ),
+    "parameters of a batch's pieces": (
+        lambda: fu.torch.Pieces(_model().parameters(), 2),
+        TypeError,
+        r"\[pieces\] model: expected a model, a torch.nn.Module, received generator",
+    ),
+    "parameters within backward": (
+        lambda: fu.torch.in_backward(_model().parameters(), fu.torch.SGD([_one()])),
+        TypeError,
+        r"\[sgd\] model: expected a model, a torch.nn.Module, received generator",
+    ),
+    "an optimizer of arrays within backward": (
+        lambda: fu.torch.in_backward(_model(), fu.SGD([_one()])),
+        TypeError,
+        r"\[in_backward\] optimizer: expected an optimizer of one rule, of fu.torch, received fastupdate's SGD",
+    ),
 }
 
 

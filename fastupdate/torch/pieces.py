@@ -16,6 +16,7 @@ from torch import distributed
 
 from fastupdate.arrays.place import Place
 from fastupdate.sharded import pieces as order
+from fastupdate.torch.inputs import check_model
 from fastupdate.torch.shards import is_split, like, part_of
 
 
@@ -39,6 +40,7 @@ class Pieces:
     """
 
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
+        check_model(Place("pieces", "model"), model)
         params = [p for p in model.parameters() if p.requires_grad]
         over_a_mesh: list[Any] = [p for p in params if is_split(p)]
         cut = {id(p) for p in over_a_mesh if p.device_mesh.size() > 1}
