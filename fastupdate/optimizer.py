@@ -67,7 +67,10 @@ class Optimizer(attributes.NotTorch):
 
     @classmethod
     def with_(cls, **arguments: Any) -> partial[Self]:
-        """This rule with some of its arguments, for a part of the parameters (see fu.Partition): cls(params, …)."""
+        """This rule with some of its arguments, for a part of the parameters (see fu.Partition): cls(params, …).
+
+        arguments  by name: those of the class but for `params`, which are looked at when the optimizer is made
+        """
         return partial(cls, **arguments)
 
     lr = attributes.Hyper("lr")  # the others likewise, by attributes.show

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from operator import setitem
 from os import PathLike
 from typing import Any, Literal, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fastupdate import attributes
 from fastupdate.arrays import autograd, overlap, tree
@@ -29,7 +26,7 @@ from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
 from fastupdate.step.options import Options
-from fastupdate.step.report import Report, Statistics
+from fastupdate.step.report import Joined, Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, check_tree, sources
 from fastupdate.step.transaction import at_once, in_turn
@@ -49,6 +46,9 @@ class Partition(attributes.NotTorch):
              A rule is a class, or what its `with_` returns: its arguments, and the options decay, l1, l1_mode,
              clip_value, clip_tensor_norm, clip_unit_norm and groups, if they are to be other than for the rest
     options  as every optimizer takes them (docs/options.md), for all rules, but for `state`
+
+    TypeError or ValueError names what makes no pair, a pattern that finds nothing which no earlier one does, a
+    parameter that none finds, and what is wrong with a rule or an option.
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
     raises, none has moved. Where gradients are on a GPU, nothing can be decided by all of them (no clip_norm, nonfinite
@@ -352,14 +352,6 @@ class Partition(attributes.NotTorch):
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
         self._params = kept["params"]
         self._take(kept["parts"])
-
-
-class Joined(Statistics):
-    """The statistics of several rules as one table."""
-
-    @cached_property
-    def _table(self) -> NDArray[np.void]:
-        return np.concatenate([statistics.table for statistics in self._sums])
 
 
 def divided(optimizer: type[Optimizer], others: Any, params: Any, arguments: Mapping[str, Any]) -> Partition:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from peers import peer
 
+import fastupdate as fu
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
@@ -79,6 +81,20 @@ def test_blocks_run(code, printed, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed or (not printed and not strict)
+
+
+def test_the_page_of_the_api_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    modules = {name: getattr(fu, name) for name in ("groups", "monitoring", "rules", "schedules")}
+    names = [name for name in fu.__all__ if name not in fu.optimizers.CLASSES and name not in modules]
+    names += [f"{module}.{name}" for module, found in modules.items() for name in found.__all__]
+    face = (ROOT / "fastupdate" / "torch" / "__init__.py").read_text(encoding="utf-8")
+    names += [f"torch.{name}" for name in re.findall(r"import (\w+) as \1", face) if name != "Optimizer"]
+    headings = set(re.findall(r"^##+ `fu\.([\w.]+)", page, re.MULTILINE))
+    assert {*names} - headings == set()
+    assert {"torch.Pieces", "Rows", "groups.no_decay"} <= headings
+    for rules in ("torch.<Rule>", "sharded.<Rule>"):
+        assert f"`fu.{rules}(" in page
 
 
 def test_scripts_can_be_run_as_they_are_named():

@@ -116,6 +116,12 @@ def in_backward(model: Any, optimizer: Optimizer) -> Arrivals:
     gradient twice. There rules with numbers of all tensors (Prodigy, D-Adaptation, DoG, DoWG) move them, too. `step()`
     is called after backward in any case, for schedulers and hooks.
 
+    model      a torch.nn.Module, of which the optimizer has some parameters: these move so
+    optimizer  one of fu.torch, of one rule
+
+    TypeError if they are anything else, ValueError if the optimizer has none of the parameters, or decides by sums over
+    DTensors.
+
     Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a
     GradScaler, the optimizer needs one of those options: nonfinite="skip", for example.
     """

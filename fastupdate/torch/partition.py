@@ -12,12 +12,11 @@ import torch
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
-from fastupdate.partition import Joined
 from fastupdate.rules.rule import Rule
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Options, Settings
-from fastupdate.step.report import Report
+from fastupdate.step.report import Joined, Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.whole import WholeStep, take
 from fastupdate.torch.inputs import check_params
@@ -47,7 +46,10 @@ class Partition(Optimizer):
 
     params   groups, each with a rule: a class, what its `with_` returns, or a name. What `with_` was given are values
              of the group, which afterwards has the name alone: `param_groups[0]["rule"]` is "muon"
-    options  as every optimizer takes them, for all rules
+    options  as every optimizer takes them, for all rules, but for `groups` and `state`
+
+    TypeError or ValueError names a group without a rule, a rule that there is not, and the argument or option that is
+    wrong.
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
     raises, none has moved. Groups of one rule may differ in its equations (`maximize`, `amsgrad`, `nesterov`, …) if it

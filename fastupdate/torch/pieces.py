@@ -37,6 +37,9 @@ class Pieces:
             over all ranks. FSDP2 goes on to add up pairwise in backward passes beside such loops, too
     count   pieces of a batch, a multiple of the number of ranks
     group   of the ranks that have the model whole; None: DDP's, or the default one
+
+    `len(pieces)` is how many are this rank's. TypeError or ValueError names a model or a count that is none of these,
+    and in the loop a sparse gradient or a turn without one backward pass.
     """
 
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
