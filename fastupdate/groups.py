@@ -100,8 +100,13 @@ def layerwise_decay(layers: Sequence[Pattern], decay: float) -> list[GroupSpec]:
 def no_decay(params: Any) -> list[GroupSpec]:
     """A group without weight decay of all vectors and scalars among `params`: biases and norm scales.
 
+    params  as an optimizer takes them
+
     An empty list if there are none, so that it can be added to other groups.
     """
+    if hasattr(params, "parameters"):
+        Place("no_decay", "params").fail(TypeError, "model.parameters(), or other arrays", type(params).__name__)
+    params, _ = taken_apart("no_decay", params)
     vectors = {tree.dotted(path): True for path, leaf in tree.leaves(params) if getattr(leaf, "ndim", 1) < 2}
     return [{"params": vectors, "weight_decay": 0.0}] if vectors else []
 

@@ -67,7 +67,10 @@ class Optimizer(attributes.NotTorch):
 
     @classmethod
     def with_(cls, **arguments: Any) -> partial[Self]:
-        """This rule with some of its arguments, for a part of the parameters (see fu.Partition): cls(params, …)."""
+        """This rule with some of its arguments, for a part of the parameters (see fu.Partition): cls(params, …).
+
+        arguments  by name: those of the class but for `params`, which are looked at when the optimizer is made
+        """
         return partial(cls, **arguments)
 
     lr = attributes.Hyper("lr")  # the others likewise, by attributes.show
@@ -200,6 +203,11 @@ class Optimizer(attributes.NotTorch):
         """The low-precision copies (`shadow`), structured like the parameters; bfloat16 as uint16 bits. None if off."""
         return None if self.stepper.settings.shadow is None else self._live("shadow")
 
+    @property
+    def slow(self) -> Any:
+        """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
+        return None if self.stepper.settings.lookahead is None else self._live("slow")
+
     def _live(self, role: str) -> Any:
         return attributes.live(self.stepper.place(role), self._structured(lambda item: shown(item.slots[role])))
 
@@ -207,13 +215,6 @@ class Optimizer(attributes.NotTorch):
         check_tree(self.stepper.containers, self.stepper.items)
         by_path = {item.path: item for item in self.stepper.items}
         return tree.rebuild(self.stepper.tree, lambda path: pick(by_path[path]))
-
-    @property
-    def slow(self) -> Any:
-        """Lookahead's slow weights (`lookahead`), structured like the parameters; None if it is off."""
-        if self.stepper.settings.lookahead is None:
-            return None
-        return self._structured(lambda item: shown(item.slots["slow"]))
 
     def resync(self) -> None:
         """Makes slow weights, moving average and low-precision copies follow the parameters as they are now.

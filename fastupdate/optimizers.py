@@ -21,9 +21,6 @@ from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
 from fastupdate.step.hypers import ALIASES
 from fastupdate.step.options import Options
 
-MAX_SCALARS = 16  # kScalarBytes of csrc/core/plan.h, in float64
-
-
 T = TypeVar("T")
 OTHERS = Parameter("others", Parameter.KEYWORD_ONLY, default=None)
 PARAMS = (
@@ -152,6 +149,8 @@ def rule(formula: type) -> type[Optimizer]:
 
     TypeError says what is missing from it, or with file and line what has no place in a rule.
     """
+    if not isinstance(formula, type):
+        raise TypeError(f"[rule] expected a class (docs/own_rules.md), received {formula!r}")
     found = rule_of(formula, native=False)
     _check_room(found)
     try:
@@ -168,10 +167,13 @@ def rule(formula: type) -> type[Optimizer]:
 def _check_room(rule: Rule) -> None:
     """What the records of a plan have room for (csrc/core/plan.h)."""
     prepared = rule.prepare({name: hyper.default for name, hyper in declared(rule.formula, Hyper).items()}, 1)
+    measuring = [(phase.measure.__name__, phase) for phase in rule.phases if phase.measure]
+    sums = [(f"sums of {name}", len(phase.sums), records.MAX_SUMS) for name, phase in measuring]
     for what, count, most in (
         ("states", len(rule.states), records.MAX_STATES),
         ("hyperparameters", len(rule.hypers), records.MAX_HYPERS),
-        ("scalars", len(prepared), MAX_SCALARS),
+        ("scalars", len(prepared), records.MAX_SCALARS),
+        *sums,
     ):
         if count > most:
             raise TypeError(f"[{rule.name}] {what}: expected at most {most}, received {count}")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from operator import setitem
 from os import PathLike
 from typing import Any, Literal, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fastupdate import attributes
 from fastupdate.arrays import autograd, overlap, tree
@@ -29,7 +26,7 @@ from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
 from fastupdate.step.options import Options
-from fastupdate.step.report import Report, Statistics
+from fastupdate.step.report import Joined, Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, check_tree, sources
 from fastupdate.step.transaction import at_once, in_turn
@@ -49,6 +46,9 @@ class Partition(attributes.NotTorch):
              A rule is a class, or what its `with_` returns: its arguments, and the options decay, l1, l1_mode,
              clip_value, clip_tensor_norm, clip_unit_norm and groups, if they are to be other than for the rest
     options  as every optimizer takes them (docs/options.md), for all rules, but for `state`
+
+    TypeError or ValueError names what makes no pair, a pattern that finds nothing which no earlier one does, a
+    parameter that none finds, and what is wrong with a rule or an option.
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
     raises, none has moved. Where gradients are on a GPU, nothing can be decided by all of them (no clip_norm, nonfinite
@@ -70,7 +70,7 @@ class Partition(attributes.NotTorch):
             _place("params").fail(ValueError, "a dotted name of its own for each array", "one of two arrays")
         sorted_groups = sort_into_groups("partition", given, groups)
         made_parts = []
-        for names, recipe in shares(given, list(rules)):
+        for names, recipe in shares(given, rules):
             chosen = set(names)
             own_groups = [
                 {**values, "params": [given[name] for name in members if name in chosen]}
@@ -281,7 +281,8 @@ class Partition(attributes.NotTorch):
         own = [getattr(part, name) for part in self.parts]
         if own[0] is None:
             return None
-        return tree.rebuild(self.params, lambda path: tree.follow(own[self._part_of[path]], path))
+        merged = tree.rebuild(self.params, lambda path: tree.follow(own[self._part_of[path]], path))
+        return attributes.live(_place(name), merged)
 
     def resync(self) -> None:
         """Makes slow weights, moving average and low-precision copies follow the parameters as they are now."""
@@ -351,14 +352,6 @@ class Partition(attributes.NotTorch):
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
         self._params = kept["params"]
         self._take(kept["parts"])
-
-
-class Joined(Statistics):
-    """The statistics of several rules as one table."""
-
-    @cached_property
-    def _table(self) -> NDArray[np.void]:
-        return np.concatenate([statistics.table for statistics in self._sums])
 
 
 def divided(optimizer: type[Optimizer], others: Any, params: Any, arguments: Mapping[str, Any]) -> Partition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,10 @@ def check_recipe(place: Place, recipe: Any) -> None:
             place.fail(ValueError, f"no {name}, which is an option of the whole optimizer", f"{name} for one rule")
 
 
-def shares(given: Mapping[str, Any], rules: Sequence[Any]) -> Iterator[tuple[list[str], Recipe]]:
+def shares(given: Mapping[str, Any], rules: Any) -> Iterator[tuple[list[str], Recipe]]:
     """The names of each rule's parameters, in the order of all."""
+    if isinstance(rules, Mapping) or not isinstance(rules, Iterable):
+        Place("partition", "rules").fail(TypeError, "(pattern, rule) pairs, as [('*', fu.AdamW)]", repr(rules))
     find = Finder(given)
     rest = list(given)
     for k, pair in enumerate(rules):

@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """Seeds bugs one at a time into a copy of the sources and checks that the tests catch each of them.
 
-    python scripts/mutate.py [words in a mutant's name …]
+    scripts/mutate.py [words in a mutant's name …]
 
 Prints a table; the exit status is 1 if a mutant survives, or if the text that it replaces is no longer there.
 """

@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """What takes too long for every change: sanitizers, mutants, cross-builds, oldest dependencies, long fuzzing.
 
-    python scripts/nightly.py [words in a row's name …]
+    scripts/nightly.py [words in a row's name …]
 
 Runs the rows, two at a time, and prints a table in Markdown; the exit status is 1 if one did not hold. The output of
 each goes to build/nightly. Needs `.[dev]`; rows whose compiler is missing say so. CMAKE_CXX_COMPILER_LAUNCHER=ccache

@@ -97,6 +97,7 @@ def places(call: Callable[[], Any], of_each: int) -> list[Spot]:
         when = sorted(every)
         n = len(when) if os.environ.get("FASTUPDATE_TEST_BYTECODES") == "all" else min(of_each, len(when))
         found |= {at: every[at] for at in (when[(2 * k + 1) * len(when) // (2 * n)] for k in range(n))}
+    assert found, "nothing was traced, so nothing would be interrupted"
     return [spot for _, spot in sorted(found.items())]
 
 
@@ -159,12 +160,13 @@ def outcomes(
     for untouched in (before, after):
         again(untouched)
     further = [look(before), look(after)]
-    whole = make()
+    whole, interrupts = make(), 0
     for spot in places(lambda: call(whole), of_each):
         subject = make()
         where = interrupted(lambda subject=subject: call(subject), spot)
         if where is None:
             continue
+        interrupts += 1
         try:
             state = look(subject)
             if state not in states:
@@ -176,3 +178,5 @@ def outcomes(
             continue
         if look(subject) != further[states.index(state)]:
             yield f"other results afterwards: {where}"
+    if not interrupts:
+        yield "nothing was interrupted"

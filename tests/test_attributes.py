@@ -231,7 +231,31 @@ def test_words_of_torchs_name_what_there_is_instead(rule: str, word: str) -> Non
 
 # -- remedies ---------------------------------------------------------------------------------------------------------
 
+
+class Model:
+    """What frameworks hold parameters in."""
+
+    def parameters(self) -> list[np.ndarray]:
+        return [np.ones(3)]
+
+
+PAIRS = r"\[partition\] rules: expected \(pattern, rule\) pairs, as \[\('\*', fu.AdamW\)\], received "
 REMEDIES: dict[str, tuple[Any, str]] = {
+    "a model": (lambda: fu.Adam(Model()), r"\[adam\] params: expected model.parameters\(\) or .*, received Model"),
+    "a model's vectors": (
+        lambda: fu.groups.no_decay(Model()),
+        r"\[no_decay\] params: expected model.parameters\(\), or other arrays, received Model",
+    ),
+    "a rule alone": (lambda: fu.Partition([np.ones(3)], fu.AdamW), PAIRS + "<class"),  # type: ignore[arg-type]
+    "rules by pattern": (lambda: fu.Partition([np.ones(3)], {"*": fu.SGD}), PAIRS + "{"),  # type: ignore[arg-type]
+    "a number of states": (
+        lambda: fu.Adam([np.ones(3)], state=3),  # type: ignore[arg-type]
+        r"\[adam\] state: expected arrays by name, or a sequence of them, received int",
+    ),
+    "a function as a rule": (
+        lambda: fu.rule(a_report),
+        r"\[rule\] expected a class \(docs/own_rules.md\), received <f",
+    ),  # type: ignore[arg-type]
     "an option's word": (lambda: fu.Adam([np.ones(3)], nonfinite="skpi"), "'skpi'; did you mean 'skip'"),
     "of several": (lambda: fu.Adam([np.ones(3)], decay="decouple"), "did you mean 'decoupled'"),
     "a backend": (lambda: fu.Adam([np.ones(3)], backend="nativ"), "did you mean 'native'"),
@@ -292,11 +316,14 @@ def test_bound_arrays_stay_bound_whatever_becomes_of_their_list() -> None:
 @pytest.mark.parametrize("framework", [dict, list])
 def test_live_arrays_are_written_not_exchanged(framework: Any) -> None:
     tree = {"a": {"w": np.ones(3)}, "b": [np.ones(2), (np.ones(1),)]}
-    opt = fu.Adam(tree if framework is dict else [np.ones(3), np.ones(2)], ema_decay=0.9, shadow="float16")
+    params = tree if framework is dict else [np.ones(3), np.ones(2)]
+    kept: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "lookahead": (2, 0.5)}
+    opt, parted = fu.Adam(params, **kept), fu.Partition(copy.deepcopy(params), [("*", fu.Adam)], **kept)
     state, key = opt.state, "a" if framework is dict else 0
-    for structure, at in ((state, "m"), (state, "new"), (state["m"], key), (opt.ema, key), (opt.shadow, key)):
+    copies = [(getattr(each, name), key) for each in (opt, parted) for name in ("ema", "shadow", "slow")]
+    for structure, at in ((state, "m"), (state, "new"), (state["m"], key), *copies):
         for change in (lambda s, k: s.__setitem__(k, np.ones(3)), lambda s, k: s.pop(k), lambda s, k: s.clear()):
-            with pytest.raises(TypeError, match=r"\[adam\] (state|ema|shadow): expected arrays written in place"):
+            with pytest.raises(TypeError, match=r"\] (state|ema|shadow|slow): expected arrays written in place"):
                 change(structure, at)
     for copied in (copy.deepcopy(state["m"]), pickle.loads(pickle.dumps(state["m"])), copy.copy(state["m"])):
         assert type(copied) is framework

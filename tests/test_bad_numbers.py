@@ -72,16 +72,17 @@ OPTIONS: dict[str, list[Any]] = {
     "decay": ["L2"],
     "peak_lr": [0.1],  # only with decay="corrected"
     "cautious": ["median", None, 2],
-    "centralize": ["rows", None],
-    "trust_ratio": [0.1, None],
-    "keep_norm": ["tensor", None],
+    **{
+        name: ["no", 0.1, None, np.array([True, False]), b""]
+        for name in ("centralize", "trust_ratio", "keep_norm", "zero_grads", "maximize", "monitor", "amsgrad")
+    },
     "optimism_norm": [0.0, -1.0, np.nan, "1"],
     "shadow": ["float32", np.float16],
     "outliers": [5, (0, 20), (np.inf, 20), (True, 20), (5, 9), (5, 20.5), (5, True), (5, 20, 1)],
     "lookahead": [5, (0, 0.5), (5, 0.0), (5, 1.5), (5.5, 0.5), (5, np.nan)],
     "backend": ["cuda!", ""],
 }
-BAD_OPTIONS = [(name, value) for name, values in OPTIONS.items() for value in values if value != ""]
+BAD_OPTIONS = [(name, value) for name, values in OPTIONS.items() for value in values]
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_OPTIONS, ids=[f"10-{n}-{v!r}" for n, v in BAD_OPTIONS])

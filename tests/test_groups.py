@@ -248,6 +248,8 @@ def test_no_decay_is_for_vectors_and_scalars() -> None:
     spared = {name for group in opt.groups if group["weight_decay"] == 0 for name in group["params"]}
     assert spared == {"norm.scale", "norm.gain", "b.0"}
     assert no_decay([np.ones((2, 2))]) == []
+    for way in (lambda p: p, lambda p: p.items(), lambda p: iter(p.items()), lambda p: [{"params": p}]):
+        assert no_decay(way(params)) == no_decay(params)
 
 
 def test_no_decay_takes_names_literally() -> None:

@@ -126,6 +126,14 @@ def test_an_integer_may_come_from_anywhere(kind: str) -> None:
     assert fu.groups.gradual_unfreezing(["0", "1"], two)[0]["frozen_until"] == 2
 
 
+@by_whole
+@pytest.mark.parametrize("name", ["monitor", "nesterov"])
+@pytest.mark.parametrize("on", [False, True])
+def test_a_truth_value_may_come_from_anywhere(on: bool, name: str, kind: str) -> None:
+    """Of an option and of a rule's flag."""
+    assert getattr(fu.SGD(arrays(), momentum=0.5, **{name: WHOLE[kind](on)}), name) is on
+
+
 @pytest.mark.peer
 def test_optax_schedules_are_schedules() -> None:
     optax = peer("optax")

@@ -39,7 +39,7 @@ from fastupdate.rules.adam import Adam, direction
 from fastupdate.rules.adamw import AdamW
 from fastupdate.rules.momentum import Momentum
 from fastupdate.rules.rmsprop import RMSprop
-from fastupdate.rules.rule import NON_NEGATIVE, Flag, Hyper, State, scalars
+from fastupdate.rules.rule import NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.sgd import SGD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +233,25 @@ def more_scalars(h, t):
     return scalars(**{f"x{k}": h.lr for k in range(17)})
 
 
+def five_sums():
+    """A rule that measures once, and then has as many sums as a phase has no room for."""
+
+    @staticmethod
+    def measure_all(flags, s, g, p, norm):
+        return g, g, g, g, g
+
+    @staticmethod
+    def settle_tensor(flags, s, n, x0, x1, x2, x3, x4, norm):
+        return x0
+
+    @staticmethod
+    def update(flags, s, g, p, norm):
+        return (-s.lr * norm,)
+
+    functions = {"measure_all": measure_all, "settle_tensor": settle_tensor, "update": update}
+    return {**many(Sum("", per="tensor", of="measure_all"), 5), "norm": State("", per="tensor"), **functions}
+
+
 WRONG = {  # what is put into the class, the message
     "no lr": ({"lr": None}, r"\[wrong\] lr: expected a Hyper, a Flag, .*received another attribute"),
     "unknown attribute": ({"decay": 0.1}, r"\[wrong\] decay: expected a Hyper, a Flag, a State or one of check, deco"),
@@ -243,6 +262,7 @@ WRONG = {  # what is put into the class, the message
     "variables around it": ({"update": enclosed()}, "update: expected helpers at the top of the file, received step"),
     "too many hyperparameters": (many(Hyper(0.1, NON_NEGATIVE, ""), 16), "hyperparameters: expected at most 16"),
     "too many scalars": ({"prepare": staticmethod(more_scalars)}, "scalars: expected at most 16, received 17"),
+    "too many sums": (five_sums(), "sums of measure_all: expected at most 4, received 5"),
 }
 
 

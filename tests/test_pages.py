@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from peers import peer
 
+import fastupdate as fu
 from fastupdate.step.hypers import CLIP_LIMITS, SHARED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +82,32 @@ def test_blocks_run(code, printed, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed or (not printed and not strict)
+
+
+def test_the_page_of_the_api_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    modules = {name: getattr(fu, name) for name in ("groups", "monitoring", "rules", "schedules")}
+    names = [name for name in fu.__all__ if name not in fu.optimizers.CLASSES and name not in modules]
+    names += [f"{module}.{name}" for module, found in modules.items() for name in found.__all__]
+    face = (ROOT / "fastupdate" / "torch" / "__init__.py").read_text(encoding="utf-8")
+    names += [f"torch.{name}" for name in re.findall(r"import (\w+) as \1", face) if name != "Optimizer"]
+    headings = set(re.findall(r"^##+ `fu\.([\w.]+)", page, re.MULTILINE))
+    assert {*names} - headings == set()
+    assert {"torch.Pieces", "Rows", "groups.no_decay"} <= headings
+    for rules in ("torch.<Rule>", "sharded.<Rule>"):
+        assert f"`fu.{rules}(" in page
+
+
+def test_scripts_can_be_run_as_they_are_named():
+    """Without `python` before it, a script begins with a line that says who runs it."""
+    named = {name for page in PAGES for name in re.findall(r"(?<!python )(scripts/\w+\.\w+)", page.read_text("utf-8"))}
+    assert len(named) > 5
+    faults = [name for name in sorted(named) if not os.access(ROOT / name, os.X_OK) or script_of(name)[:2] != b"#!"]
+    assert faults == []
+
+
+def script_of(name):
+    return (ROOT / name).read_bytes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,7 +14,8 @@ from cases import BACKENDS, PARALLEL, by_backend, isas
 from peers import peer
 from processes import child
 
-from fastupdate.engines import threads
+import fastupdate as fu
+from fastupdate.engines import choose, threads
 
 needs_native = pytest.mark.skipif(not isas(), reason="no native module")
 
@@ -97,12 +98,49 @@ def test_29_affinity():
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({"FASTUPDATE_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, 5), ({"OMP_NUM_THREADS": "3,2"}, 3)],
-    ids=["ours", "openmp"],
+    [
+        ({"FASTUPDATE_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, [5, True]),
+        ({"OMP_NUM_THREADS": "3,2"}, [3, False]),
+        ({"FASTUPDATE_NUM_THREADS": " , 5", "OMP_NUM_THREADS": "3"}, [3, False]),
+    ],
+    ids=["ours", "openmp", "none of ours"],
 )
 def test_29_threads_from_the_environment(environment, expected):
-    code = "import fastupdate as fu; print(json.dumps(fu.get_num_threads()))"
-    assert child(code, **{"FASTUPDATE_NUM_THREADS": "", **environment}) == expected
+    """At the start, and again when it is asked for."""
+    code = """
+    import fastupdate as fu
+    from fastupdate.engines import threads
+    found = [[fu.get_num_threads(), threads.is_fixed()]]
+    fu.set_num_threads(7)
+    fu.set_num_threads(None)
+    print(json.dumps([*found, [fu.get_num_threads(), threads.is_fixed()]]))
+    """
+    assert child(code, **{"FASTUPDATE_NUM_THREADS": "", **environment}) == [expected, expected]
+
+
+# -- the backend ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argument", "variable"), [("abacus", "numba"), (None, "abacus")])
+def test_an_unknown_backend_is_blamed_on_who_named_it(argument, variable, monkeypatch):
+    monkeypatch.setenv("FASTUPDATE_BACKEND", variable)
+    blamed = "FASTUPDATE_BACKEND" if argument is None else "backend"
+    with pytest.raises(ValueError, match=rf"^\[sgd\] {blamed}: expected one of native, numba, received 'abacus'$"):
+        fu.SGD([np.ones(3)], backend=argument)
+
+
+@pytest.mark.parametrize("place", ["site-packages", "clone"])
+def test_a_source_folder_that_was_not_compiled_says_so(place, tmp_path, monkeypatch):
+    """It is what a Python imports that is started in a clone."""
+    monkeypatch.setitem(sys.modules, "fastupdate._core", None)
+    monkeypatch.setattr(choose, "__file__", str(tmp_path / "fastupdate" / "engines" / "choose.py"))
+    remedy = "install a wheel for this platform, or a compiler to build it with"
+    if place == "clone":
+        (tmp_path / "pyproject.toml").touch()
+        remedy = f"{tmp_path} is the source: start Python elsewhere, or install it by `pip install -e .`"
+    problem = choose.native_problem.__wrapped__()
+    assert problem.startswith("import of fastupdate._core halted")
+    assert problem.endswith(f"; {remedy}")
 
 
 def v1(folder: str, quota: int) -> dict[str, str]:

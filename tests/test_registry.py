@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, RULES, Case, assert_same_bits, cases_of, generic_cases, isas
+from cases import ELEMENTWISE, RULES, Case, assert_same_bits, cases_of, generic_cases, isas
 from reference import Reference
 
 import fastupdate as fu
@@ -30,6 +30,15 @@ RECORDS = {
     "Recipe": records.RECIPE,
     "Schedule": records.SCHEDULE,
     "Link": records.LINK,
+}
+CONSTANTS = {
+    "kBlock": records.BLOCK,
+    "kLanes": records.LANES,
+    "kMaxStates": records.MAX_STATES,
+    "kMaxHypers": records.MAX_HYPERS,
+    "kScalarBytes / 8": records.MAX_SCALARS,
+    "kMaxTerms": records.MAX_SUMS,
+    "kMaxDims": records.MAX_DIMS,
 }
 native_only = pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
 by_name = pytest.mark.parametrize("name", rules.names())
@@ -75,7 +84,7 @@ def test_a_rule_is_whole(name):
     assert cls.__doc__
     assert "Source:" in cls.__doc__
     scalars = rule.prepare(cls([np.zeros((1, 1))]).groups[0], 1)
-    assert len(scalars) * 8 <= 128  # kScalarBytes
+    assert len(scalars) <= records.MAX_SCALARS
 
 
 @by_name
@@ -118,6 +127,7 @@ PROBE = """
 #include <cstdio>
 #include <type_traits>
 #include "core/derive.h"
+#include "core/extents.h"
 using namespace fastupdate;
 template <class T> const char* kind() {
   using X = std::remove_all_extents_t<T>;
@@ -136,7 +146,7 @@ def test_record_fields(tmp_path):
         pytest.skip("needs a C++ compiler")
     inside = {number: f"numbers.{number}" for number in stages.NUMBERS}  # of a group
     fields = [f"FIELD({name}, {inside.get(field, field)})" for name, dtype in RECORDS.items() for field in dtype.names]
-    constants = 'std::printf("%d %d %d %d %d\\n", (int)kBlock, kLanes, kMaxStates, kMaxHypers, kMaxDims);'
+    constants = "".join(f'std::printf("%d\\n", (int)({name}));' for name in CONSTANTS)
     bits = {f"k{stage.name}": stage.bit for stage in stages.STAGES}
     bits |= {"kZeroGrads": records.ZERO_GRADS, "kMonitor": records.MONITOR, "kAtTimes": stages.AT_TIMES}
     bits |= {f"k{place.title()}Stages": stages.at(place) for place in stages.PLACES}
@@ -153,17 +163,16 @@ def test_record_fields(tmp_path):
         for field in dtype.names:
             base, offset = dtype.fields[field][:2]
             expected.append(f"{name} {inside.get(field, field)} {offset} {base.itemsize} {KINDS[base.base.kind]}")
-    expected.append(f"{records.BLOCK} {records.LANES} {records.MAX_STATES} {records.MAX_HYPERS} {records.MAX_DIMS}")
-    expected += [str(bit) for bit in bits.values()]
+    expected += [str(number) for number in (*CONSTANTS.values(), *bits.values())]
     assert printed == expected
 
 
 @native_only
-@by_name
+@pytest.mark.parametrize("name", ELEMENTWISE)
 @pytest.mark.parametrize("t", [1, 2, 10, 1000, 10**6, 2**40], ids=str)
 def test_scalars_of_a_step(name, t):
     """`prepare` in C++ is `prepare` in Python to the last bit: seen in float64 results at every order of step."""
-    for case in (c for c in CASES if c.rule == name):
+    for case in cases_of(name):
         p, g = np.linspace(-3, 3, 64), np.cos(np.arange(64.0))
         reference = Reference(case, [p])
         reference.t = t - 1

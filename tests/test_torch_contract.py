@@ -246,6 +246,7 @@ def test_torchs_wrong_inputs_are_wrong_here() -> None:
     peer("expecttest")
     from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
 
+    refused = set()
     for info in optim_db:
         if info.optim_cls.__name__.lower() not in TORCHS:
             continue
@@ -256,6 +257,8 @@ def test_torchs_wrong_inputs_are_wrong_here() -> None:
                 continue
             with pytest.raises((wrong.error_type, ValueError, TypeError)):
                 getattr(fu.torch, info.optim_cls.__name__)(given.params, **given.kwargs)
+            refused.add(info.optim_cls.__name__.lower())
+    assert refused == {*TORCHS}
 
 
 # -- interrupts -------------------------------------------------------------------------------------------------------

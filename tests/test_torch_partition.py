@@ -203,7 +203,7 @@ def test_copies_go_on_by_themselves(rules: Any, copying: Any) -> None:
 @by_rules
 @pytest.mark.parametrize("flat", [False, True])
 def test_checkpoints_of_torch_distributed_hold_all_of_it(rules: Any, flat: bool) -> None:
-    module = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+    module = pytest.importorskip("torch.distributed.checkpoint.state_dict", reason="torch has no such checkpoints")
     how = module.StateDictOptions(flatten_optimizer_state_dict=flat)
 
     def model() -> Any:

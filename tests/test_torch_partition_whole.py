@@ -169,6 +169,12 @@ def _within_backward() -> Any:
 
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "no rule": (lambda: fu.torch.Partition([_p(3)]), TypeError, r'\[partition\] params: expected groups \{"params"'),
+    "a model": (lambda: fu.torch.Partition(torch.nn.Linear(2, 2)), TypeError, r"\[partition\] params: .*Linear"),
+    "a model in a group": (
+        lambda: fu.torch.Partition([{"params": torch.nn.Linear(2, 2), "rule": "sgd"}]),
+        TypeError,
+        r"\[sgd\] params: expected model.parameters\(\)",
+    ),
     "unknown rule": (_of("adamx"), TypeError, r"\[partition\] rule: expected an optimizer class.*received 'adamx'"),
     "no recipe": (_of(3), TypeError, r"\[partition\] rule: expected an optimizer class.*received 3"),
     "option": (_of(fu.AdamW.with_(clip_norm=1.0)), TypeError, r"\[adamw\] clip_norm: no such argument of a rule"),
@@ -188,7 +194,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "shared memory": (_shared, ValueError, "memory"),
     "twice": (_twice, ValueError, "more than one parameter group"),
     "loaded": (_loaded, ValueError, r"\[partition\] rule: expected one of .*received 'None'"),
-    "within backward": (_within_backward, TypeError, r"\[partition\] optimizer: expected an optimizer of one rule"),
+    "within backward": (_within_backward, TypeError, r"\[in_backward\] optimizer: expected an optimizer of one rule"),
     "pattern": (
         lambda: fu.torch.Muon([("w", _p(2, 2))], others=("x*", fu.SGD)),
         ValueError,

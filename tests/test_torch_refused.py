@@ -25,6 +25,11 @@ def _one(*shape: int, **kind: Any) -> Any:
     return torch.nn.Parameter(torch.ones(*shape or (2, 2), **kind))
 
 
+def _model() -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(2, 2))
+
+
+PARAMETERS = r"\[adamw\] params: expected model.parameters\(\) or another sequence of tensors, received "
 REFUSED: dict[str, Any] = {
     "capturable": (
         lambda: fu.torch.AdamW([_one()], capturable=True),
@@ -50,6 +55,19 @@ REFUSED: dict[str, Any] = {
     "betas": (lambda: fu.torch.AdamW([_one()], betas=(1.0, 0.9)), ValueError, r"\[adamw\] beta1: expected"),
     "one beta": (lambda: fu.torch.AdamW([_one()], betas=0.9), TypeError, r"\[adamw\] betas: expected 2 numbers"),
     "nesterov": (lambda: fu.torch.SGD([_one()], nesterov=True), ValueError, r"\[sgd\] nesterov: expected momentum > 0"),
+    **{
+        f"{name} that is no switch": (
+            lambda name=name: fu.torch.Adam([_one()], **{name: "no"}),
+            ValueError,
+            rf"\[adam\] {name}: expected one of False, True, received 'no'",
+        )
+        for name in ("amsgrad", "maximize", "decoupled_weight_decay", "monitor")
+    },
+    "a flag in a group": (
+        lambda: fu.torch.SGD([{"params": [_one()], "nesterov": "no"}], momentum=0.9),
+        ValueError,
+        r"\[sgd\] nesterov: expected one of False, True, received 'no'",
+    ),
     "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),
@@ -59,6 +77,31 @@ REFUSED: dict[str, Any] = {
         r"\[adam\] decay: expected None, for decoupled_weight_decay is True, received 'independent'",
     ),
     "no tensors": (lambda: fu.torch.SGD([]), ValueError, "empty parameter list"),
+    "a model": (lambda: fu.torch.AdamW(_model()), TypeError, PARAMETERS + "Sequential"),
+    "a model of one layer": (lambda: fu.torch.AdamW(_model()[0]), TypeError, PARAMETERS + "Linear"),
+    "its method": (lambda: fu.torch.AdamW(_model().parameters), TypeError, PARAMETERS + "method"),
+    "nothing": (lambda: fu.torch.AdamW(None), TypeError, PARAMETERS + "NoneType"),
+    "a model in a group": (lambda: fu.torch.AdamW([{"params": _model()}]), TypeError, PARAMETERS + "Sequential"),
+    "a model for two rules": (
+        lambda: fu.torch.Muon(_model(), others=fu.AdamW),
+        TypeError,
+        r"\[muon\] params: .*model.p",
+    ),
+    "parameters of a batch's pieces": (
+        lambda: fu.torch.Pieces(_model().parameters(), 2),
+        TypeError,
+        r"\[pieces\] model: expected a model, a torch.nn.Module, received generator",
+    ),
+    "parameters within backward": (
+        lambda: fu.torch.in_backward(_model().parameters(), fu.torch.SGD([_one()])),
+        TypeError,
+        r"\[sgd\] model: expected a model, a torch.nn.Module, received generator",
+    ),
+    "an optimizer of arrays within backward": (
+        lambda: fu.torch.in_backward(_model(), fu.SGD([_one()])),
+        TypeError,
+        r"\[in_backward\] optimizer: expected an optimizer of one rule, of fu.torch, received fastupdate's SGD",
+    ),
 }
 
 

@@ -92,6 +92,17 @@ def integer(place: Place, value: Any, interval: Interval = COUNT) -> int:
     return int(number)
 
 
+def switch(place: Place, value: Any) -> bool:
+    """`value` as a truth value, which it is or equals (NumPy's, 0 and 1); ValueError if it does not."""
+    try:
+        known = value in (False, True)
+    except (TypeError, ValueError, RuntimeError):  # arrays of several elements
+        known = False
+    if not known:
+        place.not_among((False, True), value)
+    return bool(value)
+
+
 def _plain(value: Any) -> Any:
     """What a 0-d array holds, or the value itself; None if it is a truth value, masked, or cannot be read."""
     if not isinstance(value, Real) and getattr(value, "shape", None) == () and hasattr(value, "item"):

@@ -16,11 +16,14 @@ class Rows:
 
         opt.step({"embedding": fu.Rows(tokens, output_grads), "head": head_grad})
 
-    indices  [k] the rows that it touches, slices along the parameter's first axis: integers of any type, in any order;
-             a row that is named several times gets the sum, added up in the order in which it is named
-    values   [k, *parameter.shape[1:]] their gradients, of the parameter's type or, where that is float32, a narrow one
+    indices  (k,): the rows that it touches, slices along the parameter's first axis: integers of any type, in any
+             order; a row that is named several times gets the sum, added up in the order in which it is named
+    values   (k, *parameter.shape[1:]): their gradients, of the parameter's type or, where that is float32, a narrow
+             one
 
-    Whether the other rows take part in a step is for the option `rows` to say (docs/sparse.md).
+    Whether the other rows take part in a step is for the option `rows` to say (docs/sparse.md). The step looks at both,
+    before anything has changed: TypeError for other types, ValueError for other shapes, IndexError for a row that there
+    is not.
     """
 
     indices: Any

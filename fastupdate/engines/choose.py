@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastupdate.arrays import device
@@ -48,8 +49,12 @@ class Backend(Protocol):
 def native_problem() -> str | None:
     """Why the compiled module cannot be used; None if it can."""
     try:
+        importlib.import_module("fastupdate._core")  # whose error names the module
         from fastupdate.engines import native  # noqa: F401
     except ImportError as error:
+        source = Path(__file__).parents[2]
+        if isinstance(error, ModuleNotFoundError) and (source / "pyproject.toml").exists():
+            return f"{error}; {source} is the source: start Python elsewhere, or install it by `pip install -e .`"
         return f"{error}; install a wheel for this platform, or a compiler to build it with"
     return None
 
@@ -140,13 +145,15 @@ def _choose_device(rule: Rule, requested: str | None, like: device.DeviceArray) 
 
 def _choose_host(rule: Rule, requested: str | None) -> Backend:
     """A missing backend that was asked for by name raises; a fallback is announced once."""
-    name = requested or os.environ.get("FASTUPDATE_BACKEND") or None
+    by, name = "backend", requested
+    if name is None:
+        by, name = "FASTUPDATE_BACKEND", os.environ.get("FASTUPDATE_BACKEND") or None
     if name is not None:
         if name not in PROBLEMS:
-            Place(rule.name, "backend").not_among(PROBLEMS, name, str)
+            Place(rule.name, by).not_among(PROBLEMS, name, str)
         problem = PROBLEMS[name]() or (None if rule.native else numba_problem())
         if problem:
-            raise RuntimeError(f"[{rule.name}] backend {name!r} is not available: {problem}")
+            raise RuntimeError(f"[{rule.name}] {by} {name!r} is not available: {problem}")
         return _load(name)
     problem = native_problem()
     if problem is None and (rule.native or not numba_problem()):  # a rule of one's own: Numba's code in our engine

@@ -19,6 +19,8 @@ ROLES = ("accumulator", "shadow", *stages.ARRAYS)  # the slots after the states
 SLOTS = MAX_STATES + len(ROLES)
 ACCUMULATOR, SHADOW = MAX_STATES, MAX_STATES + 1
 MAX_HYPERS = 16
+MAX_SCALARS = 16  # in float64
+MAX_SUMS = 4  # of one phase (csrc/core/extents.h)
 MAX_DIMS = 64
 MOST_UNDECIDED = 7  # steps under way on a device of which it is not known whether they were skipped (csrc/cuda/sweep.h)
 

@@ -43,10 +43,18 @@ def _quota(folder: Path) -> float:
     return math.inf
 
 
+OURS = "FASTUPDATE_NUM_THREADS"
+
+
+def _given(variable: str) -> str:
+    """The number that a variable of the environment names, which may be a list of them; "" if it is not set."""
+    return os.environ.get(variable, "").split(",")[0].strip()
+
+
 def default_threads() -> int:
     """FASTUPDATE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs of this process within its quota."""
-    for variable in ("FASTUPDATE_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(variable, "").split(",")[0].strip()
+    for variable in (OURS, "OMP_NUM_THREADS"):
+        text = _given(variable)
         if text:
             if not text.isdigit() or int(text) < 1:
                 raise ValueError(f"{variable}: expected a positive integer, received {text!r}")
@@ -54,18 +62,22 @@ def default_threads() -> int:
     return max(1, math.ceil(min(len(os.sched_getaffinity(0)), cgroup_quota())))
 
 
-_threads = default_threads()
-_fixed = bool(os.environ.get("FASTUPDATE_NUM_THREADS", "").strip())
+def _at_start() -> tuple[int, bool]:
+    """How many threads a step may use unless somebody says so here, and whether the environment fixes their number."""
+    return default_threads(), bool(_given(OURS))
+
+
+_threads, _fixed = _at_start()
 
 
 def set_num_threads(n: int | None) -> None:
     """Makes every later step use n threads, if it has work for them; the results do not depend on it.
 
-    None, as at the start: each step uses one thread or all that there are, whichever was measured to be faster.
+    None, as at the start: each step uses one thread or all that there are, whichever was measured to be faster, unless
+    FASTUPDATE_NUM_THREADS fixes their number.
     """
-    global _threads, _fixed  # noqa: PLW0603
-    _threads = default_threads() if n is None else integer(Place("fastupdate", "threads"), n)
-    _fixed = n is not None
+    global _threads, _fixed
+    _threads, _fixed = _at_start() if n is None else (integer(Place("fastupdate", "threads"), n), True)
     native = sys.modules.get("fastupdate._core")
     if native is not None:
         native.set_threads(_threads, _fixed)

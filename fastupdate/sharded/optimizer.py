@@ -43,6 +43,8 @@ class Optimizer(one_process.Optimizer):
 
     What belongs to single tensors (`state`, `ema` …) is that of the part that is here: elements that follow each other,
     or a whole tensor or none where the rule, or an option, needs what a tensor's elements add up to.
+
+    What is wrong on one rank, or not the same on all, is an error of all ranks that names it, and nothing has changed.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.memory import Assignment
-from fastupdate.arrays.numbers import NON_NEGATIVE, Interval, real
+from fastupdate.arrays.numbers import NON_NEGATIVE, Interval, real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
@@ -282,7 +282,7 @@ class Hypers:
 
     def flags(self, given: Mapping[str, bool]) -> dict[str, bool]:
         """The flags given, and those that a hyperparameter switches on in some group."""
-        flags = {name: bool(given.get(name, False)) for name in self.rule.flags}
+        flags = {name: switch(Place(self.rule.name, name), given.get(name, False)) for name in self.rule.flags}
         return flags | {flag: flags[flag] or self._used(hyper) for flag, hyper in self.rule.flag_hypers.items()}
 
     def _used(self, hyper: str) -> bool:

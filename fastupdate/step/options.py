@@ -10,7 +10,7 @@ from inspect import signature
 from typing import Any, Literal, TypedDict, get_args
 
 from fastupdate.arrays.memory import NARROW
-from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, Interval, integer, real
+from fastupdate.arrays.numbers import COUNT, POSITIVE, SHARE, Interval, integer, real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec
 from fastupdate.rules.rule import Rule
@@ -27,6 +27,7 @@ Cautious = Literal[False, True, "mean", "count"]
 
 
 BY_RATE = ("decoupled", "cautious", "corrected")  # the modes of decay that go by the learning rate
+SWITCHES = ("centralize", "trust_ratio", "keep_norm", "zero_grads", "maximize", "monitor")
 CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
 
 
@@ -168,8 +169,8 @@ class Settings:
         self._one_of("rows", (None, *get_args(RowGradients)))
         self._one_of("shadow", (None, *NARROW))
         self._one_of("cautious", get_args(Cautious))
-        for flag in ("centralize", "trust_ratio", "keep_norm"):
-            self._one_of(flag, (False, True))
+        for name in SWITCHES:
+            self._set(name, switch(Place(self.rule, name), getattr(self, name)))
         if self.max_skips is not None:
             self._set("max_skips", integer(Place(self.rule, "max_skips"), self.max_skips))
             if self.nonfinite != "skip" and self.outliers is None:

@@ -166,6 +166,14 @@ class Statistics:
             return self._table
 
 
+class Joined(Statistics):
+    """The statistics of several rules as one table."""
+
+    @cached_property
+    def _table(self) -> NDArray[np.void]:
+        return np.concatenate([statistics.table for statistics in self._sums])
+
+
 class RecentSums:
     """The sums of the last two monitored steps. New memory for each step would cost a long list more than summing."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import wraps
 from itertools import islice
 from types import MappingProxyType
@@ -222,6 +222,8 @@ def written(items: Iterable[Item]) -> list[tuple[Array, str]]:
 
 def given_states(rule: str, kept: tuple[str, ...], states: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
     """The states that the user brings, by name; a sequence of them is in the rule's order."""
+    if not isinstance(states, Collection):
+        Place(rule, "state").fail(TypeError, "arrays by name, or a sequence of them", type(states).__name__)
     named = states if isinstance(states, Mapping) else dict(zip(kept, states, strict=False))
     if len(states) != len(kept) or set(named) != set(kept):
         received = ", ".join(named) if isinstance(states, Mapping) else f"{len(states)} of them"

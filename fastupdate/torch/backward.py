@@ -12,6 +12,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import Records
 from fastupdate.step.options import Settings
+from fastupdate.torch.inputs import check_model
 from fastupdate.torch.modes import check_mode
 from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.run import Run, tree_of
@@ -30,8 +31,10 @@ class Arrivals:
     """The gradients that arrive in backward passes; made by `in_backward`."""
 
     def __init__(self, model: Any, optimizer: Optimizer) -> None:
-        if not hasattr(optimizer, "rule"):
-            Place("partition", "optimizer").fail(TypeError, "an optimizer of one rule", type(optimizer).__name__)
+        if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "rule"):
+            kind = f"{type(optimizer).__module__.partition('.')[0]}'s {type(optimizer).__name__}"
+            Place("in_backward", "optimizer").fail(TypeError, "an optimizer of one rule, of fu.torch", kind)
+        check_model(Place(optimizer.rule.name, "model"), model)
         self._optimizer = optimizer
         settings = Settings(optimizer.rule.name, **optimizer.options)
         self._measures = settings.needs_sums or settings.monitor
@@ -112,6 +115,12 @@ def in_backward(model: Any, optimizer: Optimizer) -> Arrivals:
     summed as they arrive, in the order in which a step sums them, and all move in `optimizer.step()`, which reads no
     gradient twice. There rules with numbers of all tensors (Prodigy, D-Adaptation, DoG, DoWG) move them, too. `step()`
     is called after backward in any case, for schedulers and hooks.
+
+    model      a torch.nn.Module, of which the optimizer has some parameters: these move so
+    optimizer  one of fu.torch, of one rule
+
+    TypeError if they are anything else, ValueError if the optimizer has none of the parameters, or decides by sums over
+    DTensors.
 
     Of what is returned `accumulate()` is a context in which gradients add up, and `remove()` ends it. With a
     GradScaler, the optimizer needs one of those options: nonfinite="skip", for example.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fastupdate.arrays.numbers import real
+from fastupdate.arrays.numbers import real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
@@ -50,7 +50,8 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     if problem:
         raise ValueError(f"[{rule.name}] {problem}")
     decoupled = values.get(DECOUPLED, rule.decoupled_decay) if "weight_decay" in rule.hypers else rule.decoupled_decay
-    return {**numbers, "maximize": bool(values.get("maximize")), DECOUPLED: bool(decoupled)}
+    switches = {"maximize": values.get("maximize", False), DECOUPLED: decoupled}
+    return numbers | {name: switch(Place(rule.name, name), value) for name, value in switches.items()}
 
 
 def check_own(rule: Rule, group: Mapping[str, Any]) -> None:
@@ -83,7 +84,7 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     """One value of a group, as a number, a truth value or several numbers."""
     place = Place(rule.name, name)
     if name in rule.flags:
-        return bool(value)
+        return switch(place, value)
     if name in ALIASES and name not in rule.hypers:
         parts = ALIASES[name]
         try:

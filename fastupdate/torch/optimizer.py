@@ -14,6 +14,7 @@ from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.factors import Cuts, owners_of
+from fastupdate.torch.inputs import check_params
 from fastupdate.torch.listed import at_start
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
@@ -49,6 +50,7 @@ class Optimizer(torch.optim.Optimizer):
         self.options = self._checked_options(options)
         decay_of(self.rule, bool(values.get(DECOUPLED, self.rule.decoupled_decay)), options.get("decay"))
         self._forget()
+        check_params(Place(self.rule.name, "params"), params)
         super().__init__(params, self.all_defaults(values))
         self.state = States(self.state, shown=False)
 
@@ -191,6 +193,7 @@ class Optimizer(torch.optim.Optimizer):
     def complete(self, group: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
         """Gives a group that joins others what it does not say, after a check of what it does."""
         check_own(self.rule, group)
+        check_params(Place(self.rule.name, "params"), group.get("params", ()))
         values = {**self.defaults, **group}
         check_options(self.rule, checked(self.rule, values), self.options)
         group.update({**at_start(self.rule, values, groups), **values})

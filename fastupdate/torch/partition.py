@@ -12,14 +12,14 @@ import torch
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.engines import records
-from fastupdate.partition import Joined
 from fastupdate.rules.rule import Rule
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
 from fastupdate.step.options import Options, Settings
-from fastupdate.step.report import Report
+from fastupdate.step.report import Joined, Report
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.whole import WholeStep, take
+from fastupdate.torch.inputs import check_params
 from fastupdate.torch.looking import same_objects
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.numbers import checked
@@ -46,7 +46,10 @@ class Partition(Optimizer):
 
     params   groups, each with a rule: a class, what its `with_` returns, or a name. What `with_` was given are values
              of the group, which afterwards has the name alone: `param_groups[0]["rule"]` is "muon"
-    options  as every optimizer takes them, for all rules
+    options  as every optimizer takes them, for all rules, but for `groups` and `state`
+
+    TypeError or ValueError names a group without a rule, a rule that there is not, and the argument or option that is
+    wrong.
 
     A step that one rule leaves out, because a gradient is not finite, say, all of them leave out, and if one of them
     raises, none has moved. Groups of one rule may differ in its equations (`maximize`, `amsgrad`, `nesterov`, …) if it
@@ -57,9 +60,9 @@ class Partition(Optimizer):
         self._parts: dict[Any, Optimizer] = {}
         self.options = self._checked_options(options)
         self._forget()
-        groups = [params] if isinstance(params, dict) else list(params)
+        groups = [params] if isinstance(params, dict) or not isinstance(params, Iterable) else list(params)
         if not all(isinstance(group, dict) and RULE in group for group in groups):
-            _place("params").fail(TypeError, 'groups {"params": tensors, "rule": …}', "others")
+            _place("params").fail(TypeError, 'groups {"params": tensors, "rule": …}', type(params).__name__)
         torch.optim.Optimizer.__init__(self, groups, {})
         self.state = States(self.state, shown=False)
 
@@ -240,10 +243,12 @@ def divided(optimizer: type[Optimizer], others: Any, params: Any, arguments: Map
     others: a rule, or (pattern, rule)
     """
     pattern, recipe = others if isinstance(others, tuple) and len(others) == 2 else (None, others)
+    place = Place(optimizer.rule.name, "params")
+    check_params(place, params)
     groups = list(params)
     if not groups or not isinstance(groups[0], dict):
         groups = [{"params": groups}]
-    groups = [{**group, "params": _listed(group["params"])} for group in groups]
+    groups = [{**group, "params": _listed(place, group["params"])} for group in groups]
     given = dict(_named(groups))
     chosen = set() if pattern is None else Finder(given)(Place(optimizer.rule.name, "others"), pattern)
     apart = {id(p) for name, p in given.items() if p.dim() != 2 or name in chosen}
@@ -257,7 +262,8 @@ def divided(optimizer: type[Optimizer], others: Any, params: Any, arguments: Map
     return Partition(found, **options)
 
 
-def _listed(params: Any) -> list[Any]:
+def _listed(place: Place, params: Any) -> list[Any]:
+    check_params(place, params)
     return [params] if isinstance(params, torch.Tensor) else list(params)
 
 

@@ -16,6 +16,7 @@ from torch import distributed
 
 from fastupdate.arrays.place import Place
 from fastupdate.sharded import pieces as order
+from fastupdate.torch.inputs import check_model
 from fastupdate.torch.shards import is_split, like, part_of
 
 
@@ -36,9 +37,13 @@ class Pieces:
             over all ranks. FSDP2 goes on to add up pairwise in backward passes beside such loops, too
     count   pieces of a batch, a multiple of the number of ranks
     group   of the ranks that have the model whole; None: DDP's, or the default one
+
+    `len(pieces)` is how many are this rank's. TypeError or ValueError names a model or a count that is none of these,
+    and in the loop a sparse gradient or a turn without one backward pass.
     """
 
     def __init__(self, model: torch.nn.Module, count: int, group: Any = None) -> None:
+        check_model(Place("pieces", "model"), model)
         params = [p for p in model.parameters() if p.requires_grad]
         over_a_mesh: list[Any] = [p for p in params if is_split(p)]
         cut = {id(p) for p in over_a_mesh if p.device_mesh.size() > 1}
