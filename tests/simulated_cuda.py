@@ -27,6 +27,14 @@ def store(address: Any, value: Any) -> None:
     ctypes.memmove(int(address), value.tobytes(), value.nbytes)
 
 
+def load_bytes(address: Any, like: Any) -> Any:
+    return load(address, like)
+
+
+def store_bytes(address: Any, value: Any) -> None:
+    store(address, value)
+
+
 def float_bits(x: np.float32) -> int:
     return int(x.view(np.uint32))
 
@@ -93,8 +101,8 @@ def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
 _sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
 DRIVER = (
-    load, store, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait,
-    device_of, problem,
+    load, store, load_bytes, store_bytes, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host,
+    copy_from_host, wait, device_of, problem,
 )  # fmt: skip
 
 
