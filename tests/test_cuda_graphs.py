@@ -169,6 +169,7 @@ def test_a_replay_that_is_never_launched(options, look, shim):
 
 def test_gradients_that_name_no_stream_are_not_waited_for(shim):
     """So that they may be read in a capture."""
+    assert not shim.pending(OTHER_STREAM)
     host, there = pair()[0], fu.AdamW(on_device(params(), stream=OTHER_STREAM), lr=0.01, weight_decay=0.1)
     graph = captured(there, on_device(grads(), stream=None), OTHER_STREAM, shim)
     there.before_replay()
