@@ -167,22 +167,19 @@ int device_of(const void* address) {
 
 Scope::Scope(int device) {
   notice_use();
+  entered_ = current() != device;
+  if (entered_) contexts().enter(device);
   auto mode = cudaStreamCaptureModeRelaxed;
-  check(cudaThreadExchangeStreamCaptureMode(&mode));
+  const cudaError_t error = cudaThreadExchangeStreamCaptureMode(&mode);
+  if (error != cudaSuccess && entered_) contexts().leave();
+  check(error);
   mode_ = mode;
-  try {
-    entered_ = current() != device;
-    if (entered_) contexts().enter(device);
-  } catch (...) {
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    throw;
-  }
 }
 
 Scope::~Scope() {
-  if (entered_) contexts().leave();
   auto mode = static_cast<cudaStreamCaptureMode>(mode_);
   if (cudaThreadExchangeStreamCaptureMode(&mode) != cudaSuccess) cudaGetLastError();
+  if (entered_) contexts().leave();
 }
 
 void* allocate(size_t bytes) {

@@ -275,7 +275,7 @@ class StepOfDevice:
 
     @property
     def left_out(self) -> bool:
-        """Whether the step was skipped, or captured and prepared without a launch before the next."""
+        """Whether the step was skipped, or was a captured one whose graph was never launched."""
         return bool(self._fetched().lost) or self.skipped
 
     def _fetched(self) -> Any:
