@@ -2,7 +2,9 @@
 #   FASTUPDATE_CUDA        AUTO (default): build it if a CUDA compiler is found; ON: or fail; OFF: do not
 #   FASTUPDATE_CUDA_ARCHS  CMake's CUDA_ARCHITECTURES, or `wheel`: machine code from sm_75 to sm_120, and PTX for what
 #                          comes later. Default: that of this machine's GPUs; if it has none, PTX from sm_75 on, which
-#                          is soon built and compiled by the driver when it is first used
+#                          is soon built and compiled by the driver when it is first used: one of this toolkit's CUDA or
+#                          newer. Machine code runs on any driver of the major version, but for each architecture it takes
+#                          longer to build than PTX does, and several times the space
 foreach(variable FASTUPDATE_CUDA FASTUPDATE_CUDA_ARCHS)
   if(NOT DEFINED ${variable})
     set(${variable} "$ENV{${variable}}")
@@ -29,6 +31,8 @@ if(NOT FASTUPDATE_CUDA_ARCHS)
     set(FASTUPDATE_CUDA_ARCHS native)
   else()
     set(FASTUPDATE_CUDA_ARCHS 75-virtual)
+    message(STATUS "fastupdate: no GPU here, so PTX alone, for drivers of this toolkit's CUDA or newer; "
+                   "FASTUPDATE_CUDA_ARCHS names architectures to build machine code for")
   endif()
 elseif(FASTUPDATE_CUDA_ARCHS STREQUAL "wheel")
   set(FASTUPDATE_CUDA_ARCHS 75-real 80-real 86-real 89-real 90-real 100-real 120)

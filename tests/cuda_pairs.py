@@ -12,6 +12,7 @@ import fastupdate as fu
 from fastupdate.arrays import device
 
 SIZES = [5, 1024, 1500]
+OTHER_STREAM = 77
 
 
 def params() -> list[np.ndarray]:
@@ -20,6 +21,16 @@ def params() -> list[np.ndarray]:
 
 def grads(k: int = 0) -> list[np.ndarray]:
     return random_arrays(2 + k, SIZES, np.float32, spread=1.0)
+
+
+POISONED = [1, 2, 4]  # steps whose gradients hold a NaN
+
+
+def poisoned(k: int, which: list[int] = POISONED) -> list[np.ndarray]:
+    arrays = grads(k)
+    if k in which:
+        arrays[1][7] = np.nan
+    return arrays
 
 
 def on_device(arrays: list[np.ndarray], **kwargs: Any) -> list[FakeArray]:

@@ -10,6 +10,8 @@ import ctypes
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,14 @@ def load(address: Any, like: Any) -> Any:
 
 def store(address: Any, value: Any) -> None:
     ctypes.memmove(int(address), value.tobytes(), value.nbytes)
+
+
+def load_bytes(address: Any, like: Any) -> Any:
+    return load(address, like)
+
+
+def store_bytes(address: Any, value: Any) -> None:
+    store(address, value)
 
 
 def float_bits(x: np.float32) -> int:
@@ -91,8 +101,8 @@ def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
 _sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
 DRIVER = (
-    load, store, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait,
-    device_of, problem,
+    load, store, load_bytes, store_bytes, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host,
+    copy_from_host, wait, device_of, problem,
 )  # fmt: skip
 
 
@@ -124,7 +134,7 @@ class SimulatedArray:
 
 
 class Computing(np.ndarray):
-    """What `device.Buffer` makes room for, as an array that a library can compute with."""
+    """What `frameworks.Buffer` makes room for, as an array that a library can compute with."""
 
     def __new__(cls, shape: Any, dtype: Any, _device: int) -> Any:
         return np.zeros(shape, dtype).view(cls)
@@ -132,6 +142,33 @@ class Computing(np.ndarray):
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {**self.__array_interface__, "version": 3}
+
+    def __matmul__(self, other: Any) -> Any:
+        assert current == [1], "multiplied on another device than that of the arrays"
+        return super().__matmul__(other)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert current == [1], "assigned on another device than that of the array"
+        super().__setitem__(key, value)
+
+
+current: list[int] = []  # devices that somebody works on
+linalg = np.linalg
+
+
+@contextmanager
+def working_on(_framework: Any, _device: int) -> Iterator[None]:
+    current.append(1)
+    yield
+    current.pop()
+
+
+def compute() -> None:
+    """Arrays of no framework are from now on of one that multiplies matrices on whatever device is current."""
+    from fastupdate.arrays import frameworks
+
+    frameworks.Buffer = Computing
+    frameworks.Exported.MULTIPLIES, frameworks.Exported.working_on = True, working_on
 
 
 def main(path: Path, first: int, step: int) -> None:

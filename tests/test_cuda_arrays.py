@@ -14,7 +14,7 @@ from cuda_pairs import assert_alike, grads, on_device, pair, params
 from device_arrays import STREAM, FakeArray
 
 import fastupdate as fu
-from fastupdate.arrays import device
+from fastupdate.arrays import device, frameworks
 from fastupdate.engines import records
 
 pytestmark = pytest.mark.usefixtures("shim")
@@ -65,6 +65,13 @@ def test_wrong_parameters(array, error, message):
         fu.SGD([array()])
 
 
+@pytest.mark.parametrize("rule", [fu.Muon, fu.SOAP, fu.NorMuon], ids=["muon", "soap", "normuon"])
+def test_arrays_that_nobody_multiplies(rule):
+    """States are made of the parameters' kind, and of these there is no product."""
+    with pytest.raises(TypeError, match=r"params\[0\]: expected a matrix of CuPy or torch, .* received FakeArray"):
+        rule([FakeArray(np.ones((3, 2), np.float32))], others=None)
+
+
 def test_overlapping_device_arrays():
     one = FakeArray(np.ones(8, np.float32))
     with pytest.raises(ValueError, match="expected memory apart from"):
@@ -103,7 +110,7 @@ def test_state_is_the_users_kind_of_array():
     _, there = pair(ema_decay=0.5, shadow="bfloat16")
     there.step(on_device(grads()))
     for array in (*there.state["m"], *there.ema, *there.shadow):
-        assert isinstance(array, device.Buffer)
+        assert isinstance(array, frameworks.Buffer)
     assert "DeviceArray" not in repr(there.state)
     assert "CUDA device 0" in repr(there.stepper.items[0].array)
 

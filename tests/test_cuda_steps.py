@@ -1,4 +1,4 @@
-"""The host side of the CUDA engine, on the stand-in: what is queued when, reports, graphs. No GPU is needed."""
+"""The host side of the CUDA engine, on the stand-in: what is queued when, and reports. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import assert_same_bits
-from cuda_pairs import assert_alike, grads, on_device, pair, params
+from cuda_pairs import OTHER_STREAM, POISONED, assert_alike, grads, on_device, pair, params, poisoned
 from device_arrays import STREAM
 
 import fastupdate as fu
 from fastupdate import schedules
 
 pytestmark = pytest.mark.usefixtures("shim")
-
-OTHER_STREAM = 77
 
 
 @pytest.mark.parametrize(
@@ -38,16 +36,6 @@ def test_options_that_need_sums_of_their_own_are_refused(option: dict[str, Any])
     expected = "arrays in host memory, or backend='numba-cuda', for an option that needs sums"
     with pytest.raises(ValueError, match=rf"\[adamw\] {name}: expected {expected}"):
         fu.AdamW(on_device(params()), **option)
-
-
-POISONED = [1, 2, 4]  # steps whose gradients hold a NaN
-
-
-def poisoned(k: int, which: list[int] = POISONED) -> list[np.ndarray]:
-    arrays = grads(k)
-    if k in which:
-        arrays[1][7] = np.nan
-    return arrays
 
 
 def test_showing_an_optimizer_waits_for_nothing(shim):
@@ -242,97 +230,3 @@ def test_work_of_another_stream_is_waited_for(shim):
     shim.synchronize(OTHER_STREAM)
     host.step(grads(1))
     assert_alike(host, there)
-
-
-# -- graphs -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"clip_norm": 1.0, "nonfinite": "skip", "monitor": True},
-        {"lookahead": (3, 0.5), "ema_decay": 0.9, "clip_tensor_norm": 0.5},
-        {"clip_unit_norm": 0.05},
-    ],
-    ids=["plain", "skip", "lookahead", "units"],
-)
-@pytest.mark.parametrize("warm", [0, 2], ids=["cold", "warm"])
-def test_a_captured_step_replays(options, warm, shim):
-    """Learning rate, step count and synchronisation change from launch to launch; eager steps may come between."""
-    host, there = pair(lr=schedules.cosine(0.1, 20), **options)
-    buffers = on_device(grads())
-
-    def both(k: int, step: Any) -> None:
-        for buffer, values in zip(buffers, poisoned(k) if "nonfinite" in options else grads(k), strict=True):
-            buffer.set(values)
-        expected, actual = host.step([b.get() for b in buffers]), step()
-        assert (actual.lr, actual.step) == (expected.lr, expected.step)
-        assert repr(actual) == repr(expected)
-
-    for k in range(warm):
-        both(k, lambda: there.step(buffers))
-    shim.begin_capture(STREAM)
-    there.step(buffers)
-    graph = shim.end_capture(STREAM)
-    assert there.step_count == host.step_count
-
-    def replay() -> Any:
-        report = there.before_replay()
-        graph(STREAM)
-        return report
-
-    for k in range(warm, 7):
-        both(k, replay)
-    both(7, lambda: there.step(on_device([b.get() for b in buffers])))
-    both(8, replay)
-    assert_alike(host, there)
-
-
-def test_captured_steps_are_not_waited_for(shim):
-    """Nor for whether those before were skipped."""
-    gc.collect()
-    options = {"nonfinite": "skip", "lookahead": (3, 0.5), "lr": schedules.cosine(0.1, 20)}
-    host, there = pair(**options)
-    gradients = [poisoned(k, [0, 2]) for k in range(6)]
-    buffers, sources = on_device(grads()), [on_device(g) for g in gradients]
-    shim.begin_capture(STREAM)
-    there.step(buffers)
-    graph = shim.end_capture(STREAM)
-    shim.synchronize(STREAM)
-    pairs, waiting = [], 0
-    for k in range(6):
-        for buffer, source in zip(buffers, sources[k], strict=True):
-            shim.enqueue_copy(buffer.address, source.address, buffer.dtype.itemsize * buffer.shape[0], STREAM)
-        pairs.append((host.step(gradients[k]), there.before_replay()))
-        graph(STREAM)
-        assert shim.pending(STREAM) > waiting
-        waiting = shim.pending(STREAM)
-    for expected, actual in pairs:
-        assert repr(actual) == repr(expected)
-    assert_alike(host, there)
-
-
-def test_what_cannot_be_captured(shim):
-    host, there = pair()
-    with pytest.raises(TypeError, match="before_replay: expected a step on the backend 'cuda'"):
-        host.before_replay()
-    with pytest.raises(RuntimeError, match="no step of this optimizer was captured"):
-        there.before_replay()
-    gradients = on_device(grads())
-    shim.begin_capture(STREAM)
-    try:
-        with pytest.raises(RuntimeError, match="micro-batches cannot be captured"):
-            there.accumulate(gradients)
-        report = there.step(gradients)
-    finally:
-        shim.end_capture(STREAM)
-    assert report.skipped is False
-    assert there.step_count == 0
-    raising = fu.SGD(on_device(params()), nonfinite="raise")
-    shim.begin_capture(STREAM)
-    try:
-        with pytest.raises(RuntimeError, match="cannot be captured"):
-            raising.step(gradients)
-    finally:
-        shim.end_capture(STREAM)

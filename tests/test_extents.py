@@ -132,6 +132,30 @@ def test_factors_that_are_kept_are_those_of_a_step_that_was_taken() -> None:
     assert exactly({**opts[1].state, "v": 0}) == exactly({**fresh.state, "v": 0})
 
 
+class _LinAlgError(RuntimeError):
+    """As torch has one of its own."""
+
+
+def fails(_matrix: Any) -> Any:
+    raise _LinAlgError("it does not converge")
+
+
+SOLVERS = {  # of libraries that look at nothing, and that have an error of their own
+    "silent": (lambda matrix: (matrix[0], matrix), np.nan, "they are not finite"),
+    "failing": (fails, 1.0, "it does not converge"),
+}
+
+
+@pytest.mark.parametrize(("solve", "value", "message"), SOLVERS.values(), ids=SOLVERS)
+def test_eigenvectors_that_a_library_does_not_find(solve: Any, value: float, message: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("fastupdate.rules.soap.linalg_of", lambda _: SimpleNamespace(eigh=solve))
+    opt = fu.SOAP([np.ones((3, 4))])
+    before = exactly(opt.state)
+    with pytest.raises(FloatingPointError, match=rf"\[soap\] grads\[0\]: expected a gradient whose .* {message}"):
+        opt.step([np.full((3, 4), value)])
+    assert exactly(opt.state) == before
+
+
 def declared(**members: Any) -> type:
     """A rule that measures, but for what is changed."""
 

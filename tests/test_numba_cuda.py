@@ -33,7 +33,7 @@ from storage import NARROW, every_code, narrow
 
 import fastupdate as fu
 from fastupdate import rules
-from fastupdate.arrays import device
+from fastupdate.arrays import device, frameworks
 from fastupdate.engines import choose
 
 HERE = Path(__file__).parent
@@ -231,8 +231,8 @@ def test_refusals_in_the_simulator():
     assert in_simulator(["-W", "ignore", "-c", REFUSALS]).splitlines() == [
         "waited for [5, 5]",  # before the gradients are looked at, and before the step
         "FloatingPointError [adamw] grads[0]: expected finite values, received 3 that are not",
-        "TypeError [adamw] before_replay: expected a step on the backend 'cuda' of a rule whose matrices do not "
-        "depend on the step, received 'numba-cuda'",
+        "TypeError [adamw] before_replay: expected a step on the backend 'cuda' of a rule that multiplies no "
+        "matrices, received 'numba-cuda'",
         "ValueError [adamw] grads[0]: expected shape (3,), received shape (2,)",
         "1 True",
     ]
@@ -273,10 +273,9 @@ def test_large_gradients_in_the_simulator():
 
 PRODUCTS = """
 import numpy as np, fastupdate as fu, simulated_cuda
-from fastupdate.arrays import device
 simulated_cuda.install()
-device.Buffer = simulated_cuda.Computing
-for rule in (fu.Muon, fu.NorMuon):
+simulated_cuda.compute()
+for rule in (fu.Muon, fu.NorMuon, fu.SOAP):
     for place, backend in ((simulated_cuda.SimulatedArray, "numba-cuda"), (lambda a: a, None)):
         params, *steps = (np.random.default_rng(k).standard_normal((5, 7)).astype(np.float32) for k in range(3))
         params = place(params)
@@ -289,10 +288,10 @@ for rule in (fu.Muon, fu.NorMuon):
 
 @pytest.mark.peer
 def test_rules_of_matrices_in_the_simulator():
-    """Phases around products of matrices, which the arrays' own library makes."""
+    """Phases around products of matrices, which the arrays' own library makes, their device being current."""
     peer("numba_cuda")
     lines = in_simulator(["-W", "ignore", "-c", PRODUCTS]).splitlines()
-    assert len(set(lines)) == 2
+    assert len(set(lines)) == 3
     assert lines[::2] == lines[1::2]
 
 
@@ -316,7 +315,7 @@ def like(monkeypatch: pytest.MonkeyPatch) -> device.DeviceArray:
     monkeypatch.setattr("fastupdate.engines.cuda", native, raising=False)
     monkeypatch.setitem(sys.modules, "fastupdate.engines.cuda", native)
     choose._announce.cache_clear()
-    return device.header(None, np.zeros(3).__array_interface__, device.CuPy(), 0)
+    return device.header(None, np.zeros(3).__array_interface__, frameworks.CuPy(), 0)
 
 
 ADAM = fu.Adam.rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -112,3 +113,14 @@ def test_stages_that_measure_round_as_written(stage, to_ptx):
         ptx = to_ptx(kernel, cuda_kernels.signature("measure", x))
     cuda_driver.check_arithmetic(ptx)
     assert "add.rn.f64" in ptx
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "accessed"), [("clear_gradients", "st"), ("unit_norms", "ld"), ("accumulate", "ld")])
+def test_arrays_that_may_be_misaligned_are_accessed_by_bytes(name, accessed, to_ptx):
+    """A device cannot do otherwise; those without a layout are accessed at once."""
+    from fastupdate.engines.python import cuda_kernels
+
+    ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(np.float32)))
+    assert len(re.findall(rf"\b{accessed}\.(?:global\.)?[bu]8\b", ptx)) > 10  # records have fewer fields of a byte
+    assert re.search(rf"\b{accessed}\.(?:global\.)?[bfu]32\b", ptx)

@@ -9,11 +9,11 @@
 
 namespace fastupdate {
 
-// Device memory, zeroed.
+// Memory of the current device, zeroed.
 class Memory {
  public:
-  explicit Memory(size_t bytes) : bytes_(bytes), at_(device::allocate(bytes)) {}
-  ~Memory() { device::release(at_); }
+  explicit Memory(size_t bytes) : device_(device::current()), at_(device::allocate(bytes)) {}
+  ~Memory() { device::release(at_, device_); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
@@ -21,10 +21,9 @@ class Memory {
   T* as() const {
     return static_cast<T*>(at_);
   }
-  size_t bytes() const { return bytes_; }
 
  private:
-  size_t bytes_;
+  int device_;
   void* at_;
 };
 
@@ -32,8 +31,9 @@ class Memory {
 class Pinned {
  public:
   explicit Pinned(size_t bytes)
-      : at_(device::allocate_pinned(bytes), device::release_pinned),
-        event_(device::make_event(), device::release_event) {}
+      : device_(device::current()),
+        at_(device::allocate_pinned(bytes), {device::release_pinned, device_}),
+        event_(device::make_event(), {device::release_event, device_}) {}
   Pinned(const Pinned&) = delete;
   Pinned& operator=(const Pinned&) = delete;
 
@@ -46,8 +46,14 @@ class Pinned {
   void wait() const { device::wait(event_.get()); }
 
  private:
-  using Held = std::unique_ptr<void, void (*)(void*) noexcept>;  // as soon as it is there: what is next may fail
+  struct Release {
+    void (*release)(void*, int) noexcept;
+    int device;
+    void operator()(void* held) const { release(held, device); }
+  };
+  using Held = std::unique_ptr<void, Release>;  // as soon as it is there: what is next may fail
 
+  const int device_;
   const Held at_, event_;
   bool used_ = false;
 };
@@ -63,6 +69,7 @@ class Pool {
     buffers_.push_back(std::make_shared<Pinned>(bytes_));
     return buffers_.back();
   }
+  void clear() { buffers_.clear(); }
 
  private:
   size_t bytes_;

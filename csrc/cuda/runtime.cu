@@ -1,8 +1,13 @@
 // runtime.h by the CUDA runtime.
+#include <cuda.h>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <unistd.h>
 
+#include <map>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 
 #include "cuda/runtime.h"
@@ -28,13 +33,80 @@ void notice_use() {
   }
 }
 
+// What an error means, and what helps.
+std::string explained(cudaError_t code) {
+  const std::string said = std::string(cudaGetErrorString(code)) + " (" + cudaGetErrorName(code) + ")";
+  const bool of_build = code == cudaErrorUnsupportedPtxVersion || code == cudaErrorNoKernelImageForDevice;
+  return of_build ? said + "; build fastupdate with FASTUPDATE_CUDA_ARCHS=native, or install a newer driver" : said;
+}
+
+// The driver's contexts of devices, which are the runtime's too. Whoever enters one and leaves it is where he was:
+// cudaSetDevice, to go back to a device that nobody has used, would put a context of hundreds of megabytes on it.
+class Contexts {
+ public:
+  Contexts() {
+    void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!driver) throw std::runtime_error("CUDA: there is no NVIDIA driver (libcuda.so.1)");
+    retain_ = reinterpret_cast<decltype(retain_)>(dlsym(driver, "cuDevicePrimaryCtxRetain"));
+    push_ = reinterpret_cast<decltype(push_)>(dlsym(driver, "cuCtxPushCurrent_v2"));
+    pop_ = reinterpret_cast<decltype(pop_)>(dlsym(driver, "cuCtxPopCurrent_v2"));
+    if (!retain_ || !push_ || !pop_) throw std::runtime_error("CUDA: the driver has no contexts to enter");
+  }
+
+  void enter(int device) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    CUcontext& context = retained_[device];  // for good
+    if (!context) check(retain_(&context, device));
+    check(push_(context));
+  }
+
+  void leave() const noexcept {
+    CUcontext left;
+    pop_(&left);
+  }
+
+ private:
+  decltype(&cuDevicePrimaryCtxRetain) retain_;
+  decltype(&cuCtxPushCurrent) push_;
+  decltype(&cuCtxPopCurrent) pop_;
+  std::mutex mutex_;
+  std::map<int, CUcontext> retained_;
+};
+
+Contexts& contexts() {
+  static Contexts all;
+  return all;
+}
+
+// Lets go of something on a device. Where that fails, there is nothing left to be done about it, and whoever calls CUDA
+// next is not to hear of it.
+template <class Release>
+void quietly(int device, Release release) noexcept {
+  if (forked) return;
+  try {
+    const Scope scope(device);
+    release();
+  } catch (const std::exception&) {
+  }
+  cudaGetLastError();
+}
+
+__global__ void probe() {}
+
+// Why the current device cannot run kernels of this build; empty if it can.
+std::string misfit() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
+  cudaGetLastError();
+  return error == cudaSuccess ? "" : explained(error);
+}
+
 }  // namespace
 
 void check(int error) {
   if (error == cudaSuccess) return;
-  const auto code = static_cast<cudaError_t>(error);
   cudaGetLastError();  // the error is reported once, not again by whoever calls next
-  throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ")");
+  throw std::runtime_error("CUDA: " + explained(static_cast<cudaError_t>(error)));
 }
 
 bool usable() { return !forked; }
@@ -42,6 +114,7 @@ bool usable() { return !forked; }
 std::string problem() {
   if (forked) return kForked;
   if (driver() == "none") return "there is no NVIDIA driver (libcuda.so.1)";
+  notice_use();  // a child that is forked later could not count them
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
@@ -61,6 +134,8 @@ std::vector<std::string> devices() {
     found.push_back(std::string(p.name) + " (sm_" + std::to_string(p.major) + std::to_string(p.minor) + ", " +
                     std::to_string(p.totalGlobalMem >> 20) + " MiB)");
   }
+  const std::string problem = misfit();
+  if (!problem.empty()) found[size_t(current())] += ": " + problem;
   return found;
 }
 
@@ -71,10 +146,15 @@ std::string driver() {
 
 std::string toolkit() { return version(CUDART_VERSION); }
 
-int processors() {
-  int device = 0, count = 0;
+int current() {
+  int device = 0;
   check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return device;
+}
+
+int processors() {
+  int count = 0;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current()));
   return count;
 }
 
@@ -87,17 +167,19 @@ int device_of(const void* address) {
 
 Scope::Scope(int device) {
   notice_use();
-  check(cudaGetDevice(&before_));
-  if (before_ != device) check(cudaSetDevice(device));
+  entered_ = current() != device;
+  if (entered_) contexts().enter(device);
   auto mode = cudaStreamCaptureModeRelaxed;
-  check(cudaThreadExchangeStreamCaptureMode(&mode));
+  const cudaError_t error = cudaThreadExchangeStreamCaptureMode(&mode);
+  if (error != cudaSuccess && entered_) contexts().leave();
+  check(error);
   mode_ = mode;
 }
 
 Scope::~Scope() {
   auto mode = static_cast<cudaStreamCaptureMode>(mode_);
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  cudaSetDevice(before_);
+  if (cudaThreadExchangeStreamCaptureMode(&mode) != cudaSuccess) cudaGetLastError();
+  if (entered_) contexts().leave();
 }
 
 void* allocate(size_t bytes) {
@@ -112,8 +194,8 @@ void* allocate(size_t bytes) {
   return memory;
 }
 
-void release(void* memory) noexcept {
-  if (!forked) cudaFree(memory);
+void release(void* memory, int device) noexcept {
+  if (memory) quietly(device, [&] { cudaFree(memory); });
 }
 
 void* allocate_pinned(size_t bytes) {
@@ -122,8 +204,8 @@ void* allocate_pinned(size_t bytes) {
   return memory;
 }
 
-void release_pinned(void* memory) noexcept {
-  if (!forked) cudaFreeHost(memory);
+void release_pinned(void* memory, int device) noexcept {
+  quietly(device, [&] { cudaFreeHost(memory); });
 }
 
 void copy(void* to, const void* from, size_t bytes, Stream stream) {
@@ -137,6 +219,8 @@ void copy_now(void* to, const void* from, size_t bytes) {
   check(cudaStreamSynchronize(own));
   check(cudaStreamDestroy(own));
 }
+
+void raise_flag(uint32_t* flag, Stream stream) { check(cudaMemsetAsync(flag, 1, sizeof *flag, stream_of(stream))); }
 
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream_of(stream))); }
 
@@ -152,8 +236,11 @@ Event make_event() {
   return event;
 }
 
-void release_event(Event event) noexcept {
-  if (!forked) cudaEventDestroy(event_of(event));
+void release_event(Event event, int device) noexcept {
+  quietly(device, [&] {
+    cudaEventSynchronize(event_of(event));
+    cudaEventDestroy(event_of(event));
+  });
 }
 
 void record(Event event, Stream stream) { check(cudaEventRecord(event_of(event), stream_of(stream))); }
@@ -167,10 +254,9 @@ bool passed(Event event) {
 void wait(Event event) { check(cudaEventSynchronize(event_of(event))); }
 
 void follow(Stream later, Stream earlier) {
-  Event event = make_event();
-  record(event, earlier);
-  check(cudaStreamWaitEvent(stream_of(later), event_of(event), 0));
-  release_event(event);
+  const std::unique_ptr<void, void (*)(Event)> event(make_event(), [](Event e) { cudaEventDestroy(event_of(e)); });
+  record(event.get(), earlier);
+  check(cudaStreamWaitEvent(stream_of(later), event_of(event.get()), 0));
 }
 
 }  // namespace fastupdate::device

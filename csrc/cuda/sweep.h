@@ -22,13 +22,14 @@ struct Command {
   uint8_t skip_nonfinite, first, large, pad[5];  // first: the accumulators are overwritten; large: the unit of sums
 };
 
-// What the gradients were found to be, and what follows. The upload holds what is so if nothing is asked of them.
+// What the gradients were found to be, and what follows. The upload holds what is so if nothing is asked of them; of a
+// captured step `launched` is 0 in it, until the graph has run.
 struct Decision {
   double scale;  // what the update multiplies raw gradients by
   double norm, factor;
   int64_t nonfinite, skip;
   int64_t row;
-  uint32_t stages, pad;
+  uint32_t stages, launched;
 };
 
 struct StepHeader {

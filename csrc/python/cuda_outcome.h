@@ -30,6 +30,11 @@ class Outcome {
         count_(wishes.monitor ? count : 0),
         decision_(std::move(decision)),
         totals_(std::move(totals)) {}
+  ~Outcome() {
+    without_gil([&] { decision_.reset(), totals_.reset(); });  // they may be copied to at this time
+  }
+  Outcome(const Outcome&) = delete;
+  Outcome& operator=(const Outcome&) = delete;
 
   const Wishes wishes;
 
@@ -50,11 +55,18 @@ class Outcome {
     return decision_->idle();
   }
 
-  // (norm, clip factor, number of non-finite gradients, skipped); waits for the device.
-  py::tuple decision() const {
-    if (!decided_) throw std::runtime_error("the graph whose step this reports has not been launched");
+  // Whether the step that was fetched had run, as one has whose graph is launched; waits for the device.
+  bool launched() const {
     device::Scope scope(device_);
     without_gil([&] { decision_->wait(); });
+    return decision_->as<Decision>()->launched != 0;
+  }
+  bool lost() const { return decided_ && !launched(); }  // no launch is to come
+  void forget() { decided_ = false; }                    // what was fetched: it was too early
+
+  // (norm, clip factor, number of non-finite gradients, skipped); waits for the device.
+  py::tuple decision() const {
+    check_launched();
     const Decision& d = *decision_->as<Decision>();
     return py::make_tuple(d.norm, d.factor, d.nonfinite, bool(d.skip));
   }
@@ -63,6 +75,7 @@ class Outcome {
   void totals(py::array out) const {
     Sums* to = records<Sums>(out, "totals");
     if (out.size() != count_) throw std::invalid_argument("totals: one record for each tensor of a monitored step");
+    check_launched();
     if (!count_) return;
     device::Scope scope(device_);
     without_gil([&] { totals_->wait(); });
@@ -70,6 +83,11 @@ class Outcome {
   }
 
  private:
+  void check_launched() const {
+    if (!decided_ || !launched())
+      throw std::runtime_error("the graph whose step this reports has not been launched since before_replay");
+  }
+
   int device_;
   int64_t count_;
   std::shared_ptr<Pinned> decision_, totals_;

@@ -6,19 +6,24 @@
 namespace fastupdate {
 namespace {
 
-// Copies between device memory and a host buffer, in the order of a stream; both wait.
+// Copies between device memory and a host buffer, in the order of a stream; both wait, and let other Python threads
+// run meanwhile: what comes before on the stream may be a function of Python's.
 void copy_to_host(py::buffer to, uint64_t from, int device, Stream stream) {
   device::Scope scope(device);
   const py::buffer_info info = to.request(true);
-  device::copy(info.ptr, reinterpret_cast<const void*>(from), size_t(info.size * info.itemsize), stream);
-  device::synchronize(stream);
+  without_gil([&] {
+    device::copy(info.ptr, reinterpret_cast<const void*>(from), size_t(info.size * info.itemsize), stream);
+    device::synchronize(stream);
+  });
 }
 
 void copy_from_host(uint64_t to, py::buffer from, int device, Stream stream) {
   device::Scope scope(device);
   const py::buffer_info info = from.request();
-  device::copy(reinterpret_cast<void*>(to), info.ptr, size_t(info.size * info.itemsize), stream);
-  device::synchronize(stream);
+  without_gil([&] {
+    device::copy(reinterpret_cast<void*>(to), info.ptr, size_t(info.size * info.itemsize), stream);
+    device::synchronize(stream);
+  });
 }
 
 void follow(Stream later, Stream earlier, int device) {
@@ -56,9 +61,19 @@ py::dict describe_dlpack(const py::capsule& capsule) {
   return described;
 }
 
-std::unique_ptr<Memory> new_memory(size_t bytes, int device) {
+// Memory that is one of Python's objects.
+struct Buffer {
+  explicit Buffer(size_t bytes) : memory(std::make_unique<Memory>(bytes)) {}
+  ~Buffer() {
+    without_gil([&] { memory.reset(); });  // which waits for the device
+  }
+
+  std::unique_ptr<Memory> memory;
+};
+
+std::unique_ptr<Buffer> new_buffer(size_t bytes, int device) {
   device::Scope scope(device);
-  return std::make_unique<Memory>(bytes);
+  return std::make_unique<Buffer>(bytes);
 }
 
 std::shared_ptr<Outcome> new_outcome(Plan& plan, double clip_norm, double clip_tensor_norm, double clip_unit_norm,
@@ -90,9 +105,9 @@ void bind_cuda(py::module_& m) {
   m.attr("architectures") = FASTUPDATE_CUDA_ARCHITECTURES;
   const py::custom_type_setup with_care(make_with_care);
   const py::detail::is_new_style_constructor made;
-  py::class_<Memory>(m, "Memory", py::module_local(), with_care)
-      .def("__init__", constructor(&new_memory), made)
-      .def_property_readonly("address", [](const Memory& memory) { return uint64_t(memory.as()); });
+  py::class_<Buffer>(m, "Memory", py::module_local(), with_care)
+      .def("__init__", constructor(&new_buffer), made)
+      .def_property_readonly("address", [](const Buffer& buffer) { return uint64_t(buffer.memory->as()); });
   m.attr("MAX_ROWS") = kMaxRows;
   py::class_<Plan> plan(m, "Plan", py::module_local(), collectable<Plan>());
   py::class_<Outcome, std::shared_ptr<Outcome>>(m, "Outcome", py::module_local(), with_care)
@@ -101,6 +116,7 @@ void bind_cuda(py::module_& m) {
            py::arg("monitor"))
       .def_property_readonly("fetched", &Outcome::fetched)
       .def_property_readonly("ready", &Outcome::ready)
+      .def_property_readonly("lost", &Outcome::lost)
       .def("decision", &Outcome::decision)
       .def("totals", &Outcome::totals);
   plan.def("__init__",
@@ -119,7 +135,6 @@ void bind_cuda(py::module_& m) {
       .def("step", &Plan::step)
       .def("judge", &Plan::judge)
       .def("judged_update", &Plan::judged_update)
-      .def("measure", &Plan::measure)
       .def("finish", &Plan::finish)
       .def("prepare_replay", &Plan::prepare_replay)
       .def("fetch_replayed", &Plan::fetch_replayed)

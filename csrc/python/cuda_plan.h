@@ -20,7 +20,7 @@
 #include "python/adopt.h"
 #include "python/containers.h"
 #include "python/cuda_numbers.h"
-#include "python/cuda_outcome.h"
+#include "python/cuda_replay.h"
 #include "python/cuda_rows.h"
 #include "python/cuda_step.h"
 #include "python/records.h"
@@ -54,11 +54,13 @@ class Plan {
     allocate(sums);
   }
 
+  // What kernels that are queued read is freed when they have run: freeing waits for the device.
   ~Plan() {
-    if (!device::usable()) return;
-    device::Scope scope(device_);
-    rows_.clear();
-    memory_.clear();
+    without_gil([&] {
+      rows_.clear();
+      memory_.clear();
+      for (Pool* pool : {&staging_, &decisions_, &all_totals_}) pool->clear();
+    });
   }
 
   // Takes what the user set from these arrays from now on.
@@ -124,61 +126,56 @@ class Plan {
                                      wishes.monitor ? all_totals_.take() : nullptr);
   }
 
-  // What comes before any tensor moves, the device judging the gradients first. Follows upon `derive_possible`.
-  void judge(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
+  // A step whose gradients the device judges first. Follows upon `derive_possible`.
+  void judged_update(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
     rows_.touch();
     device::Scope scope(device_);
     begin(command(scale, sign, off, outcome->wishes), outcome->wishes, stream, outcome);
+    complete(stream);
   }
 
-  // The whole step in one call.
-  void judged_update(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
-    judge(scale, sign, off, outcome, stream);
-    finish(stream);
-  }
-
-  // What comes before any tensor moves, where nothing is to be judged.
-  void measure(double scale, uint32_t off, Stream stream) {
+  // What comes before the array library's products of matrices; outcome: null where nothing is to be judged.
+  void judge(double scale, double sign, uint32_t off, const std::shared_ptr<Outcome>& outcome, Stream stream) {
     rows_.touch();
     device::Scope scope(device_);
-    begin(command(scale, 1, off, {}), {}, stream, nullptr);
+    refuse_capture(stream, "a step of a rule that multiplies matrices waits for the device: it cannot be captured");
+    const Wishes wishes = outcome ? outcome->wishes : Wishes();
+    begin(command(scale, sign, off, wishes), wishes, stream, outcome);
   }
 
-  // Moves all tensors as measured, and counts the step.
+  // Moves all tensors after that, and counts the step.
   void finish(Stream stream) {
     device::Scope scope(device_);
     complete(stream);
   }
 
   // Makes a captured step the next one: uploads what it reads. What the launch before it found is fetched first.
-  // Follows upon `derive_possible`.
-  void prepare_replay(double scale, double sign, const std::shared_ptr<Outcome>& outcome, Stream stream) {
+  // Follows upon `derive_possible`. The graph is to be launched on this stream, whose owner is kept with it.
+  void prepare_replay(double scale, double sign, const std::shared_ptr<Outcome>& outcome, Stream stream,
+                      py::object owner) {
     device::Scope scope(device_);
     if (!rows_.captured()) throw std::runtime_error("no step of this optimizer was captured");
-    if (device::capturing(stream)) throw std::runtime_error("a captured step is prepared outside the capture");
-    fetch_replayed(stream);
-    step_.upload(command(scale, sign, 0, outcome->wishes), numbers_, staging_, stream);
+    refuse_capture(stream, "a captured step is prepared outside the capture");
+    replay_.leave(stream, header(), sweep_.totals);
+    step_.upload(command(scale, sign, 0, outcome->wishes), numbers_, staging_, stream, false);
     advance(outcome->wishes);
-    replayed_ = outcome;
+    replay_.prepare(outcome, stream, std::move(owner));
   }
 
-  // Fetches what the graph launched last has found, unless that has been done.
-  void fetch_replayed(Stream stream) {
+  // For whoever waits for what the graph launched last has found.
+  void fetch_replayed() {
     device::Scope scope(device_);
-    if (!replayed_) return;
-    replayed_->fetch_decision(header(), stream);
-    replayed_->fetch_totals(sweep_.totals, stream);
-    replayed_.reset();
+    replay_.fetch(header(), sweep_.totals);
   }
 
   // For whoever waits for the sums, to raise. `large`: of gradients in units of kLarge.
   void gradient_sums(bool large, Stream stream) {
     rows_.touch();
     device::Scope scope(device_);
-    if (device::capturing(stream))
-      throw std::runtime_error(
-          "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be "
-          "captured");
+    refuse_capture(
+        stream,
+        "a step that raises for non-finite gradients or looks for outliers waits for the device: it cannot be "
+        "captured");
     Command c = command(1, 1, kEveryStage, {});
     c.large = large;
     const DeviceSweep sweep = prepared(c, stream);
@@ -189,8 +186,7 @@ class Plan {
   void accumulate(Stream stream) {
     rows_.touch();
     device::Scope scope(device_);
-    if (device::capturing(stream))
-      throw std::runtime_error("micro-batches cannot be captured: the first one differs from the others");
+    refuse_capture(stream, "micro-batches cannot be captured: the first one differs from the others");
     Command c = command(1, 1, ~uint32_t(kZeroGrads), {});
     int64_t* clock = clock_.mutable_data();
     c.first = clock[kMicroBatches] == 0;
@@ -215,7 +211,7 @@ class Plan {
     std::shared_ptr<Pinned> buffer = all_totals_.take();
     device::copy(buffer->as(), sweep_.totals, size_t(count_) * sizeof(Sums), stream);
     buffer->mark(stream);
-    buffer->wait();
+    without_gil([&] { buffer->wait(); });
     std::memcpy(to, buffer->as(), size_t(count_) * sizeof(Sums));
   }
 
@@ -242,12 +238,14 @@ class Plan {
     watched_.visit(see);
     containers_.visit(see);
     see(held_);
+    see(replay_.owner());
   }
 
   void forget() {
     watched_.forget();
     containers_.forget();
     held_ = py::list();
+    replay_.forget();
   }
 
  private:
@@ -305,9 +303,9 @@ class Plan {
       sweep.tensors = rows_.capture();
       return sweep;
     }
-    fetch_replayed(stream);
+    replay_.leave(stream, header(), sweep_.totals);
     rows_.upload(staging_, stream);
-    step_.upload(command, numbers_, staging_, stream);
+    step_.upload(command, numbers_, staging_, stream, true);
     return sweep;
   }
 
@@ -352,7 +350,10 @@ class Plan {
       variant_.of[has_[kFloat32] ? kFloat32 : kFloat64].update(sweep, start);
     if (start.monitor && count_) cuda::engine.fold_sums(sweep, {count_, stream, false, false});
     if (outcome && !capturing) outcome->fetch_totals(sweep.totals, stream);
-    if (!capturing) advance(wishes);
+    if (capturing)
+      device::raise_flag(&header()->decision.launched, stream);
+    else
+      advance(wishes);
     begun_.outcome.reset();
   }
 
@@ -386,7 +387,7 @@ class Plan {
   Memories memory_;
   DeviceSweep sweep_ = {};
   Begun begun_ = {};
-  std::shared_ptr<Outcome> replayed_;  // of the captured step that was prepared last, until it has been fetched
+  Replay replay_;
   Pool staging_, decisions_, all_totals_;
 };
 

@@ -45,9 +45,10 @@ class DeviceStep {
     sweep.scalars_offset = int64_t(scalars_offset());
   }
 
-  void upload(const Command& command, const StepNumbers& numbers, Pool& staging, Stream stream) const {
+  // launched: what follows on the stream are the kernels themselves, not a graph that may fail to come
+  void upload(const Command& command, const StepNumbers& numbers, Pool& staging, Stream stream, bool launched) const {
     std::shared_ptr<Pinned> buffer = staging.take();
-    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], 0}};
+    const StepHeader header = {command, {command.scale * command.sign, 0, 1, 0, 0, 0, command.stages[0], launched}};
     std::memcpy(buffer->as(), &header, sizeof header);
     const int64_t rows = command.undecided + 1;
     for (int64_t k = 0; k < rows; ++k) fill_row(numbers.row(k), buffer->as() + bytes(k));

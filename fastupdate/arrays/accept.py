@@ -13,6 +13,7 @@ import numpy as np
 
 from fastupdate.arrays import device, memory
 from fastupdate.arrays.device import framework_of as framework_of
+from fastupdate.arrays.frameworks import runtime
 from fastupdate.arrays.memory import DTYPES, STORAGE, Array
 from fastupdate.arrays.overlap import check_distinct
 from fastupdate.arrays.place import Place
@@ -29,7 +30,7 @@ def as_array(x: Any, place: Place) -> Array:
     try:
         shared = device.view(x) if device.is_device_array(x) else _shared(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        problem = device.runtime().problem() if device.is_device_array(x) else ""
+        problem = runtime().problem() if device.is_device_array(x) else ""
         if problem:  # a framework says less of it: "initialization error"
             raise RuntimeError(f"{place}: {problem}") from error
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error

@@ -1,102 +1,22 @@
-"""Arrays in device memory, seen through NumPy headers: shape, strides, dtype and address, but never the values.
-
-Frameworks are asked for memory and for their current stream; none is imported that the user has not imported.
-"""
+"""Arrays in device memory, seen through NumPy headers: shape, strides, dtype and address, but never the values."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from operator import setitem
-from typing import Any, Protocol, TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from fastupdate.arrays.frameworks import DEFAULT_STREAM, CuPy, Exported, Framework, Torch, runtime
 from fastupdate.arrays.memory import LINE, STORAGE, Array, Assignment, room, type_name
 
 CUDA_DLPACK = 2  # kDLCUDA
-DEFAULT_STREAM = 1  # the legacy default stream, as __cuda_array_interface__ numbers it
-
-
-def runtime() -> Any:
-    """What allocates and copies device memory: the native module, or numba-cuda where that is absent."""
-    try:
-        from fastupdate import _cuda
-
-        return _cuda
-    except ImportError:
-        pass
-    try:
-        from fastupdate.engines.python import cuda_driver
-    except ImportError as error:
-        raise RuntimeError("neither fastupdate's CUDA module nor numba-cuda is installed (see docs/gpu.md)") from error
-    return cuda_driver
-
-
-class Framework(Protocol):
-    """Where an array comes from. Equal ones share a current stream."""
-
-    def stream(self, device: int) -> int:
-        """The stream on which the user's work is queued, as a cudaStream_t."""
-
-    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        """A new C-contiguous array of the user's own kind; bfloat16 as uint16 where the framework has no such type."""
-
-
-@dataclass(frozen=True)
-class Torch:
-    """torch.Tensor on a CUDA device."""
-
-    def stream(self, device: int) -> int:
-        return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
-
-    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        torch = sys.modules["torch"]
-        return torch.zeros(shape, dtype=getattr(torch, dtype), device=f"cuda:{device}")
-
-
-@dataclass(frozen=True)
-class CuPy:
-    """cupy.ndarray."""
-
-    def stream(self, device: int) -> int:
-        return int(sys.modules["cupy"].cuda.get_current_stream(device).ptr)
-
-    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        cupy = sys.modules["cupy"]
-        with cupy.cuda.Device(device):
-            return cupy.zeros(shape, STORAGE[dtype].bits)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Any other array that has `__cuda_array_interface__` or DLPack, with the stream that it names."""
-
-    handle: int
-
-    def stream(self, device: int) -> int:
-        return self.handle
-
-    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        return Buffer(shape, STORAGE[dtype].bits, device)
-
-
-class Buffer:
-    """Zeroed device memory, for arrays of frameworks that cannot be asked for any."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> None:
-        self._memory = runtime().Memory(math.prod(shape) * dtype.itemsize, device)
-        self.shape, self.dtype = shape, dtype
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        data = (self._memory.address, False)
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": data, "strides": None, "version": 3}
 
 
 class DeviceArray(np.ndarray[Any, Any]):
@@ -226,7 +146,7 @@ def view(x: Any) -> DeviceArray:
     if name == "cupy":
         return header(x, described, CuPy(), x.device.id)
     device = runtime().device_of(interface["data"][0]) if math.prod(interface["shape"]) else 0
-    return header(x, described, Exported(interface.get("stream") or DEFAULT_STREAM), device)
+    return header(x, described, Exported(interface.get("stream")), device)
 
 
 def _described(interface: Mapping[str, Any], name: str) -> dict[str, Any]:

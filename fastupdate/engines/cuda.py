@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate import _cuda
-from fastupdate.arrays import autograd, device
+from fastupdate.arrays import autograd, device, frameworks
 from fastupdate.arrays.containers import Contents
-from fastupdate.arrays.device import DeviceArray, Framework, Placed, framework_of_type
+from fastupdate.arrays.device import DeviceArray, Placed, framework_of_type
+from fastupdate.arrays.frameworks import Framework
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.engines import records
 from fastupdate.engines.protocol import Made
@@ -39,7 +40,7 @@ class Backend(Placed):
 
     def reads(self, tensor: Any) -> bool:
         """Where the parameters are torch's, the engine looks at tensors itself (see engines/native.py)."""
-        return isinstance(self.framework, device.Torch) and _knows_torch() and _cuda.reads(tensor, self.device)
+        return isinstance(self.framework, frameworks.Torch) and _knows_torch() and _cuda.reads(tensor, self.device)
 
     def make_plan(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> Plan:
         """A plan that a few launches run."""
@@ -88,8 +89,8 @@ class Plan:
         if any(issubclass(kind, DeviceArray) for kind in kinds):
             found = {g.framework for g in grads if isinstance(g, DeviceArray)}
         if any(framework_of_type(kind) == "torch" for kind in kinds):
-            found.add(device.Torch())
-        return frozenset(found - {self._framework})
+            found.add(frameworks.Torch())
+        return frozenset(found - {self._framework, frameworks.UNORDERED})
 
     def hold(self, params: list[Array]) -> None:
         """What torch's parameters hold is taken by `stepping` alone."""
@@ -165,7 +166,7 @@ class Plan:
         self._native.judge(scale, sign, off, outcome, self._stream())
 
     def measure(self, scale: float, off: int) -> None:
-        self._native.measure(scale, off, self._stream())
+        self._native.judge(scale, 1.0, off, None, self._stream())
 
     def measure_again(self) -> None:
         raise NotImplementedError("a device measures again when it moves the tensors: see finish")
@@ -192,11 +193,12 @@ class Plan:
 
     def prepare_replay(self, scale: float, sign: float, outcome: Any) -> Assignment:
         """The call that uploads what a captured step reads."""
-        return (self._native.prepare_replay, scale, sign, outcome, self._framework.stream(self._device))
+        stream, owner = self._framework.stream(self._device), self._framework.owner_of_stream(self._device)
+        return (self._native.prepare_replay, scale, sign, outcome, stream, owner)
 
     def fetch_replayed(self) -> None:
-        """Queues the way back of what the launch of a captured step has found."""
-        self._native.fetch_replayed(self._framework.stream(self._device))
+        """Fetches what the launch of a captured step has found, from the stream for which it was prepared; waits."""
+        self._native.fetch_replayed()
 
     def gradient_sums(self, scale: float) -> None:
         self._native.gradient_sums(scale != 1, self._stream())
@@ -265,19 +267,28 @@ class StepOfDevice:
     @cached_property
     def _skips_before(self) -> int:
         """How many of the steps that were undecided at the time were skipped."""
-        count = sum(step.skipped for step in self._before)
+        count = sum(step.left_out for step in self._before)
         self._before = []  # or each step would keep all steps before it
         return count
 
     def settle(self) -> bool:
-        """Whether the step was skipped; waits for the device, and lets go of the steps before it."""
-        return self._skips_before >= 0 and self.skipped
+        """Whether the step was left out; waits for the device, and lets go of the steps before it."""
+        return self._skips_before >= 0 and self.left_out
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the step was skipped, or was a captured one whose graph was never launched."""
+        return bool(self._fetched().lost) or self.skipped
+
+    def _fetched(self) -> Any:
+        """The outcome, with its figures on their way."""
+        if not self.fetched:
+            self._engine.fetch_replayed()
+        return self.outcome
 
     @cached_property
     def _decision(self) -> tuple[float, float, int, bool]:
-        if not self.outcome.fetched:
-            self._engine.fetch_replayed()
-        decision: tuple[float, float, int, bool] = self.outcome.decision()
+        decision: tuple[float, float, int, bool] = self._fetched().decision()
         return decision
 
     @property
@@ -313,7 +324,7 @@ class StepOfDevice:
         """The statistics of each tensor; None unless they are watched."""
         if not self._settings.monitor or self.skipped:
             return None
-        return self._watched.statistics(self.outcome)
+        return self._watched.statistics(self._fetched())
 
 
 class Watched:

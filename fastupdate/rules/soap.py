@@ -2,6 +2,8 @@
 
 import sys
 
+import numpy as np
+
 from fastupdate.rules.rule import BELOW_ONE, COUNT, NON_NEGATIVE, Factor, Flag, Hyper, State, scalars
 from fastupdate.rules.scalar import sqrt
 
@@ -32,8 +34,12 @@ def out_of(x, left, right):
 
 
 def eigenvectors(factor):
-    """Those of a symmetric matrix, as columns."""
-    return linalg_of(factor).eigh(factor)[1] if len(factor) else factor
+    """Those of a symmetric matrix, as columns. Not every library looks for itself whether its elements are finite."""
+    if not len(factor):
+        return factor
+    if float((factor - factor).sum()) != 0.0:
+        raise np.linalg.LinAlgError("they are not finite")
+    return linalg_of(factor).eigh(factor)[1]
 
 
 def iterated(factor, basis):

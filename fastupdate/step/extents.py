@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from operator import setitem
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fastupdate.arrays import device, tree
 from fastupdate.arrays.memory import Assignment
@@ -37,11 +36,16 @@ def room_for_sums(rule: Rule, stages: Iterable[Stage], shape: Shape) -> int:
 
 
 def check_matrices(rule: Rule, items: list[Item]) -> None:
-    """ValueError for a parameter that is no matrix, where a rule multiplies matrices."""
+    """Raises for a parameter that is no matrix, or none that can be multiplied, where a rule multiplies matrices."""
     for item in items if rule.matrix is not None else ():
         if item.array.ndim != 2:
             expected = "a matrix (an array of two axes; the others need a rule of theirs, as others=fu.AdamW.with_(…))"
             item.place.fail(ValueError, expected, f"shape {item.array.shape}")
+        if isinstance(item.array, device.DeviceArray) and not item.array.framework.MULTIPLIES:
+            expected = (
+                "a matrix of CuPy or torch, which multiply matrices (cupy.asarray(…) shares the memory of others)"
+            )
+            item.place.fail(TypeError, expected, type(item.array.owner).__name__)
 
 
 def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignment]:
@@ -58,9 +62,10 @@ def multiply(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> list[Assignme
         arrays = [array_of(item, kind) for kind in kinds]
         for name, array, new in zip(rule.matrix_states, arrays, product(k, arrays), strict=True):
             if name in rule.passing:
-                array[...] = new
+                with _device_of(item):
+                    array[...] = new
             elif new is not array:
-                kept.append((setitem, array, ..., new))
+                kept += _assignment(item, array, new)
     if plan.matrices is not None:
         kept += plan.matrices.multiply(plan, kinds, product)
     return kept
@@ -74,13 +79,30 @@ def _product(rule: Rule, flags: Mapping[str, bool], plan: Plan) -> Callable[[int
 
     def product(k: int, arrays: list[Any]) -> list[Any]:
         try:
-            made = matrix(rule.flag_tuple(flags), *scalars[rows[k] : rows[k] + 1], *arrays)
-        except np.linalg.LinAlgError as error:
+            with _device_of(plan.items[k]):
+                made = matrix(rule.flag_tuple(flags), *scalars[rows[k] : rows[k] + 1], *arrays)
+        except (ValueError, RuntimeError) as error:  # each library has a LinAlgError of its own
+            if not type(error).__name__.endswith("LinAlgError"):
+                raise
             gradient = Place(rule.name, tree.shown("grads", plan.items[k].path))
             gradient.fail(FloatingPointError, "a gradient whose products have eigenvectors", str(error))
         return made if len(arrays) > 1 else [made]
 
     return product
+
+
+def _device_of(item: Item) -> AbstractContextManager[Any]:
+    """Within the context, a library that goes by the current device works on that of a tensor."""
+    array = item.array
+    return array.framework.working_on(array.number) if isinstance(array, device.DeviceArray) else nullcontext()
+
+
+def _assignment(item: Item, array: Any, new: Any) -> list[Assignment]:
+    """`array[...] = new`, of arrays of a tensor's, as calls of C (see transaction.py)."""
+    assigned, context = (setitem, array, ..., new), _device_of(item)
+    if isinstance(context, nullcontext):
+        return [assigned]
+    return [(context.__enter__,), assigned, (context.__exit__, None, None, None)]
 
 
 def array_of(item: Item, kind: str) -> Any:

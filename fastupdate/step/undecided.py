@@ -83,7 +83,8 @@ class Undecided:
         ):
             undecided = 0  # which tensors move, or what they are clipped to, depends on the step
         while self.steps and (len(self.steps) > undecided or self.steps[0].ready):
-            skipped = self.steps.pop(0).settle()
+            skipped = self.steps[0].settle()  # which is an error if its graph has yet to be launched
+            del self.steps[0]
             stepper.skips.note(skipped)
             if skipped:
                 stepper.clock[STEPS] -= 1
@@ -93,8 +94,8 @@ class Undecided:
         """Makes a captured step the next one; see `Optimizer.before_replay`."""
         with stepper.exclusive(records.MOST_UNDECIDED):
             engine = cast(Judge, stepper.engine)
-            if not engine.judges or stepper.rule.matrix_lasts:
-                expected = "a step on the backend 'cuda' of a rule whose matrices do not depend on the step"
+            if not engine.judges or stepper.rule.matrix is not None:
+                expected = "a step on the backend 'cuda' of a rule that multiplies no matrices"
                 stepper.place("before_replay").fail(TypeError, expected, repr(stepper.backend.NAME))
             stepper.check_mode()
             stepper.skips.check()

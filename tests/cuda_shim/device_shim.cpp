@@ -229,6 +229,11 @@ void drain(Stream stream) {
   }
 }
 
+// What is queued may be a function of Python's: whoever waits for it and keeps the GIL waits for ever.
+void check_gil() {
+  if (PyGILState_Check()) shim::failure = "whoever waits for a device holds the GIL";
+}
+
 void drain_all() {
   for (auto& [stream, queue] : streams) drain(stream);
 }
@@ -245,10 +250,11 @@ std::vector<std::string> devices() { return {"host shim"}; }
 std::string driver() { return "none"; }
 std::string toolkit() { return "none"; }
 void check(int) {}
+int current() { return 0; }
 int processors() { return 1; }
 int device_of(const void*) { return 0; }
 
-Scope::Scope(int) : before_(0), mode_(0) {
+Scope::Scope(int) : entered_(false), mode_(0) {
   if (forked) throw std::runtime_error(kForked);
 }
 Scope::~Scope() = default;
@@ -263,7 +269,8 @@ void* allocate(size_t bytes) {
   std::memset(reach(memory) + bytes, kUntouched, kGuard);
   return memory;
 }
-void release(void* memory) noexcept {
+void release(void* memory, int) noexcept {
+  check_gil();
   drain_all();
   pieces.erase(static_cast<unsigned char*>(memory));
 }
@@ -271,7 +278,7 @@ void* allocate_pinned(size_t bytes) {
   may_fail();
   return std::calloc(1, bytes + 1);
 }
-void release_pinned(void* memory) noexcept {
+void release_pinned(void* memory, int) noexcept {
   drain_all();
   std::free(memory);
 }
@@ -279,9 +286,13 @@ void release_pinned(void* memory) noexcept {
 void copy(void* to, const void* from, size_t bytes, Stream stream) {
   give(stream, [=] { std::memcpy(reach(to), reach(from), bytes); });
 }
+void raise_flag(uint32_t* flag, Stream stream) {
+  give(stream, [=] { *reinterpret_cast<uint32_t*>(reach(flag)) = 1; });
+}
 void copy_now(void* to, const void* from, size_t bytes) { std::memcpy(reach(to), reach(from), bytes); }
 
 void synchronize(Stream stream) {
+  check_gil();
   drain(stream);
   raise_failure();
 }
@@ -291,7 +302,8 @@ Event make_event() {
   may_fail();
   return new ShimEvent;
 }
-void release_event(Event event) noexcept {
+void release_event(Event event, int) noexcept {
+  check_gil();
   drain_all();
   delete static_cast<ShimEvent*>(event);
 }
@@ -303,10 +315,13 @@ void record(Event event, Stream stream) {
 }
 bool passed(Event event) { return static_cast<ShimEvent*>(event)->passed; }
 void wait(Event event) {
+  check_gil();
   drain(static_cast<ShimEvent*>(event)->stream);
   raise_failure();
 }
 void follow(Stream later, Stream earlier) {
+  if (capturing(later) != capturing(earlier))
+    throw std::runtime_error("CUDA: a captured stream waits for one that is not, or the other way round");
   give(later, [=] { drain(earlier); });
 }
 
@@ -352,7 +367,7 @@ PYBIND11_MODULE(_cuda_controls, m) {
   m.def("fail_allocation", [](int64_t n) { device::until_failure = n; });
   m.def("launches", [] { return device::launches; });
   m.def("pending", [](Stream stream) { return device::streams[stream].size(); });
-  m.def("synchronize", [](Stream stream) { device::synchronize(stream); });
+  m.def("synchronize", &device::synchronize, pybind11::call_guard<pybind11::gil_scoped_release>());
   m.def("enqueue_copy", [](uint64_t to, uint64_t from, size_t bytes, Stream stream) {
     device::copy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes, stream);
   });

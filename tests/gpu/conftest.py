@@ -113,7 +113,7 @@ class Torch(Framework):
         graph = self.module.cuda.CUDAGraph()
         with self.module.cuda.graph(graph):
             work()
-        return self.module.cuda.current_stream(), graph.replay
+        return self.stream(), graph.replay
 
     def synchronize(self) -> None:
         self.module.cuda.synchronize()

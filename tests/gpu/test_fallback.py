@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import arrays_of, assert_same_bits, random_arrays
+from cases import PRODUCT, arrays_of, assert_same_bits, random_arrays
 from device_arrays import FakeArray, run_python
-from test_numba_cuda import ADAMW, RUNS, SHAPES, Run, outcome
+from test_numba_cuda import ADAMW, LAMB, RUNS, SHAPES, Run, outcome
 
 import fastupdate as fu
 from fastupdate.engines import choose
@@ -20,12 +20,16 @@ pytestmark = [
 ]
 
 
+# Kernels of each rule are compiled, which takes longer than all else: FASTUPDATE_TEST_PRODUCT=1 for every rule.
+CHOSEN = RUNS if PRODUCT else [run for run in RUNS if run.case in (ADAMW, LAMB)]
+
+
 @fu.rule
 class OwnAdamW(AdamW):
     """The text of a built-in."""
 
 
-@pytest.mark.parametrize("run", RUNS, ids=str)
+@pytest.mark.parametrize("run", CHOSEN, ids=str)
 def test_bytes_of_the_cpu(run):
     assert_same(outcome(run, FakeArray, "numba-cuda"), outcome(run, lambda a: a, None))
 
@@ -81,3 +85,19 @@ def test_the_current_stream(framework):
         opt.step([g])
     framework.synchronize()
     assert float(p[0]) == float(p[-1]) == -2.0
+
+
+@pytest.mark.parametrize("backend", ["cuda", "numba-cuda"])
+def test_misaligned_arrays(backend):
+    """Which a device can access by bytes alone."""
+    params, *steps = [random_arrays(k, [5, 1030], np.float32) for k in range(3)]
+    host = fu.AdamW([a.copy() for a in params], zero_grads=True)
+    there = [FakeArray(a, offset=2) for a in params]
+    opt = fu.AdamW(there, zero_grads=True, backend=backend)
+    for step in steps:
+        grads = [FakeArray(g, offset=1) for g in step]
+        opt.step(grads)
+        host.step(step)
+        assert not any(g.get().any() for g in grads)
+    for actual, expected in zip(there, host.params, strict=True):
+        assert_same_bits(actual.get(), expected, "weights")

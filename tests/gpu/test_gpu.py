@@ -146,6 +146,96 @@ def test_a_captured_step_replays(options, framework):
     assert_alike(there, host)
 
 
+@pytest.mark.parametrize(
+    "options", [{"clip_norm": 1.0}, {"nonfinite": "skip"}, {"monitor": True}], ids=["norm", "skip", "sums"]
+)
+def test_a_replay_is_looked_at_from_another_stream(options, framework):
+    """Its figures are fetched from the stream of its launch, which is busy; before the launch there are none."""
+    values = gradients(0)
+    values[1][7] = np.nan if "nonfinite" in options else 1.0
+    host = fu.AdamW(small(), **options)
+    there = fu.AdamW([framework.array(a) for a in small()], **options)
+    buffers = [framework.array(g) for g in values]
+    framework.synchronize()
+    stream, launch = framework.capture(lambda: there.step(buffers))
+    for _ in range(3):
+        with framework.on(stream):
+            report = there.before_replay()
+            with pytest.raises(RuntimeError, match="has not been launched since before_replay"):
+                report_of(report)
+            framework.busy()
+            launch()
+        assert report_of(report) == report_of(host.step(values))
+        assert there.step_count == host.step_count
+    framework.synchronize()
+    assert_alike(there, host)
+
+
+MATRIX_RULES = [fu.Muon, fu.NorMuon, fu.AdaMuon, fu.Scion, fu.SOAP]
+by_matrix_rule = pytest.mark.parametrize("rule", MATRIX_RULES, ids=lambda rule: rule.__name__)
+
+
+def matrices(k: int) -> list[np.ndarray]:
+    return [a.reshape(7, 7) for a in random_arrays(k, [49, 49], np.float64, spread=1.0)]
+
+
+def check_matrices(rule: Any, array: Any, numpy: Any) -> None:
+    """Steps of a rule that multiplies matrices are NumPy's, within the roundings of other libraries."""
+    weights, there = matrices(1), [array(a) for a in matrices(1)]
+    host, device_opt = rule(weights), rule(there)
+    for k in range(4):
+        host.step(matrices(2 + k)), device_opt.step([array(g) for g in matrices(2 + k)])
+    for actual, expected in zip(there, weights, strict=True):
+        np.testing.assert_allclose(numpy(actual), expected, rtol=1e-6, atol=1e-9)
+
+
+@by_matrix_rule
+def test_products_of_matrices(rule, framework):
+    check_matrices(rule, framework.array, framework.numpy)
+
+
+@by_matrix_rule
+def test_products_on_a_device_that_is_not_current(rule):
+    cupy = pytest.importorskip("cupy", reason="needs cupy")
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("needs two CUDA devices")
+
+    def array(values: np.ndarray):
+        with cupy.cuda.Device(1):
+            return cupy.asarray(values)
+
+    check_matrices(rule, array, cupy.asnumpy)
+    assert cupy.cuda.Device().id == 0
+
+
+def test_eigenvectors_of_what_is_not_finite(framework):
+    """An error, as on the host, and no factor keeps it."""
+    there = fu.SOAP([framework.array(a) for a in matrices(1)])
+    bad = matrices(2)
+    bad[1][2, 3] = np.nan
+    with pytest.raises(FloatingPointError, match=r"\[soap\] grads\[1\]: expected a gradient whose products have"):
+        there.step([framework.array(g) for g in bad])
+    assert not any(framework.numpy(a).any() for name in ("left", "right") for a in there.state[name])
+
+
+def test_products_of_matrices_are_not_captured(framework):
+    there, grads = fu.Muon([framework.array(a) for a in matrices(1)]), [framework.array(g) for g in matrices(2)]
+    something = framework.empty(1)
+    framework.synchronize()
+
+    def work() -> None:
+        framework.fill(something, 1.0)
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            there.step(grads)
+
+    framework.capture(work)
+    with pytest.raises(TypeError, match="of a rule that multiplies no matrices"):
+        there.before_replay()
+    framework.synchronize()
+    there.step(grads)
+    assert there.step_count == 1
+
+
 @pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
 def test_steps_do_not_wait(nonfinite, framework):
     """Calls return while the device is still busy with what was queued before them."""

@@ -1,4 +1,4 @@
-"""What the numba-cuda backend needs a device for: memory, streams, compilation, and three instructions.
+"""What the numba-cuda backend needs a device for: memory, streams, compilation, and a few instructions.
 
 numba-cuda's simulator has none of these; tests put a module in this one's place that has them on host memory.
 """
@@ -24,25 +24,44 @@ from fastupdate.arrays.memory import Array
 CONTRACTED = re.compile(r"\b(?:fma|mad)\.(?:\w+\.)*f(?:32|64)\b|\b(?:mul|add|sub)\.f(?:32|64)\b")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(_typing: Any, _address: Any, like: Any) -> Any:
-    """The value at an address, of the type of `like`."""
-
+def _loading(like: Any, align: int | None) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()))
+        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()), align=align)
 
     return like(types.int64, like), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def store(_typing: Any, _address: Any, value: Any) -> Any:
-    """Writes a value of any scalar type to an address."""
+def load(_typing: Any, _address: Any, like: Any) -> Any:
+    """The value at an address that is aligned, of the type of `like`."""
+    return _loading(like, None)
 
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_bytes(_typing: Any, _address: Any, like: Any) -> Any:
+    """The same at any address."""
+    return _loading(like, 1)
+
+
+def _storing(value: Any, align: int | None) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[1], builder.inttoptr(arguments[0], context.get_value_type(value).as_pointer()))
+        there = builder.inttoptr(arguments[0], context.get_value_type(value).as_pointer())
+        builder.store(arguments[1], there, align=align)
         return context.get_dummy_value()
 
     return types.void(types.int64, value), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(_typing: Any, _address: Any, value: Any) -> Any:
+    """Writes a value of any scalar type to an address that is aligned."""
+    return _storing(value, None)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_bytes(_typing: Any, _address: Any, value: Any) -> Any:
+    """The same to any address."""
+    return _storing(value, 1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

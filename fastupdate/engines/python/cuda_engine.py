@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fastupdate.arrays import memory
-from fastupdate.arrays.device import DeviceArray, Framework, Placed
+from fastupdate.arrays.device import DeviceArray, Placed
+from fastupdate.arrays.frameworks import UNORDERED, Framework
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
@@ -79,11 +80,9 @@ class NumbaCudaPlan(RecordPlan):
 
     def adopt(self, params: list[Array], grads: list[Any], start: int, writable: bool) -> int:
         if start == 0:
-            self._foreign = {g.framework for g in grads if isinstance(g, DeviceArray)} - {self._framework}
+            found = {g.framework for g in grads if isinstance(g, DeviceArray)}
+            self._foreign = found - {self._framework, UNORDERED}
         return super().adopt(params, grads, start, writable)
-
-    def hold(self, params: list[Array]) -> None:
-        """torch's gradients always need a closer look."""
 
     def update(self, scale: float, off: int) -> None:
         with interrupts_deferred():

@@ -17,7 +17,7 @@ from numba.cuda.np.numpy_support import from_dtype
 from fastupdate.arrays import memory
 from fastupdate.engines import records
 from fastupdate.engines.python import codecs, cuda_driver, kernels, sums, tiles
-from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, store
+from fastupdate.engines.python.cuda_driver import bits_float, float_bits, load, load_bytes, store, store_bytes
 from fastupdate.stages import PLACES
 
 BLOCK, LANES = records.BLOCK, records.LANES
@@ -69,13 +69,32 @@ def locate(base, layouts, layout, i, size):
 
 
 @device
-def load_stored(storage, address, zero):
+def load_at(address, layout, like):
+    """A value of an array with this layout: those that have one may be misaligned."""
+    return load_bytes(address, like) if layout else load(address, like)
+
+
+@device
+def store_at(address, layout, x):
+    if layout:
+        store_bytes(address, x)
+    else:
+        store(address, x)
+
+
+@device
+def load_stored(storage, address, layout, zero):
     """A value of any storage type."""
     if storage == FLOAT16:
-        return cast(from_float16(load(address, np.uint16(0))), zero)
+        return cast(from_float16(load_at(address, layout, np.uint16(0))), zero)
     if storage == BFLOAT16:
-        return cast(from_bfloat16(load(address, np.uint16(0))), zero)
-    return load(address, zero)
+        return cast(from_bfloat16(load_at(address, layout, np.uint16(0))), zero)
+    return load_at(address, layout, zero)
+
+
+@device
+def weight(t, layouts, i, zero):
+    return load_at(locate(t.p, layouts, t.p_layout, i, item_size(t)), t.p_layout, zero)
 
 
 @device
@@ -87,9 +106,9 @@ def gradient_size(t):
 def gradient(t, layouts, i, zero):
     """The raw gradient of element i: one array, or the sum of several in order."""
     at = locate(t.g, layouts, t.g_layout, i, gradient_size(t))
-    g = load_stored(t.g_dtype, at, zero)
+    g = load_stored(t.g_dtype, at, t.g_layout, zero)
     for k in range(1, t.samples):
-        g = g + load_stored(t.g_dtype, at + k * t.sample_stride, zero)
+        g = g + load_stored(t.g_dtype, at + k * t.sample_stride, t.g_layout, zero)
     return g
 
 
@@ -107,9 +126,9 @@ def clear_gradient(t, layouts, i, zero):
     at = locate(t.g, layouts, t.g_layout, i, size)
     for k in range(t.samples):
         if size == 2:
-            store(at + k * t.sample_stride, np.uint16(0))
+            store_at(at + k * t.sample_stride, t.g_layout, np.uint16(0))
         else:
-            store(at + k * t.sample_stride, zero)
+            store_at(at + k * t.sample_stride, t.g_layout, zero)
 
 
 @device
@@ -255,8 +274,8 @@ def unit_norms(tensors, layouts, norms, scale, kind, zero):
     for block in range(begin, end, BLOCK):
         clear_lanes(lanes, lane)
         for i in range(block + lane, min(block + BLOCK, end), LANES):
-            g, p = gradient(t, layouts, i, zero), load(locate(t.p, layouts, t.p_layout, i, item_size(t)), zero)
-            g, p = scaled(t, g, scale), scaled(t, p, scale)
+            g = scaled(t, gradient(t, layouts, i, zero), scale)
+            p = scaled(t, weight(t, layouts, i, zero), scale)
             add_product(lanes, GG, lane, g, g)
             add_product(lanes, PP, lane, p, p)
         cuda.syncthreads()
@@ -288,8 +307,8 @@ def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
 
     @device
     def update_element(t, layouts, group, scalars, factor, stages, lanes, lane, i, zero):
-        raw, at = gradient(t, layouts, i, zero), locate(t.p, layouts, t.p_layout, i, item_size(t))
-        p = before = load(at, zero)
+        raw = gradient(t, layouts, i, zero)
+        p = before = weight(t, layouts, i, zero)
         if stages & MONITOR:
             sum_gradient(lanes, lane, raw)
             if t.momentum >= 0:
@@ -307,7 +326,7 @@ def make_update(apply: Any, run: Mapping[str, Any]) -> Any:
         copy_out(t, i, p)
         if stages & MONITOR:
             sum_update(lanes, lane, before, p, raw)
-        store(at, p)
+        store_at(locate(t.p, layouts, t.p_layout, i, item_size(t)), t.p_layout, p)
         if stages & ZERO_GRADS:
             clear_gradient(t, layouts, i, zero)
 

@@ -20,12 +20,11 @@ from fastupdate.engines.python.cuda_kernels import (
     fold_lanes,
     gradient,
     gradient_factor,
-    item_size,
-    locate,
     maximum,
     push,
     scaled,
     total,
+    weight,
 )
 from fastupdate.engines.python.measuring import Measured
 
@@ -84,7 +83,7 @@ def make_terms(terms: Any, change: Any, run: Mapping[str, Any]) -> Any:
     @device
     def terms_of(t, step, i, zero):
         layouts, group, scalars, unit_scale, scale, stages = step
-        p = load(locate(t.p, layouts, t.p_layout, i, item_size(t)), zero)
+        p = weight(t, layouts, i, zero)
         g = scaled(t, gradient(t, layouts, i, zero), gradient_factor(t, unit_scale, scale, i))
         g = run_gradient(t, group, stages, i, g, p, g)
         p = run_before(t, group, stages, i, g, p, p)
