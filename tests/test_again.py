@@ -248,6 +248,27 @@ def test_a_step_like_the_one_before_leaves_what_a_close_look_would(
         assert change is not nothing or all(quickly.taken)
 
 
+@pytest.mark.parametrize(("rows", "taken"), [(5, True), (20_000, False)])
+def test_others_wait_for_few_rows_of_a_large_table_and_not_for_many(rows: int, taken: bool) -> None:
+    """A step that takes long is not taken while no other Python thread runs, however it begins."""
+    found = []
+    for closely in (False, True):
+        table = np.ones((25_000, 128), np.float32)
+        optimizer = fu.SparseAdam([table], lr=0.1)
+        for k in range(3):
+            grads = [fu.Rows(np.arange(rows), np.full((rows, 128), k + 1.0, np.float32))]
+            stepper = optimizer.stepper
+            if closely:
+                stepper.again = None
+            elif k:
+                assert (stepper.again(grads) is not None) == taken
+                if taken:
+                    continue
+            optimizer.step(grads)
+        found.append((table.tobytes(), optimizer.step_count))
+    assert found[0] == found[1]
+
+
 @pytest.mark.peer
 def test_bound_gradients_are_read_though_tensors_of_torch_hold_others() -> None:
     """Once other tensors move, they are looked through anew."""

@@ -147,11 +147,10 @@ class PlanOfArrays {
   bool step(const py::list& params, const py::list* given, double scale, Judged& judged, bool alone) {
     if (clock_.at(kMicroBatches) || !derive()) return false;
     if (!given && small() && adopt_held(params, nullptr)) return update_on_held(scale, judged);
-    if (alone && !small() && !touched_.may_be_lazy()) return false;
+    if (alone && !small() && !(given && touched_.named(*given) < kHoldCost)) return false;
     const py::list grads = given ? *given : py::list(size_t(plan_.count()));  // empty places, to be filled in
     const bool zeroes = plan_.stages() & kZeroGrads;
     if (adopt(params, grads, 0, zeroes) >= 0) return false;
-    if (alone && !small()) return forget_rows(), false;
     const auto run = [&](auto work) { alone ? work() : released(work); };
     bool clear = true;
     if (limit_) run([&] { clear = plan_.judge(*limit_, judged); });

@@ -101,8 +101,22 @@ class TouchedRows {
  public:
   TouchedRows(Tensor* tensors, const Recipe& recipe) : tensors_(tensors), way_(recipe.rows) {}
 
-  bool may_be_lazy() const { return way_ == kLazyRows; }
-  bool some_lazy() const { return may_be_lazy() && !now_.empty(); }
+  bool some_lazy() const { return way_ == kLazyRows && !now_.empty(); }
+
+  // How many elements gradients name, of tensors that are whole.
+  int64_t named(const py::list& grads) const {
+    int64_t count = 0;
+    for (size_t i = 0; i < grads.size(); ++i) {
+      PyObject* const grad = PyList_GET_ITEM(grads.ptr(), Py_ssize_t(i));
+      const bool few = way_ == kLazyRows && rows_type && grad && Py_TYPE(grad) == rows_type;
+      const auto values =
+          few ? py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "values")) : py::object();
+      if (few && !values) throw py::error_already_set();
+      count += few && Py_TYPE(values.ptr()) == host_array_type() ? py::reinterpret_borrow<py::array>(values).size()
+                                                                 : tensors_[i].n;
+    }
+    return count;
+  }
 
   // Points tensor i at a gradient of few rows, if there is one that can be read as it lies. For a caller with the GIL.
   bool take(int64_t i, PyObject* param, PyObject* grad, const Watched& watched, const Extents& extents) {
