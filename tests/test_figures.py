@@ -121,6 +121,17 @@ def every_rule() -> list[tuple[str, ...]]:
     return [tuple(cell.replace("%", " %") for cell in cells_of_rule(row)) for row in results("rules")]
 
 
+def ranks() -> list[tuple[str, ...]]:
+    """Milliseconds of a training step, and of the optimizer's part of it, by the number of ranks."""
+    lines, found = [], results("ranks")
+    for engine, contestant in dict.fromkeys((row["engine"], row["contestant"]) for row in found):
+        of = [row for row in found if (row["engine"], row["contestant"]) == (engine, contestant)]
+        shown = [f"{1e3 * row['seconds']:.0f} / {1e3 * row['step']:.0f}" for row in of]
+        sent = [f"{row['messages']}, {row['sent']:,}".replace(",", " ").replace("  ", ", ") for row in of]
+        lines.append((engine, contestant, *shown, sent[-1] if of[-1]["messages"] else "none"))
+    return lines
+
+
 def gpu() -> list[tuple[str, ...]]:
     lines = []
     for recipe, workload in dict.fromkeys((row.recipe, row.workload) for row in rows("gpu")):
@@ -142,6 +153,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], list[tuple[str, ...]]]]] = {
     "torch's face": ("docs/torch.md", "| rule and options | tensors |", torch_face),
     "rows": ("docs/sparse.md", "| named | rows |", sparse),
     "every rule": ("docs/performance.md", "| rule | passes |", every_rule),
+    "ranks": ("docs/sharded.md", "| engine | step |", ranks),
     "gpu": ("docs/gpu.md", "| work | step | clock |", gpu),
 }
 
