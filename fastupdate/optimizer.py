@@ -129,8 +129,9 @@ class Optimizer(attributes.NotTorch):
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         loss        what the option `outliers` is to judge beside the gradient norm
         """
-        again, plain = self.stepper.again, loss_scale == 1.0 and reduce is None and loss is None
-        if again is not None and plain and type(loss_scale) is float:
+        plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
+        again = self.stepper.again
+        if plain and again is not None:
             report = again(grads)
             if report is not None:
                 self._last[0] = report

@@ -109,7 +109,7 @@ def test_1_unknown_option(name):
 
 @by_backend
 @pytest.mark.parametrize(
-    "loss_scale", [0, -1.0, np.nan, np.inf, True, "1", None, 1e-320, 1j, np.complex64(1)], ids=repr
+    "loss_scale", [0, -1.0, np.nan, np.inf, True, "1", None, 1e-320, 1j, np.complex64(1), np.ones(2)], ids=repr
 )
 def test_10_loss_scale(backend, loss_scale):
     kinds = (TypeError, ValueError)
