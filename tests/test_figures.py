@@ -127,8 +127,8 @@ def ranks() -> list[tuple[str, ...]]:
     for engine, contestant in dict.fromkeys((row["engine"], row["contestant"]) for row in found):
         of = [row for row in found if (row["engine"], row["contestant"]) == (engine, contestant)]
         shown = [f"{1e3 * row['seconds']:.0f} / {1e3 * row['step']:.0f}" for row in of]
-        sent = [f"{row['messages']}, {row['sent']:,}".replace(",", " ").replace("  ", ", ") for row in of]
-        lines.append((engine, contestant, *shown, sent[-1] if of[-1]["messages"] else "none"))
+        messages, sent = of[-1]["messages"], f"{of[-1]['sent']:,}".replace(",", " ")
+        lines.append((engine, contestant, *shown, f"{messages}, {sent}" if messages else "none"))
     return lines
 
 

@@ -70,11 +70,10 @@ class Again {
   }
 
   bool as_before(const py::dict& held) const {
-    static const py::str state = interned("state"), groups = interned("param_groups"), locked = interned("locked");
+    static const py::str state = interned("state"), groups = interned("param_groups");
     PyObject* const now = PyDict_GetItem(held.ptr(), groups.ptr());
     return PyDict_GetItem(held.ptr(), state.ptr()) == states_.ptr() && has_states() && is_counted() && now &&
-           PyList_CheckExact(now) && groups_.still(py::reinterpret_borrow<py::list>(now)) &&
-           is_false(PyObject_CallMethodNoArgs(lock_.ptr(), locked.ptr()));
+           PyList_CheckExact(now) && groups_.still(py::reinterpret_borrow<py::list>(now)) && is_free(lock_);
   }
 
   // Whether states tell of all steps that were taken, and of no other.

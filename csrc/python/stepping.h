@@ -36,6 +36,12 @@ inline bool is_false(PyObject* returned) {
   return value.ptr() == Py_False;
 }
 
+// Whether nobody is in the midst of a call: of a lock of Python's.
+inline bool is_free(py::handle lock) {
+  static const py::str locked = interned("locked");
+  return is_false(PyObject_CallMethodNoArgs(lock.ptr(), locked.ptr()));
+}
+
 // A function of Python's that works on what is made of `kept`, which stays alive as long as the function. It is bound
 // to a tuple, so that the garbage collector sees what it holds.
 template <class Made>
@@ -61,8 +67,8 @@ struct Step {
 
   // On the gradients in a list, or null: those that it was made with. alone: no other Python thread runs meanwhile.
   PyObject* take(PyObject* given, bool alone) {
-    const auto gradients = py::reinterpret_borrow<py::object>(given ? given : grads.ptr());
-    const py::list* const found = gradients.is_none() ? nullptr : static_cast<const py::list*>(&gradients);
+    const auto gradients = py::reinterpret_borrow<py::list>(given ? given : grads.ptr());
+    const py::list* const found = gradients.is_none() ? nullptr : &gradients;
     Judged judged;
     if (!plan.step(py::reinterpret_borrow<py::list>(params), found, scale, judged, alone)) Py_RETURN_NONE;
     return reports.make(plan.steps(), plan.lr(), plan.judges() ? &judged : nullptr);
@@ -77,14 +83,20 @@ struct Step {
   }
 };
 
+template <class P>
+Step<P> step_of(const py::object& plan, const py::list& params, const py::object& grads, double scale,
+                const py::type& report) {
+  if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("step: gradients in a list, or None");
+  return {plan.cast<P&>(), params, grads, scale, Reports(report)};
+}
+
 // A function that takes a step, on the gradients in a list if one is handed to it, and returns a report of it, or None,
 // if it needs a closer look, and nothing has changed.
 template <class P>
 py::object stepping(py::object plan, py::list params, py::object grads, double scale, py::type report) {
   static PyMethodDef method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Step<P>::call)),
                                METH_FASTCALL, nullptr};
-  if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("stepping: gradients in a list, or None");
-  std::unique_ptr<Step<P>> step(new Step<P>{plan.cast<P&>(), params, grads, scale, Reports(report)});
+  auto step = std::make_unique<Step<P>>(step_of<P>(plan, params, grads, scale, report));
   return bound_to(&method, std::move(step), py::make_tuple(plan, params, grads));
 }
 
@@ -101,15 +113,10 @@ struct Repeat {
   }
 
   PyObject* take(PyObject* given) {
-    if (given == Py_None) return is_free() ? step.take(nullptr, true) : Py_NewRef(Py_None);
+    if (given == Py_None) return is_free(lock) ? step.take(nullptr, true) : Py_NewRef(Py_None);
     const auto grads = py::reinterpret_steal<py::object>(in_list(given));
     if (!grads) throw py::error_already_set();
-    return grads.is_none() || !is_free() ? Py_NewRef(Py_None) : step.take(grads.ptr(), true);
-  }
-
-  bool is_free() const {
-    static const py::str locked = interned("locked");
-    return is_false(PyObject_CallMethodNoArgs(lock.ptr(), locked.ptr()));
+    return grads.is_none() || !is_free(lock) ? Py_NewRef(Py_None) : step.take(grads.ptr(), true);
   }
 
   // The gradients in a list that is nobody else's, or None.
@@ -124,11 +131,8 @@ template <class P>
 py::object repeating(py::object plan, py::list params, py::object grads, double scale, py::type report, py::object lock,
                      Py_ssize_t listed, py::object skeleton) {
   static PyMethodDef method = {"repeat", &Repeat<P>::call, METH_O, nullptr};
-  if (!grads.is_none() && !PyList_Check(grads.ptr())) throw py::type_error("repeating: gradients in a list, or None");
-  std::unique_ptr<Repeat<P>> repeat(new Repeat<P>{{plan.cast<P&>(), params, grads, scale, Reports(report)},
-                                                  lock,
-                                                  listed,
-                                                  skeleton.is_none() ? nullptr : &skeleton.cast<Skeleton&>()});
+  Skeleton* const form = skeleton.is_none() ? nullptr : &skeleton.cast<Skeleton&>();
+  std::unique_ptr<Repeat<P>> repeat(new Repeat<P>{step_of<P>(plan, params, grads, scale, report), lock, listed, form});
   return bound_to(&method, std::move(repeat), py::make_tuple(plan, params, grads, lock, skeleton));
 }
 
