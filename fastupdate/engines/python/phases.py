@@ -6,7 +6,7 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled
-from fastupdate.engines.python.formula import COLUMN, MATRIX, ROW, TENSOR, UNIT
+from fastupdate.engines.python.formula import COLUMN, LIST, MATRIX, ROW, TENSOR, UNIT
 from fastupdate.engines.python.gradients import AT, COUNT, INTEGERS, LENGTH, gradient_tile, is_lazy, rows_of, sum_row
 from fastupdate.engines.python.kernels import span, tensors_in
 from fastupdate.engines.python.sums import BLOCK, LANES, fold_lanes, push, total
@@ -210,7 +210,8 @@ def settle(tensors, scalars, count, maxima, by_rows, shape, of_row, of_column, o
             settle_rows(of_matrix, t, row, matrices, t.rows, work[count:], sums, maxima)
         if shape >> UNIT & 1:
             settle_rows(of_unit, t, row, t.n // t.unit_length, t.unit_length // t.columns, work[count:], sums, maxima)
-        for k in range(count):
+        totals = count if (shape >> TENSOR | shape >> LIST) & 1 else 0  # others nobody looks at
+        for k in range(totals):
             work[k] = fold_parts(work[count + k :], parts, count, maxima >> k & 1)
         if shape >> TENSOR & 1:
             of_tensor(t, row, float(t.n), work, 0)
