@@ -62,6 +62,7 @@ class Plan {
   int64_t cost() const { return cost_; }
   int64_t steps() const { return clock_[kSteps]; }
   Tensor& row(int64_t i) { return tensors_[i]; }
+  const Team& mover() const { return update_team_; }
 
   // Works out the groups and the stages of the next step; false if Python has to look first.
   bool derive(const Given& given) {

@@ -1,8 +1,8 @@
 // Gradients of few rows of a tensor: read as if all others were zero, or for the touched rows alone.
 #pragma once
 
-#include "core/extent.h"
 #include "core/views.h"
+#include "cpu/fetch.h"
 #include "cpu/window.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
@@ -11,15 +11,7 @@ inline const Rows& rows_of(const Tensor& t) { return *reinterpret_cast<const Row
 inline bool is_lazy(const Tensor& t) { return t.touched && rows_of(t).lazy; }
 inline const int64_t* integers(uint64_t array) { return reinterpret_cast<const int64_t*>(array); }
 
-constexpr int64_t kFetched = 4096;   // bytes of a row that are fetched before they are needed
 constexpr int64_t kSummedAhead = 4;  // of what is summed in one row, so many rows of the gradient are fetched
-
-// Starts fetching memory that no processor foresees. Inlined, for compilers drop calls of what does nothing else.
-template <int written>
-FASTUPDATE_HD void fetch(uint64_t address, int64_t size) {
-  for (int64_t byte = 0; byte < size && byte < kFetched; byte += kLine)
-    __builtin_prefetch(reinterpret_cast<const char*>(address + uint64_t(byte)), written);
-}
 
 // out ← what touches the k-th of these rows, summed in order: n elements from a column on.
 template <class T>
@@ -104,12 +96,8 @@ void for_each_run(const Tensor& t, int64_t begin, int64_t end, int64_t most, Vis
 // Fetches what a step will read of rows that come later: they are scattered all over memory.
 class RowsAhead {
  public:
-  // extents: what the states are of; null: of elements.
-  RowsAhead(const Tensor& t, const Extent* extents) : t_(t), rows_(rows_of(t)), size_(rows_.length * item_size(t)) {
-    arrays_[count_++] = t.p;
-    for (int k = 0; k < kMaxStates; ++k)
-      if (t.slot[k] && (!extents || extents[k] == kElement)) arrays_[count_++] = t.slot[k];
-    distance_ = size_ < kFetched ? kFetched / size_ : 1;
+  RowsAhead(const Tensor& t, const Extent* extents) : t_(t), rows_(rows_of(t)), arrays_(t, rows_.length, extents) {
+    distance_ = arrays_.size() < kFetched ? kFetched / arrays_.size() : 1;
   }
 
   // While the k-th of the touched rows is worked on. Inlined, as `fetch`.
@@ -117,8 +105,7 @@ class RowsAhead {
     const int64_t next = k + distance_;
     if (next >= rows_.count) return;
     const int64_t size = rows_.length * item_size(t_.g_dtype);
-    const uint64_t offset = uint64_t(integers(rows_.at)[next] * size_);
-    for (int a = 0; a < count_; ++a) fetch<1>(arrays_[a] + offset, size_);
+    arrays_.fetch_row(uint64_t(integers(rows_.at)[next]));
     const int64_t first = integers(rows_.starts)[next], end = integers(rows_.starts)[next + 1];
     for (int64_t s = first; s < end && s < first + kSummedAhead; ++s)
       fetch<0>(t_.g + uint64_t(integers(rows_.positions)[s] * size), size);
@@ -127,9 +114,8 @@ class RowsAhead {
  private:
   const Tensor& t_;
   const Rows& rows_;
-  int64_t size_, distance_;  // bytes of a row; rows ahead
-  int count_ = 0;
-  uint64_t arrays_[kMaxStates + 1];
+  const ArraysOfRows arrays_;
+  int64_t distance_;  // rows ahead
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -135,16 +135,18 @@ class Adopted {
 // The threads that may share some work.
 struct Crew {
   int most;
-  bool plenty;  // more than one are likely to pay
+  int64_t cost;  // of the work, in elements
+
+  bool plenty() const { return cost >= kPlentyCost; }
 };
 
-constexpr Crew kAlone = {1, false};
+constexpr Crew kAlone = {1, 1};
 
 // Those for work of a cost in elements, that is several parts. They are all that there are, though some may have
 // nothing to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
 inline Crew crew_for(int64_t cost, int64_t parts) {
   if (parts <= 1 || cost < kParallelCost || forked) return kAlone;
-  return {int(thread_limit), cost >= kPlentyCost};
+  return {int(thread_limit), cost};
 }
 
 // How many threads ran in the last region that this thread has opened: it has workers of its own, which stay.
@@ -172,18 +174,22 @@ void in_team(int threads, Work work) {
 // never tries more.
 class Team {
  public:
-  // Calls work(k, n) in each of n threads.
-  template <class Work>
+  // Calls work(k, n) in each of n threads. Clock: what tells the time.
+  template <class Clock = std::chrono::steady_clock, class Work>
   void run(Crew crew, Work work) {
     const int most = crew.most;
     if (most == 1 || thread_count_fixed) return in_team(most, work);
     const bool begins = time_[0] == 0 && time_[1] == 0;
-    if (begins && !crew.plenty) all_ = false, wait_ = kPatience;
+    if (begins && !crew.plenty()) all_ = false, wait_ = kPatience;
     const bool trial = wait_-- <= 0, all = all_ != trial;
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     in_team(all ? most : 1, work);
-    note(trial, all, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    const std::chrono::duration<double> seconds = Clock::now() - start;
+    note(trial, all, seconds.count() / double(crew.cost));
   }
+
+  // Whether the next run is one of all threads, unless it is a trial.
+  bool shares(Crew crew) const { return crew.most > 1 && crew.plenty() && all_; }
 
   // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread that gets any.
   template <class Work>
@@ -195,9 +201,10 @@ class Team {
   }
 
  private:
-  void note(bool trial, bool all, double seconds) {
+  // Notes what a run took for each element, for the next may have more of them or fewer.
+  void note(bool trial, bool all, double time) {
     double& mean = time_[all];
-    mean = trial || mean == 0 ? seconds : mean + kWeight * (seconds - mean);
+    mean = trial || mean == 0 ? time : mean + kWeight * (time - mean);
     const double own = time_[all_], other = time_[!all_];
     if (other != 0 && other < own) {
       all_ = !all_;
@@ -214,7 +221,7 @@ class Team {
   static constexpr int64_t kPatience = 16;            // runs before the first trial of more than one thread
 
   bool all_ = true;          // all threads are used now
-  double time_[2] = {0, 0};  // of one thread, and of all; 0: not known yet
+  double time_[2] = {0, 0};  // for an element, of one thread, and of all; 0: not known yet
   int64_t wait_ = 2, pause_ = kSoon;
 };
 

@@ -60,11 +60,11 @@ class PlanOfArrays {
         clock_(clock),
         sums_(sums),
         extents_(records<Tensor>(tensors_, "tensors"), tensors.size()),
-        touched_(records<Tensor>(tensors_, "tensors"), *records<Recipe>(recipe, "recipe")),
         code_(*selected, rule, flags, own),
         plan_(*selected, code_.of, records<Tensor>(tensors_, "tensors"), tensors.size(),
               records<Group>(groups_, "groups"), groups.size(), *records<Recipe>(recipe, "recipe"),
-              clock_.mutable_data(), records<Sums>(sums_, "sums")) {}
+              clock_.mutable_data(), records<Sums>(sums_, "sums")),
+        touched_(&plan_.row(0), *records<Recipe>(recipe, "recipe"), code_.of[0].extents, plan_.mover()) {}
 
   // Takes what the user set from these arrays from now on.
   void take(const py::tuple& given) { given_.emplace(given); }
@@ -277,13 +277,13 @@ class PlanOfArrays {
   py::array_t<int64_t> clock_;
   py::array sums_;
   Extents extents_;
-  TouchedRows touched_;  // of the step that is being taken
   Watched watched_;
   Containers containers_;
   std::vector<Footprint> footprints_;
   CodeOfRule code_;
   Plan plan_;
-  Team team_;  // that adopts
+  TouchedRows touched_;  // of the step that is being taken
+  Team team_;            // that adopts
   std::optional<GivenArrays> given_;
   std::optional<double> limit_;
   int64_t moves_ = 0;

@@ -5,13 +5,17 @@
 #include <pybind11/numpy.h>
 
 #include <array>
+#include <atomic>
 #include <map>
+#include <new>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "core/derive.h"
+#include "cpu/fetch.h"
+#include "cpu/plan.h"
 #include "python/adopt.h"
 
 namespace fastupdate {
@@ -96,10 +100,63 @@ inline py::tuple grouped(const py::array_t<int64_t, py::array::c_style>& numbers
 inline PyTypeObject* rows_type = nullptr;
 inline void meet_rows(py::type type) { rows_type = reinterpret_cast<PyTypeObject*>(type.release().ptr()); }
 
+// Groups the names of rows in this thread. Others meanwhile fetch what a step reads of those rows, up to a size that
+// caches hold, for grouping waits and computes, and leaves memory idle.
+class FetchingGrouping {
+ public:
+  // extents: what the states are of; null: of elements. team: that is to work on these rows.
+  FetchingGrouping(const Tensor& t, const View& g, int64_t length, const Extent* extents, const Team& team)
+      : arrays_(t, length, extents),
+        values_(g.data),
+        value_size_(length * item_size(g.dtype)),
+        count_(g.shape[0]),
+        crew_(crew_for(kScatteredCost * count_ * length, count_)),
+        threads_(team.shares(crew_) ? crew_.most : 1) {}
+
+  // As Grouping::take.
+  template <class Integer>
+  bool take(Grouping& grouping, const Integer* names, int64_t bound) const {
+    std::atomic<bool> done{false};
+    bool accepted = false, memory = true;
+    in_team(threads_, [&](int64_t k, int64_t n) {
+      if (k) return fetch(names, k - 1, n - 1, done);
+      try {
+        accepted = grouping.take(names, count_, bound);
+      } catch (const std::bad_alloc&) {
+        memory = false;
+      }
+      done = true;
+    });
+    if (!memory) throw std::bad_alloc();
+    return accepted;
+  }
+
+ private:
+  static constexpr int64_t kKept = 8 << 20;  // bytes
+
+  // The k-th of n parts, until grouping is done. Names may be wrong: what is not there is not fetched.
+  template <class Integer>
+  void fetch(const Integer* names, int64_t k, int64_t n, const std::atomic<bool>& done) const {
+    const int64_t most = kKept / (arrays_.count() * arrays_.size() + value_size_), some = count_ < most ? count_ : most;
+    for (int64_t i = some * k / n; i < some * (k + 1) / n && !done.load(std::memory_order_relaxed); ++i) {
+      arrays_.fetch_row(uint64_t(names[i]));
+      host::fetch<0>(values_ + uint64_t(i * value_size_), value_size_);
+    }
+  }
+
+  const host::ArraysOfRows arrays_;
+  uint64_t values_;
+  int64_t value_size_, count_;  // bytes of a row of the gradient; rows
+  Crew crew_;
+  int threads_;
+};
+
 // The rows that gradients touch, tensor by tensor, for one step.
 class TouchedRows {
  public:
-  TouchedRows(Tensor* tensors, const Recipe& recipe) : tensors_(tensors), way_(recipe.rows) {}
+  // extents: what the states are of; null: of elements. team: that works on the tensors.
+  TouchedRows(Tensor* tensors, const Recipe& recipe, const Extent* extents, const Team& team)
+      : tensors_(tensors), way_(recipe.rows), extents_(extents), team_(team) {}
 
   bool some_lazy() const { return way_ == kLazyRows && !now_.empty(); }
 
@@ -133,8 +190,10 @@ class TouchedRows {
       return false;
     const int64_t length = p.shape[0] ? t.n / p.shape[0] : 0, bytes = g.shape[0] * length * item_size(g.dtype);
     if (!holds(extents.gap_around(g.data), g.data, g.data + uint64_t(bytes))) return false;
-    Grouping& rows = rows_[i].grouping;
-    if (!group(rows, *py::detail::array_proxy(indices.ptr()), g.shape[0], p.shape[0])) return false;
+    Grouping& grouping = rows_[i].grouping;
+    const FetchingGrouping fetching(t, g, length, extents_, team_);
+    const auto group = [&](const auto* names) { return fetching.take(grouping, names, p.shape[0]); };
+    if (!with_names(*py::detail::array_proxy(indices.ptr()), g.shape[0], group)) return false;
     point(t, g, rows_[i], length);
     now_.push_back(i);
     return true;
@@ -153,18 +212,20 @@ class TouchedRows {
     int64_t whole;  // elements of the tensor
   };
 
-  static bool group(Grouping& rows, const Header& indices, int64_t count, int64_t bound) {
+  // What use(names) returns of indices that can be read as they lie; of others false.
+  template <class Use>
+  static bool with_names(const Header& indices, int64_t count, Use use) {
     constexpr int kDirect = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
     const auto& type = *py::detail::array_descriptor_proxy(indices.descr);
     if (indices.nd != 1 || indices.dimensions[0] != count || (indices.flags & kDirect) != kDirect) return false;
     if (type.byteorder != '=') return false;
     switch (type.type_num) {
       case py::detail::npy_api::NPY_INT_:
-        return rows.take(reinterpret_cast<const int*>(indices.data), count, bound);
+        return use(reinterpret_cast<const int*>(indices.data));
       case py::detail::npy_api::NPY_LONG_:
-        return rows.take(reinterpret_cast<const long*>(indices.data), count, bound);
+        return use(reinterpret_cast<const long*>(indices.data));
       case py::detail::npy_api::NPY_LONGLONG_:
-        return rows.take(reinterpret_cast<const long long*>(indices.data), count, bound);
+        return use(reinterpret_cast<const long long*>(indices.data));
       default:
         return false;
     }
@@ -186,6 +247,8 @@ class TouchedRows {
 
   Tensor* tensors_;
   uint32_t way_;
+  const Extent* extents_;
+  const Team& team_;
   std::map<int64_t, OfTensor> rows_;  // of those that have had such gradients; their memory is used again
   std::vector<int64_t> now_;
 };

@@ -126,7 +126,7 @@ void test_one_thread_begins_where_little_is_to_be_gained() {
   CHECK(crew_for(1000, 9).most == 1 && crew_for(20000, 1).most == 1);
   for (const bool plenty : {false, true}) {
     const Crew crew = crew_for(plenty ? 1 << 20 : 20000, 9);
-    CHECK(crew.most == 2 && crew.plenty == plenty);
+    CHECK(crew.most == 2 && crew.plenty() == plenty);
     Team team;
     std::vector<int64_t> threads;
     for (int k = 0; k < 20; ++k)
@@ -137,6 +137,27 @@ void test_one_thread_begins_where_little_is_to_be_gained() {
     CHECK(std::count(threads.begin(), threads.end(), plenty ? 1 : 2) > 0);
     CHECK(plenty || std::count(threads.begin(), threads.begin() + 16, 2) == 0);
   }
+}
+
+// A clock that goes on as it is told.
+struct Told {
+  static inline double seconds = 0;
+  static std::chrono::duration<double> now() { return std::chrono::duration<double>(seconds); }
+};
+
+// Steps of gradients of few rows cost what those are, now much, now little: a run is compared with others of its size.
+void test_work_may_differ_from_run_to_run() {
+  thread_count_fixed = false;
+  thread_limit = 2;
+  Team team;
+  int alone = 0;
+  for (int k = 0; k < 20; ++k) {
+    const int64_t cost = k % 7 ? 1 << 20 : 1 << 28;
+    team.run<Told>(crew_for(cost, 9), [&](int64_t i, int64_t n) {
+      if (i == 0) Told::seconds += 1e-9 * double(cost) / double(n), alone += n == 1;
+    });
+  }
+  CHECK(alone == 1);  // which was tried, and took twice as long
 }
 
 void test_tensors_moved_one_by_one_end_as_in_a_whole_step(const char* name) {
@@ -201,6 +222,7 @@ int main() {
     test_tensors_moved_one_by_one_end_as_in_a_whole_step(name);
   }
   test_one_thread_begins_where_little_is_to_be_gained();
+  test_work_may_differ_from_run_to_run();
   test_sums_of_gradients();
   test_gradients_are_judged_by_a_limit();
   test_a_step_that_needs_a_closer_look_is_not_taken();
