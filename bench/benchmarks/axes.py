@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +25,25 @@ COUNTS = [100, 1000, 10_000]  # tensors
 Arrays = list[NDArray[Any]]
 
 
-def arrays(count: int, size: int, dtype: str) -> tuple[Arrays, Arrays]:
+def use_the_tables() -> None:
+    """Makes `bench` importable, after what is installed: the clone's own fastupdate is not compiled."""
+    sys.path.append(str(Path(__file__).parents[2]))
+
+
+def shape_for(rule: str, size: int) -> tuple[int, ...]:
+    """A matrix where the rule is of matrices, NotImplementedError, which skips it, where that takes seconds."""
+    if not fu.rules.get(rule).rule.matrix:
+        return (size,)
+    if size > SIZES[1]:
+        raise NotImplementedError("products of large matrices are the array library's")
+    return (math.isqrt(size),) * 2
+
+
+def arrays(count: int, shape: int | tuple[int, ...], dtype: str) -> tuple[Arrays, Arrays]:
     """Parameters and gradients, none of them zero, in pages that have been touched."""
     rng = np.random.default_rng(0)
     return tuple(  # type: ignore[return-value]
-        [(rng.standard_normal(size) + 10).astype(dtype) for _ in range(count)] for _ in ("params", "grads")
+        [(rng.standard_normal(shape) + 10).astype(dtype) for _ in range(count)] for _ in ("params", "grads")
     )
 
 

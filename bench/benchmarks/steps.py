@@ -8,7 +8,7 @@ import numpy as np
 
 import fastupdate as fu
 
-from .axes import COUNTS, DTYPES, RULES, SIZES, arrays, optimizer
+from .axes import COUNTS, DTYPES, RULES, SIZES, arrays, optimizer, shape_for
 
 
 class OneTensor:
@@ -18,7 +18,7 @@ class OneTensor:
     param_names = ("rule", "size", "dtype")
 
     def setup(self, rule: str, size: int, dtype: str) -> None:
-        weights, grads = arrays(1, size, dtype)
+        weights, grads = arrays(1, shape_for(rule, size), dtype)
         self.optimizer = optimizer(rule, weights)
         self.optimizer.bind(grads)
         self.optimizer.step()
