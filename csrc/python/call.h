@@ -19,7 +19,8 @@
 
 namespace fastupdate {
 
-constexpr int kMostArrays = 2 + kMaxStates;  // of one parameter: itself, gradient, states
+constexpr int kMostArrays = 2 + kMaxStates;         // of one parameter: itself, gradient, states
+constexpr int64_t kSharedCost = 2 * kParallelCost;  // below it, records that this thread has just made are not shared
 
 // A keyword: `count` hyperparameters from `first` on (two come as a tuple), or flag `first`.
 struct Keyword {
@@ -363,7 +364,7 @@ class Function {
     if (cost < kReleaseCost) return target_->engine.update(sweep, 0, blocks);
     without_gil([&] {
       Table::own().teams[63 - __builtin_clzll(uint64_t(cost))].share(
-          crew_for(cost, blocks), blocks,
+          cost < kSharedCost ? kAlone : crew_for(cost, blocks), blocks,
           [&](int64_t first, int64_t last) { target_->engine.update(sweep, first, last); });
     });
   }
