@@ -36,6 +36,7 @@ SIZES = "tests/test_rules.py -k test_sizes"
 TORCH = "tests/test_rules.py -k test_torch"
 OPTIONS = "tests/test_options.py tests/test_clipping.py"
 PARITY = "tests/test_parity.py"
+TEAM = "tests/test_team.py"
 ERRORS = "tests/test_errors.py tests/test_overlaps.py"
 HUGE = "tests/test_process.py -k test_6"
 STORAGE = "tests/test_storage.py tests/test_storage_refused.py"
@@ -122,7 +123,16 @@ MUTANTS = [
     ),
     Mutant(
         "a block lost between threads", "csrc/cpu/team.h",
-        "last = count * (k + 1) / n;", "last = count * (k + 1) / n - (k + 1 < n);", PARITY,
+        "return some(first(k, n), first(k + 1, n), work);",
+        "return some(first(k, n), first(k + 1, n) - (k + 1 < n), work);", PARITY,
+    ),
+    Mutant(
+        "a piece lost to a thread that helps", "csrc/cpu/team.h",
+        "end = first(of + 1, n);", "end = first(of + 1, n) - (of != k);", "tests/test_plan.py",
+    ),
+    Mutant(
+        "a piece taken twice", "csrc/cpu/team.h",
+        "taken_[of].count.fetch_add(piece_)", "taken_[of].count.fetch_add(piece_ - (piece_ > 1))", TEAM,
     ),
     Mutant(
         "clip factor ignored", "fastupdate/step/whole.py",

@@ -109,6 +109,22 @@ def test_a_second_thread_of_python_steps_with_workers_of_its_own():
     assert_same_bits(found[0], found[1], "two threads, one after the other")
 
 
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 2.0, "monitor": True}], ids=["plain", "sums"])
+def test_threads_take_plenty_of_work_in_pieces(options):
+    """So that one that is kept from its core is helped; in any order, by whichever comes first."""
+    found = []
+    for threads in (1, 2, 3, 5):
+        fu.set_num_threads(threads)
+        p = [np.linspace(-2, 3, n, dtype=np.float32) for n in (3_000_001, 70_001)]
+        p += [np.asfortranarray(np.linspace(-2, 3, 900 * 700, dtype=np.float32).reshape(900, 700))]
+        opt = fu.AdamW(p, lr=0.1, weight_decay=0.1, **options)
+        reports = [opt.step([a * np.float32(0.5 + k) for a in p]) for k in range(2)]
+        found.append((p, [report.grad_norm for report in reports]))
+    for p, norms in found[1:]:
+        assert_same_bits(p, found[0][0], str(options))
+        assert norms == found[0][1]
+
+
 def test_fixed_and_measured():
     fu.set_num_threads(3)
     assert fu.get_num_threads() == 3

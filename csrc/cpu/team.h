@@ -167,6 +167,47 @@ void in_team(int threads, Work work) {
   running = threads;
 }
 
+// What threads do of 0 … count − 1: each its own equal share, in pieces, and then pieces that others have not come to,
+// for they may be kept from their cores.
+class Shares {
+ public:
+  Shares(Crew crew, int64_t count) : count_(count) {
+    const int64_t most = crew.most * kPieces, pieces = crew.cost / kPieceCost < most ? crew.cost / kPieceCost : most;
+    piece_ = pieces > crew.most && crew.most <= kMost ? (count + pieces - 1) / pieces : count;
+    if (piece_ < count)
+      for (int k = 0; k < crew.most; ++k) taken_[k].count = 0;
+  }
+
+  // As the k-th of n threads.
+  template <class Work>
+  void work_off(int64_t k, int64_t n, Work work) {
+    if (n == 1 || piece_ >= count_) return some(first(k, n), first(k + 1, n), work);
+    for (int64_t turn = 0; turn < n; ++turn) {
+      const int64_t of = (k + turn) % n, end = first(of + 1, n);
+      for (int64_t at; (at = first(of, n) + taken_[of].count.fetch_add(piece_)) < end;)
+        some(at, at + piece_ < end ? at + piece_ : end, work);
+    }
+  }
+
+ private:
+  static constexpr int kMost = 64, kPieces = 16;     // threads; pieces of each one's share
+  static constexpr int64_t kPieceCost = 512 * 1024;  // of a piece, at least: what others have is far from this core
+
+  struct alignas(64) Taken {
+    std::atomic<int64_t> count;
+  };
+
+  int64_t first(int64_t k, int64_t n) const { return count_ * k / n; }
+
+  template <class Work>
+  static void some(int64_t first, int64_t last, Work work) {
+    if (first < last) work(first, last);
+  }
+
+  int64_t count_, piece_;
+  Taken taken_[kMost];  // of each thread's share, by whomever
+};
+
 // The threads of one kind of work that is done again and again. Their number does not touch the bits, so it is
 // measured: beside another library's waiting threads, or on a machine that others use, two threads can be many times
 // slower than one. One thread and all of them are tried; the faster stays, and the other is tried again now and then,
@@ -191,13 +232,11 @@ class Team {
   // Whether the next run is one of all threads, unless it is a trial.
   bool shares(Crew crew) const { return crew.most > 1 && crew.plenty() && all_; }
 
-  // Calls work(first, last) for equal parts of 0 … count − 1, one for each thread that gets any.
+  // Calls work(first, last) for parts of 0 … count − 1, each of which one thread takes.
   template <class Work>
   void share(Crew crew, int64_t count, Work work) {
-    run(crew, [&](int64_t k, int64_t n) {
-      const int64_t first = count * k / n, last = count * (k + 1) / n;
-      if (first < last) work(first, last);
-    });
+    Shares shares(crew, count);
+    run(crew, [&](int64_t k, int64_t n) { shares.work_off(k, n, work); });
   }
 
  private:

@@ -139,6 +139,25 @@ void test_one_thread_begins_where_little_is_to_be_gained() {
   }
 }
 
+// Each element is worked on once; of plenty of work, what one thread does not come to is done by others.
+void test_threads_help_each_other() {
+  thread_limit = 3;
+  for (const int64_t cost : {int64_t(1) << 18, int64_t(1) << 23, int64_t(1) << 30})
+    for (const int64_t count : {1, 2, 5, 47, 48, 49, 1000})
+      for (const int64_t n : {1, 2, 3}) {
+        Shares shares(crew_for(cost, 9), count);
+        std::vector<int> times(size_t(count), 0);
+        int64_t last_found = 0;
+        for (int64_t k = n; k-- > 0;)
+          shares.work_off(k, n, [&](int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; ++i) ++times[size_t(i)];
+            last_found = k;
+          });
+        CHECK(std::count(times.begin(), times.end(), 1) == count);
+        CHECK(count < n || last_found == (cost < 1 << 20 ? 0 : n - 1));
+      }
+}
+
 // A clock that goes on as it is told.
 struct Told {
   static inline double seconds = 0;
@@ -222,6 +241,7 @@ int main() {
     test_tensors_moved_one_by_one_end_as_in_a_whole_step(name);
   }
   test_one_thread_begins_where_little_is_to_be_gained();
+  test_threads_help_each_other();
   test_work_may_differ_from_run_to_run();
   test_sums_of_gradients();
   test_gradients_are_judged_by_a_limit();
