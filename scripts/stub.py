@@ -87,7 +87,7 @@ SWITCHES = [
 def argument(default: object, number: str) -> str:
     """The type of an argument, and its default."""
     if isinstance(default, tuple):
-        return f"tuple[{', '.join(number for _ in default)}] = {default}"
+        return f"tuple[{', '.join(number if x is not None else f'{number} | None' for x in default)}] = {default}"
     return f"{'bool' if isinstance(default, bool) else number} = {default}"
 
 

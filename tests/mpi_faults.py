@@ -183,6 +183,9 @@ def check_refusals(ranks: Ranks) -> None:
     with pytest.raises(ValueError, match=re.escape("[adamw] grads: expected 2 pieces on this rank")):
         opt.accumulate(arrays(0.5))
     opt.step()
+    for shown in ("parts", "reduced"):
+        with pytest.raises(TypeError, match=re.escape(f"[adamw] {shown}: expected arrays written in place")):
+            getattr(opt, shown)["w"] = np.zeros(3, np.float32)
 
 
 def checks() -> Iterator[Check]:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from ranks import Check, Ranks
 from sharded_steps import bits, full
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import fastupdate as fu
@@ -80,7 +82,16 @@ def cut(model: Any, ranks: Ranks) -> tuple[Any, Any]:
     return model, ranks.group
 
 
+def cut_and_replicated(model: Any, ranks: Ranks) -> tuple[Any, Any]:
+    """By FSDP2 over the second axis of a grid; its rows are replicas."""
+    for layer in (model.first, model.last):
+        fully_shard(layer, mesh=ranks.grid)
+    return model, None
+
+
 def check(ranks: Ranks, make: Any, dtype: Any) -> None:
+    if make is cut_and_replicated and ranks.grid is None:
+        return
     model, group = make(Model().to(dtype), ranks)
     optimizer = fu.torch.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, clip_norm=0.5)
     pieces = fu.torch.Pieces(model, COUNT, group)
@@ -93,12 +104,15 @@ def check(ranks: Ranks, make: Any, dtype: Any) -> None:
         assert bits(full(p)) == bits(q)
 
 
-def check_all_cut(ranks: Ranks) -> None:
+def check_all_cut(on_grid: bool, ranks: Ranks) -> None:
     """A module whose parameters are all cut up; also beside a loop, and after one that was left early."""
+    mesh = ranks.grid if on_grid else ranks.mesh
+    if mesh is None:
+        return
     torch.manual_seed(5)
     layer, plain = (torch.nn.Linear(7, 33, dtype=torch.float64) for _ in range(2))
     plain.load_state_dict(layer.state_dict())
-    fully_shard(layer, mesh=ranks.mesh)
+    fully_shard(layer, mesh=mesh)
     pieces = fu.torch.Pieces(layer, COUNT)
     for k in pieces:
         loss_of(layer(INPUTS[0, k])).backward()
@@ -135,14 +149,19 @@ def check_refused(ranks: Ranks) -> None:
         for k in fu.torch.Pieces(table, COUNT, ranks.group):
             table(torch.tensor([k % 9])).sum().backward()
     if ranks.grid is not None:
-        with pytest.raises(ValueError, match="one mesh of one axis"):
-            fu.torch.Pieces(fully_shard(torch.nn.Linear(8, 8), mesh=ranks.grid), COUNT)
+        column = DeviceMesh("cpu", [[0], [1], [2], [3]], mesh_dim_names=("replica", "shard"))
+        both = torch.nn.Linear(8, 8)
+        both.weight = torch.nn.Parameter(distribute_tensor(both.weight, ranks.grid, [Shard(0), Shard(1)]))
+        for model in (fully_shard(torch.nn.Linear(8, 8), mesh=column), both):
+            with pytest.raises(ValueError, match="one mesh, of one axis or along the second of two"):
+                fu.torch.Pieces(model, COUNT)
 
 
 def checks() -> Iterator[Check]:
-    for make in (whole, replicated, cut):
+    for make in (whole, replicated, cut, cut_and_replicated):
         for dtype in (torch.float32, torch.float64):
             yield f"{make.__name__}, {dtype}", partial(check, make=make, dtype=dtype)
-    yield "all cut", check_all_cut
+    for on_grid in (False, True):
+        yield f"all cut, {on_grid}", partial(check_all_cut, on_grid)
     yield "another type", check_narrow
     yield "refused", check_refused

@@ -175,7 +175,7 @@ DIFFERENCES = {
     ),
     "Adafactor, decayed": Apart(
         "adafactor",
-        {"lr": 0.01, "weight_decay": 0.3, "eps1": 1e-30},
+        {"lr": 0.01, "weight_decay": 0.3, "eps": (1e-30, 1e-3)},
         "transformers",
         Torch("transformers.optimization", "Adafactor", weight_decay=0.3),
         0.0142,

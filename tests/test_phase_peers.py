@@ -30,12 +30,12 @@ def torch_peer(name: str, **kwargs: Any) -> Any:
 PEERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "adafactor of torch": (
         lambda **kwargs: torch_peer("Adafactor", **kwargs),
-        {"weight_decay": 0.1, "eps1": 2.0**-52},
+        {"weight_decay": 0.1, "eps": (2.0**-52, 1e-3)},
         {"weight_decay": 0.1},
     ),
     "adafactor of torch, clipped": (
         lambda **kwargs: torch_peer("Adafactor", **kwargs),
-        {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "eps1": 1e-4, "eps2": 0.1},
+        {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "eps": (1e-4, 0.1)},
         {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "eps": (1e-4, 0.1)},
     ),
     **{

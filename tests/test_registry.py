@@ -197,7 +197,7 @@ def test_a_class_as_if_written_out(name):
     arguments = inspect.signature(cls).parameters
     first, *_, last = arguments
     assert (first, last) == ("params", "options")
-    hypers = {part for key in arguments for part in ALIASES.get(key, (key,))}
+    hypers = {part for key in arguments for part in ((key,) if key in cls.rule.hypers else ALIASES.get(key, (key,)))}
     further = {"others"} if cls.rule.matrix else set()
     assert hypers - {"params", "options"} - further == {*cls.rule.hypers, *cls.rule.flags} - set(cls.rule.flag_hypers)
     assert all(p.default is not p.empty for key, p in arguments.items() if key not in ("params", "options"))

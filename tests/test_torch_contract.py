@@ -306,7 +306,8 @@ def test_every_rule_steps_with_its_defaults(rule):
     arrays = [np.linspace(-1, 2, n, dtype=np.float32).reshape(shape) for n, shape in ((35, (7, 5)), (15, (5, 3)))]
     params = [torch.nn.Parameter(torch.from_numpy(a.copy())) for a in arrays]
     make = getattr(fu.torch, rules.get(rule).__name__)
-    optimizer, same = make(params), rules.get(rule)(arrays, **fu.torch.names.DEFAULTS.get(rule, {}))
+    defaults = {k: v for k, v in fu.torch.names.DEFAULTS.get(rule, {}).items() if rule not in fu.torch.names.SPACINGS}
+    optimizer, same = make(params), rules.get(rule)(arrays, **defaults)
     for k in range(3):
         grads = [np.cos(p + k) for p in arrays]
         for p, g in zip(params, grads, strict=True):

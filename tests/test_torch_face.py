@@ -252,6 +252,34 @@ def test_arguments_that_torch_has_too_have_torchs_defaults() -> None:
             assert mine[argument].default == torchs[argument].default, f"{name}: {argument}"
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_none_is_the_spacing_of_the_weights_type(name: str) -> None:
+    """Of a matrix with gradients so small that it decides."""
+    dtype = getattr(torch, name)
+    start = torch.linspace(-1, 2, 12, dtype=dtype).reshape(3, 4)
+    params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    optimizers = [
+        make([p], weight_decay=0.1) for make, p in zip((fu.torch.Adafactor, torch.optim.Adafactor), params, strict=True)
+    ]
+    for k in range(3):
+        for p, optimizer in zip(params, optimizers, strict=True):
+            p.grad = start * (1 + k) * torch.finfo(dtype).eps
+            optimizer.step()
+    torch.testing.assert_close(params[0], params[1], rtol=8 * torch.finfo(dtype).eps, atol=0)
+    assert optimizers[0].param_groups[0]["eps"] == (None, 1e-3)
+
+
+def test_none_in_a_group_of_several_types() -> None:
+    params = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+    optimizer = fu.torch.Adafactor(params)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"\[adafactor\] eps: expected a number for eps1, in a group of several types"):
+        optimizer.step()
+    optimizer.param_groups[0]["eps"] = [1e-7, 1e-3]
+    optimizer.step()
+
+
 # -- saving, loading --------------------------------------------------------------------------------------------------
 
 WAYS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -234,12 +234,15 @@ class Optimizer(one_process.Optimizer):
     @property
     def parts(self) -> dict[str, Any]:
         """What is here of each parameter, by its dotted name: views, empty where another rank has all of it."""
-        return {item.name: item.array for item in self.stepper.items}
+        return self._shown("parts", {item.name: item.array for item in self.stepper.items})
 
     @property
     def reduced(self) -> dict[str, Any]:
         """The gradients of those parts in the last step, of all ranks together: summed up, and not yet divided."""
-        return {} if self._work is None else self._work.by_name()
+        return self._shown("reduced", {} if self._work is None else self._work.by_name())
+
+    def _shown(self, argument: str, arrays: dict[str, Any]) -> dict[str, Any]:
+        return cast(dict[str, Any], attributes.live(self.stepper.place(argument), arrays))
 
     # -- weights ------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ CLIP, CLIP_LIMITS = "clip_value", ("clip_low", "clip_high")  # a pair for the fi
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
 ALIASES = {
     "betas": ("beta1", "beta2"),
+    "eps": ("eps1", "eps2"),
     "etas": ("eta_minus", "eta_plus"),
     "step_sizes": ("step_min", "step_max"),
     "nus": ("nu1", "nu2"),
@@ -110,7 +111,7 @@ class Group(MutableMapping[str, Any]):
 
     def setting(self, key: str, value: Any) -> list[Assignment]:
         """The assignments of a value, or of the values that an alias stands for, which has been checked."""
-        if key in ALIASES:
+        if key in ALIASES and key not in self._columns:
             names = ALIASES[key]
             if not isinstance(value, Sequence) or len(value) != len(names):
                 raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")

@@ -147,7 +147,7 @@ def _facts(optimizer: Optimizer, moving: list[list[Any]], chosen: set[int]) -> F
     facts = {"rule": rule.name, "params": f"{len(chosen)} that ranks share"}
     facts |= options_in_words(Settings(rule.name, **optimizer.options))
     for k, group in enumerate(groups):
-        values = checked(rule, {key: group[key] for key in keys_of(rule, group)})
+        values = checked(rule, {key: group[key] for key in (*keys_of(rule, group), "params")})
         facts |= {f"param_groups[{k}][{name!r}]": in_words(value) for name, value in values.items()}
     have = {id(p) for params in moving for p in params}
     for path, p in zip(paths_of(groups), _listed(groups), strict=True):

@@ -39,7 +39,11 @@ STATES: Mapping[str, Mapping[str, str]] = {
 }
 UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {"muon": {"nesterov": True}}  # torch's, where the rule has others
+SPACINGS = {"adafactor": "eps1"}  # None, for these, is the spacing of the weights' type
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # torch's, where the rule has others
+    "adafactor": {"eps": (None, 1e-3)},
+    "muon": {"nesterov": True},
+}
 INTEGERS = {"sparseadam"}  # torch counts their steps in Python's integers
 
 STEP = "step"

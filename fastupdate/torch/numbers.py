@@ -14,6 +14,7 @@ from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
+from fastupdate.torch.names import SPACINGS
 from fastupdate.torch.packages import FIXED, check_fixed
 
 SWITCHES: dict[str, Any] = {
@@ -40,11 +41,15 @@ def reader(keys: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
 
 
 def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a group as numbers and truth values; TypeError or ValueError names the first that is wrong."""
+    """The values of a group as numbers and truth values; TypeError or ValueError names the first that is wrong.
+
+    "params" are looked at where None stands for the spacing of their type
+    """
     for name in REFUSED:
         if values.get(name):
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
     check_fixed(rule, values)
+    values = _spaced(rule, values)
     numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:
@@ -52,6 +57,21 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     decoupled = values.get(DECOUPLED, rule.decoupled_decay) if "weight_decay" in rule.hypers else rule.decoupled_decay
     switches = {"maximize": values.get("maximize", False), DECOUPLED: decoupled}
     return numbers | {name: switch(Place(rule.name, name), value) for name, value in switches.items()}
+
+
+def _spaced(rule: Rule, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with a number for a None that torch has for it."""
+    hyper = SPACINGS.get(rule.name)
+    alias, parts = next(((alias, parts) for alias, parts in ALIASES.items() if hyper in parts), ("", ()))
+    pair = values.get(alias)
+    if not isinstance(pair, (tuple, list)) or len(pair) != len(parts) or pair[parts.index(hyper)] is not None:
+        return values
+    types = {p.dtype for p in values.get("params", ())} or {torch.float32}
+    if len(types) > 1:
+        expected = f"a number for {hyper}, in a group of several types"
+        Place(rule.name, alias).fail(ValueError, expected, repr(pair))
+    spacing = torch.finfo(types.pop()).eps
+    return {**values, alias: tuple(spacing if part == hyper else x for part, x in zip(parts, pair, strict=True))}
 
 
 def check_own(rule: Rule, group: Mapping[str, Any]) -> None:

@@ -195,7 +195,7 @@ class Optimizer(torch.optim.Optimizer):
         check_own(self.rule, group)
         check_params(Place(self.rule.name, "params"), group.get("params", ()))
         values = {**self.defaults, **group}
-        check_options(self.rule, checked(self.rule, values), self.options)
+        check_options(self.rule, checked(self.rule, {**values, "params": ()}), self.options)
         group.update({**at_start(self.rule, values, groups), **values})
 
     # -- saving and resuming ------------------------------------------------------------------------------------------

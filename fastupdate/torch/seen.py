@@ -33,7 +33,7 @@ class Row:
     def _look(self, group: dict[str, Any]) -> None:
         keys = keys_of(self._rule, group)
         lr, *rest = reader(keys)(group)
-        self.values = checked(self._rule, dict(zip(keys, (lr, *rest), strict=True)))
+        self.values = checked(self._rule, {**dict(zip(keys, (lr, *rest), strict=True)), "params": self.params})
         self._read_rest, self._rest, self._length = reader(keys[1:]), tuple(rest), len(group)
         self._live = changes_in_place((lr, *rest))
         entries = -1 if self._live else self._length

@@ -8,27 +8,27 @@ SHARED = {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "weight_decay": 0.1}
 
 ROWS = {
     "torch": Golden(
-        {**SHARED, "eps1": 1e-4, "eps2": 0.1},
+        {**SHARED, "eps": (1e-4, 0.1)},
         Torch("torch.optim", "Adafactor", eps=(1e-4, 0.1), **SHARED),
         SHAPES,
         ulp=64,
     ),
     "keras": Golden(  # as optax, it works out the new gradient's share in float32
-        {"lr": 2**-6, "eps1": 1e-30},
+        {"lr": 2**-6, "eps": (1e-30, 1e-3)},
         Keras("Adafactor", learning_rate=2**-6),
         SHAPES,
         ("float32",),
         ulp=64,
     ),
     "optax": Golden(
-        {"lr": 0.01, "eps1": 1e-30, "weight_decay": 0.3},
+        {"lr": 0.01, "eps": (1e-30, 1e-3), "weight_decay": 0.3},
         Optax(lambda o: o.adafactor(0.01, min_dim_size_to_factor=1, weight_decay_rate=0.01 * 0.3)),
         SHAPES,
         ("float32",),
         ulp=64,
     ),
     "transformers": Golden(
-        {"lr": 0.02, "eps1": 1e-30},
+        {"lr": 0.02, "eps": (1e-30, 1e-3)},
         Torch("transformers.optimization", "Adafactor", lr=0.02, relative_step=False),
         SHAPES,
         ulp=64,
