@@ -1,11 +1,12 @@
-"""How the rows that a gradient names are sorted and grouped."""
+"""How the rows that a gradient names are sorted and grouped, and fetched meanwhile."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import assert_same_bits
+from cases import PARALLEL, assert_same_bits, by_backend
 
+import fastupdate as fu
 from fastupdate.engines.choose import native_problem
 from fastupdate.step.rows import _grouped_in_python, grouped
 
@@ -20,3 +21,19 @@ def test_names_of_rows_are_grouped_as_numpy_groups_them(count: int, bound: int) 
     for numbers in (rng.choice(few, count), np.sort(rng.choice(few, count)), np.full(count, bound - 1)):
         for found, expected in zip(grouped(numbers, bound), _grouped_in_python(numbers, bound), strict=True):
             assert_same_bits(found, expected.astype(np.int64), f"{count} of {bound}")
+
+
+@by_backend
+@pytest.mark.parametrize("mode", ["lazy", "dense"])
+@pytest.mark.parametrize("wrong", [-1, 2**62, 2 * PARALLEL // 70])
+def test_a_row_that_is_not_there_among_many(wrong: int, mode: str, backend: str) -> None:
+    """While names are sorted, other threads fetch what they name, whatever that is."""
+    fu.set_num_threads(3)
+    count, width = 2 * PARALLEL // 70, 70
+    names = np.arange(count)[::-1].copy()
+    names[5] = wrong
+    p, grads = (np.full((count, width), x, np.float32) for x in (0.5, -0.25))
+    opt = fu.Adam([p], lr=0.1, rows=mode, backend=backend)
+    with pytest.raises(IndexError, match=f"{wrong} at position 5"):
+        opt.step([fu.Rows(names, grads)])
+    assert_same_bits(p, np.full_like(p, 0.5), "nothing has changed")

@@ -188,23 +188,6 @@ def test_any_number_of_threads(mode: str, backend: str) -> None:
 
 @by_backend
 @by_mode
-@pytest.mark.parametrize("wrong", [-1, 2**62, "count"])
-def test_a_row_that_is_not_there_among_many(wrong: Any, mode: str, backend: str) -> None:
-    """While names are sorted, other threads fetch what they name, whatever that is."""
-    threads.set_num_threads(3)
-    count, width = 2 * PARALLEL // 70, 70
-    drawn = np.arange(count)[::-1].copy()
-    drawn[5] = count if wrong == "count" else wrong
-    start = values(1, count, width, np.float32)
-    params, grads = [start.copy()], values(2, count, width, np.float32)
-    opt = fu.Adam(params, lr=0.1, rows=mode, backend=backend)
-    with pytest.raises(IndexError, match=f"{drawn[5]} at position 5"):
-        opt.step([fu.Rows(drawn, grads)])
-    assert_same_bits(params, [start], "nothing has changed")
-
-
-@by_backend
-@by_mode
 def test_values_of_other_kinds(mode: str, backend: str) -> None:
     """Narrow types, other strides and other kinds of indices; and parameters of one and of three axes."""
     for shape in ((COUNT,), (COUNT, 3, 5)):
