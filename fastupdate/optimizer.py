@@ -129,14 +129,11 @@ class Optimizer(attributes.NotTorch):
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         loss        what the option `outliers` is to judge beside the gradient norm
         """
-        plain = type(loss_scale) is float and loss_scale == 1.0 and reduce is None and loss is None
         again = self.stepper.again
-        if plain and again is not None:
-            report = again(grads)
-            if report is not None:
-                self._last[0] = report
-                return report
-        self._last[0] = report = self.stepper.step(grads, loss_scale, reduce, loss)
+        report = None if again is None else again(grads, loss_scale, reduce, loss)
+        if report is None:
+            report = self.stepper.step(grads, loss_scale, reduce, loss)
+        self._last[0] = report
         return report
 
     def before_replay(self, *, loss_scale: float = 1.0) -> Report:

@@ -81,8 +81,8 @@ class Run:
         stepper = self.optimizer.stepper
         again = stepper.again
 
-        def noted(grads: Any) -> Any:
-            report = again(grads)
+        def noted(*arguments: Any) -> Any:
+            report = again(*arguments)
             self.taken.append(report is not None)
             return report
 
@@ -261,7 +261,7 @@ def test_others_wait_for_few_rows_of_a_large_table_and_not_for_many(rows: int, t
             if closely:
                 stepper.again = None
             elif k:
-                assert (stepper.again(grads) is not None) == taken
+                assert (stepper.again(grads, 1.0, None, None) is not None) == taken
                 if taken:
                     continue
             optimizer.step(grads)

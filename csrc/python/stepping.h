@@ -100,7 +100,7 @@ py::object stepping(py::object plan, py::list params, py::object grads, double s
   return bound_to(&method, std::move(step), py::make_tuple(plan, params, grads));
 }
 
-// A step that is like the one before.
+// A step that is like the one before, of arguments as those of Optimizer.step.
 template <class P>
 struct Repeat {
   Step<P> step;
@@ -108,9 +108,16 @@ struct Repeat {
   Py_ssize_t listed;   // how many gradients a list has that is taken as it is; −1: none is
   Skeleton* skeleton;  // by which others are taken; null: none is
 
-  static PyObject* call(PyObject* all, PyObject* grads) {
-    return reported([&] { return made_for<Repeat>(all).take(grads); });
+  static PyObject* call(PyObject* all, PyObject* const* args, Py_ssize_t count) {
+    if (count != 4) {
+      PyErr_SetString(PyExc_TypeError, "repeat: grads, loss_scale, reduce, loss");
+      return nullptr;
+    }
+    if (!is_one(args[1]) || args[2] != Py_None || args[3] != Py_None) Py_RETURN_NONE;
+    return reported([&] { return made_for<Repeat>(all).take(args[0]); });
   }
+
+  static bool is_one(PyObject* number) { return PyFloat_CheckExact(number) && PyFloat_AS_DOUBLE(number) == 1; }
 
   PyObject* take(PyObject* given) {
     if (given == Py_None) return is_free(lock) ? step.take(nullptr, true) : Py_NewRef(Py_None);
@@ -127,10 +134,12 @@ struct Repeat {
 };
 
 // A function that does the same on gradients as the user hands them over, or None, while no other Python thread runs.
+// It takes all arguments of a step, but needs a closer look where others than the gradients say something.
 template <class P>
 py::object repeating(py::object plan, py::list params, py::object grads, double scale, py::type report, py::object lock,
                      Py_ssize_t listed, py::object skeleton) {
-  static PyMethodDef method = {"repeat", &Repeat<P>::call, METH_O, nullptr};
+  static PyMethodDef method = {"repeat", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Repeat<P>::call)),
+                               METH_FASTCALL, nullptr};
   Skeleton* const form = skeleton.is_none() ? nullptr : &skeleton.cast<Skeleton&>();
   std::unique_ptr<Repeat<P>> repeat(new Repeat<P>{step_of<P>(plan, params, grads, scale, report), lock, listed, form});
   return bound_to(&method, std::move(repeat), py::make_tuple(plan, params, grads, lock, skeleton));

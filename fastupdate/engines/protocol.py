@@ -32,7 +32,8 @@ class Engine(Protocol):
                     learning rate, or None if that needs a closer look. It takes the gradients that are handed to it in
                     a list, else those it was made with; without any, those that torch's parameters hold
     repeating       the same within which no other Python thread runs, if the engine can do that: its function takes the
-                    user's gradients, a list of `listed` or a structure that the skeleton knows; None: those at hand
+                    arguments of Optimizer.step, of which gradients are a list of `listed` or a structure that the
+                    skeleton knows; None: those at hand
     update          one step from the gradients that the records point at, without the stages in `off`: `measure` and
                     `finish`, and nothing comes between
     measure         what comes before any tensor moves: the scalars of the step, and the phases of the rule, but for
@@ -81,7 +82,7 @@ class Engine(Protocol):
         lock: Lock,
         listed: int,
         skeleton: Any,
-    ) -> Callable[[Any], Made | None] | None: ...
+    ) -> Callable[[Any, Any, Any, Any], Made | None] | None: ...
     def update(self, scale: float, off: int) -> None: ...
     def measure(self, scale: float, off: int) -> None: ...
     def measure_again(self) -> None: ...

@@ -20,13 +20,13 @@ class Calls(NamedTuple):
 
     bound   the gradients that are at hand; None: those that torch's parameters hold, or none
     once    a step on these, or on a list of gradients that is handed to it
-    again   a step like the one before, on these or on what the user hands over, while no other Python thread runs; None
-            if the engine has no such
+    again   a step like the one before, on these or on what the user hands over, while no other Python thread runs, with
+            the arguments of Optimizer.step; None if the engine has no such
     """
 
     bound: list[Any] | None
     once: Callable[..., Report | None]
-    again: Callable[[Any], Report | None] | None
+    again: Callable[..., Report | None] | None
 
 
 def calls_of(stepper: Stepper) -> Calls:

@@ -55,7 +55,7 @@ class Stepper:
     plan: Plan  # these five are replaced together, and items with them
     engine: Engine
     _taken: Given  # what the engine reads
-    again: Callable[[Any], Report | None] | None  # a step like the last one, if that was of one call; None: look closer
+    again: Callable[..., Report | None] | None  # a step like the last one, if that was of one call; None: look closer
     _calls: Calls | None
 
     @uncollected
