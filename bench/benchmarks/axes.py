@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +21,6 @@ DTYPES = ["float32", "float64"]
 COUNTS = [100, 1000, 10_000]  # tensors
 
 Arrays = list[NDArray[Any]]
-
-
-def use_the_tables() -> None:
-    """Makes `bench` importable, after what is installed: the clone's own fastupdate is not compiled."""
-    sys.path.append(str(Path(__file__).parents[2]))
 
 
 def shape_for(rule: str, size: int) -> tuple[int, ...]:

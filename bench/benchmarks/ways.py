@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from .axes import use_the_tables
+from . import axes  # noqa: F401  # ImportError if Numba would be measured in silence
 
-use_the_tables()
+sys.path.append(str(Path(__file__).parents[2]))  # after what is installed: the clone's own fastupdate is not compiled
 
-from bench import calls, layouts, loops  # noqa: E402
-from bench.contestants import Contestant  # noqa: E402
-from bench.workloads import WORKLOADS  # noqa: E402
+from bench import calls, layouts, loops
+from bench.contestants import Contestant
+from bench.workloads import WORKLOADS
 
 THREADS = os.cpu_count() or 1
 
@@ -45,19 +47,12 @@ class Calls:
         self.contestant.step()
 
 
-class FreshCalls:
+class FreshCalls(Calls):
     """A way of calling with gradient arrays that are new objects: one step."""
 
     works: ClassVar = {f"{w.recipe}, {w.workload}": w for w in calls.WORKS if WORKLOADS[w.workload].fresh}
     params = (list(works),)
-    param_names = ("way",)
     number, warmup_time = 1, 0
-
-    def setup(self, way: str) -> None:
-        self.contestant = _made(self.works[way])
-
-    def time_step(self, _: str) -> None:
-        self.contestant.step()
 
 
 class Layouts:

@@ -145,20 +145,21 @@ def _exchanged(message: Any, groups: list[Any]) -> Any:
     sizes = _sizes(groups)
     parts = message.view(*sizes, -1)
     for axis, group in enumerate(groups):
-        sent = parts.movedim(axis, 0).contiguous()
-        came = torch.empty_like(sent)
         if sizes[axis] > 1:
+            sent = parts.movedim(axis, 0).contiguous()
+            came = torch.empty_like(sent)
             distributed.all_to_all_single(came, sent, group=group)
-        parts = (came if sizes[axis] > 1 else sent).movedim(0, axis)
+            parts = came.movedim(0, axis)
     return parts.reshape(math.prod(sizes), -1)
 
 
 def _gathered(part: Any, groups: list[Any]) -> Any:
     """Those of all ranks, one after the other."""
     for group in reversed(groups):
-        whole = part.new_empty(distributed.get_world_size(group), *part.shape)
-        distributed.all_gather([*whole], part, group=group)
-        part = whole
+        if distributed.get_world_size(group) > 1:
+            whole = part.new_empty(distributed.get_world_size(group), *part.shape)
+            distributed.all_gather([*whole], part, group=group)
+            part = whole
     return part
 
 
