@@ -1,9 +1,9 @@
 """Gradients of few rows: `python -m bench.rows [--quick] [--json FILE]`.
 
 A table of 1 000 000 × 128 float32, as of an embedding, is stepped by gradients of which each names 0.1, 1 or 10 % as
-many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, another one being the
-first in each round, which has a gradient of its own; before each step its arrays are written anew, as a backward pass
-does, and two matrices are multiplied. They are fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that
+many rows as there are, drawn by Zipf's law, so that some are named often. Contestants take turns, in another order in
+each round, which has a gradient of its own; before each step its arrays are written anew, as a backward pass does, and
+two matrices are multiplied. They are fu.SparseAdam, torch.optim.SparseAdam with the sparse tensors that
 nn.Embedding hands it, and a C loop (bench/stream.c) that reads and writes the same rows with trivial arithmetic, told
 beforehand in which order, with prefetching and without, whichever is faster. What is wanted: at least 70 % of that
 stream and five times torch.
@@ -118,10 +118,11 @@ def measure(steps: dict[str, Step], share: float, rounds: int) -> dict[str, Any]
     everything = fu.Rows(np.arange(ROWS), np.zeros((ROWS, LENGTH), np.float32))
     for made in steps.values():  # rows that nobody has touched for a while are found again slowly on virtual machines
         made(everything)()
-    order = list(steps.items())
+    order, rng = list(steps.items()), np.random.default_rng(2)
     for k in range(rounds + 1):
         rows = drawn(int(share * ROWS), 100 + k)
-        for name, made in order[k % len(order) :] + order[: k % len(order)]:
+        rng.shuffle(order)  # nobody always comes after the same one, and finds its code in caches, or nothing
+        for name, made in order:
             step = made(fu.Rows(rows.indices.copy(), rows.values.copy()))
             disturb()
             begin = time.perf_counter()

@@ -31,13 +31,31 @@ void sum_row(const Tensor& t, int64_t k, int64_t column, int n, T* __restrict ou
   }
 }
 
-// The same where it lies, if it can be read there, or in `out`.
+// The gradient of the k-th of these rows where it lies, if it can be read there: one of the tensor's type that touches
+// it alone. Else null.
+template <class T>
+const T* single_gradient(const Tensor& t, int64_t k) {
+  const Rows& rows = rows_of(t);
+  const int64_t first = integers(rows.starts)[k];
+  if (integers(rows.starts)[k + 1] - first != 1 || t.g_dtype != t.dtype) return nullptr;
+  return reinterpret_cast<const T*>(t.g) + integers(rows.positions)[first] * rows.length;
+}
+
+// Calls use(column, n, g) for runs of n ≤ kTile elements of what touches the k-th of these rows.
+template <class T, class Use>
+__attribute__((noinline)) void for_each_sum(const Tensor& t, int64_t k, int64_t column, int64_t stop, Use use) {
+  T sum[kTile];
+  for (int n; column < stop; column += n) {
+    n = stop - column < kTile ? int(stop - column) : kTile;
+    sum_row(t, k, column, n, sum);
+    use(column, n, sum);
+  }
+}
+
+// The gradient of n elements of the k-th of these rows from a column on, where it lies or in `out`.
 template <class T>
 const T* row_gradient(const Tensor& t, int64_t k, int64_t column, int n, T* out) {
-  const Rows& rows = rows_of(t);
-  const int64_t* const starts = integers(rows.starts);
-  if (starts[k + 1] - starts[k] == 1 && t.g_dtype == t.dtype)
-    return reinterpret_cast<const T*>(t.g) + integers(rows.positions)[starts[k]] * rows.length + column;
+  if (const T* const g = single_gradient<T>(t, k)) return g + column;
   sum_row(t, k, column, n, out);
   return out;
 }
@@ -93,29 +111,34 @@ void for_each_run(const Tensor& t, int64_t begin, int64_t end, int64_t most, Vis
   }
 }
 
-// Fetches what a step will read of rows that come later: they are scattered all over memory.
+// Fetches what a step will read of rows that come later: they are scattered all over memory. All that it looks at is
+// its own, for a look at other memory may wait for rows that are on their way.
+template <int known>  // arrays, as of ArraysOfRows::fetch_row
 class RowsAhead {
  public:
-  RowsAhead(const Tensor& t, const Extent* extents) : t_(t), rows_(rows_of(t)), arrays_(t, rows_.length, extents) {
-    distance_ = arrays_.size() < kFetched ? kFetched / arrays_.size() : 1;
-  }
+  RowsAhead(const Tensor& t, const ArraysOfRows& arrays)
+      : arrays_(arrays),
+        rows_(rows_of(t)),
+        values_(t.g),
+        value_size_(rows_.length * item_size(t.g_dtype)),
+        fetched_(fetched(value_size_)),
+        distance_(arrays.size() < kFetched ? kFetched / arrays.size() : 1) {}
 
   // While the k-th of the touched rows is worked on. Inlined, as `fetch`.
   FASTUPDATE_HD void prefetch(int64_t k) const {
     const int64_t next = k + distance_;
     if (next >= rows_.count) return;
-    const int64_t size = rows_.length * item_size(t_.g_dtype);
-    arrays_.fetch_row(uint64_t(integers(rows_.at)[next]));
+    arrays_.template fetch_row<known>(uint64_t(integers(rows_.at)[next]));
     const int64_t first = integers(rows_.starts)[next], end = integers(rows_.starts)[next + 1];
     for (int64_t s = first; s < end && s < first + kSummedAhead; ++s)
-      fetch<0>(t_.g + uint64_t(integers(rows_.positions)[s] * size), size);
+      fetch<0>(values_ + uint64_t(integers(rows_.positions)[s] * value_size_), fetched_);
   }
 
  private:
-  const Tensor& t_;
-  const Rows& rows_;
   const ArraysOfRows arrays_;
-  int64_t distance_;  // rows ahead
+  const Rows rows_;
+  uint64_t values_;
+  int64_t value_size_, fetched_, distance_;  // bytes of a row of the gradient; rows ahead
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -84,8 +84,13 @@ class PlanOfArrays {
     check_lengths(plan_.count(), params, grads);
     if (start == 0 && !(containers_.intact() && watched_.intact())) return 0;
     if (start == 0) forget_rows();
-    int64_t i = adopt_dense(params, grads, start, writable);
-    while (i >= 0 && !writable && touch(i, params, grads)) i = adopt_dense(params, grads, i + 1, writable);
+    int64_t i = start;
+    const auto touches = [&] { return !writable && i >= 0 && i < plan_.count() && touch(i, params, grads); };
+    for (bool more = true; more; i += more) {
+      while (touches()) ++i;
+      i = adopt_dense(params, grads, i, writable);
+      more = touches();
+    }
     if (touched_.some_lazy()) plan_.recount();
     return i;
   }

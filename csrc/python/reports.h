@@ -2,7 +2,6 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
-#include <structmember.h>
 
 #include <iterator>
 #include <stdexcept>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "cpu/plan.h"
+#include "python/slots.h"
 
 namespace fastupdate {
 
@@ -24,9 +24,7 @@ class Reports {
  public:
   explicit Reports(const py::type& type) : example_(type(0, 0.0)) {
     for (const py::handle name : type.attr("__slots__")) {
-      const py::object slot = type.attr(name);
-      if (Py_TYPE(slot.ptr()) != &PyMemberDescr_Type) throw std::invalid_argument("report: expected slots");
-      const Py_ssize_t offset = reinterpret_cast<PyMemberDescrObject*>(slot.ptr())->d_member->offset;
+      const Py_ssize_t offset = slot_offset(type.attr(name));
       slots_.push_back(offset);
       for (size_t k = 0; k < std::size(kNames); ++k)
         if (name.cast<std::string>() == kNames[k]) filled_[k] = offset;
@@ -38,7 +36,7 @@ class Reports {
     PyTypeObject* const type = Py_TYPE(example_.ptr());
     PyObject* const report = type->tp_alloc(type, 0);
     if (!report) return nullptr;
-    for (const Py_ssize_t offset : slots_) *at(report, offset) = Py_XNewRef(*at(example_.ptr(), offset));
+    for (const Py_ssize_t offset : slots_) in_slot(report, offset) = Py_XNewRef(in_slot(example_.ptr(), offset));
     const bool made =
         put(report, 0, PyLong_FromLongLong(step)) && put(report, 1, PyFloat_FromDouble(lr)) &&
         (!judged || (put(report, 2, PyFloat_FromDouble(judged->norm)) &&
@@ -52,12 +50,8 @@ class Reports {
 
   // Puts a new object, if there was memory for it, in the place of one of kNames.
   bool put(PyObject* report, size_t name, PyObject* value) const {
-    if (value) Py_SETREF(*at(report, filled_[name]), value);
+    if (value) Py_SETREF(in_slot(report, filled_[name]), value);
     return value;
-  }
-
-  static PyObject** at(PyObject* object, Py_ssize_t offset) {
-    return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
   }
 
   py::object example_;

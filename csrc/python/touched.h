@@ -17,6 +17,7 @@
 #include "cpu/fetch.h"
 #include "cpu/plan.h"
 #include "python/adopt.h"
+#include "python/slots.h"
 
 namespace fastupdate {
 
@@ -55,29 +56,43 @@ class Grouping {
       rising &= !i || from[size_t(i - 1)].number <= number;
       from[size_t(i)] = {Number(number), Number(i)};
     }
-    if (!rising) n >> kLong ? sort<kLong>(from, bound) : sort<8>(from, bound);
-    at.clear(), starts.clear();
-    positions.resize(size_t(n));
-    for (int64_t i = 0; i < n; ++i) {
-      const auto [number, position] = from[size_t(i)];
-      positions[size_t(i)] = position;
-      if (at.empty() || at.back() != number) at.push_back(number), starts.push_back(i);
-    }
-    starts.push_back(n);
+    if (!rising) n >> kLong ? sort<kLong>(from, bound) : sort<7>(from, bound);
+    group(from);
     return true;
   }
 
+  // Whether a number is another one than that before is as good as random, so no branch asks.
+  template <class Number>
+  void group(const std::vector<Entry<Number>>& sorted) {
+    const size_t n = sorted.size();
+    at.resize(n), starts.resize(n + 1), positions.resize(n);
+    size_t found = 0;
+    for (size_t i = 0; i < n; ++i) {
+      const auto [number, position] = sorted[i];
+      at[found] = number, starts[found] = int64_t(i), positions[i] = position;
+      found += !i || number != sorted[i - 1].number;  // else the next one is written over what was written
+    }
+    starts[found] = int64_t(n);
+    at.resize(found), starts.resize(found + 1);
+  }
+
+  // Counts by all digits at once, and moves by one after the other.
   template <int bits, class Number>
   void sort(std::vector<Entry<Number>>& from, int64_t bound) {
+    constexpr int kMost = (63 + bits - 1) / bits;
     auto& to = std::get<std::vector<Entry<Number>>>(to_);
     to.resize(from.size());
-    for (int shift = 0; shift < 63 && (bound - 1) >> shift > 0; shift += bits) {
-      std::array<Number, 1 << bits> next{};
-      const auto digit = [shift](Number number) { return size_t(number >> shift & ((1 << bits) - 1)); };
-      for (const auto& entry : from) ++next[digit(entry.number)];
+    int digits = 0;
+    while (digits < kMost && (bound - 1) >> (digits * bits) > 0) ++digits;
+    std::vector<std::array<Number, 1 << bits>> next(static_cast<size_t>(digits));
+    const auto digit = [](Number number, int k) { return size_t(number >> (k * bits) & ((1 << bits) - 1)); };
+    for (const auto& entry : from)
+      for (int k = 0; k < digits; ++k) ++next[size_t(k)][digit(entry.number, k)];
+    for (int k = 0; k < digits; ++k) {
+      auto& places = next[size_t(k)];
       Number before = 0;
-      for (Number& count : next) before += std::exchange(count, before);
-      for (const auto& entry : from) to[size_t(next[digit(entry.number)]++)] = entry;
+      for (Number& count : places) before += std::exchange(count, before);
+      for (const auto& entry : from) to[size_t(places[digit(entry.number, k)]++)] = entry;
       std::swap(from, to);
     }
   }
@@ -96,9 +111,26 @@ inline py::tuple grouped(const py::array_t<int64_t, py::array::c_style>& numbers
   return py::make_tuple(array(grouping.at), array(grouping.starts), array(grouping.positions));
 }
 
-// fu.Rows, once Python has told of it (fastupdate/arrays/rows.py): frozen, with two slots.
-inline PyTypeObject* rows_type = nullptr;
-inline void meet_rows(py::type type) { rows_type = reinterpret_cast<PyTypeObject*>(type.release().ptr()); }
+// fu.Rows, once Python has told of it (fastupdate/arrays/rows.py): frozen, with two slots, which are null where an
+// object was made without them.
+class RowsOfPython {
+ public:
+  void meet(py::type type) {
+    indices_ = slot_offset(type.attr("indices"));
+    values_ = slot_offset(type.attr("values"));
+    type_ = reinterpret_cast<PyTypeObject*>(type.release().ptr());
+  }
+
+  bool are(PyObject* grad) const { return type_ && grad && Py_TYPE(grad) == type_; }
+  PyObject* indices(PyObject* rows) const { return in_slot(rows, indices_); }
+  PyObject* values(PyObject* rows) const { return in_slot(rows, values_); }
+
+ private:
+  PyTypeObject* type_ = nullptr;
+  Py_ssize_t indices_ = 0, values_ = 0;
+};
+inline RowsOfPython rows_of_python;
+inline void meet_rows(py::type type) { rows_of_python.meet(std::move(type)); }
 
 // Groups the names of rows in this thread. Others meanwhile fetch what a step reads of those rows, up to a size that
 // caches hold, for grouping waits and computes, and leaves memory idle.
@@ -106,12 +138,10 @@ class FetchingGrouping {
  public:
   // extents: what the states are of; null: of elements. team: that is to work on these rows.
   FetchingGrouping(const Tensor& t, const View& g, int64_t length, const Extent* extents, const Team& team)
-      : arrays_(t, length, extents),
-        values_(g.data),
-        value_size_(length * item_size(g.dtype)),
-        count_(g.shape[0]),
-        crew_(crew_for(kScatteredCost * count_ * length, count_)),
-        threads_(team.shares(crew_) ? crew_.most : 1) {}
+      : arrays_(t, length, extents), values_(g.data), value_size_(length * item_size(g.dtype)), count_(g.shape[0]) {
+    const Crew crew = crew_for(kScatteredCost * count_ * length, count_);
+    if (team.shares(crew)) threads_ = crew.most;
+  }
 
   // As Grouping::take.
   template <class Integer>
@@ -119,7 +149,7 @@ class FetchingGrouping {
     std::atomic<bool> done{false};
     bool accepted = false, memory = true;
     in_team(threads_, [&](int64_t k, int64_t n) {
-      if (k) return fetch(names, k - 1, n - 1, done);
+      if (k) return fetch(names, bound * k / n, bound * (k + 1) / n, done);
       try {
         accepted = grouping.take(names, count_, bound);
       } catch (const std::bad_alloc&) {
@@ -134,21 +164,23 @@ class FetchingGrouping {
  private:
   static constexpr int64_t kKept = 8 << 20;  // bytes
 
-  // The k-th of n parts, until grouping is done. Names may be wrong: what is not there is not fetched.
+  // Rows first … last − 1, which are about those that this thread will be given, until grouping is done.
   template <class Integer>
-  void fetch(const Integer* names, int64_t k, int64_t n, const std::atomic<bool>& done) const {
-    const int64_t most = kKept / (arrays_.count() * arrays_.size() + value_size_), some = count_ < most ? count_ : most;
-    for (int64_t i = some * k / n; i < some * (k + 1) / n && !done.load(std::memory_order_relaxed); ++i) {
-      arrays_.fetch_row(uint64_t(names[i]));
-      host::fetch<0>(values_ + uint64_t(i * value_size_), value_size_);
+  void fetch(const Integer* names, int64_t first, int64_t last, const std::atomic<bool>& done) const {
+    int64_t left = kKept / (arrays_.count() * arrays_.size() + value_size_);
+    for (int64_t i = 0; i < count_ && left > 0 && !done.load(std::memory_order_relaxed); ++i) {
+      const int64_t row = int64_t(names[i]);
+      if (row < first || row >= last) continue;
+      arrays_.fetch_row(uint64_t(row));
+      host::fetch<0>(values_ + uint64_t(i * value_size_), host::fetched(value_size_));
+      --left;
     }
   }
 
   const host::ArraysOfRows arrays_;
   uint64_t values_;
   int64_t value_size_, count_;  // bytes of a row of the gradient; rows
-  Crew crew_;
-  int threads_;
+  int threads_ = 1;
 };
 
 // The rows that gradients touch, tensor by tensor, for one step.
@@ -165,12 +197,9 @@ class TouchedRows {
     int64_t count = 0;
     for (size_t i = 0; i < grads.size(); ++i) {
       PyObject* const grad = PyList_GET_ITEM(grads.ptr(), Py_ssize_t(i));
-      const bool few = way_ == kLazyRows && rows_type && grad && Py_TYPE(grad) == rows_type;
-      const auto values =
-          few ? py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "values")) : py::object();
-      if (few && !values) throw py::error_already_set();
-      count += few && Py_TYPE(values.ptr()) == host_array_type() ? py::reinterpret_borrow<py::array>(values).size()
-                                                                 : tensors_[i].n;
+      PyObject* const values = way_ == kLazyRows && rows_of_python.are(grad) ? rows_of_python.values(grad) : nullptr;
+      const bool few = values && Py_TYPE(values) == host_array_type();
+      count += few ? py::reinterpret_borrow<py::array>(values).size() : tensors_[i].n;
     }
     return count;
   }
@@ -179,13 +208,12 @@ class TouchedRows {
   bool take(int64_t i, PyObject* param, PyObject* grad, const Watched& watched, const Extents& extents) {
     Tensor& t = tensors_[i];
     View p;
-    if (way_ == kNoRows || !rows_type || !grad || Py_TYPE(grad) != rows_type) return false;
+    if (way_ == kNoRows || !rows_of_python.are(grad)) return false;
     if (!look_again(param, watched.type(), p) || !unchanged(p, t, watched, i) || !p.direct || !p.ndim) return false;
-    const auto indices = py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "indices"));
-    const auto values = py::reinterpret_steal<py::object>(PyObject_GetAttrString(grad, "values"));
-    if (!indices || !values) throw py::error_already_set();
-    if (Py_TYPE(indices.ptr()) != host_array_type() || Py_TYPE(values.ptr()) != host_array_type()) return false;
-    const View g = view_of(*py::detail::array_proxy(values.ptr()));
+    PyObject *const indices = rows_of_python.indices(grad), *const values = rows_of_python.values(grad);
+    if (!indices || !values || Py_TYPE(indices) != host_array_type() || Py_TYPE(values) != host_array_type())
+      return false;
+    const View g = view_of(*py::detail::array_proxy(values));
     if (!g.direct || !readable(g, p) || g.ndim != p.ndim || !std::equal(g.shape + 1, g.shape + g.ndim, p.shape + 1))
       return false;
     const int64_t length = p.shape[0] ? t.n / p.shape[0] : 0, bytes = g.shape[0] * length * item_size(g.dtype);
@@ -193,7 +221,7 @@ class TouchedRows {
     Grouping& grouping = rows_[i].grouping;
     const FetchingGrouping fetching(t, g, length, extents_, team_);
     const auto group = [&](const auto* names) { return fetching.take(grouping, names, p.shape[0]); };
-    if (!with_names(*py::detail::array_proxy(indices.ptr()), g.shape[0], group)) return false;
+    if (!with_names(*py::detail::array_proxy(indices), g.shape[0], group)) return false;
     point(t, g, rows_[i], length);
     now_.push_back(i);
     return true;
