@@ -12,7 +12,7 @@ from fastupdate.step.rows import _grouped_in_python, grouped
 
 
 @pytest.mark.skipif(native_problem() is not None, reason=f"no native engine: {native_problem()}")
-@pytest.mark.parametrize("bound", [1, 300, 70_000, 2**31 - 2, 2**31 - 1, 2**31, 2**40])
+@pytest.mark.parametrize("bound", [1, 128, 129, 2**14 + 1, 70_000, 2**22 + 1, 2**31 - 2, 2**31 - 1, 2**31, 2**40])
 @pytest.mark.parametrize("count", [0, 1, 2047, 2048, 5000])
 def test_names_of_rows_are_grouped_as_numpy_groups_them(count: int, bound: int) -> None:
     """In all ways of sorting: by short and long digits, of short and long numbers, and none."""
