@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastupdate.arrays.memory import Assignment
 from fastupdate.arrays.place import Closed, Place
-from fastupdate.step.hypers import ALIASES, SHARED, Group
+from fastupdate.step.hypers import SHARED, Group
 from fastupdate.step.options import Options
 from fastupdate.step.transaction import at_once
 
@@ -158,10 +158,9 @@ def show_parts(cls: type[Partition], parts: Iterable[Optimizer]) -> None:
 
 def show(cls: type[Optimizer]) -> None:
     """Gives a rule's class an attribute for each hyperparameter, option and flag that has none yet."""
-    hypers = {*cls.rule.hypers, *SHARED}
-    aliases = {alias for alias, names in ALIASES.items() if hypers.issuperset(names)}
+    hypers = {*cls.rule.hypers, *cls.rule.aliases, *SHARED}
     fixed = {*Options.__annotations__, *cls.rule.flags} - {*hypers, *cls.rule.flag_hypers}
-    for name in hypers | aliases | fixed:
+    for name in hypers | fixed:
         if not hasattr(cls, name):
             setattr(cls, name, Fixed(name) if name in fixed else Hyper(name))
 

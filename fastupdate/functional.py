@@ -20,7 +20,6 @@ from fastupdate.engines import choose
 from fastupdate.optimizer import Optimizer
 from fastupdate.rules.rule import Hyper, Rule, State, declared
 from fastupdate.stages import ARRAYS
-from fastupdate.step.hypers import ALIASES
 from fastupdate.step.report import Report
 
 __all__ = [*rules.names()]  # noqa: PLE0604
@@ -99,7 +98,7 @@ def _keyword(rule: Rule, name: str) -> tuple[str, int, int, bool]:
     """A keyword, and which hyperparameters or which flag it sets."""
     if name in rule.flags:
         return name, rule.flags.index(name), 1, True
-    parts = ALIASES.get(name, (name,)) if name not in rule.hypers else (name,)
+    parts = rule.aliases.get(name, (name,))
     return name, list(rule.hypers).index(parts[0]), len(parts), False
 
 

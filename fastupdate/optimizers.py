@@ -18,7 +18,6 @@ from fastupdate.optimizer import Optimizer
 from fastupdate.partition import divided
 from fastupdate.rules.emit import emit
 from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
-from fastupdate.step.hypers import ALIASES
 from fastupdate.step.options import Options
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ PARAMS = (
 
 def arguments(rule: Rule) -> dict[str, Any]:
     """What the class of a rule takes beside params and options, with the defaults: hyperparameters, then flags."""
-    aliases = {part: alias for alias, parts in ALIASES.items() if set(parts) <= set(rule.hypers) for part in parts}
+    aliases = {part: alias for alias, parts in rule.aliases.items() for part in parts}
     found: dict[str, Any] = {}
     for name, hyper in declared(rule.formula, Hyper).items():
         if name in aliases:
@@ -118,8 +117,7 @@ def class_of(
 
 def page(rule: Rule, params: str = PARAMS) -> str:
     """What help() shows: the rule's own page, then its arguments, then the options of all rules."""
-    whole = {alias: names for alias, names in ALIASES.items() if set(names) <= set(rule.hypers)}
-    parts = {part: f"{alias}[{k}]" for alias, names in whole.items() for k, part in enumerate(names)}
+    parts = {part: f"{alias}[{k}]" for alias, names in rule.aliases.items() for k, part in enumerate(names)}
     lines = [getdoc(rule.formula) or "", "", _entry("params", params)]
     for name, hyper in declared(rule.formula, Hyper).items():
         text = f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"

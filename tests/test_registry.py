@@ -18,7 +18,6 @@ from reference import Reference
 import fastupdate as fu
 from fastupdate import rules, stages
 from fastupdate.engines import choose, records
-from fastupdate.step.hypers import ALIASES
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
@@ -197,14 +196,13 @@ def test_a_class_as_if_written_out(name):
     arguments = inspect.signature(cls).parameters
     first, *_, last = arguments
     assert (first, last) == ("params", "options")
-    hypers = {part for key in arguments for part in ((key,) if key in cls.rule.hypers else ALIASES.get(key, (key,)))}
+    hypers = {part for key in arguments for part in cls.rule.aliases.get(key, (key,))}
     further = {"others"} if cls.rule.matrix else set()
     assert hypers - {"params", "options"} - further == {*cls.rule.hypers, *cls.rule.flags} - set(cls.rule.flag_hypers)
     assert all(p.default is not p.empty for key, p in arguments.items() if key not in ("params", "options"))
     assert pickle.loads(pickle.dumps(cls)) is cls
     assert inspect.getdoc(cls).startswith(inspect.getdoc(cls.rule.formula))
-    whole = {alias: parts for alias, parts in ALIASES.items() if set(parts) <= set(cls.rule.hypers)}
-    described = {part: f"{alias}[{k}]" for alias, parts in whole.items() for k, part in enumerate(parts)}
+    described = {part: f"{alias}[{k}]" for alias, parts in cls.rule.aliases.items() for k, part in enumerate(parts)}
     assert all(f"\n{described.get(hyper, hyper)} " in cls.__doc__ for hyper in cls.rule.hypers)
     for bad in ({}, {"params": [np.zeros(1)], "lrr": 1.0}):
         with pytest.raises(TypeError, match=rf"{cls.__name__}\(\) missing .*'params'|\[{name}\] lrr: no such option"):

@@ -56,7 +56,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -200,6 +200,15 @@ def scalars(**values: float) -> Any:
     return _scalars_type(tuple(values))(**values)
 
 
+ALIASES = {
+    "betas": ("beta1", "beta2"),
+    "eps": ("eps1", "eps2"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_min", "step_max"),
+    "nus": ("nu1", "nu2"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Rule:
     """A rule as engines see it, read from its class by `rule_of`.
@@ -246,6 +255,11 @@ class Rule:
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
         return namedtuple("Flags", self.flags)(**flags)
+
+    @cached_property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """Under which names users give several hyperparameters together, and which."""
+        return {alias: parts for alias, parts in ALIASES.items() if set(parts) <= set(self.hypers)}
 
     @property
     def phases_before(self) -> int:

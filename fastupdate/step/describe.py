@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from fastupdate.arrays import device
 from fastupdate.engines import threads
 from fastupdate.engines.records import STEPS
+from fastupdate.rules.rule import Rule
 from fastupdate.schedules import Schedule
 from fastupdate.schedules.drawing import brief
-from fastupdate.step.hypers import ALIASES, FROZEN_UNTIL, SHARED, Group
+from fastupdate.step.hypers import FROZEN_UNTIL, SHARED, Group
 from fastupdate.step.options import Settings
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import STATE, Item
@@ -66,7 +67,7 @@ def _html_row(cells: Iterable[str], tag: str) -> str:
 def _shown(name: str, stepper: Stepper) -> Shown:
     """Reads what is there: it waits for no lock, calls no schedule and fetches nothing from a device."""
     groups = stepper.hypers.groups
-    columns = _columns(groups)
+    columns = _columns(stepper.rule, groups)
     rows = [_row(stepper.items, k, group, columns) for k, group in enumerate(groups[:MOST_GROUPS])]
     rest = [f"… and {len(groups) - MOST_GROUPS} more groups"] if len(groups) > MOST_GROUPS else []
     options = [*(flag for flag, on in stepper.flags.items() if on), *_options(stepper.settings)]
@@ -110,14 +111,14 @@ def _options(settings: Settings) -> list[str]:
     return [f"{name}={_value(value)}" for name, value in given.items() if value != defaults[name]]
 
 
-def _columns(groups: list[Group]) -> list[str]:
+def _columns(rule: Rule, groups: list[Group]) -> list[str]:
     """The rule's hyperparameters, pairs by their common name; of those that every rule has, what is in use."""
     used = [
         name
         for name in groups[0]
         if name != "params" and (name not in NEUTRAL or any(group[name] != NEUTRAL[name] for group in groups))
     ]
-    for alias, parts in ALIASES.items():
+    for alias, parts in rule.aliases.items():
         if set(parts) <= set(used):
             used[used.index(parts[0])] = alias
             used = [name for name in used if name not in parts]

@@ -35,13 +35,6 @@ SHARED: dict[str, tuple[float, Interval]] = {
 }
 CLIP, CLIP_LIMITS = "clip_value", ("clip_low", "clip_high")  # a pair for the first is one for the others
 FROZEN_UNTIL = "frozen_until"  # set once for each group, and no schedule
-ALIASES = {
-    "betas": ("beta1", "beta2"),
-    "eps": ("eps1", "eps2"),
-    "etas": ("eta_minus", "eta_plus"),
-    "step_sizes": ("step_min", "step_max"),
-    "nus": ("nu1", "nu2"),
-}
 AHEAD = 1024  # steps of a schedule that are worked out at once
 NONE = range(0)  # of them
 
@@ -70,6 +63,7 @@ class Group(MutableMapping[str, Any]):
         off: the hyperparameters of options that are off, which stay as they are by default
         """
         self._rule = rule
+        self._aliases = rule.aliases
         self._off = off
         self._intervals = {**intervals, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
@@ -91,8 +85,8 @@ class Group(MutableMapping[str, Any]):
         object.__setattr__(self, name, value)
 
     def __getitem__(self, key: str) -> Any:
-        if key in ALIASES and key not in self._columns:
-            return tuple(self[name] for name in ALIASES[key])
+        if key in self._aliases:
+            return tuple(self[name] for name in self._aliases[key])
         if key in self._fixed:
             return self._fixed[key]
         if key in self._schedules:
@@ -111,8 +105,8 @@ class Group(MutableMapping[str, Any]):
 
     def setting(self, key: str, value: Any) -> list[Assignment]:
         """The assignments of a value, or of the values that an alias stands for, which has been checked."""
-        if key in ALIASES and key not in self._columns:
-            names = ALIASES[key]
+        if key in self._aliases:
+            names = self._aliases[key]
             if not isinstance(value, Sequence) or len(value) != len(names):
                 raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
             return self._setting_all(dict(zip(names, value, strict=True)))
@@ -129,7 +123,7 @@ class Group(MutableMapping[str, Any]):
             expected = f"to be set for all tensors, as an argument of the optimizer ({instead})"
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
-            Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases()])
+            Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases])
         self._check_on(key, value)
         if key == FROZEN_UNTIL:
             return [self._freezing_until(value)]
@@ -164,9 +158,6 @@ class Group(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Group({dict(self)!r})"
-
-    def _aliases(self) -> list[str]:
-        return [alias for alias, names in ALIASES.items() if set(names) <= set(self._intervals)]
 
     def intervals(self) -> Mapping[str, Interval]:
         """The names that may be set, and the values they may take."""

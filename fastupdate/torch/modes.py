@@ -46,7 +46,7 @@ def _weights(optimizer: Optimizer, group: dict[str, Any], p: Any, train_mode: bo
     if any(state is None for state in states):
         return p
     values = checked(rule, group)
-    numbers = {hyper: number_in_group(values, hyper) for hyper in rule.hypers}
+    numbers = {hyper: number_in_group(rule, values, hyper) for hyper in rule.hypers}
     of_mode = rule.trained if train_mode else rule.evaluated
     assert of_mode is not None
     return of_mode(SimpleNamespace(**numbers), p, *states)

@@ -12,7 +12,7 @@ from fastupdate.arrays.numbers import real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
-from fastupdate.step.hypers import ALIASES, CLIP, CLIP_LIMITS, SHARED, clip_limits
+from fastupdate.step.hypers import CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
 from fastupdate.torch.names import SPACINGS
 from fastupdate.torch.packages import FIXED, check_fixed
@@ -62,7 +62,7 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
 def _spaced(rule: Rule, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The values with a number for a None that torch has for it."""
     hyper = SPACINGS.get(rule.name)
-    alias, parts = next(((alias, parts) for alias, parts in ALIASES.items() if hyper in parts), ("", ()))
+    alias, parts = next(((alias, parts) for alias, parts in rule.aliases.items() if hyper in parts), ("", ()))
     pair = values.get(alias)
     if not isinstance(pair, (tuple, list)) or len(pair) != len(parts) or pair[parts.index(hyper)] is not None:
         return values
@@ -105,8 +105,8 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     place = Place(rule.name, name)
     if name in rule.flags:
         return switch(place, value)
-    if name in ALIASES and name not in rule.hypers:
-        parts = ALIASES[name]
+    parts = rule.aliases.get(name)
+    if parts is not None:
         try:
             pair = tuple(value)
         except TypeError:
@@ -126,14 +126,14 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
 
 
-def name_in_group(values: Mapping[str, Any], hyper: str) -> str:
+def name_in_group(rule: Rule, hyper: str) -> str:
     """What a group has a number under: its own name, or that of several together, as `betas`."""
-    return hyper if hyper in values else next(name for name, parts in ALIASES.items() if hyper in parts)
+    return next((alias for alias, parts in rule.aliases.items() if hyper in parts), hyper)
 
 
-def number_in_group(values: Mapping[str, Any], hyper: str) -> Any:
-    name = name_in_group(values, hyper)
-    return values[name] if name == hyper else values[name][ALIASES[name].index(hyper)]
+def number_in_group(rule: Rule, values: Mapping[str, Any], hyper: str) -> Any:
+    name = name_in_group(rule, hyper)
+    return values[name] if name == hyper else values[name][rule.aliases[name].index(hyper)]
 
 
 def changes_in_place(values: tuple[Any, ...]) -> bool:

@@ -99,8 +99,8 @@ class Run:
         awake = [row for row, rests in zip(self._rows, self._still, strict=True) if self._whole and not rests]
         self._waiting = [p for row in awake for p in row.params if id(p) not in chosen]
         self._flags = flags_of(rule, self._rows)
-        first, hypers = self._rows[0].values, rule.flag_hypers.values()
-        self._decisive = {*rule.flags, *(name_in_group(first, hyper) for hyper in hypers), *SHARED_SWITCHES}
+        hypers = rule.flag_hypers.values()
+        self._decisive = {*rule.flags, *(name_in_group(rule, hyper) for hyper in hypers), *SHARED_SWITCHES}
         self._moving = {k: row for row, k in enumerate(k for k, params in enumerate(moving) if params)}
         self._states = optimizer.state
         self._shards = Shards(rule, (p for params in moving for p in params))

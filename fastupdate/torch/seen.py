@@ -69,5 +69,5 @@ def flags_of(rule: Rule, rows: list[Row]) -> Flags:
                 expected = f"{flags[name]}, as in the first group (fu.torch.Partition takes groups that differ)"
                 Place(rule.name, f"param_groups[{k}][{name!r}]").fail(EquationsError, expected, repr(value))
     for flag, hyper in rule.flag_hypers.items():
-        flags[flag] = any(number_in_group(row.values, hyper) != 0 for row in rows)
+        flags[flag] = any(number_in_group(rule, row.values, hyper) != 0 for row in rows)
     return flags
