@@ -37,3 +37,23 @@ def test_a_row_that_is_not_there_among_many(wrong: int, mode: str, backend: str)
     with pytest.raises(IndexError, match=f"{wrong} at position 5"):
         opt.step([fu.Rows(names, grads)])
     assert_same_bits(p, np.full_like(p, 0.5), "nothing has changed")
+
+
+@by_backend
+@pytest.mark.parametrize("name", ["adagrad", "sgd"])
+def test_where_lazy_steps_leave_the_same_weights(name: str, backend: str) -> None:
+    """Rules that a gradient of zeros moves nothing by, without decay (docs/sparse.md)."""
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((9, 33)).astype(np.float32)
+    found = {}
+    for mode in ("lazy", "dense"):
+        found[mode] = start.copy()
+        opt = fu.rules.get(name)([found[mode]], lr=0.1, rows=mode, backend=backend)
+        for drawn in ([7, 0, 7], [4, 0, 8], [7]):
+            opt.step([fu.Rows(np.array(drawn), rng_values(len(drawn)))])
+    assert_same_bits(found["lazy"], found["dense"], name)
+    assert (found["lazy"][[0, 4, 7, 8]] != start[[0, 4, 7, 8]]).all()
+
+
+def rng_values(count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, 33)).astype(np.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 from peers import peer
 
-from golden import Golden
+from golden import Arrays, Golden
 from golden.peers import Exact, named
 
 WIDTH = 16  # of rows, where a head is one
@@ -29,6 +29,17 @@ class OfModel(Exact):
         return named(self.of).AdamMini(model, **self.arguments)
 
 
+class OfHeads(OfModel):
+    """Ours is given a view of each weight whose rows are heads."""
+
+    def start(self, params: Arrays) -> None:
+        super().start([p.reshape(-1, WIDTH) for p in params])
+
+    def step(self, grads: Arrays) -> Arrays:
+        weights = super().step([g.reshape(-1, WIDTH) for g in grads])
+        return [w.reshape(g.shape) for w, g in zip(weights, grads, strict=True)]
+
+
 ARGUMENTS = {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-2, "weight_decay": 0.3}
 
 ROWS = {
@@ -41,6 +52,11 @@ ROWS = {
         ARGUMENTS,
         OfModel("q_proj", num_embeds=WIDTH, num_heads=WIDTH, **ARGUMENTS),
         ((1, WIDTH), (16, WIDTH), (33, WIDTH)),
+    ),
+    "heads": Golden(
+        ARGUMENTS,
+        OfHeads("k_proj", num_embeds=WIDTH, num_heads=4, **ARGUMENTS),
+        ((4, 4 * WIDTH), (8, 4 * WIDTH)),
     ),
     "vectors": Golden(ARGUMENTS, OfModel("mlp", **ARGUMENTS), (1, 7, 1025)),
 }
