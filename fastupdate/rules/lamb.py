@@ -22,7 +22,7 @@ class Lamb:
 
     Source: You et al. (ICLR 2020), algorithm 2, with φ the identity. `timm.optim.Lamb` and apex' FusedLAMB have
     adapt_decayed unless they are told otherwise (always_adapt, use_nvlamb), and clip the norm of all gradients to 1.
-    DeepSpeed keeps q within [0.01, 10]; Keras' ‖r‖ is without λw.
+    DeepSpeed keeps q within [0.01, 10]; Keras decays before the step, outside r: that is decay="decoupled".
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

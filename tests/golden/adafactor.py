@@ -20,6 +20,13 @@ ROWS = {
         ("float32",),
         ulp=64,
     ),
+    "keras, decayed": Golden(
+        {"lr": 2**-6, "eps": (1e-30, 1e-3), "weight_decay": 0.25, "decay": "decoupled"},
+        Keras("Adafactor", learning_rate=2**-6, weight_decay=0.25),
+        SHAPES,
+        ("float32",),
+        ulp=64,
+    ),
     "optax": Golden(
         {"lr": 0.01, "eps": (1e-30, 1e-3), "weight_decay": 0.3},
         Optax(lambda o: o.adafactor(0.01, min_dim_size_to_factor=1, weight_decay_rate=0.01 * 0.3)),

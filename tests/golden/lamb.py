@@ -1,7 +1,7 @@
-"""Beside optax' and timm's Lamb. Norms are summed in another order by each library."""
+"""Beside optax', timm's and Keras' Lamb. Norms are summed in another order by each library."""
 
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Keras, Optax, Torch
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30))
 
@@ -21,6 +21,12 @@ ROWS = {
     "timm": Golden(
         {"lr": 0.01, "weight_decay": 0.1},
         Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.1, max_grad_norm=None),
+        SHAPES,
+        ulp=32,
+    ),
+    "keras": Golden(
+        {"lr": 2**-6, "betas": (0.875, 0.96875), "eps": 2**-10, "weight_decay": 0.25, "decay": "decoupled"},
+        Keras("Lamb", learning_rate=2**-6, beta_1=0.875, beta_2=0.96875, epsilon=2**-10, weight_decay=0.25),
         SHAPES,
         ulp=32,
     ),
