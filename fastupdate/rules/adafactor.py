@@ -21,9 +21,10 @@ class Adafactor:
     Source: Shazeer & Stern (ICML 2018), algorithms 4 and 5. ε₁ is float32's spacing; fu.torch takes torch's None. The
     mean of r is kept as a state of its own, so that it may differ from the mean of the r's by a rounding.
     Elsewhere ε₁ = 1e-30 is added to ∇L² instead: that is eps=(1e-30, …), unless all gradients are as small. Keras is
-    this otherwise, but takes the rms of w after it has decayed: decay="decoupled" does. Hugging Face decays by λ times its whole step size,
-    max(ε₂, rms w)·min(0.01, 1/√t) or that of a given α. optax takes α as it is, decays by λ without α and keeps a whole
-    v where a side is shorter than 128; timm's AdafactorBigVision does so below 16, with momentum, no d, no rms w.
+    this otherwise, but takes the rms of w after it has decayed: decay="decoupled" does. Hugging Face decays by λ times
+    its whole step size, max(ε₂, rms w)·min(0.01, 1/√t) or that of a given α. optax takes α as it is, decays by λ
+    without α and keeps a whole v where a side is shorter than 128; timm's AdafactorBigVision does so below 16, with
+    momentum, no d, no rms w.
     """
 
     lr = Hyper(1e-2, NON_NEGATIVE, "largest relative step α")

@@ -13,8 +13,9 @@ class AdamMini:
 
     Source: Zhang et al., arXiv:2406.16793, algorithms 1 and 3: v by rows is their partition of what maps to output
     neurons, and of embeddings by tokens. v by heads is that of queries and keys: hand over a view whose rows are heads,
-    `w.reshape(heads, -1)`, and its gradient likewise. What blocks a parameter has is told by names there; here by its axes, and by `whole`, for models that are
-    no Transformers. pytorch_optimizer's blocks are heads, and whole tensors elsewhere but for embeddings.
+    `w.reshape(heads, -1)`, and its gradient likewise. What blocks a parameter has is told by names there; here by its
+    axes, and by `whole`, for models that are no Transformers. pytorch_optimizer's blocks are heads, and whole tensors
+    elsewhere but for embeddings.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
