@@ -111,8 +111,8 @@ void for_each_run(const Tensor& t, int64_t begin, int64_t end, int64_t most, Vis
   }
 }
 
-// Fetches what a step will read of rows that come later: they are scattered all over memory. All that it looks at is
-// its own, for a look at other memory may wait for rows that are on their way.
+// Fetches what a step will read of rows that come later: they are scattered all over memory. What it needs for each of
+// them it holds itself, so that little is to be done for one.
 template <int known>  // arrays, as of ArraysOfRows::fetch_row
 class RowsAhead {
  public:

@@ -62,8 +62,10 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
 def _spaced(rule: Rule, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The values with a number for a None that torch has for it."""
     hyper = SPACINGS.get(rule.name)
-    alias, parts = next(((alias, parts) for alias, parts in rule.aliases.items() if hyper in parts), ("", ()))
-    pair = values.get(alias)
+    if hyper is None:
+        return values
+    alias = name_in_group(rule, hyper)
+    parts, pair = rule.aliases[alias], values.get(alias)
     if not isinstance(pair, (tuple, list)) or len(pair) != len(parts) or pair[parts.index(hyper)] is not None:
         return values
     types = {p.dtype for p in values.get("params", ())} or {torch.float32}
