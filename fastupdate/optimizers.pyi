@@ -38,6 +38,7 @@ class AdaBelief(Optimizer):
         eps: _Scheduled = 1e-16,
         eps_root: _Scheduled = 1e-16,
         weight_decay: _Scheduled = 0.0,
+        rectify: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -257,6 +258,7 @@ class DAdaptAdam(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         d0: _Scheduled = 1e-06,
+        growth_rate: _Scheduled = ...,
         use_bias_correction: bool = False,
         decouple: bool = False,
         **options: Unpack[Options],
@@ -270,6 +272,7 @@ class DAdaptSGD(Optimizer):
         momentum: _Scheduled = 0.9,
         weight_decay: _Scheduled = 0.0,
         d0: _Scheduled = 1e-06,
+        growth_rate: _Scheduled = ...,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -307,6 +310,7 @@ class FTRL(Optimizer):
         l2_strength: _Scheduled = 0.0,
         initial_accumulator_value: _Scheduled = 0.0,
         weight_decay: _Scheduled = 0.0,
+        learning_rate_power: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -329,6 +333,8 @@ class Lamb(Optimizer):
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-06,
         weight_decay: _Scheduled = 0.0,
+        trust_min: _Scheduled = 0.0,
+        trust_max: _Scheduled = ...,
         trust_clip: bool = False,
         adapt_decayed: bool = False,
         **options: Unpack[Options],
@@ -342,6 +348,7 @@ class LaProp(Optimizer):
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-15,
         weight_decay: _Scheduled = 0.0,
+        lr_in_mean: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -357,6 +364,8 @@ class Lars(Optimizer):
         nesterov: bool = False,
         trust_clip: bool = False,
         always_adapt: bool = False,
+        lr_in_buffer: bool = False,
+        joint_norm: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -367,6 +376,7 @@ class Lion(Optimizer):
         lr: _Scheduled = 0.0001,
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.99),
         weight_decay: _Scheduled = 0.0,
+        sign_of_zero: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -402,6 +412,7 @@ class Momentum(Optimizer):
         beta: _Scheduled = 0.9,
         weight_decay: _Scheduled = 0.0,
         nesterov: bool = False,
+        twice_ahead: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -482,6 +493,8 @@ class Prodigy(Optimizer):
         weight_decay: _Scheduled = 0.0,
         d0: _Scheduled = 1e-06,
         d_coef: _Scheduled = 1.0,
+        beta3: _Scheduled = 0.0,
+        growth_rate: _Scheduled = ...,
         use_bias_correction: bool = False,
         safeguard_warmup: bool = False,
         **options: Unpack[Options],
@@ -518,6 +531,8 @@ class RAdam(Optimizer):
         betas: tuple[_Scheduled, _Scheduled] = (0.9, 0.999),
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
+        threshold: _Scheduled = 5.0,
+        eps_outside: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -545,6 +560,7 @@ class RMSprop(Optimizer):
         weight_decay: _Scheduled = 0.0,
         momentum: _Scheduled = 0.0,
         centered: bool = False,
+        lr_in_buffer: bool = False,
         eps_inside: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
@@ -568,6 +584,7 @@ class Rprop(Optimizer):
         etas: tuple[_Scheduled, _Scheduled] = (0.5, 1.2),
         step_sizes: tuple[_Scheduled, _Scheduled] = (1e-06, 50.0),
         weight_decay: _Scheduled = 0.0,
+        one_late: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -594,6 +611,7 @@ class SGD(Optimizer):
         dampening: _Scheduled = 0.0,
         weight_decay: _Scheduled = 0.0,
         nesterov: bool = False,
+        dampen_first: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -634,6 +652,7 @@ class SGDW(Optimizer):
         dampening: _Scheduled = 0.0,
         weight_decay: _Scheduled = 0.0,
         nesterov: bool = False,
+        dampen_first: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 import sys
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def argument(default: object, number: str) -> str:
     """The type of an argument, and its default."""
     if isinstance(default, tuple):
         return f"tuple[{', '.join(number if x is not None else f'{number} | None' for x in default)}] = {default}"
-    return f"{'bool' if isinstance(default, bool) else number} = {default}"
+    return f"{'bool' if isinstance(default, bool) else number} = {'...' if default == math.inf else default}"
 
 
 def class_of(
@@ -111,19 +112,16 @@ FIXED = {  # arguments of packages that the rule has one value of
         "adjust_lr_fn: None = None",
     ],
     "prodigy": [
-        "beta3: None = None",
         "decouple: bool = True",
-        "growth_rate: float = ...",
         "fsdp_in_use: bool = False",
         "slice_p: int = 1",
     ],
     "dadaptadam": [
-        "growth_rate: float = ...",
         "fsdp_in_use: bool = False",
         "layer_scale: float = 1.0",
         "log_every: int = 0",
     ],
-    "dadaptsgd": ["growth_rate: float = ...", "fsdp_in_use: bool = False", "log_every: int = 0"],
+    "dadaptsgd": ["fsdp_in_use: bool = False", "log_every: int = 0"],
 }
 
 

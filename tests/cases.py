@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -50,10 +50,12 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"lr": 0.05, "weight_decay": 0.03},
         "momentum": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03},
         "dampened": {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.03},
+        "at once": {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.03, "dampen_first": True},
         "nesterov": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03, "nesterov": True},
     },
     "momentum": {  # Keras keeps its learning rate in float32: a power of two is the same in both types
         "classical": {"lr": 2**-6, "beta": 0.8, "weight_decay": 0.03},
+        "twice": {"lr": 2**-6, "beta": 0.8, "weight_decay": 0.03, "nesterov": True, "twice_ahead": True},
         "nesterov": {"lr": 2**-6, "beta": 0.8, "weight_decay": 0.03, "nesterov": True},
     },
     "rmsprop": {
@@ -69,6 +71,14 @@ HYPERS: dict[str, dict[str, dict[str, Any]]] = {
             "momentum": 0.7,
             "centered": True,
             "eps_inside": True,
+        },
+        "in_buffer": {
+            "lr": 2**-6,
+            "alpha": 0.9,
+            "eps": 1e-3,
+            "weight_decay": 0.03,
+            "momentum": 0.7,
+            "lr_in_buffer": True,
         },
         "both": {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.03, "momentum": 0.7, "centered": True},
     },
@@ -133,13 +143,17 @@ def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
     return cases
 
 
+def unscheduled(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value(0) if callable(value) else value for name, value in arguments.items()}
+
+
 def cases_of(name: str) -> list[Case]:
-    """The cases of a rule; of its golden rows, one for each set of flags."""
+    """The cases of a rule; of its golden rows, one for each set of flags, with the first value of what is scheduled."""
     table = (HYPERS | PHASED_HYPERS).get(name)
     if table is None:
         make = rules.get(name)
         by_flags: dict[str, str] = {}
-        rows = {key: row.arguments for key, row in golden.rows(name).items()} or generic_cases(make)
+        rows = {key: unscheduled(row.arguments) for key, row in golden.rows(name).items()} or generic_cases(make)
         for key, arguments in rows.items():
             by_flags.setdefault(str(make([np.zeros((1, 1))], **arguments).stepper.flags), key)
         table = {key: rows[key] for key in by_flags.values()}

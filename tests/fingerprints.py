@@ -130,6 +130,7 @@ OF_EVERY_RULE = {
     "independent": History({"decay": "independent"}),
     "cautious-decay": History({"decay": "cautious"}),
     "corrected": History({"decay": "corrected", "peak_lr": 0.4}),
+    "after": History({"decay": "after"}),
     "cautious-count": History({"cautious": "count"}),
     "clip_value-pair": History({"clip_value": (-0.3, 1.2)}),
     "l1": History({"l1": 0.05}),

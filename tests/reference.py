@@ -217,6 +217,8 @@ class Reference:
         if mode == "cautious":
             away = ((delta > 0) & (p > 0)) | ((delta < 0) & (p < 0))
             delta = np.where(away, delta, delta - kind(lr * decay) * p)
+        if mode == "after":
+            delta = delta - kind(lr * decay) * (p + delta)
         if self.s.keep_norm and p.ndim > 1:
             weights, moved = (np.sqrt(ordered_sum((x * x).astype(np.float64))) for x in (p, p + delta))
             before = weights / abs(1.0 - shrinks.get(mode, 0.0))

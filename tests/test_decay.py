@@ -26,7 +26,7 @@ EVERY = [cases_of(name)[-1] for name in RULE_NAMES]
 FOUND = [case for case in EVERY if fu.rules.get(case.rule).rule.found_rate]
 OWN = [case for case in EVERY if fu.rules.get(case.rule).rule.own_decay]
 PLAIN = [case for case in EVERY if case not in OWN]
-BY_RATE = ["decoupled", "cautious", "corrected"]  # modes that go by the learning rate
+BY_RATE = ["decoupled", "cautious", "corrected", "after"]  # modes that go by the learning rate
 
 
 # -- the modes --------------------------------------------------------------------------------------------------------
@@ -46,9 +46,11 @@ def by_hand(case: Any, mode: str) -> list[np.ndarray]:
         for p, g in zip(params, grads, strict=True):
             if mode == "coupled":
                 g += DECAY * p
-            else:
+            elif mode != "after":
                 p *= 1 - (lr * DECAY if mode == "decoupled" else DECAY)
         opt.step(grads)
+        for p in params if mode == "after" else ():
+            p *= 1 - lr * DECAY
     return params
 
 
@@ -63,7 +65,7 @@ def decayed(case: Any, **options: Any) -> list[np.ndarray]:
 MODES = [
     pytest.param(case, mode, id=f"{case}-{mode}")
     for case in EVERY
-    for mode in ("coupled", "decoupled", "independent")
+    for mode in ("coupled", "decoupled", "independent", "after")
     if not (case in FOUND and mode in BY_RATE)
 ]
 

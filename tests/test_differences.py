@@ -94,7 +94,7 @@ DIFFERENCES = {
         "timm",
         Torch("timm.adabelief", "AdaBelief", lr=0.01),
         0.0480,
-        "it rectifies as RAdam unless told not to",
+        "it rectifies, as with `rectify`, unless told not to",
     ),
     "Adan": Apart(
         "adan",
@@ -110,7 +110,7 @@ DIFFERENCES = {
         "timm",
         Torch("timm.laprop", "LaProp", lr=0.01, weight_decay=0.0),
         0.00565,
-        "it weights its correction by the learning rates of all steps, here falling",
+        "it weighs steps by their learning rates, here falling, as with `lr_in_mean`",
     ),
     "Lars, momentum": Apart(
         "lars",
@@ -118,7 +118,7 @@ DIFFERENCES = {
         "optax",
         Optax(lambda o: o.lars(falling(0.1), trust_coefficient=0.01, momentum=0.8)),
         0.00460,
-        "the learning rate is within the momentum",
+        "the learning rate is within the momentum, as with `lr_in_buffer`",
     ),
     "RMSprop, momentum": Apart(
         "rmsprop",
@@ -126,7 +126,7 @@ DIFFERENCES = {
         "optax",
         Optax(lambda o: o.rmsprop(falling(0.01), decay=0.9, eps=1e-3, momentum=0.7)),
         0.0646,
-        "the learning rate is within the momentum",
+        "the learning rate is within the momentum, as with `lr_in_buffer`",
     ),
     "NAdam, decoupled": Apart(
         "nadam",
@@ -145,7 +145,12 @@ DIFFERENCES = {
         "it keeps a mean in place of a sum, and has another correction",
     ),
     "Rprop": Apart(
-        "rprop", {"lr": 0.01}, "optax", Optax(lambda o: o.rprop(0.01)), 0.0325, "it takes each step one step later"
+        "rprop",
+        {"lr": 0.01},
+        "optax",
+        Optax(lambda o: o.rprop(0.01)),
+        0.0325,
+        "it takes each step one step later, as with `one_late`",
     ),
     "Lamb": Apart(
         "lamb",
@@ -242,6 +247,13 @@ def test_a_sign_of_zero_moves_nothing(rule: str) -> None:
     weights = np.ones(3)
     rules.get(rule)([weights], lr=0.1, weight_decay=0.0).step([np.array([0.0, -0.0, 1.0])])
     assert weights.tolist() == [1.0, 1.0, 0.9]
+
+
+@pytest.mark.parametrize("sign", [-1.0, 0.5, 1.0])
+def test_the_sign_of_zero_may_be_another(sign: float) -> None:
+    weights = np.ones(3)
+    rules.get("lion")([weights], lr=0.1, sign_of_zero=sign).step([np.array([0.0, -0.0, 1.0])])
+    assert weights.tolist() == [1.0 - 0.1 * sign, 1.0 - 0.1 * sign, 0.9]
 
 
 @pytest.mark.parametrize("rule", ["lamb", "lars", "adafactor", "adamp", "sgdp"])

@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_value-pair": {"clip_value": (-0.1, 0.3)},
     "lasso": {"l1": 1e-3, "l1_mode": "proximal"},
     "corrected": {"decay": "corrected", "peak_lr": 0.1},
+    "after": {"decay": "after"},
     "cautious-decay": {"decay": "cautious"},
     "masked": {"optimism": 0.3, "cautious": True},
     "averages": {"ema_decay": 0.9, "lookahead": (2, 0.5), "shadow": "bfloat16"},

@@ -197,9 +197,9 @@ def test_states_are_there_before_the_first_step_if_they_are_looked_for() -> None
 
 
 REFUSED = {
-    "beta3": (0.99, r"\[prodigy\] beta3: expected None \(the root of beta2\), received 0.99"),
-    "decouple": (False, r"\[prodigy\] decouple: expected True \(.*L2 penalty.*\), received False"),
-    "growth_rate": (1.02, r"\[prodigy\] growth_rate: expected inf"),
+    "beta3": (1.5, r"\[prodigy\] beta3: expected a number in \[0, 1\), received 1.5"),
+    "decouple": (False, r"\[prodigy\] decouple: expected True \(.*decay='coupled'.*\), received False"),
+    "growth_rate": (-1.0, r"\[prodigy\] growth_rate: expected a number ≥ 0, received -1.0"),
     "fsdp_in_use": (True, r"\[prodigy\] fsdp_in_use: expected False \(.*DTensor\)"),
     "slice_p": (11, r"\[prodigy\] slice_p: expected 1"),
 }

@@ -1,7 +1,8 @@
 """Libraries that the tests do not install, as their sources have it: one step of each rule, in NumPy.
 
 apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
-MLX 846d176 (python/mlx/optimizers/optimizers.py). They share no code with fastupdate.
+MLX 846d176 (python/mlx/optimizers/optimizers.py), chainer a8e15cb (chainer/optimizers/nesterov_ag.py). They share no
+code with fastupdate.
 """
 
 from __future__ import annotations
@@ -93,6 +94,54 @@ class CudaSGD(Written):
         w += -self.lr * g
 
 
+class DeepSpeedLamb(Written):
+    """csrc/lamb/fused_lamb_cuda_kernel.cu: ‖w‖/‖step‖ is kept within two limits, the decay being a part of the step."""
+
+    def __init__(
+        self, p: Any = None, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+        max_coeff: float = 10.0, min_coeff: float = 0.01,
+    ) -> None:  # fmt: skip
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.eps, self.decay = lr, betas, eps, weight_decay
+        self.most, self.least = max_coeff, min_coeff
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        kept["m"] = self.b1 * kept.get("m", 0 * g) + (1 - self.b1) * g
+        kept["v"] = self.b2 * kept.get("v", 0 * g) + (1 - self.b2) * g * g
+        m, v = kept["m"] / (1 - self.b1**self.t), kept["v"] / (1 - self.b2**self.t)
+        step = m / (np.sqrt(v) + self.eps) + self.decay * w
+        length, step_length = (float(np.sqrt(np.sum(np.float64(x) ** 2))) for x in (w, step))
+        coeff = min(max(length / step_length, self.least), self.most) if length and step_length else 1.0
+        w -= self.lr * coeff * step
+
+
+class DeepSpeedLion(Written):
+    """csrc/lion/cpu_lion_impl.cpp, Step_1: the sign is that of the bit, so that where there is nothing weights move."""
+
+    def __init__(self, p: Any = None, lr: float = 1e-3, betas: Any = (0.9, 0.99), weight_decay: float = 0.0) -> None:
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.decay = lr, betas, weight_decay
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        m = kept.get("m", 0 * g)
+        c = m * self.b1 + g * (1 - self.b1)
+        w[...] = w * (1 - self.lr * self.decay) + -np.copysign(w.dtype.type(self.lr), c)
+        kept["m"] = m * self.b2 + g * (1 - self.b2)
+
+
+class ChainerNesterov(Written):
+    """NesterovAGRule.update_core_cpu, with WeightDecay: the velocity has moved when it is looked along."""
+
+    def __init__(self, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        self.lr, self.mu, self.decay = lr, momentum, weight_decay
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        g = g + self.decay * w
+        v = kept["v"] = self.mu * kept.get("v", 0 * g) - self.lr * g
+        w += self.mu * self.mu * v - (1 + self.mu) * self.lr * g
+
+
 class MlxSGD(Written):
     def __init__(
         self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, dampening: float = 0.0,
@@ -149,5 +198,11 @@ class MlxAdamW(MlxAdam):
 
 
 apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD))
-deepspeed = SimpleNamespace(ops=SimpleNamespace(adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam)))
+deepspeed = SimpleNamespace(
+    ops=SimpleNamespace(
+        adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam),
+        lamb=SimpleNamespace(FusedLamb=DeepSpeedLamb),
+        lion=SimpleNamespace(DeepSpeedCPULion=DeepSpeedLion),
+    )
+)
 mlx = SimpleNamespace(optimizers=SimpleNamespace(SGD=MlxSGD, RMSprop=MlxRMSprop, Adam=MlxAdam, AdamW=MlxAdamW))

@@ -81,7 +81,7 @@ inline bool has_states_for(const Recipe& recipe, const Given& given) {
 
 // Whether the type that the step computes in holds all numbers: none becomes infinite, and no ε becomes 0. Python names
 // what it does not hold (fastupdate/step/held.py). A limit of clipping beyond the type is none, which is right, unless
-// all gradients lie beyond it.
+// all gradients lie beyond it. Where a hyperparameter may be infinite, it is so in every type.
 inline bool holds_numbers(const Recipe& recipe, const Given& given) {
   for (int64_t k = 0; k < given.rows; ++k) {
     const double *row = given.row(k), lr = scaled_lr(recipe, row);
@@ -93,7 +93,7 @@ inline bool holds_numbers(const Recipe& recipe, const Given& given) {
     if (lr > recipe.largest || s.l1 > recipe.largest || longest * s.l1 > recipe.largest) return false;
     if (recipe.weight_decay >= 0 && longest * row[recipe.weight_decay] > recipe.largest) return false;
     for (int c = 0; c < recipe.hypers; ++c) {
-      if (c != recipe.lr && row[c] > recipe.largest) return false;
+      if (c != recipe.lr && row[c] > recipe.largest && row[c] < __builtin_inf()) return false;
       if ((recipe.eps >> c & 1) && row[c] > 0 && row[c] <= recipe.vanishing) return false;
     }
   }

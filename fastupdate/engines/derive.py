@@ -42,6 +42,7 @@ def holds_numbers(recipe: Records, given: Given) -> bool:
     shared = {name: values[:, n + k] for k, name in enumerate(SHARED)}
     lr, l1 = scaled_lr(recipe, values), shared["l1"]
     own = values[:, [k for k in range(n) if k != recipe["lr"]]]
+    own = own[own < np.inf]  # where a hyperparameter may be infinite, it is so in every type
     eps = values[:, [k for k in range(n) if int(recipe["eps"]) >> k & 1]]
     decay = values[:, recipe["weight_decay"]] if recipe["weight_decay"] >= 0 else 0.0
     low = np.maximum(shared["clip_low"], -shared["clip_value"])

@@ -13,7 +13,7 @@ class AdamW(Adam):
 
     Source: Loshchilov & Hutter (ICLR 2019), algorithm 2, with the decay times the learning rate.
     chainer decays by λ without α: decay="independent"; optimi's decouple_lr and FlashOptim by λα/α₀, of the largest or
-    first α₀: there λ is a schedule. thinc, and bitsandbytes on CUDA, decay after the step instead of before it.
+    first α₀: there λ is a schedule. thinc, and bitsandbytes on CUDA, decay after the step: decay="after".
     """
 
     weight_decay = Hyper(1e-2, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")

@@ -21,7 +21,7 @@ class AdEMAMix:
     Source: Pagliardini, Ablin & Grangier, arXiv:2409.03137 (2024), algorithm 1.
     pytorch_optimizer has one T: give both, and weight_decay joins the gradient there unless weight_decouple: that is
     decay="coupled" here. optax takes schedules, which count from 0: alpha=schedule is the same here.
-    bitsandbytes counts from 1, as here, and decays by λ = 0.01 unless told otherwise, on CUDA after the step.
+    bitsandbytes counts from 1, as here, and decays by λ = 0.01 unless told otherwise, on CUDA with decay="after".
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate η")

@@ -1,6 +1,8 @@
 """D-Adaptation of Adam."""
 
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
+import math
+
+from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import absolute, maximum, sqrt, where
 
 
@@ -17,8 +19,10 @@ class DAdaptAdam:
         decouple:              g = ∇L, and w ← w − dαλw as well
         use_bias_correction:   α is multiplied by √(1 − β₂ᵗ)/(1 − β₁ᵗ)
 
-    Source: Defazio & Mishchenko (ICML 2023), arXiv:2301.07733, algorithm 5, as in the authors' code, whose growth_rate
-    is infinite here. The learning rate of the first group enters N; groups are expected to share one.
+    but d becomes at most growth_rate times what it was.
+
+    Source: Defazio & Mishchenko (ICML 2023), arXiv:2301.07733, algorithm 5, as in the authors' code. The learning rate
+    of the first group enters N; groups are expected to share one.
     """
 
     lr = Hyper(1.0, NON_NEGATIVE, "learning rate α: a factor of the one that is found")
@@ -27,12 +31,12 @@ class DAdaptAdam:
     eps = Hyper(1e-8, POSITIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty; with decouple, weights shrink by dαλ of themselves")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
+    growth_rate = Hyper(math.inf, LIMIT, "the most times what it was that d may become in a step")
     own_decay = True
     found_rate = True
 
     use_bias_correction = Flag("correct the first steps as Adam does")
     decouple = Flag("shrink weights instead of adding to gradients")
-
     m = State("mean gradient times dα", role="momentum")
     v = State("mean squared gradient")
     z = State("weighted sum of gradients")
@@ -56,6 +60,7 @@ class DAdaptAdam:
             one_minus_beta3=1 - sqrt(h.beta2),
             eps=h.eps,
             weight_decay=h.weight_decay,
+            growth_rate=h.growth_rate,
         )
 
     @staticmethod
@@ -73,6 +78,7 @@ class DAdaptAdam:
         numerator = s.beta3 * numerator + s.one_minus_beta3 * (d * lr * product)
         estimate = where(length > 0.0, numerator / (s.one_minus_beta3 * length), d)
         estimate = where(lr > 0.0, estimate, d)
+        estimate = where(estimate > d * s.growth_rate, d * s.growth_rate, estimate)
         return maximum(d, estimate), d, numerator
 
     @staticmethod

@@ -1,6 +1,8 @@
 """D-Adaptation of SGD."""
 
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, POSITIVE, Hyper, State, Sum, scalars
+import math
+
+from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, POSITIVE, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import maximum, sqrt, where
 
 
@@ -13,14 +15,17 @@ class DAdaptSGD:
         w ← μw + (1 − μ)·(w₀ − z/G)
         d ← max(d, 2N·G/‖z‖)
 
-    Source: Defazio & Mishchenko (ICML 2023), arXiv:2301.07733, algorithm 4, as in the authors' code, whose growth_rate
-    is infinite here. The learning rate of the first group enters N; groups are expected to share one.
+    but d becomes at most growth_rate times what it was.
+
+    Source: Defazio & Mishchenko (ICML 2023), arXiv:2301.07733, algorithm 4, as in the authors' code. The learning rate
+    of the first group enters N; groups are expected to share one.
     """
 
     lr = Hyper(1.0, NON_NEGATIVE, "learning rate α: a factor of the one that is found")
     momentum = Hyper(0.9, BELOW_ONE, "μ, how much of the weights stays from step to step")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
+    growth_rate = Hyper(math.inf, LIMIT, "the most times what it was that d may become in a step")
     own_decay = True
     found_rate = True
 
@@ -36,7 +41,9 @@ class DAdaptSGD:
 
     @staticmethod
     def prepare(h, t):
-        return scalars(lr=h.lr, one_minus_momentum=1 - h.momentum, weight_decay=h.weight_decay)
+        return scalars(
+            lr=h.lr, one_minus_momentum=1 - h.momentum, weight_decay=h.weight_decay, growth_rate=h.growth_rate
+        )
 
     @staticmethod
     def measure(flags, s, g, p, z, p0, d, numerator, shrink):
@@ -52,6 +59,7 @@ class DAdaptSGD:
         numerator = numerator + d * s.lr * (product * (shrink * shrink))
         estimate = where(squares * shrink > 0.0, 2.0 * numerator / (sqrt(squares) * shrink), d)
         estimate = where(s.lr > 0.0, estimate, d)
+        estimate = where(estimate > d * s.growth_rate, d * s.growth_rate, estimate)
         return maximum(d, estimate), numerator, shrink
 
     @staticmethod

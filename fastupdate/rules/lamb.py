@@ -1,8 +1,10 @@
 """LAMB."""
 
+import math
+
 from fastupdate.rules.adam import moments
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
-from fastupdate.rules.scalar import sqrt, where
+from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.scalar import maximum, sqrt, where
 
 
 def step_of(s, p, m, v):
@@ -22,7 +24,8 @@ class Lamb:
 
     Source: You et al. (ICLR 2020), algorithm 2, with φ the identity. `timm.optim.Lamb` and apex' FusedLAMB have
     adapt_decayed unless they are told otherwise (always_adapt, use_nvlamb), and clip the norm of all gradients to 1.
-    DeepSpeed keeps q within [0.01, 10]; Keras decays before the step, outside r: that is decay="decoupled".
+    DeepSpeed keeps q within [0.01, 10]: trust_min and trust_max. Keras decays before the step, outside r: that is
+    decay="decoupled".
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -30,6 +33,8 @@ class Lamb:
     beta2 = Hyper(0.999, BELOW_ONE, "how much of the mean squared gradient stays")
     eps = Hyper(1e-6, NON_NEGATIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, which pulls weights to zero as part of the step")
+    trust_min = Hyper(0.0, NON_NEGATIVE, "the least q of a tensor that is adapted")
+    trust_max = Hyper(math.inf, LIMIT, "the largest q of such a tensor")
     own_decay = True
 
     trust_clip = Flag("let no step be longer than Adam's")
@@ -53,6 +58,8 @@ class Lamb:
             correction2=1 / (1 - h.beta2**t),
             eps=h.eps,
             weight_decay=h.weight_decay,
+            trust_min=h.trust_min,
+            trust_max=h.trust_max,
         )
 
     @staticmethod
@@ -64,6 +71,7 @@ class Lamb:
     @staticmethod
     def settle_tensor(flags, s, n, step_squares, weight_squares, trust):
         ratio = sqrt(weight_squares) / sqrt(step_squares)
+        ratio = maximum(where(ratio > s.trust_max, s.trust_max, ratio), s.trust_min)
         ratio = where(step_squares > 0.0, ratio, 1.0)
         ratio = where(weight_squares > 0.0, ratio, 1.0)
         if flags.trust_clip:

@@ -1,7 +1,7 @@
 """LaProp."""
 
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, State, scalars
-from fastupdate.rules.scalar import sqrt
+from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, scalars
+from fastupdate.rules.scalar import sqrt, where
 
 
 class LaProp:
@@ -11,8 +11,10 @@ class LaProp:
         m ← β₁m + (1 − β₁)·∇L/(√v̂ + ε)  m̂ = m/(1 − β₁ᵗ)
         w ← (1 − αλ)·(w − αm̂)
 
-    Source: Ziyin, Wang & Ueda (arXiv:2002.04839), algorithm 1, with the authors' decay after the step. timm weights its
-    correction of m by the learning rates of all steps, which is the same while α stays as it is.
+        lr_in_mean:   m ← β₁m + (1 − β₁)·α·∇L/(√v̂ + ε), ᾱ ← β₁ᾱ + (1 − β₁)α, m̂ = m/ᾱ, as timm and the authors
+
+    Source: Ziyin, Wang & Ueda (arXiv:2002.04839), algorithm 1, with the authors' decay after the step. Their code has
+    each step's α within m, which is the same while α stays as it is.
     """
 
     lr = Hyper(4e-4, NON_NEGATIVE, "learning rate α")
@@ -23,8 +25,11 @@ class LaProp:
     decoupled_decay = True
     own_decay = True
 
+    lr_in_mean = Flag("weigh normalised gradients by the learning rates of their steps")
+
     m = State("mean normalised gradient", role="momentum")
     v = State("mean squared gradient")
+    rate = State("mean learning rate ᾱ", when="lr_in_mean")
 
     @staticmethod
     def prepare(h, t):
@@ -40,8 +45,12 @@ class LaProp:
         )
 
     @staticmethod
-    def update(flags, s, g, p, m, v):
+    def update(flags, s, g, p, m, v, rate):
         v = s.beta2 * v + s.one_minus_beta2 * (g * g)
-        m = m + s.one_minus_beta1 * (g / (sqrt(v * s.correction2) + s.eps) - m)
+        normal = g / (sqrt(v * s.correction2) + s.eps)
+        m = m + s.one_minus_beta1 * ((s.lr * normal if flags.lr_in_mean else normal) - m)
         step = -s.lr * (m * s.correction1)
-        return step - s.decay * (p + step), m, v
+        if flags.lr_in_mean:
+            rate = rate + s.one_minus_beta1 * (s.lr - rate)
+            step = where(rate > 0.0, -s.lr * (m / rate), 0.0 * m)
+        return step - s.decay * (p + step), m, v, rate

@@ -12,9 +12,10 @@ class Lars:
         w ← w − αb, or w − α·(q·(∇L + λw) + μb) with nesterov
         trust_clip:     min(q/α, 1) in place of q, so that no step is longer than momentum's own (LARC)
         always_adapt:   q also where λ is 0, as the paper and optax
+        lr_in_buffer:   b ← μb + α·q·(∇L + λw), w ← w − b, as there: while α is constant, it is the same
+        joint_norm:     ‖∇L + λw‖ in place of ‖∇L‖ + λ‖w‖, as optax
 
-    Source: You, Gitman & Ginsburg, arXiv:1708.03888, algorithm 1. There, and in optax, α is within b: while α is
-    constant, it is the same. optax' norm in the place of ‖∇L‖ + λ‖w‖ is ‖∇L + λw‖. timm's momentum is 0.
+    Source: You, Gitman & Ginsburg, arXiv:1708.03888, algorithm 1. timm's momentum is 0.
     """
 
     lr = Hyper(1.0, NON_NEGATIVE, "learning rate α")
@@ -27,6 +28,8 @@ class Lars:
     nesterov = Flag("look ahead along the buffer")
     trust_clip = Flag("let no step be longer than it would be without q")
     always_adapt = Flag("adapt tensors without weight decay too")
+    lr_in_buffer = Flag("have the learning rate of each gradient in the buffer, which stays as it was")
+    joint_norm = Flag("take the norm of the gradient with its L2 penalty, not the sum of theirs")
 
     b = State("momentum buffer", role="momentum")
     ratio = State("q in the last step", per="tensor", start=1.0)
@@ -42,12 +45,15 @@ class Lars:
 
     @staticmethod
     def measure(flags, s, g, p, b, ratio):
+        if flags.joint_norm:
+            g = g + s.weight_decay * p
         return g * g, p * p, b
 
     @staticmethod
     def settle_tensor(flags, s, n, squares, weight_squares, ratio):
         length = sqrt(weight_squares)
-        ratio = s.trust * length / (sqrt(squares) + s.weight_decay * length + s.eps)
+        decayed = sqrt(squares) if flags.joint_norm else sqrt(squares) + s.weight_decay * length
+        ratio = s.trust * length / (decayed + s.eps)
         ratio = where(weight_squares > 0.0, ratio, 1.0)
         ratio = where(squares > 0.0, ratio, 1.0)
         if flags.trust_clip:
@@ -59,5 +65,8 @@ class Lars:
     @staticmethod
     def update(flags, s, g, p, b, ratio):
         g = ratio * (g + s.weight_decay * p)
+        if flags.lr_in_buffer:
+            g = s.lr * g
         b = s.momentum * b + g
-        return -s.lr * (g + s.momentum * b if flags.nesterov else b), b
+        step = g + s.momentum * b if flags.nesterov else b
+        return -(step if flags.lr_in_buffer else s.lr * step), b

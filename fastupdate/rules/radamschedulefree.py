@@ -1,7 +1,7 @@
 """Schedule-free RAdam."""
 
 from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, OPEN_FRACTION, Flag, Hyper, State, scalars
-from fastupdate.rules.scalar import sqrt, where
+from fastupdate.rules.scalar import rectification, sqrt, where
 from fastupdate.rules.sgdschedulefree import averaged, interpolated, moved, weighed
 
 
@@ -45,15 +45,9 @@ class RAdamScheduleFree:
     @staticmethod
     def prepare(h, t):
         power = h.beta2**t
-        longest = 2 / (1 - h.beta2) - 1
-        length = longest - 2 * t * power / (1 - power)
-        rectified = (
-            sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
-            if length > 4
-            else 0.0
-        )
+        rectified = sqrt(rectification(h.beta2, power, t, 4.0))
         lr = h.lr * rectified
-        first_lr = lr if length > 4 else h.lr
+        first_lr = lr if rectified > 0 else h.lr
         return scalars(
             lr=lr,
             first_lr=first_lr,

@@ -12,10 +12,10 @@ class RMSprop:
         w ← w − γ·g/(√v + ε)
         centered:     ḡ ← αḡ + (1 − α)g, and √(v − ḡ²) in place of √v
         momentum μ:   b ← μb + g/(√v + ε), w ← w − γb
+        lr_in_buffer: b ← μb + γg/(√v + ε), w ← w − b, as Keras and optax: the same while γ is constant
         eps_inside:   √(v + ε) in place of √v + ε, as Keras and optax
 
     Source: Tieleman & Hinton, Lecture 6.5 (2012); centered: Graves, arXiv:1308.0850, equations 38–45.
-    Keras and optax have γ within b, which is the same while γ is constant (docs/peers.md: how far apart it is else).
     Unlike torch, a v − ḡ² that rounding makes negative counts as zero instead of giving NaN.
     """
 
@@ -27,6 +27,7 @@ class RMSprop:
 
     centered = Flag("divide by the standard deviation of the gradient")
     with_momentum = Flag("step along the buffer b", when="momentum")
+    lr_in_buffer = Flag("have the learning rate of each gradient in the buffer b, which stays as it was")
     eps_inside = Flag("add ε to the mean square, under the root")
 
     v = State("mean squared gradient")
@@ -54,6 +55,6 @@ class RMSprop:
             variance = positive_part(v - g_mean * g_mean)  # rounding can take it below zero
         step = g / (sqrt(variance + s.eps) if flags.eps_inside else sqrt(variance) + s.eps)
         if flags.with_momentum:
-            b = s.momentum * b + step
+            b = s.momentum * b + (s.lr * step if flags.lr_in_buffer else step)
             step = b
-        return -s.lr * step, v, g_mean, b
+        return -(step if flags.with_momentum and flags.lr_in_buffer else s.lr * step), v, g_mean, b

@@ -3,6 +3,14 @@
 from fastupdate.rules.rule import FRACTION, NON_NEGATIVE, Flag, Hyper, State, scalars
 
 
+def stepped(flags, s, g, b):
+    """What is stepped along, and the new buffer."""
+    if flags.with_momentum:
+        b = s.momentum * b + (s.intake if flags.dampen_first else s.first_intake) * g
+        g = g + s.momentum * b if flags.nesterov else b
+    return g, b
+
+
 class SGD:
     r"""Stochastic gradient descent with momentum outside the learning rate, as `torch.optim.SGD`.
 
@@ -11,8 +19,7 @@ class SGD:
         w ← w − αb                      w ← w − α(g + μb) with nesterov
 
     Source: Sutskever, Martens, Dahl & Hinton (ICML 2013), in the form of torch.optim.SGD. Without momentum there is no
-    state. chainer's NesterovAG is another rule, classical, with μ² in its look ahead. MLX dampens the
-    first gradient too.
+    state. MLX dampens the first gradient too: dampen_first. chainer's NesterovAG is classical: `Momentum`.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -22,6 +29,7 @@ class SGD:
 
     with_momentum = Flag("step along the buffer b", when="momentum")
     nesterov = Flag("step along g + μb; needs momentum > 0 and dampening 0")
+    dampen_first = Flag("keep as much of the first gradient out of the buffer as of others")
 
     b = State("momentum buffer", when="with_momentum", role="momentum")
 
@@ -39,14 +47,13 @@ class SGD:
         return scalars(
             lr=h.lr,
             momentum=h.momentum,
-            intake=1.0 if t == 1 else 1 - h.dampening,  # the first gradient enters the buffer undamped
+            first_intake=1.0 if t == 1 else 1 - h.dampening,
+            intake=1 - h.dampening,
             weight_decay=h.weight_decay,
         )
 
     @staticmethod
     def update(flags, s, g, p, b):
         g = g + s.weight_decay * p
-        if flags.with_momentum:
-            b = s.momentum * b + s.intake * g
-            g = g + s.momentum * b if flags.nesterov else b
-        return -s.lr * g, b
+        step, b = stepped(flags, s, g, b)
+        return -s.lr * step, b

@@ -1,7 +1,7 @@
 """SGDW."""
 
 from fastupdate.rules.rule import NON_NEGATIVE, Hyper
-from fastupdate.rules.sgd import SGD
+from fastupdate.rules.sgd import SGD, stepped
 
 
 class SGDW(SGD):
@@ -19,7 +19,5 @@ class SGDW(SGD):
 
     @staticmethod
     def update(flags, s, g, p, b):
-        if flags.with_momentum:
-            b = s.momentum * b + s.intake * g
-            g = g + s.momentum * b if flags.nesterov else b
-        return -s.lr * (g + s.weight_decay * p), b
+        step, b = stepped(flags, s, g, b)
+        return -s.lr * (step + s.weight_decay * p), b

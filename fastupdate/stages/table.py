@@ -280,6 +280,21 @@ class CautiousDecay:
         return where(sign(change) * sign(p) > 0.0, change, change - s.cautious_decay * p)
 
 
+class LateDecay:
+    """p + change ← (1 − lr·λ)·(p + change): weight decay after the step, as thinc, and bitsandbytes on CUDA."""
+
+    at = "change"
+    after_decay = Flag("weights shrink by lr·λ when they have moved")
+
+    @staticmethod
+    def prepare(h):
+        return scalars(after_decay=h.after_decay * (h.lr * h.weight_decay))
+
+    @staticmethod
+    def element(s, p, change):
+        return change - s.after_decay * (p + change)
+
+
 class KeepNorm:
     """p + change ← (p + change)·‖p‖/‖p + change‖, ‖p‖ being that of a tensor before the step; vectors move freely.
 

@@ -43,7 +43,8 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     """ValueError for a hyperparameter that `dtype` would turn into infinity, and for an ε that it would turn into 0.
 
     values: the numbers of one group in one step. A limit of clipping beyond the type is none, which is right, unless
-    all gradients lie beyond it. Engines ask the same questions in `holds_numbers`; this one finds the name.
+    all gradients lie beyond it; where a hyperparameter may be infinite, it is so in every type. Engines ask the same
+    questions in `holds_numbers`; this one finds the name.
     """
     largest, _, vanishing = limits(dtype)
     lr = values["lr"] * values["lr_scale"]
@@ -55,7 +56,7 @@ def check_hypers(rule: str, values: Mapping[str, float], dtype: DType) -> None:
     if low > largest or high < -largest:
         Place(rule, "clip_value").fail(ValueError, f"limits that {dtype.name} can hold", f"({low:g}, {high:g})")
     for name, value in met.items():
-        if value > largest:
+        if largest < value < math.inf:
             Place(rule, name).fail(ValueError, f"a number that {dtype.name} can hold", f"{value:g}")
         if name in ("l1", "weight_decay") and max(lr, lr * (lr / values["peak_lr"])) * value > largest:
             received = f"{value:g} with a learning rate of {lr:g}"

@@ -18,7 +18,7 @@ from fastupdate.stages import FLAGS, MEASURING, Stage
 from fastupdate.step.outliers import FEWEST
 
 L1Mode = Literal["subgradient", "proximal"]
-DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected"]
+DecayMode = Literal["coupled", "decoupled", "independent", "cautious", "corrected", "after"]
 NonFinite = Literal["propagate", "skip", "raise"]
 Missing = Literal["raise", "skip"]
 RowGradients = Literal["dense", "lazy"]
@@ -26,7 +26,7 @@ Shadow = Literal["float16", "bfloat16"]
 Cautious = Literal[False, True, "mean", "count"]
 
 
-BY_RATE = ("decoupled", "cautious", "corrected")  # the modes of decay that go by the learning rate
+BY_RATE = ("decoupled", "cautious", "corrected", "after")  # the modes of decay that go by the learning rate
 SWITCHES = ("centralize", "trust_ratio", "keep_norm", "zero_grads", "maximize", "monitor")
 CLIPS = ("clip_norm", "clip_tensor_norm", "clip_unit_norm")  # a step clips by one of these, a number or a schedule
 
@@ -55,8 +55,8 @@ class Options(TypedDict, total=False):
     l1              λ of a penalty on |w|: a number ≥ 0, or a schedule
     l1_mode         "subgradient" adds λ·sign(w) to the gradient; "proximal" shrinks weights after the step, to exact 0
     decay           how weight_decay acts: "coupled" adds to the gradient, "decoupled" shrinks by lr·λ, "independent" by
-                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/peak_lr; None: as the
-                    rule defines it
+                    λ, "cautious" by lr·λ what does not move away from zero, "corrected" by lr²·λ/peak_lr, "after" by
+                    lr·λ what the step has moved; None: as the rule defines it
     peak_lr         the largest learning rate, for decay="corrected": a number > 0, or a schedule
     clip_norm       largest norm of all gradients together: a number > 0, or a schedule
     clip_tensor_norm

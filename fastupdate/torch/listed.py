@@ -23,7 +23,6 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "dadaptadam": {"numerator": "numerator_weighted"},
     "dadaptsgd": {"numerator": "numerator_weighted"},
 }
-AGAIN = {"prodigy": {"d_max": "d"}}  # what the package has twice, for with its growth_rate the two may differ
 OF_EACH_GROUP = {"lr", "weight_decay", "l1", CLIP, "ema_decay"}  # what groups may differ in, but see `check_alike`
 
 
@@ -39,7 +38,7 @@ def at_start(rule: Rule, values: Mapping[str, Any], groups: Sequence[Mapping[str
         return {}
     of_all = {key: values[start] if isinstance(start := rule.starts[name], str) else start
               for name, key in names_of(rule).items()}  # fmt: skip
-    of_all |= {again: of_all[key] for again, key in AGAIN.get(rule.name, {}).items()} | {COUNT: 0}
+    of_all[COUNT] = 0
     return {key: groups[0].get(key, number) if groups else number for key, number in of_all.items()}
 
 
@@ -73,7 +72,6 @@ class Listed:
     def __init__(self, rule: Rule, items: list[Item]) -> None:
         self._rule = rule
         self._starts = {key: rule.starts[name] for name, key in names_of(rule).items()}
-        self._again = AGAIN.get(rule.name, {})
         self._arrays: dict[str, Array] = {key: items[0].slots[state_kind(name)] for name, key in names_of(rule).items()}
         self._shown: dict[str, Any] = {}
 
@@ -96,8 +94,7 @@ class Listed:
     def write(self, groups: list[dict[str, Any]], steps: int) -> None:
         """Tells all groups of these numbers after some steps."""
         self._shown = {key: array.item() for key, array in self._arrays.items()}
-        told = {again: self._shown[key] for again, key in self._again.items()}
-        told[COUNT] = int(groups[0][COUNT]) + steps
+        count = int(groups[0][COUNT]) + steps
         for group in groups:
             group.update(self._shown)
-            group.update(told)
+            group[COUNT] = count

@@ -15,7 +15,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
 from fastupdate.torch.names import SPACINGS
-from fastupdate.torch.packages import FIXED, check_fixed
+from fastupdate.torch.packages import FIXED, check_fixed, said_by_none
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
@@ -49,7 +49,7 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
         if values.get(name):
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
     check_fixed(rule, values)
-    values = _spaced(rule, values)
+    values = {**_spaced(rule, values), **said_by_none(rule, values)}
     numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:

@@ -6,7 +6,6 @@ Prodigy is `prodigyopt`'s, DAdaptAdam and DAdaptSGD are `dadaptation`'s; `pytorc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import STEP
 from fastupdate.torch.shards import is_dtensor
 
-_UNBOUNDED = (math.inf, "d grows as it will")
 _ALONE = (False, "parameters that ranks share are known by their type, DTensor")
 _RMS = "match_rms_adamw"
 
@@ -31,25 +29,22 @@ FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
         "adjust_lr_fn": (None, f"{_RMS}=True scales steps as AdamW's"),
     },
     "prodigy": {
-        "beta3": (None, "the root of beta2"),
-        "decouple": (True, "weights shrink by d·lr·λ; an L2 penalty can be part of the loss"),
-        "growth_rate": _UNBOUNDED,
+        "decouple": (True, "weights shrink by d·lr·λ; decay='coupled' is an L2 penalty"),
         "fsdp_in_use": _ALONE,
         "slice_p": (1, "every element takes part"),
     },
     "dadaptadam": {
-        "growth_rate": _UNBOUNDED,
         "fsdp_in_use": _ALONE,
         "layer_scale": (1.0, "lr is the same for all; d has one meaning"),
         "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
     },
     "dadaptsgd": {
-        "growth_rate": _UNBOUNDED,
         "fsdp_in_use": _ALONE,
         "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
     },
 }
 
+NONES = {"prodigy": {"beta3": 0.0}}  # what a None stands for there
 FLAT = {"prodigy": ("s", "p0")}  # states that are vectors there
 RENAMED = {  # entries of groups in `pytorch_optimizer`
     "dadaptadam": {"weight_decouple": "decouple", "bias_correction": "use_bias_correction", "step": "k"},
@@ -67,10 +62,16 @@ def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
             Place(rule.name, name).fail(ValueError, f"{value} ({why})", repr(values[name]))
 
 
+def said_by_none(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers for what is None, where that has a meaning there."""
+    return {name: x for name, x in NONES.get(rule.name, {}).items() if name in values and values[name] is None}
+
+
 def as_theirs(rule: Rule, group: dict[str, Any], entries: Iterable[Any]) -> None:
     """Gives what is saved of a group and of its parameters what it has there. DTensors stay as they are."""
     if rule.name == "muon" and group[_RMS]:
         group["adjust_lr_fn"] = _RMS
+    group |= {name: None for name, number in NONES.get(rule.name, {}).items() if group[name] == number}
     for entry in entries:
         for name in FLAT.get(rule.name, ()):
             if isinstance(entry, dict) and name in entry and not is_dtensor(entry[name]):
@@ -97,6 +98,7 @@ def from_theirs(
             group |= {_RMS: group["adjust_lr_fn"] == _RMS, "adjust_lr_fn": None}
         if rule.name == "dog" and "init_eta" in group:
             state = _of_dog(rule, group, state, len(saved["param_groups"]))
+        group |= said_by_none(rule, group)
         if (norm := group.pop("g0_norm", None)) and rule.name == "dadaptsgd":
             group.setdefault("shrink", 1 / norm)
         for key, p in zip(group["params"], rest, strict=False):  # torch says if there are more or fewer

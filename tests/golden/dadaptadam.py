@@ -15,6 +15,9 @@ ROWS = {
         ARGUMENTS | {"use_bias_correction": True},
         Torch("pytorch_optimizer", "DAdaptAdam", bias_correction=True, **ARGUMENTS),
     ),
+    "slow": Golden(
+        ARGUMENTS | {"growth_rate": 1.25}, Torch("pytorch_optimizer", "DAdaptAdam", **ARGUMENTS, growth_rate=1.25)
+    ),
     "decoupled": Golden(
         APART | {"decouple": True},
         Torch("pytorch_optimizer", "DAdaptAdam", weight_decouple=True, **APART),

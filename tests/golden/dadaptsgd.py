@@ -8,8 +8,8 @@ ARGUMENTS = {"lr": 0.7, "momentum": 0.8, "weight_decay": 3.0, "d0": 1e-2}
 ROWS = {
     "plain": Golden(ARGUMENTS, Torch("pytorch_optimizer", "DAdaptSGD", **ARGUMENTS), dtypes=("float32",)),
     "slow": Golden(
-        {"weight_decay": 0.3, "d0": 1e-3},
-        Torch("pytorch_optimizer", "DAdaptSGD", weight_decay=0.3, d0=1e-3),
+        {"weight_decay": 0.3, "d0": 1e-3, "growth_rate": 1.25},
+        Torch("pytorch_optimizer", "DAdaptSGD", weight_decay=0.3, d0=1e-3, growth_rate=1.25),
         dtypes=("float32",),
     ),
 }

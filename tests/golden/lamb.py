@@ -1,7 +1,7 @@
 """Beside optax', timm's and Keras' Lamb. Norms are summed in another order by each library."""
 
 from golden import Golden
-from golden.peers import Keras, Optax, Torch
+from golden.peers import Keras, Optax, Torch, Written
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30))
 
@@ -21,6 +21,12 @@ ROWS = {
     "timm": Golden(
         {"lr": 0.01, "weight_decay": 0.1},
         Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.1, max_grad_norm=None),
+        SHAPES,
+        ulp=32,
+    ),
+    "deepspeed": Golden(  # ratios are below, between and above
+        {"lr": 0.01, "weight_decay": 0.1, "trust_min": 4.0, "trust_max": 5.0},
+        Written("DeepSpeedLamb", lr=0.01, eps=1e-6, weight_decay=0.1, min_coeff=4.0, max_coeff=5.0),
         SHAPES,
         ulp=32,
     ),

@@ -1,11 +1,12 @@
 """Beside lion_pytorch and optax."""
 
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Optax, Torch, Written
+
+GIVEN = {"lr": 0.01, "betas": (0.85, 0.97), "weight_decay": 0.3}
 
 ROWS = {
-    "plain": Golden(
-        given := {"lr": 0.01, "betas": (0.85, 0.97), "weight_decay": 0.3}, Torch("lion_pytorch", "Lion", **given)
-    ),
-    "optax": Golden(given, Optax(lambda o: o.lion(0.01, 0.85, 0.97, weight_decay=0.3))),
+    "deepspeed": Golden({**GIVEN, "sign_of_zero": 1.0}, Written("DeepSpeedLion", **GIVEN)),
+    "plain": Golden(GIVEN, Torch("lion_pytorch", "Lion", **GIVEN)),
+    "optax": Golden(GIVEN, Optax(lambda o: o.lion(0.01, 0.85, 0.97, weight_decay=0.3))),
 }

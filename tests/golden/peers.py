@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import written_peers
 from peers import peer
 
 Arrays = list[np.ndarray]
@@ -152,6 +153,21 @@ class Keras:
             warnings.simplefilter("ignore", DeprecationWarning)  # of Keras' own arrays in NumPy 2
             self.optimizer.apply([torch.from_numpy(g.copy()) for g in grads], self.weights)
         return [p.value.detach().numpy() for p in self.weights]
+
+
+class Written:
+    """A rule of tests/written_peers.py, which has what a package does that the tests do not install."""
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        self.name, self.arguments = name, arguments
+
+    def start(self, params: Arrays) -> None:
+        self.weights = [p.copy() for p in params]
+        self.optimizer = getattr(written_peers, self.name)(**self.arguments)
+
+    def step(self, grads: Arrays) -> Arrays:
+        self.optimizer.step(self.weights, grads)
+        return self.weights
 
 
 def named(module: str) -> ModuleType:

@@ -11,8 +11,12 @@ ROWS = {
     for name, flags in {
         "plain": {},
         "both": {"use_bias_correction": True, "safeguard_warmup": True},
+        "slow": {"beta3": 0.75, "growth_rate": 1.25},
     }.items()
 } | {
+    "coupled": Golden(
+        {**SHARED, "decay": "coupled"}, Torch("prodigyopt", "Prodigy", **SHARED, decouple=False), SHAPES, ulp=64
+    ),
     "optax": Golden(
         SHARED | {"use_bias_correction": True},
         Optax(lambda o: o.contrib.prodigy(0.7, estim_lr0=1e-3, estim_lr_coef=2.0, weight_decay=0.1)),

@@ -11,7 +11,8 @@ ROWS = {
     "decoupled": Golden(
         {**given, "decay": "decoupled"}, Torch("torch.optim", "RAdam", **given, decoupled_weight_decay=True)
     ),
-    "optax": Golden(  # in float64 it shows that ε stands elsewhere
-        {**given, "eps": 1e-8, "weight_decay": 0.0}, Optax(lambda o: o.radam(0.01, 0.85, 0.97)), dtypes=("float32",)
+    "optax": Golden(
+        {**given, "eps": 1e-3, "weight_decay": 0.0, "eps_outside": True, "threshold": 6.5},
+        Optax(lambda o: o.radam(0.01, 0.85, 0.97, 1e-3, threshold=6.5)),
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from golden import Golden
-from golden.peers import Torch
+from golden.peers import Optax, Torch
 
 
 class Decayed(Torch):
@@ -20,6 +20,10 @@ ROWS = {
     "plain": Golden(given := {"lr": 0.01}, Torch("torch.optim", "Rprop", **given)),
     "narrow": Golden(
         given := {"lr": 0.01, "etas": (0.4, 1.5), "step_sizes": (0.004, 0.03)}, Torch("torch.optim", "Rprop", **given)
+    ),
+    "optax": Golden(
+        {"lr": 0.01, "etas": (0.4, 1.5), "step_sizes": (0.004, 0.03), "one_late": True},
+        Optax(lambda o: o.rprop(0.01, 0.4, 1.5, 0.004, 0.03)),
     ),
     "decayed": Golden({"lr": 0.01, "weight_decay": 0.03}, Decayed("torch.optim", "Rprop", lr=0.01)),
 }

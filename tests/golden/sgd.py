@@ -1,7 +1,7 @@
 """Beside torch's, optax' and pytorch_optimizer's descent."""
 
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Optax, Torch, Written
 
 PLAIN = {"lr": 0.05, "weight_decay": 0.03}
 NESTEROV = {**PLAIN, "momentum": 0.9, "nesterov": True}
@@ -9,6 +9,10 @@ NESTEROV = {**PLAIN, "momentum": 0.9, "nesterov": True}
 ROWS = {
     "plain": Golden(PLAIN, Torch("torch.optim", "SGD", **PLAIN)),
     "nesterov": Golden(NESTEROV, Torch("torch.optim", "SGD", **NESTEROV)),
+    "mlx": Golden(
+        {**PLAIN, "momentum": 0.9, "dampening": 0.4, "dampen_first": True},
+        Written("MlxSGD", **PLAIN, momentum=0.9, dampening=0.4),
+    ),
     "optax": Golden(
         PLAIN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sgd(0.05))),

@@ -1,12 +1,20 @@
 """Beside timm's SGDW."""
 
 from golden import Golden
-from golden.peers import Torch
+from golden.peers import Torch, Written
 
 ROWS = {
     "plain": Golden(given := {"lr": 0.05, "weight_decay": 0.3}, Torch("timm.sgdw", "SGDW", **given)),
     "momentum": Golden(
         given := {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.3}, Torch("timm.sgdw", "SGDW", **given)
+    ),
+    "dampened": Golden(
+        {"lr": 0.05, "momentum": 0.9, "dampening": 0.4, "weight_decay": 0.3},
+        Torch("timm.sgdw", "SGDW", lr=0.05, momentum=0.9, dampening=0.4, weight_decay=0.3),
+    ),
+    "dampened at once": Golden(
+        {"lr": 0.05, "momentum": 0.9, "dampening": 0.4, "dampen_first": True},
+        Written("MlxSGD", lr=0.05, momentum=0.9, dampening=0.4),
     ),
     "nesterov": Golden({**given, "nesterov": True}, Torch("timm.sgdw", "SGDW", **given, nesterov=True)),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels as kernels
 from fastupdate.engines.python.formula import SUBSTITUTES as ON_NUMBERS
-from fastupdate.engines.python.formula import Formula, compile_formula, cube_roots, range_of
+from fastupdate.engines.python.formula import Formula, compile_formula, in_float64, range_of
 from fastupdate.engines.python.stages import arguments, formula, has_elements, result, slot
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import EXTENTS, Extent, Phase, Side
@@ -24,7 +24,7 @@ SUBSTITUTES = {
     scalar.absolute: abs,
     scalar.positive_part: kernels.positive_part,
 }
-SUBSTITUTES[scalar.cbrt] = cube_roots(kernels.device, SUBSTITUTES)
+SUBSTITUTES.update(in_float64(kernels.device, SUBSTITUTES))
 
 _SCOPE: dict[str, Any] = {
     "load": driver.load,

@@ -52,17 +52,26 @@ def compile_formula(
     return compiler(FunctionType(code.replace(co_consts=literals), scope, function.__name__))
 
 
-def cube_roots(compiler: Callable[..., Any], substitutes: Mapping[Any, Any]) -> dict[Any, Any]:
-    """`scalar.cbrt` as machine code for each compute type: in float64, and rounded from there."""
-    wide = compile_formula(scalar.cube_root, np.dtype(np.float64), compiler, substitutes)
+def in_float64(compiler: Callable[..., Any], substitutes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`scalar.cbrt` and `power` as machine code for each compute type: in float64, and rounded from there."""
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    root, power = (
+        compile_formula(function, double, compiler, substitutes) for function in (scalar.cube_root, scalar.wide_power)
+    )
 
-    def narrow(x: Any) -> Any:
-        return np.float32(wide(np.float64(x)))
+    def narrow_root(x: Any) -> Any:
+        return np.float32(root(np.float64(x)))
 
-    return {np.dtype(np.float32): compiler(narrow), np.dtype(np.float64): wide}
+    def narrow_power(x: Any, y: Any) -> Any:
+        return np.float32(power(np.float64(x), np.float64(y)))
+
+    return {
+        scalar.cbrt: {single: compiler(narrow_root), double: root},
+        scalar.power: {single: compiler(narrow_power), double: power},
+    }
 
 
-SUBSTITUTES[scalar.cbrt] = cube_roots(exact, SUBSTITUTES)
+SUBSTITUTES.update(in_float64(exact, SUBSTITUTES))
 
 
 @compiled

@@ -16,9 +16,10 @@ FUNCTIONS = {  # of scalar.py → of csrc/core/scalar.h; `where` is C++'s own ?:
     **{name: name for name in ("absolute", "maximum", "positive_part", "sign")},
     "sqrt": "square_root",
     "cbrt": "cube_root",
+    "power": "real_power",
 }
-# What has its place in `prepare` alone: of <math.h>, which each device rounds in its own way; and a loop.
-PREPARING = {name: name for name in ("exp", "log", "warming_product")}
+# What has its place in `prepare` alone: of <math.h>, which each device rounds in its own way, and what takes steps.
+PREPARING = {name: name for name in ("exp", "log", "rectification", "warming_product")}
 TERNARY, CHOSEN, SUM, PRODUCT, UNARY, ATOM = range(6)  # what binds tighter comes later
 ARITHMETIC = {ast.Add: ("+", SUM), ast.Sub: ("-", SUM), ast.Mult: ("*", PRODUCT), ast.Div: ("/", PRODUCT)}
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
