@@ -401,6 +401,7 @@ class Mars(Optimizer):
         weight_decay: _Scheduled = 0.0,
         gamma: _Scheduled = 0.025,
         optimize_1d: bool = False,
+        correct_first: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

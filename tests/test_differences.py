@@ -213,6 +213,15 @@ DIFFERENCES = {
         "its slow weights start at the first sync, the paper's and ours before the first step",
         MATRICES,
     ),
+    "Mars": Apart(
+        "mars",
+        {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.0, "gamma": 0.5},
+        "pytorch_optimizer",
+        Torch("pytorch_optimizer", "MARS", lr=0.01, betas=(0.9, 0.99), weight_decay=0.0, gamma=0.5),
+        0.0176,
+        "it corrects in the first step too, as with `correct_first`; here gradients are a tenth as long as elsewhere",
+        Data(MATRICES.weights, [[g / 10 for g in grads] for grads in MATRICES.grads]),
+    ),
     "QHAdam": Apart("qhadam", {"lr": 0.01}, "`fu.Adam`", Ours("adam", lr=0.01), 0.0, "ν₁ and ν₂ are 1 by default"),
 }
 

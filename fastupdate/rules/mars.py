@@ -7,7 +7,7 @@ from fastupdate.rules.scalar import maximum, sqrt, where
 
 def corrected(flags, s, g, last, axes):
     """The gradient with its variance reduced by the last one; of a vector, as it is."""
-    c = g + s.correction * (g - last)
+    c = g + (s.correction if flags.correct_first else s.first_correction) * (g - last)
     if not flags.optimize_1d:
         c = where(axes > 1.0, c, g)
     return c
@@ -25,8 +25,8 @@ class Mars:
     Vectors take AdamW's step, c being ∇L, unless optimize_1d.
 
     Source: Yuan et al., arXiv:2411.10438, algorithm 2, with the last gradient in place of one of the last weights on
-    this batch (MARS-approx). pytorch_optimizer has β₁ 0.95, and corrects in the first step too, by a last gradient of
-    0: where c is shortened that is the same.
+    this batch (MARS-approx). pytorch_optimizer has β₁ 0.95, and takes 0 for the gradient before the first:
+    correct_first, which makes a difference to gradients shorter than 1.
     """
 
     lr = Hyper(3e-3, NON_NEGATIVE, "learning rate α")
@@ -38,6 +38,7 @@ class Mars:
     decoupled_decay = True
 
     optimize_1d = Flag("correct and clip vectors too")
+    correct_first = Flag("correct in the first step too, by a last gradient of 0")
 
     m = State("mean gradient", role="momentum")
     v = State("mean squared gradient")
@@ -58,7 +59,8 @@ class Mars:
             correction2=1 / (1 - h.beta2**t),
             eps=h.eps,
             weight_decay=h.weight_decay,
-            correction=h.gamma * h.beta1 / (1 - h.beta1) if t > 1 else 0.0,
+            correction=h.gamma * h.beta1 / (1 - h.beta1),
+            first_correction=h.gamma * h.beta1 / (1 - h.beta1) if t > 1 else 0.0,
         )
 
     @staticmethod

@@ -530,6 +530,7 @@ class Mars(Optimizer):
         weight_decay: _Number = 0.0,
         gamma: _Number = 0.025,
         optimize_1d: bool = False,
+        correct_first: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,
