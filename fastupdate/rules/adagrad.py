@@ -14,7 +14,7 @@ class Adagrad:
 
     Source: Duchi, Hazan & Singer (JMLR 2011). torch starts from G = 0 with ε = 1e-10; optax and Keras from 0.1 with
     ε = 1e-7 inside: `initial_accumulator_value=0.1, eps=1e-7, eps_inside=True`.
-    DeepSpeed's scalar loop, for what is left over by its vectors, has λw in G but not in the step.
+    A fault of some versions of DeepSpeed is no argument here: elements left over by its vectors had λw in G alone.
     """
 
     lr = Hyper(1e-2, NON_NEGATIVE, "learning rate α")

@@ -21,7 +21,8 @@ class ADOPT:
     Source: Taniguchi et al. (NeurIPS 2024), arXiv:2411.02853, algorithm 2, whose t = 1 is step 2 here; without_clip is
     algorithm 1.
     timm clips to (t − 1)^0.333: clip_exp=0.333. pytorch_optimizer clips to t^¼: clip_shift=1.
-    With decay="decoupled" weights shrink in step 1 too, as in pytorch_optimizer; in timm they do not.
+    With decay="decoupled" weights shrink in step 1 too, as in pytorch_optimizer; in timm they do not, as with
+    weight_decay=lambda t: 0.1 if t else 0.0.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")

@@ -24,6 +24,10 @@ ROWS = {
         {"lr": 0.01, "clip_shift": 1, "weight_decay": 0.3, "decay": "decoupled"},
         Torch("pytorch_optimizer", "ADOPT", lr=0.01, weight_decay=0.3, weight_decouple=True),
     ),
+    "timm, decoupled": Golden(
+        {"lr": 0.01, "clip_exp": 0.333, "weight_decay": lambda t: 0.3 if t else 0.0, "decay": "decoupled"},
+        Torch("timm.adopt", "Adopt", lr=0.01, weight_decay=0.3, decoupled=True),
+    ),
     "without_clip": Golden(
         {"lr": 0.01, "weight_decay": 0.03, "without_clip": True},
         Torch("timm.adopt", "Adopt", lr=0.01, clip_exp=None, weight_decay=0.03),
