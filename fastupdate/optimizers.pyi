@@ -574,6 +574,7 @@ class RowwiseAdagrad(Optimizer):
         weight_decay: _Scheduled = 0.0,
         eps: _Scheduled = 1e-08,
         initial_accumulator_value: _Scheduled = 0.0,
+        lr_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...
 

@@ -28,6 +28,8 @@ OTHERS = {
     "optimi",
     "schedulefree",
     "timm",
+    "torchrec",
+    "fbgemm_gpu",
     "numba_cuda",
     "expecttest",
     "lightning",

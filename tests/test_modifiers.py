@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import arrays_of, assert_same_bits, by_backend, by_dtype, cases_of, moderate_arrays
 from golden import Arrays, Peer
-from golden.peers import Around, Optax, Torch, timm
+from golden.peers import Around, Optax, Torch, file_of
 from peers import peer
 from tolerances import PEER, PEER_NORMS, Drift
 
@@ -56,7 +56,7 @@ def clip_units(opt: Any) -> None:
     """Lets timm clip the gradients before each step of an optimizer."""
 
     def clip(opt: Any, *of_the_step: Any) -> None:
-        timm("agc", "utils").adaptive_clip_grad(opt.param_groups[0]["params"], 0.9)
+        file_of("timm", "agc", "utils").adaptive_clip_grad(opt.param_groups[0]["params"], 0.9)
 
     opt.register_step_pre_hook(clip)
 

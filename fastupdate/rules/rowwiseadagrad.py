@@ -9,7 +9,7 @@ class RowwiseAdagrad:
 
         g ← ∇L + λw
         G ← G + mean of g² over the row
-        w ← w − α·g/(√G + ε)
+        w ← w − α/(1 + (t − 1)·lr_decay)·g/(√G + ε)
 
     Where a gradient is one of few rows (`fu.Rows`, a sparse tensor of torch's), all other rows and their sums stay as
     they are: that is `rows="lazy"`, which is this rule's own way (docs/sparse.md). A vector is a matrix of one column;
@@ -23,6 +23,7 @@ class RowwiseAdagrad:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     eps = Hyper(1e-8, NON_NEGATIVE, "ε, added to the root")
     initial_accumulator_value = Hyper(0.0, NON_NEGATIVE, "what G starts from")
+    lr_decay = Hyper(0.0, NON_NEGATIVE, "how fast the learning rate falls")
     lazy_rows = True
 
     total = State("sum of mean squared gradients G of a row", per="row", start="initial_accumulator_value")
@@ -31,7 +32,7 @@ class RowwiseAdagrad:
 
     @staticmethod
     def prepare(h, t):
-        return scalars(lr=h.lr, eps=h.eps, weight_decay=h.weight_decay)
+        return scalars(lr=h.lr / (1 + (t - 1) * h.lr_decay), eps=h.eps, weight_decay=h.weight_decay)
 
     @staticmethod
     def measure(flags, s, g, p, total):

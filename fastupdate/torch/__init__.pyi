@@ -775,6 +775,7 @@ class RowwiseAdagrad(Optimizer):
         weight_decay: _Number = 0.0,
         eps: _Number = 1e-08,
         initial_accumulator_value: _Number = 0.0,
+        lr_decay: _Number = 0.0,
         *,
         foreach: bool | None = None,
         capturable: bool = False,

@@ -18,12 +18,13 @@ import written_peers
 from peers import peer
 
 Arrays = list[np.ndarray]
+FOLDERS = {"timm": ("optim", "utils"), "torchrec": ("optim",)}  # of packages of which files are imported
 
 
 class Torch:
     """An optimizer over torch tensors.
 
-    of      "torch.optim", "pytorch_optimizer", "optimi", … or "timm.<file>"
+    of      "torch.optim", "pytorch_optimizer", "optimi", … or "timm.<file>", "torchrec.<file>"
     before  what to do with the optimizer when it is made: `opt.train()`, say
     group   what the group of the weights has to say
     """
@@ -57,7 +58,8 @@ class Torch:
 
     def maker(self) -> Any:
         """What makes it: the package's class."""
-        module = timm(self.of.partition(".")[2]) if self.of.startswith("timm.") else named(self.of)
+        package, _, file = self.of.partition(".")
+        module = file_of(package, file) if package in FOLDERS else named(self.of)
         return getattr(module, self.name)
 
     def step(self, grads: Arrays) -> Arrays:
@@ -176,12 +178,12 @@ def named(module: str) -> ModuleType:
     return import_module(module)
 
 
-def timm(file: str, folder: str = "optim") -> ModuleType:
-    """One file of timm. timm itself imports torchvision, which an optimizer has no need of."""
+def file_of(package: str, file: str, folder: str = "optim") -> ModuleType:
+    """One file of a package that as a whole imports others, of which an optimizer has no need."""
     peer("torch")
-    if "timm" not in sys.modules:
-        roots = (find_spec("timm") or peer("timm")).submodule_search_locations  # `peer` says that it is missing
-        for name, path in (("timm", ""), ("timm.optim", "/optim"), ("timm.utils", "/utils")):
+    if package not in sys.modules:
+        roots = (find_spec(package) or peer(package)).submodule_search_locations  # `peer` says that it is missing
+        for name, path in ((package, ""), *((f"{package}.{folder}", f"/{folder}") for folder in FOLDERS[package])):
             sys.modules[name] = ModuleType(name)
             sys.modules[name].__path__ = [root + path for root in roots]
-    return import_module(f"timm.{folder}.{file}")
+    return import_module(f"{package}.{folder}.{file}")

@@ -1,35 +1,57 @@
-"""Beside FBGEMM's row-wise Adagrad, as its reference for tests has it."""
+"""Beside FBGEMM's and torchrec's row-wise Adagrad, whose sums are float32."""
 
 from __future__ import annotations
 
-import numpy as np
+import warnings
 
-from golden import Golden
+import numpy as np
+from peers import peer
+
+from golden import Arrays, Golden
+from golden.peers import Torch, named
+
+SHAPES = ((1, 1), (3, 7), (33, 32), (5, 1025))
 
 
 class Fbgemm:
-    """EXACT_ROWWISE_ADAGRAD with L2 weight decay: rowwise_adagrad() in fbgemm_gpu/codegen/genscript/optimizers.py."""
+    """EXACT_ROWWISE_ADAGRAD of tables of embeddings, all rows of which are looked up."""
 
-    def __init__(self, lr: float, eps: float, weight_decay: float) -> None:
-        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+    def __init__(self, **arguments: float) -> None:
+        self.arguments = arguments
 
-    def start(self, params: list[np.ndarray]) -> None:
-        self.weights = [p.copy() for p in params]
-        self.momentum1 = [np.zeros(p.shape[:-1]) for p in params]
+    def start(self, params: Arrays) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what the CPU's build is without
+            training = named("fbgemm_gpu.split_table_batched_embeddings_ops_training")
+        common = named("fbgemm_gpu.split_table_batched_embeddings_ops_common")
+        rule = named("fbgemm_gpu.split_embedding_configs").EmbOptimType.EXACT_ROWWISE_ADAGRAD
+        self.tables = []
+        for p in params:
+            place = (common.EmbeddingLocation.HOST, training.ComputeDevice.CPU)
+            table = training.SplitTableBatchedEmbeddingBagsCodegen(
+                [(*p.shape, *place)], optimizer=rule, pooling_mode=common.PoolingMode.NONE,
+                weight_decay_mode=training.WeightDecayMode.L2, **self.arguments,
+            )  # fmt: skip
+            table.split_embedding_weights()[0].copy_(peer("torch").from_numpy(p))
+            self.tables.append(table)
 
-    def step(self, grads: list[np.ndarray]) -> list[np.ndarray]:
-        for k, (w, grad) in enumerate(zip(self.weights, grads, strict=True)):
-            g = grad + self.weight_decay * w
-            self.momentum1[k] += np.square(g.astype(np.float64)).sum(axis=-1) / w.shape[-1]
-            multiplier = self.lr / (np.sqrt(self.momentum1[k]) + self.eps)
-            w -= (multiplier[..., None] * g).astype(w.dtype)
-        return self.weights
+    def step(self, grads: Arrays) -> Arrays:
+        torch = peer("torch")
+        for table, g in zip(self.tables, grads, strict=True):
+            table(torch.arange(len(g)), torch.arange(len(g) + 1)).backward(torch.from_numpy(g))
+        return [np.asarray(table.split_embedding_weights()[0].detach()) for table in self.tables]
 
 
 ROWS = {
-    "plain": Golden(
-        given := {"lr": 0.05, "eps": 1e-6, "weight_decay": 0.03},
-        Fbgemm(**given),
-        ((1, 1), (3, 7), (33, 32), (5, 1025), (2, 3, 5)),
+    "fbgemm": Golden(
+        {"lr": 0.05, "eps": 1e-6, "weight_decay": 0.03},
+        Fbgemm(learning_rate=0.05, eps=1e-6, weight_decay=0.03),
+        ((1, 4), (3, 8), (33, 32), (5, 1028)),  # it takes rows of a multiple of 4
+        ("float32",),
+    ),
+    "torchrec": Golden(
+        given := {"lr": 0.05, "eps": 1e-6, "weight_decay": 0.03, "lr_decay": 0.1, "initial_accumulator_value": 0.25},
+        Torch("torchrec.rowwise_adagrad", "RowWiseAdagrad", **given),
+        SHAPES,
     ),
 }
