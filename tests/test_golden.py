@@ -51,7 +51,6 @@ def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypat
     assert_together(row, rules.get(rule)(params, **row.arguments, backend=backend), params, dtype)
 
 
-ONE_RATE = ("prodigy", "dadaptadam", "dadaptsgd")  # whose groups have one learning rate
 OF_GROUPS = [
     pytest.param(rule, row, id=f"{rule}-{name}")
     for rule in RULE_NAMES
@@ -71,7 +70,7 @@ def test_groups(rule: str, row: golden.Golden) -> None:
     params = arrays(1, row, dtype)
     half = len(params) // 2
     first = cls(params, **row.arguments).groups[0]
-    names = {"weight_decay"} & row.peer.arguments.keys() | ({"lr"} if rule not in ONE_RATE else set())
+    names = {"weight_decay"} & row.peer.arguments.keys() | ({"lr"} if not cls.rule.found_rate else set())
     second = {name: first[name] / 2 for name in names}
     row.peer.start(params, second)
     opt = cls([{"params": params[:half]}, {"params": params[half:], **second}], **row.arguments)
