@@ -1,26 +1,33 @@
-"""Beside its authors' Prodigy, and optax', which always corrects. Sums are in another order there."""
+"""Beside its authors' Prodigy, and optax', which always corrects. Sums are in another order there.
+
+An L2 term, where there is one, is such that gradients agree and d grows.
+"""
 
 from golden import Golden
 from golden.peers import Optax, Torch
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30))
-SHARED = {"lr": 0.7, "weight_decay": 0.1, "d0": 1e-3, "d_coef": 2.0}
+SHARED = {"lr": 0.7, "weight_decay": 0.1, "d0": 1e-3, "d_coef": 0.5}
+AGREEING = SHARED | {"weight_decay": 3.0}
 
 ROWS = {
-    name: Golden({**SHARED, **flags}, Torch("prodigyopt", "Prodigy", **SHARED, **flags), SHAPES, ulp=64)
-    for name, flags in {
-        "plain": {},
-        "both": {"use_bias_correction": True, "safeguard_warmup": True},
-        "slow": {"beta3": 0.75, "growth_rate": 1.25},
-    }.items()
-} | {
-    "coupled": Golden(
-        {**SHARED, "decay": "coupled"}, Torch("prodigyopt", "Prodigy", **SHARED, decouple=False), SHAPES, ulp=64
-    ),
+    "plain": Golden(SHARED, Torch("prodigyopt", "Prodigy", **SHARED), SHAPES, ulp=64),
     "optax": Golden(
-        SHARED | {"use_bias_correction": True},
-        Optax(lambda o: o.contrib.prodigy(0.7, estim_lr0=1e-3, estim_lr_coef=2.0, weight_decay=0.1)),
+        AGREEING | {"use_bias_correction": True, "decay": "coupled"},
+        Optax(lambda o: o.chain(o.add_decayed_weights(3.0), o.contrib.prodigy(0.7, estim_lr0=1e-3, estim_lr_coef=0.5))),
         SHAPES,
         ulp=64,
     ),
+} | {
+    name: Golden(
+        {**AGREEING, "decay": "coupled", **given},
+        Torch("prodigyopt", "Prodigy", decouple=False, **{**AGREEING, **given}),
+        SHAPES,
+        ulp=64,
+    )
+    for name, given in {
+        "coupled": {},
+        "both": {"d_coef": 1.5, "use_bias_correction": True, "safeguard_warmup": True},
+        "slow": {"beta3": 0.75, "growth_rate": 1.25},
+    }.items()
 }
