@@ -27,7 +27,7 @@ ROWS = {
     )
     for name, given in {
         "coupled": {},
-        "both": {"d_coef": 1.5, "use_bias_correction": True, "safeguard_warmup": True},
+        "both": {"d_coef": 8.0, "use_bias_correction": True, "safeguard_warmup": True},
         "slow": {"beta3": 0.75, "growth_rate": 1.25},
     }.items()
 }
