@@ -27,6 +27,7 @@ OTHERS = {
     "lion_pytorch",
     "optimi",
     "schedulefree",
+    "bitsandbytes",
     "timm",
     "numba_cuda",
     "expecttest",

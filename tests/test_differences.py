@@ -80,6 +80,22 @@ DIFFERENCES = {
         "goes from 1 to 0.3561, SGD's to 0.6485",
         ONES,
     ),
+    "SGD, nesterov": Apart(
+        "sgd",
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "SGD", lr=0.1, momentum=0.9, nesterov=True),
+        0.402,
+        "it takes no notice of `nesterov`",
+    ),
+    "Adam, decayed": Apart(
+        "adam",
+        ADAMW,
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "Adam", **ADAMW),
+        0.0255,
+        "it decays as AdamW does",
+    ),
     "Adam, amsgrad": Apart(
         "adam",
         {"lr": 0.01, "amsgrad": True},
@@ -112,6 +128,14 @@ DIFFERENCES = {
         0.00565,
         "it weights its correction by the learning rates of all steps, here falling",
     ),
+    "Lars": Apart(
+        "lars",
+        {"lr": 0.1, "trust": 0.02, "always_adapt": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "LARS", lr=0.1, momentum=0.9),
+        0.0259,
+        "it shortens the momentum to a share of the weights, the paper scales each gradient",
+    ),
     "Lars, momentum": Apart(
         "lars",
         {"lr": falling(0.1), "momentum": 0.8, "trust": 0.01, "eps": 0.0, "always_adapt": True},
@@ -127,6 +151,14 @@ DIFFERENCES = {
         Optax(lambda o: o.rmsprop(falling(0.01), decay=0.9, eps=1e-3, momentum=0.7)),
         0.0646,
         "the learning rate is within the momentum",
+    ),
+    "RMSprop, with momentum": Apart(
+        "rmsprop",
+        {"lr": 0.01, "momentum": 0.7},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "RMSprop", lr=0.01, momentum=0.7),
+        0.654,
+        "it takes no notice of `momentum`",
     ),
     "NAdam, decoupled": Apart(
         "nadam",
@@ -154,6 +186,14 @@ DIFFERENCES = {
         Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.0, max_grad_norm=None),
         0.134,
         "it leaves out the ratio where λ is 0, unless `always_adapt`",
+    ),
+    "Lamb, clipped": Apart(
+        "lamb",
+        {**ADAMW, "trust_clip": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "LAMB", **ADAMW),
+        0.0425,
+        "its ratio is to the length of m/√v, without corrections and decay",
     ),
     "Muon, nesterov": Apart(
         "muon",

@@ -54,8 +54,8 @@ def with_torch(calls: list[str], dtype: Any) -> Step:
     torch = peer("torch")
     p = [torch.nn.Parameter(torch.from_numpy(w)) for w in shaped(weights(dtype), calls[0])]
     scope = {"torch": torch, "p": p}
-    if calls[0].startswith("prodigyopt."):
-        scope["prodigyopt"] = peer("prodigyopt")
+    package = calls[0].partition(".")[0]
+    scope[package] = peer(package)
     opt = eval(calls[0], scope)
 
     def step(grads: list[np.ndarray]) -> list[np.ndarray]:
@@ -130,6 +130,7 @@ SECTIONS: dict[str, tuple[Callable[[list[str], Any], Step], Any, bool]] = {
     "torch": (with_torch, np.float64, True),
     "optax": (with_optax, np.float32, True),
     "prodigyopt": (with_torch, np.float64, True),
+    "bitsandbytes": (with_torch, np.float32, True),
     "Keras": (with_keras, np.float64, True),
     "thinc": (with_thinc, np.float32, True),
     "apex": (as_written, np.float64, False),

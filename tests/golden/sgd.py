@@ -1,4 +1,4 @@
-"""Beside torch's, optax' and pytorch_optimizer's descent."""
+"""Beside torch's, optax' and bitsandbytes' descent."""
 
 from golden import Golden
 from golden.peers import Optax, Torch
@@ -12,5 +12,8 @@ ROWS = {
     "optax": Golden(
         PLAIN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sgd(0.05))),
+    ),
+    "bitsandbytes": Golden(
+        {**PLAIN, "momentum": 0.9}, Torch("bitsandbytes.optim", "SGD", momentum=0.9, **PLAIN), dtypes=("float32",)
     ),
 }
