@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from golden import Arrays, Peer
 from golden.peers import Around, Optax, Torch
+from written_peers import apex
 
 from fastupdate import rules
 
@@ -45,6 +46,21 @@ class Ours:
 
     def step(self, grads: Arrays) -> Arrays:
         self.optimizer.step(grads)
+        return self.weights
+
+
+class Written:
+    """A peer that is written in NumPy."""
+
+    def __init__(self, of: Callable[..., Any], **arguments: Any) -> None:
+        self.of, self.arguments = of, arguments
+
+    def start(self, params: Arrays) -> None:
+        self.weights = [p.copy() for p in params]
+        self.optimizer = self.of(self.weights, **self.arguments)
+
+    def step(self, grads: Arrays) -> Arrays:
+        self.optimizer.step(self.weights, grads)
         return self.weights
 
 
@@ -195,6 +211,22 @@ DIFFERENCES = {
         0.0425,
         "its ratio is to the length of m/√v, without corrections and decay",
     ),
+    "NovoGrad": Apart(
+        "novograd",
+        {**ADAMW, "betas": (0.9, 0.98), "grad_averaging": True},
+        "apex",
+        Written(apex.optimizers.FusedNovoGrad, betas=(0.9, 0.98), reg_inside_moment=True, **ADAMW),
+        0.0186,
+        "it corrects m by 1 − β₁ᵗ and the norm by √(1 − β₂ᵗ), unless `bias_correction=False`",
+    ),
+    "NovoGrad, decoupled": Apart(
+        "novograd",
+        {**ADAMW, "betas": (0.9, 0.98), "grad_averaging": True, "decay": "decoupled"},
+        "apex",
+        Written(apex.optimizers.FusedNovoGrad, betas=(0.9, 0.98), bias_correction=False, **ADAMW),
+        0.000682,
+        "its momentum is of gradients, and divided by the norm of the step (`reg_inside_moment=False`)",
+    ),
     "Muon, nesterov": Apart(
         "muon",
         {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, "nesterov": True, "rows_are_inputs": True},
@@ -254,7 +286,10 @@ DIFFERENCES = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(k, marks=[] if isinstance(row.theirs, Ours) else pytest.mark.peer) for k, row in DIFFERENCES.items()],
+    [
+        pytest.param(k, marks=[] if isinstance(row.theirs, (Ours, Written)) else pytest.mark.peer)
+        for k, row in DIFFERENCES.items()
+    ],
 )
 def test_how_far_apart(name: str) -> None:
     row = DIFFERENCES[name]

@@ -1,6 +1,7 @@
 """Libraries that the tests do not install, as their sources have it: one step of each rule, in NumPy.
 
-apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
+apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu, multi_tensor_novograd.cu and
+apex/optimizers/fused_novograd.py), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
 MLX 846d176 (python/mlx/optimizers/optimizers.py). They share no code with fastupdate.
 """
 
@@ -93,6 +94,29 @@ class CudaSGD(Written):
         w += -self.lr * g
 
 
+class CudaNovoGrad(Written):
+    """NovoGradFunctor, norm_type=2: a mean of squared norms that starts from the first one, and two moment modes."""
+
+    def __init__(
+        self, p: Any, lr: float = 1e-3, bias_correction: bool = True, betas: Any = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, reg_inside_moment: bool = False, grad_averaging: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.eps, self.decay = lr, betas, eps, weight_decay
+        self.correct, self.inside = bias_correction, reg_inside_moment
+        self.b3 = 1 - self.b1 if grad_averaging else 1.0
+
+    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
+        norm = np.sqrt(np.square(g).sum())
+        kept["norm"] = np.sqrt(self.b2 * kept.get("norm", norm) ** 2 + (1 - self.b2) * norm**2)
+        c1, c2 = (1 - self.b1**self.t, np.sqrt(1 - self.b2**self.t)) if self.correct else (1.0, 1.0)
+        length = kept["norm"] / c2 + self.eps
+        if self.inside:
+            g = g / length + self.decay * w
+        m = kept["m"] = self.b1 * kept.get("m", 0 * g) + self.b3 * g
+        w -= self.lr * (m / c1 if self.inside else m / c1 / length + self.decay * w)
+
+
 class MlxSGD(Written):
     def __init__(
         self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, dampening: float = 0.0,
@@ -148,6 +172,6 @@ class MlxAdamW(MlxAdam):
         super().update(w, g, kept)
 
 
-apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD))
+apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD, FusedNovoGrad=CudaNovoGrad))
 deepspeed = SimpleNamespace(ops=SimpleNamespace(adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam)))
 mlx = SimpleNamespace(optimizers=SimpleNamespace(SGD=MlxSGD, RMSprop=MlxRMSprop, Adam=MlxAdam, AdamW=MlxAdamW))

@@ -14,7 +14,8 @@ class NovoGrad:
         grad_averaging:   m ← β₁m + (1 − β₁)·(∇L/(√v + ε) + λw)
 
     Source: Ginsburg et al., arXiv:1905.11286, algorithm 1. optax has β₁ 0.9, β₂ 0.25 and ε 1e-6.
-    apex' moment_mode says whether λw is part of m, as here, or not, which is decay="decoupled".
+    apex has grad_averaging, and corrects m and √v, unless told otherwise; without reg_inside_moment its m is of ∇L, and
+    w ← w − α·(m/(√v + ε) + λw).
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
