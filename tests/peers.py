@@ -35,6 +35,7 @@ OTHERS = {
     "transformers",
     "accelerate",
     "mpi4py",
+    "mlx",
 }
 REQUIRED = bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
 

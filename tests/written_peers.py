@@ -1,8 +1,7 @@
 """Libraries that the tests do not install, as their sources have it: one step of each rule, in NumPy.
 
 apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu, multi_tensor_novograd.cu and
-apex/optimizers/fused_novograd.py), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
-MLX 846d176 (python/mlx/optimizers/optimizers.py). They share no code with fastupdate.
+apex/optimizers/fused_novograd.py), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp). They share no code with fastupdate.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ Array = Any
 class Written:
     """Steps a list of arrays in place; `update` is one rule for one array, with what it keeps."""
 
-    def __init__(self, p: list[Array] | None = None) -> None:
-        self.p = p  # MLX is told the arrays in each step
+    def __init__(self, p: list[Array]) -> None:
+        self.p = p
         self.t = 0
         self.kept: dict[int, dict[str, Array]] = {}
 
@@ -117,61 +116,5 @@ class CudaNovoGrad(Written):
         w -= self.lr * (m / c1 if self.inside else m / c1 / length + self.decay * w)
 
 
-class MlxSGD(Written):
-    def __init__(
-        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, dampening: float = 0.0,
-        nesterov: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.lr, self.mu, self.decay, self.damp, self.nesterov = lr, momentum, weight_decay, dampening, nesterov
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        g = g + self.decay * w
-        if self.mu <= 0:
-            w -= self.lr * g
-            return
-        v = self.mu * kept.get("v", 0 * g)
-        v = v + (1 - self.damp) * g if self.damp > 0 else v + g
-        w -= self.lr * (g + self.mu * v if self.nesterov else v)
-        kept["v"] = v
-
-
-class MlxRMSprop(Written):
-    def __init__(self, lr: float, alpha: float = 0.99, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.lr, self.alpha, self.eps = lr, alpha, eps
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        kept["v"] = self.alpha * kept.get("v", 0 * g) + (1 - self.alpha) * np.square(g)
-        w -= self.lr * g / (np.sqrt(kept["v"]) + self.eps)
-
-
-class MlxAdam(Written):
-    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, bias_correction: bool = False) -> None:
-        super().__init__()
-        self.lr, (self.b1, self.b2), self.eps, self.correct = lr, betas, eps, bias_correction
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        m = kept["m"] = self.b1 * kept.get("m", 0 * g) + (1 - self.b1) * g
-        v = kept["v"] = self.b2 * kept.get("v", 0 * g) + (1 - self.b2) * np.square(g)
-        if self.correct:
-            c1 = self.lr / (1 - self.b1**self.t)
-            c2 = 1 / np.sqrt(1 - self.b2**self.t)
-            w -= c1 * m / (np.sqrt(v) * c2 + self.eps)
-        else:
-            w -= self.lr * m / (np.sqrt(v) + self.eps)
-
-
-class MlxAdamW(MlxAdam):
-    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> None:
-        super().__init__(lr, betas, eps)
-        self.decay = weight_decay
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        w *= 1 - self.lr * self.decay
-        super().update(w, g, kept)
-
-
 apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD, FusedNovoGrad=CudaNovoGrad))
 deepspeed = SimpleNamespace(ops=SimpleNamespace(adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam)))
-mlx = SimpleNamespace(optimizers=SimpleNamespace(SGD=MlxSGD, RMSprop=MlxRMSprop, Adam=MlxAdam, AdamW=MlxAdamW))
