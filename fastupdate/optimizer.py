@@ -124,7 +124,7 @@ class Optimizer(attributes.NotTorch):
         """Updates every parameter once; raises before anything has changed, or does the whole step.
 
         grads       same structure, shapes and dtypes as the parameters, or for float32 parameters float16 or bfloat16;
-                    fu.Rows for few rows; None: the accumulated or bound ones, or p.grad
+                    fu.Rows, or a pair (indices, values), for few rows; None: the accumulated or bound ones, or p.grad
         loss_scale  what the loss was multiplied by: gradients are divided by it
         reduce      "mean" or "sum" over one more leading axis of per-sample gradients
         loss        what the option `outliers` is to judge beside the gradient norm

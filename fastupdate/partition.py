@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any, Literal, TypeVar
 
 from fastupdate import attributes
-from fastupdate.arrays import autograd, overlap, tree
+from fastupdate.arrays import autograd, overlap, rows, tree
 from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.patterns import Finder, Pattern
 from fastupdate.arrays.place import Place
@@ -256,7 +256,7 @@ class Partition(attributes.NotTorch):
         if alike and (isinstance(grads, list) or grads.keys() == self.params.keys()):
             return [{key: grads[key] for key in keys} for keys in self._keys]
         found: list[list[tuple[Path, Any]]] = [[] for _ in self.parts]
-        for path, grad in tree.leaves(grads):
+        for path, grad in rows.leaves_at(grads, self._part_of):
             found[self._part_of.get(path, 0)].append((path, grad))  # what has no parameter, the first one names
         return [tree.nested(own) for own in found]
 

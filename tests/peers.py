@@ -27,6 +27,7 @@ OTHERS = {
     "lion_pytorch",
     "optimi",
     "schedulefree",
+    "bitsandbytes",
     "timm",
     "torchrec",
     "fbgemm_gpu",
@@ -36,6 +37,7 @@ OTHERS = {
     "transformers",
     "accelerate",
     "mpi4py",
+    "mlx",
 }
 REQUIRED = bool(os.environ.get("FASTUPDATE_REQUIRE_PEERS"))
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from golden import Arrays, Peer
-from golden.peers import Around, Optax, Torch
+from golden.peers import Around, Optax, Torch, Written
+from written_peers import apex
 
 from fastupdate import rules
 
@@ -80,6 +81,22 @@ DIFFERENCES = {
         "goes from 1 to 0.3561, SGD's to 0.6485",
         ONES,
     ),
+    "SGD, nesterov": Apart(
+        "sgd",
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "SGD", lr=0.1, momentum=0.9, nesterov=True),
+        0.402,
+        "it takes no notice of `nesterov`",
+    ),
+    "Adam, decayed": Apart(
+        "adam",
+        ADAMW,
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "Adam", **ADAMW),
+        0.0255,
+        "it decays as AdamW does",
+    ),
     "Adam, amsgrad": Apart(
         "adam",
         {"lr": 0.01, "amsgrad": True},
@@ -112,6 +129,14 @@ DIFFERENCES = {
         0.00565,
         "it weighs steps by their learning rates, here falling, as with `lr_in_mean`",
     ),
+    "Lars": Apart(
+        "lars",
+        {"lr": 0.1, "trust": 0.02, "always_adapt": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "LARS", lr=0.1, momentum=0.9),
+        0.0259,
+        "it shortens the momentum to a share of the weights, the paper scales each gradient",
+    ),
     "Lars, momentum": Apart(
         "lars",
         {"lr": falling(0.1), "momentum": 0.8, "trust": 0.01, "eps": 0.0, "always_adapt": True},
@@ -127,6 +152,14 @@ DIFFERENCES = {
         Optax(lambda o: o.rmsprop(falling(0.01), decay=0.9, eps=1e-3, momentum=0.7)),
         0.0646,
         "the learning rate is within the momentum, as with `lr_in_buffer`",
+    ),
+    "RMSprop, with momentum": Apart(
+        "rmsprop",
+        {"lr": 0.01, "momentum": 0.7},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "RMSprop", lr=0.01, momentum=0.7),
+        0.654,
+        "it takes no notice of `momentum`",
     ),
     "NAdam, decoupled": Apart(
         "nadam",
@@ -159,6 +192,30 @@ DIFFERENCES = {
         Torch("timm.lamb", "Lamb", lr=0.01, weight_decay=0.0, max_grad_norm=None),
         0.134,
         "it leaves out the ratio where λ is 0, unless `always_adapt`",
+    ),
+    "Lamb, clipped": Apart(
+        "lamb",
+        {**ADAMW, "trust_clip": True},
+        "bitsandbytes",
+        Torch("bitsandbytes.optim", "LAMB", **ADAMW),
+        0.0425,
+        "its ratio is to the length of m/√v, without corrections and decay",
+    ),
+    "NovoGrad": Apart(
+        "novograd",
+        {**ADAMW, "betas": (0.9, 0.98), "grad_averaging": True},
+        "apex",
+        Written(apex.optimizers.FusedNovoGrad, betas=(0.9, 0.98), reg_inside_moment=True, **ADAMW),
+        0.0186,
+        "it corrects m and the norm, as with `corrected`",
+    ),
+    "NovoGrad, decoupled": Apart(
+        "novograd",
+        {**ADAMW, "betas": (0.9, 0.98), "grad_averaging": True, "decay": "decoupled"},
+        "apex",
+        Written(apex.optimizers.FusedNovoGrad, betas=(0.9, 0.98), bias_correction=False, **ADAMW),
+        0.000682,
+        "its momentum is of gradients, as with `divide_mean`",
     ),
     "Muon, nesterov": Apart(
         "muon",
@@ -228,7 +285,10 @@ DIFFERENCES = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(k, marks=[] if isinstance(row.theirs, Ours) else pytest.mark.peer) for k, row in DIFFERENCES.items()],
+    [
+        pytest.param(k, marks=[] if isinstance(row.theirs, (Ours, Written)) else pytest.mark.peer)
+        for k, row in DIFFERENCES.items()
+    ],
 )
 def test_how_far_apart(name: str) -> None:
     row = DIFFERENCES[name]

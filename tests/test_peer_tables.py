@@ -23,9 +23,10 @@ STEPS = 12
 SIZES = [3, 40, 7]
 
 TOLERANCE = 2 * PEER  # ulp: gradients that turn round leave less of the momentum than those of test_rules.py
-# How far apart, relative to the way that each tensor has come, where rules sum over tensors, in optax in float32;
-# torch's Muon multiplies its matrices in bfloat16.
-BY_SUMS = {"fu.Lamb": 1e-5, "fu.Adafactor": 1e-9, "fu.Prodigy": 1e-9, "fu.Muon": 0.02}
+# How far apart, relative to the way that each tensor has come, where rules sum over tensors.
+OF_SUMS = ("fu.Lamb(", "fu.Adafactor(", "fu.Prodigy(", "fu.Muon(")
+BY_SUMS = {np.float32: 1e-5, np.float64: 1e-9}
+IN_BFLOAT16 = 0.02  # torch's Muon multiplies its matrices in that type
 CLIPPED = 1e-5  # of the largest weight, where the peer does without the 10⁻⁶ that torch and we add to a norm
 
 
@@ -54,8 +55,8 @@ def with_torch(calls: list[str], dtype: Any) -> Step:
     torch = peer("torch")
     p = [torch.nn.Parameter(torch.from_numpy(w)) for w in shaped(weights(dtype), calls[0])]
     scope = {"torch": torch, "p": p}
-    if calls[0].startswith("prodigyopt."):
-        scope["prodigyopt"] = peer("prodigyopt")
+    package = calls[0].partition(".")[0]
+    scope[package] = peer(package)
     opt = eval(calls[0], scope)
 
     def step(grads: list[np.ndarray]) -> list[np.ndarray]:
@@ -113,9 +114,25 @@ def with_thinc(calls: list[str], dtype: Any) -> Step:
     return step
 
 
+def with_mlx(calls: list[str], dtype: Any) -> Step:
+    mlx = peer("mlx")
+    mx = importlib.import_module("mlx.core")
+    importlib.import_module("mlx.optimizers")
+    mx.set_default_device(mx.cpu)
+    opt = eval(calls[0], {"mlx": mlx})
+    p = dict(enumerate(map(mx.array, shaped(weights(dtype), calls[0]))))
+
+    def step(grads: list[np.ndarray]) -> list[np.ndarray]:
+        nonlocal p
+        p = opt.apply_gradients({k: mx.array(g) for k, g in enumerate(grads)}, p)
+        return [np.array(w) for w in p.values()]
+
+    return step
+
+
 def as_written(calls: list[str], dtype: Any) -> Step:
     p = weights(dtype)
-    scope = {name: getattr(written_peers, name) for name in ("apex", "deepspeed", "mlx")}
+    scope = {name: getattr(written_peers, name) for name in ("apex", "deepspeed")}
     opt = eval(calls[0], {**scope, "p": p})
 
     def step(grads: list[np.ndarray]) -> list[np.ndarray]:
@@ -130,11 +147,12 @@ SECTIONS: dict[str, tuple[Callable[[list[str], Any], Step], Any, bool]] = {
     "torch": (with_torch, np.float64, True),
     "optax": (with_optax, np.float32, True),
     "prodigyopt": (with_torch, np.float64, True),
+    "bitsandbytes": (with_torch, np.float32, True),
     "Keras": (with_keras, np.float64, True),
     "thinc": (with_thinc, np.float32, True),
     "apex": (as_written, np.float64, False),
     "DeepSpeed": (as_written, np.float64, False),
-    "MLX": (as_written, np.float64, False),
+    "MLX": (with_mlx, np.float32, True),
 }
 
 
@@ -169,8 +187,8 @@ def test_both_calls_do_the_same(name: str, theirs: list[str], ours: list[str], b
         opt.step(grads)
         for d, w, q in zip(drift, p if opt.ema is None else opt.ema, expected, strict=True):
             d.compare(w, q)
-    by_sums = BY_SUMS.get(ours[0].partition("(")[0])
-    if by_sums:
+    if ours[0].startswith(OF_SUMS):
+        by_sums = IN_BFLOAT16 if theirs[0].startswith("torch.optim.Muon(") else BY_SUMS[dtype]
         for w, q, before in zip(p, expected, start, strict=True):
             assert (w != before).any()
             assert np.linalg.norm(w - q) <= by_sums * np.linalg.norm(w - before)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from cases import (
-    BACKENDS,
     BEST,
     CASES,
     ENGINES,
     PARALLEL,
-    WANTED,
     Case,
     Engine,
     arrays_of,
@@ -24,10 +22,9 @@ from cases import (
     by_dtype,
     fingerprint,
     in_sample,
-    random_arrays,
 )
-from device_arrays import FakeArray
 from reference import Reference
+from row_cases import COUNT, DRAWS, SOME, but_on_numba, by_mode, densified, pair, rows, steps, values
 
 import fastupdate as fu
 from fastupdate.engines import threads
@@ -40,39 +37,7 @@ RUNS = [  # all of them on the best instruction set; Numba compiles each rule fo
     for engine in ENGINES
     for case in (SAMPLE if engine in BEST and engine.values[0].backend == "native" else ADAM)
 ]
-by_mode = pytest.mark.parametrize("mode", ["lazy", "dense"])
 WIDTHS = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 1025]
-COUNT = 9  # rows of a parameter
-DRAWS: dict[str, list[list[int]]] = {  # rows that gradients touch, step by step
-    "distinct": [[7, 0, 4], [8], [1, 7, 0]],
-    "repeated": [[3, 3, 8, 3, 0, 8], [5, 5], [0, 3, 0, 3, 0]],
-    "rising": [[0, 4, 7], [3, 3, 5], [0, 0, 8, 8, 8, 8, 8, 8]],
-    "none, all": [[], [8, 7, 6, 5, 4, 3, 2, 1, 0], [2]],
-}
-
-
-def values(seed: int, count: int, width: int, dtype: Any) -> np.ndarray:
-    return random_arrays(seed, [count * width], dtype, spread=1.0)[0].reshape(count, width)
-
-
-def rows(indices: Any, values: Any) -> fu.Rows:
-    return fu.Rows(np.array(indices), values)
-
-
-def densified(gradient: fu.Rows, like: np.ndarray) -> np.ndarray:
-    """Added up in the order in which rows are named, starting from the first."""
-    grad, seen = np.zeros_like(like), set[int]()
-    for index, value in zip(gradient.indices, gradient.values, strict=True):
-        grad[index] = grad[index] + value.astype(like.dtype) if int(index) in seen else value
-        seen.add(int(index))
-    return grad
-
-
-def steps(draws: str, width: int, dtype: Any, index_type: Any = np.int64) -> list[fu.Rows]:
-    return [
-        fu.Rows(np.array(drawn, index_type), values(20 + k, len(drawn), width, dtype))
-        for k, drawn in enumerate(DRAWS[draws])
-    ]
 
 
 def masked_step(reference: Reference, grads: list[np.ndarray], touched: list[list[int]]) -> None:
@@ -104,16 +69,6 @@ def test_every_width(mode: str, case: Case, engine: Engine, dtype: Any) -> None:
     for (width, draws), item, tensor in zip(pairs, opt.stepper.items, reference.tensors, strict=True):
         kept = [s for name, s in zip(opt.rule.states, tensor.states, strict=True) if name in reference.kept]
         assert_same_bits([*item.states.values()], kept, f"{draws}, width {width}")
-
-
-def but_on_numba(names: Iterable[str], without: set[str]) -> list[Any]:
-    """Names and backends: Numba, which compiles whatever takes sums for seconds, goes without some."""
-    return [
-        pytest.param(name, *backend.values, id=f"{name}-{backend.id}", marks=backend.marks)
-        for name in names
-        for backend in BACKENDS
-        if not (name in without and "numba" in backend.values)
-    ]
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -281,85 +236,57 @@ def test_rules_of_a_partition(backend: str) -> None:
     assert (params["head"] != start).all()
 
 
-SOME = [0, 3]
-NO_ROW = r"\.indices: expected rows 0 … 8 of the parameter \(negative .*\), received "
-REFUSED: dict[str, tuple[dict[str, Any], Callable[[Any], Any], type[Exception], str]] = {
-    "negative": ({}, lambda v: rows([0, -1], v), IndexError, NO_ROW + "-1 at position 1"),
-    "too large": ({}, lambda v: rows([9, 0], v), IndexError, NO_ROW + "9 at position 0"),
-    "floats": ({}, lambda v: rows([0.0, 1.0], v), TypeError, r"\.indices: expected integers, received float64"),
-    "truths": ({}, lambda v: fu.Rows(np.ones(2, bool), v), TypeError, r"\.indices: expected integers, received bool"),
-    "too few": ({}, lambda v: rows([0], v), ValueError, r"\.indices: expected shape \(2,\)"),
-    "axes": ({}, lambda v: rows([[0, 1]], v), ValueError, r"\.indices: expected shape \(2,\)"),
-    "wide": ({}, lambda v: rows(SOME, v[:, :3]), ValueError, r"\.values: expected shape \(rows, 4\), .*\(2, 3\)"),
-    "flat": ({}, lambda v: rows(SOME, v[0]), ValueError, r"\.values: expected shape \(rows, 4\)"),
-    "type": ({}, lambda v: rows(SOME, v.astype(np.float64)), TypeError, r"\.values: expected float32"),
-    "a list": ({}, lambda v: fu.Rows(SOME, v), TypeError, r"\.indices: expected an array, received list"),
-    "no array": ({}, lambda v: rows(SOME, None), TypeError, r"\.values: expected an array, received None"),
-    "zero_grads": ({"zero_grads": True}, lambda v: rows(SOME, v), TypeError, "a dense gradient, beside zero_grads"),
-    **{
-        name: ({name: value, "rows": "lazy"}, lambda v: rows(SOME, v), ValueError, f"rows='dense' .* beside {name}")
-        for name, value in {
-            "ema_decay": 0.9, "lookahead": (2, 0.5), "clip_unit_norm": 0.1, "monitor": True, "centralize": True,
-            "optimism_norm": 1.0,
-        }.items()
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "backend"), but_on_numba(REFUSED, {"centralize", "optimism_norm"}))
-def test_refused_by_name(name: str, backend: str) -> None:
-    """Other tensors, whose gradients are fine, have not moved either."""
-    options, make, error, message = REFUSED[name]
-    params = {key: values(1, count, 4, np.float32) for key, count in (("head", 3), ("fine", COUNT), ("rows", COUNT))}
-    opt = fu.Adam(params, weight_decay=0.03, backend=backend, **options)
-    before, head = fingerprint(opt), values(3, 3, 4, np.float32)
-    fine = params["fine"].copy() if options else rows(SOME, head[:2])
-    with pytest.raises(
-        error, match=r"\[adam\] grads\['rows'\]" + ("" if message.startswith("\\.") else ".*") + message
-    ):
-        opt.step({"head": head, "fine": fine, "rows": make(values(2, 2, 4, np.float32))})
-    assert fingerprint(opt) == before
-    dense = [values(k, COUNT, 4, np.float32) for k in (5, 6)]
-    beside = {key: array.copy() for key, array in params.items()}
-    for these in (opt, fu.Adam(beside, weight_decay=0.03, backend=backend, **options)):
-        these.step({"head": head.copy(), "fine": dense[0].copy(), "rows": dense[1].copy()})
-    assert_same_bits([*params.values()], [*beside.values()], name)
-
-
-GRADIENT = rows(SOME, values(2, 2, 4, np.float32))
+STRUCTURES: dict[str, Callable[..., Any]] = {
+    "alone": lambda a, _: a,
+    "list": lambda a, b: [a, b],
+    "dict": lambda a, b: {"a": a, "b": b},
+    "nested": lambda a, b: {"a": [{"a": a}, (b,)]},
+}
 
 
 @by_backend
-def test_calls_that_take_no_rows(backend: str) -> None:
-    params = [values(1, COUNT, 4, np.float32)]
-    opt = fu.Adam(params, backend=backend, rows="lazy")
-    before = fingerprint(opt)
-    with pytest.raises(TypeError, match=r"grads\[0\]: expected a dense gradient \(rows are others in each step"):
-        opt.bind([GRADIENT])
-    with pytest.raises(ValueError, match=r"grads\[0\]: expected rows='dense', or the rows of all micro-batches"):
-        opt.accumulate([GRADIENT])
-    with pytest.raises(TypeError, match=r"grads\[0\]: expected a dense gradient, beside reduce='mean'"):
-        opt.step([GRADIENT], reduce="mean")
-    with pytest.raises(ValueError, match=r"grads\[0\]: expected memory apart from params\[0\]"):
-        opt.step([rows(SOME, params[0][:2])])
-    assert fingerprint(opt) == before
+@by_mode
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_pair_of_indices_and_values_is_rows(name: str, mode: str, backend: str) -> None:
+    """Step after step, in turns with the same as fu.Rows, and in a call without an object."""
+    made, found = STRUCTURES[name], []
+    given = steps("repeated", 40, np.float32)
+    for form in (pair, lambda gradient: gradient):
+        a, b = (values(k, COUNT, 40, np.float32) for k in (1, 2))
+        states = [[np.zeros_like(a) for _ in "mv"] for _ in "ab"]
+        opt = fu.Adam(made(a, b), lr=0.1, weight_decay=0.03, rows=mode, backend=backend)
+        for k, gradient in enumerate(given):
+            opt.step(made(form(gradient) if k != 1 else gradient, form(given[0])))
+        fu.functional.adam(
+            made(a, b), made(form(given[2]), form(given[1])), *(made(*s) for s in zip(*states, strict=True)),
+            step=1, lr=0.1, rows=mode, backend=backend,
+        )  # fmt: skip
+        found.append([fingerprint(opt), *(x.tobytes() for x in (a, b, *states[0], *states[1]))])
+    assert found[0] == found[1]
 
 
 @by_backend
-@pytest.mark.parametrize("kind", ["transposed", "strided", "scalar"])
-def test_parameters_whose_rows_are_no_runs(kind: str, backend: str) -> None:
-    made = values(1, 8, 8, np.float32)
-    param = {"transposed": made.T, "strided": made[:, ::2], "scalar": np.ones((), np.float32)}[kind]
-    with pytest.raises(ValueError, match=r"expected a dense gradient, or rows of a parameter that lies in C order"):
-        fu.Adam([param], backend=backend).step([rows([0], np.ones((1, 8), np.float32))])
+def test_pairs_to_the_rules_of_a_partition(backend: str) -> None:
+    found = []
+    for form in (pair, lambda gradient: gradient):
+        params = [{"rows": values(1, COUNT, 40, np.float32)}, values(2, COUNT, 40, np.float32)]
+        opt = fu.Partition(params, [("*rows", fu.Adam), ("1", fu.SGD)], rows="lazy", backend=backend)
+        [first, second, _] = map(form, steps("repeated", 40, np.float32))
+        opt.step([{"rows": first}, second])
+        found.append([params[0]["rows"].tobytes(), params[1].tobytes()])
+    assert found[0] == found[1]
 
 
-def test_rules_that_measure_whole_tensors() -> None:
-    opt = fu.Lamb([values(1, COUNT, 4, np.float32)], rows="lazy", backend=WANTED[0])
-    with pytest.raises(
-        ValueError, match=r"expected rows='dense' \(every row moves\) beside a rule that measures whole"
-    ):
-        opt.step([GRADIENT])
+@by_backend
+def test_two_gradients_in_a_tuple_are_two(backend: str) -> None:
+    """A tuple in the place of the list is a list of gradients, whatever it holds."""
+    start = [values(k, COUNT, 4, np.float32) for k in (1, 2)]
+    for kind in (list, tuple):
+        params = kind(p.copy() for p in start)
+        fu.SGD(params, lr=1.0, backend=backend).step((start[0], start[1]))
+        assert not any(p.any() for p in params)
+        with pytest.raises(TypeError, match=r"grads\[0\]: expected float32, received int64"):
+            fu.SGD(params, lr=1.0, backend=backend).step((np.zeros((COUNT, 4), np.int64), start[1]))
 
 
 @by_backend
@@ -378,14 +305,3 @@ def test_numbers_of_the_rows_within_slices(backend: str) -> None:
     assert_same_bits(params, [expected], "rows")
     assert_same_bits(opt.state["total"][0][[2, 6]], beside.state["total"][0], "numbers")
     assert np.count_nonzero(opt.state["total"][0]) == 8
-
-
-@pytest.mark.usefixtures("shim")
-def test_parameters_on_a_device_are_refused() -> None:
-    param = FakeArray(values(1, COUNT, 4, np.float32))
-    opt = fu.SGD([param], lr=1.0)
-    with pytest.raises(
-        TypeError, match=r"\[sgd\] grads\[0\]: expected a dense gradient, beside parameters on a GPU, rec"
-    ):
-        opt.step([GRADIENT])
-    assert opt.step_count == 0

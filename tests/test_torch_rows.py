@@ -114,8 +114,8 @@ def test_what_is_refused_changes_nothing() -> None:
 def test_arrays_of_torch_as_rows() -> None:
     values, indices = torch.ones(2, 3), torch.tensor([4, 1], dtype=torch.int32)
     found = []
-    for gradient in (fu.Rows(indices, values), fu.Rows(indices.numpy(), values.numpy())):
+    for gradient in (fu.Rows(indices, values), (indices, values), fu.Rows(indices.numpy(), values.numpy())):
         p = torch.nn.Parameter(torch.ones(5, 3))
         fu.Adam([p], rows="lazy").step([gradient])
         found.append(p.detach().numpy().tobytes())
-    assert found[0] == found[1]
+    assert len(set(found)) == 1

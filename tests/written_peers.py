@@ -1,8 +1,8 @@
 """Libraries that the tests do not install, as their sources have it: one step of each rule, in NumPy.
 
-apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp),
-MLX 846d176 (python/mlx/optimizers/optimizers.py), chainer a8e15cb (chainer/optimizers/nesterov_ag.py). They share no
-code with fastupdate.
+apex 6424da3 (csrc/multi_tensor_adam.cu, multi_tensor_sgd_kernel.cu, multi_tensor_novograd.cu and
+apex/optimizers/fused_novograd.py), DeepSpeed edaa722 (csrc/adam/cpu_adam_impl.cpp), chainer a8e15cb
+(chainer/optimizers/nesterov_ag.py). They share no code with fastupdate.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Array = Any
 class Written:
     """Steps a list of arrays in place; `update` is one rule for one array, with what it keeps."""
 
-    def __init__(self, p: list[Array] | None = None) -> None:
-        self.p = p  # MLX is told the arrays in each step
+    def __init__(self, p: list[Array]) -> None:
+        self.p = p
         self.t = 0
         self.kept: dict[int, dict[str, Array]] = {}
 
@@ -98,7 +98,7 @@ class DeepSpeedLamb(Written):
     """csrc/lamb/fused_lamb_cuda_kernel.cu: ‖w‖/‖step‖ is kept within two limits, the decay being a part of the step."""
 
     def __init__(
-        self, p: Any = None, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+        self, p: Any, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
         max_coeff: float = 10.0, min_coeff: float = 0.01,
     ) -> None:  # fmt: skip
         super().__init__(p)
@@ -118,7 +118,7 @@ class DeepSpeedLamb(Written):
 class DeepSpeedLion(Written):
     """csrc/lion/cpu_lion_impl.cpp, Step_1: the sign is that of the bit, so that where there is nothing weights move."""
 
-    def __init__(self, p: Any = None, lr: float = 1e-3, betas: Any = (0.9, 0.99), weight_decay: float = 0.0) -> None:
+    def __init__(self, p: Any, lr: float = 1e-3, betas: Any = (0.9, 0.99), weight_decay: float = 0.0) -> None:
         super().__init__(p)
         self.lr, (self.b1, self.b2), self.decay = lr, betas, weight_decay
 
@@ -132,8 +132,8 @@ class DeepSpeedLion(Written):
 class ChainerNesterov(Written):
     """NesterovAGRule.update_core_cpu, with WeightDecay: the velocity has moved when it is looked along."""
 
-    def __init__(self, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, p: Any, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(p)
         self.lr, self.mu, self.decay = lr, momentum, weight_decay
 
     def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
@@ -142,62 +142,30 @@ class ChainerNesterov(Written):
         w += self.mu * self.mu * v - (1 + self.mu) * self.lr * g
 
 
-class MlxSGD(Written):
+class CudaNovoGrad(Written):
+    """NovoGradFunctor, norm_type=2: a mean of squared norms that starts from the first one, and two moment modes."""
+
     def __init__(
-        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, dampening: float = 0.0,
-        nesterov: bool = False,
+        self, p: Any, lr: float = 1e-3, bias_correction: bool = True, betas: Any = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, reg_inside_moment: bool = False, grad_averaging: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.lr, self.mu, self.decay, self.damp, self.nesterov = lr, momentum, weight_decay, dampening, nesterov
+        super().__init__(p)
+        self.lr, (self.b1, self.b2), self.eps, self.decay = lr, betas, eps, weight_decay
+        self.correct, self.inside = bias_correction, reg_inside_moment
+        self.b3 = 1 - self.b1 if grad_averaging else 1.0
 
     def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        g = g + self.decay * w
-        if self.mu <= 0:
-            w -= self.lr * g
-            return
-        v = self.mu * kept.get("v", 0 * g)
-        v = v + (1 - self.damp) * g if self.damp > 0 else v + g
-        w -= self.lr * (g + self.mu * v if self.nesterov else v)
-        kept["v"] = v
+        norm = np.sqrt(np.square(g).sum())
+        kept["norm"] = np.sqrt(self.b2 * kept.get("norm", norm) ** 2 + (1 - self.b2) * norm**2)
+        c1, c2 = (1 - self.b1**self.t, np.sqrt(1 - self.b2**self.t)) if self.correct else (1.0, 1.0)
+        length = kept["norm"] / c2 + self.eps
+        if self.inside:
+            g = g / length + self.decay * w
+        m = kept["m"] = self.b1 * kept.get("m", 0 * g) + self.b3 * g
+        w -= self.lr * (m / c1 if self.inside else m / c1 / length + self.decay * w)
 
 
-class MlxRMSprop(Written):
-    def __init__(self, lr: float, alpha: float = 0.99, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.lr, self.alpha, self.eps = lr, alpha, eps
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        kept["v"] = self.alpha * kept.get("v", 0 * g) + (1 - self.alpha) * np.square(g)
-        w -= self.lr * g / (np.sqrt(kept["v"]) + self.eps)
-
-
-class MlxAdam(Written):
-    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, bias_correction: bool = False) -> None:
-        super().__init__()
-        self.lr, (self.b1, self.b2), self.eps, self.correct = lr, betas, eps, bias_correction
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        m = kept["m"] = self.b1 * kept.get("m", 0 * g) + (1 - self.b1) * g
-        v = kept["v"] = self.b2 * kept.get("v", 0 * g) + (1 - self.b2) * np.square(g)
-        if self.correct:
-            c1 = self.lr / (1 - self.b1**self.t)
-            c2 = 1 / np.sqrt(1 - self.b2**self.t)
-            w -= c1 * m / (np.sqrt(v) * c2 + self.eps)
-        else:
-            w -= self.lr * m / (np.sqrt(v) + self.eps)
-
-
-class MlxAdamW(MlxAdam):
-    def __init__(self, lr: float, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> None:
-        super().__init__(lr, betas, eps)
-        self.decay = weight_decay
-
-    def update(self, w: Array, g: Array, kept: dict[str, Array]) -> None:
-        w *= 1 - self.lr * self.decay
-        super().update(w, g, kept)
-
-
-apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD))
+apex = SimpleNamespace(optimizers=SimpleNamespace(FusedAdam=CudaAdam, FusedSGD=CudaSGD, FusedNovoGrad=CudaNovoGrad))
 deepspeed = SimpleNamespace(
     ops=SimpleNamespace(
         adam=SimpleNamespace(DeepSpeedCPUAdam=CpuAdam),
@@ -205,4 +173,3 @@ deepspeed = SimpleNamespace(
         lion=SimpleNamespace(DeepSpeedCPULion=DeepSpeedLion),
     )
 )
-mlx = SimpleNamespace(optimizers=SimpleNamespace(SGD=MlxSGD, RMSprop=MlxRMSprop, Adam=MlxAdam, AdamW=MlxAdamW))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastupdate.arrays import accept
+from fastupdate.arrays import accept, tree
 from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
+from fastupdate.arrays.tree import Path
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,7 +25,7 @@ class Rows:
 
     Whether the other rows take part in a step is for the option `rows` to say (docs/sparse.md). The step looks at both,
     before anything has changed: TypeError for other types, ValueError for other shapes, IndexError for a row that there
-    is not.
+    is not. A plain pair (indices, values), in the place of a parameter's gradient, means the same.
     """
 
     indices: Any
@@ -32,14 +34,30 @@ class Rows:
 
 def touches_rows(x: Any) -> bool:
     """Whether a gradient is of few rows."""
-    return isinstance(x, Rows) or (accept.framework_of(x) == "torch" and getattr(x, "is_sparse", False) is True)
+    return isinstance(x, Rows) or _is_pair(x) or _is_sparse(x)
+
+
+def leaves_at(grads: Any, known: Container[Path]) -> Iterator[tuple[Path, Any]]:
+    """The leaves of gradients; a pair is one, of few rows, where there is known to be a parameter."""
+    return tree.leaves(grads, (), lambda x, path: _is_pair(x) and path in known)
+
+
+def _is_pair(x: Any) -> bool:
+    return type(x) is tuple and len(x) == 2
+
+
+def _is_sparse(x: Any) -> bool:
+    return accept.framework_of(x) == "torch" and getattr(x, "is_sparse", False) is True
 
 
 def as_gradient(x: Any, shape: tuple[int, ...], place: Place) -> Array | Rows:
-    """A gradient as an array that shares its memory (`as_array`), or as rows, which sparse tensors of torch's are."""
+    """A gradient as an array that shares its memory (`as_array`), or as rows, which sparse tensors of torch's are, and
+    pairs of indices and values."""
     if isinstance(x, Rows):
         return x
-    if not touches_rows(x):
+    if _is_pair(x):
+        return Rows(*x)
+    if not _is_sparse(x):
         check_no_function(x, place)
         if shape == () and isinstance(x, (int, float)):
             place.fail(TypeError, "an array (of one number: np.asarray(x, p.dtype))", type(x).__name__)

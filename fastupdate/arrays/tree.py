@@ -27,12 +27,17 @@ def containers_among(values: Sequence[Any]) -> list[Any]:
     return [] if set(map(type, values)) == {np.ndarray} else list(filter(is_container, values))
 
 
-def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yields (path, leaf) in the order of the containers."""
-    if is_container(tree):
+def leaves(
+    tree: Any, path: Path = (), is_leaf: Callable[[Any, Path], bool] = lambda container, path: False
+) -> Iterator[tuple[Path, Any]]:
+    """Yields (path, leaf) in the order of the containers.
+
+    is_leaf  whether a container at a path is to be taken for a leaf
+    """
+    if is_container(tree) and not is_leaf(tree, path):
         for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
             if is_container(value):
-                yield from leaves(value, (*path, key))
+                yield from leaves(value, (*path, key), is_leaf)
             else:
                 yield (*path, key), value
     else:

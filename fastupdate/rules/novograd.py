@@ -12,9 +12,11 @@ class NovoGrad:
         w ← w − αm
         amsgrad:          the largest v so far in place of v
         grad_averaging:   m ← β₁m + (1 − β₁)·(∇L/(√v + ε) + λw)
+        divide_mean:      m ← β₁m + ∇L, w ← w − α·(m/(√v + ε) + λw)
+        corrected:        m/(1 − β₁ᵗ) in place of m, √(v/(1 − β₂ᵗ)) in place of √v, though v starts from ‖∇L‖²
 
     Source: Ginsburg et al., arXiv:1905.11286, algorithm 1. optax has β₁ 0.9, β₂ 0.25 and ε 1e-6.
-    apex' moment_mode says whether λw is part of m, as here, or not, which is decay="decoupled".
+    apex has grad_averaging and corrected, unless told otherwise, and divide_mean without its reg_inside_moment.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -26,6 +28,8 @@ class NovoGrad:
 
     amsgrad = Flag("divide by the root of the largest v so far")
     grad_averaging = Flag("take the mean of what is summed in m")
+    divide_mean = Flag("divide the momentum, which is of gradients, instead of each of them")
+    corrected = Flag("correct the first steps as Adam does")
 
     m = State("momentum", role="momentum")
     v = State("mean squared norm of the gradient", per="tensor")
@@ -41,6 +45,8 @@ class NovoGrad:
             one_minus_beta1=1 - h.beta1,
             beta2=h.beta2,
             one_minus_beta2=1 - h.beta2,
+            correction1=1 / (1 - h.beta1**t),
+            root_correction2=1 / sqrt(1 - h.beta2**t),
             eps=h.eps,
             weight_decay=h.weight_decay,
         )
@@ -56,8 +62,13 @@ class NovoGrad:
 
     @staticmethod
     def update(flags, s, g, p, m, v, v_max):
-        step = g / (sqrt(v_max if flags.amsgrad else v) + s.eps) + s.weight_decay * p
+        root = sqrt(v_max if flags.amsgrad else v)
+        length = (root * s.root_correction2 if flags.corrected else root) + s.eps
+        step = g if flags.divide_mean else g / length + s.weight_decay * p
         if flags.grad_averaging:
             step = s.one_minus_beta1 * step
         m = s.beta1 * m + step
-        return -s.lr * m, m
+        step = m * s.correction1 if flags.corrected else m
+        if flags.divide_mean:
+            step = step / length + s.weight_decay * p
+        return -s.lr * step, m

@@ -559,6 +559,8 @@ class NovoGrad(Optimizer):
         weight_decay: _Scheduled = 0.0,
         amsgrad: bool = False,
         grad_averaging: bool = False,
+        divide_mean: bool = False,
+        corrected: bool = False,
         *,
         pieces: int | None = None,
         **options: Unpack[Options],

@@ -12,7 +12,7 @@ from fastupdate.arrays.containers import Containers
 from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import NON_NEGATIVE, POSITIVE, real
 from fastupdate.arrays.place import Place
-from fastupdate.arrays.rows import Rows, as_gradient, check_no_function, touches_rows
+from fastupdate.arrays.rows import Rows, as_gradient, check_no_function, leaves_at, touches_rows
 from fastupdate.engines.records import MICRO_BATCHES
 from fastupdate.step import held, rows
 from fastupdate.step.plan import Plan
@@ -39,8 +39,8 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
         return leaves if every else [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
     check_no_function(grads, Place(rule, "grads"))
     skips = plan.settings.missing == "skip"
-    found = dict(tree.leaves(grads))
     known = dict.fromkeys(item.path for item in items).keys()
+    found = dict(leaves_at(grads, known))
     extra = next((path for path in found if path not in known), None)
     if skips and extra is not None:
         branches = {path[:k] for path in known for k in range(len(path))}

@@ -643,6 +643,8 @@ class NovoGrad(Optimizer):
         weight_decay: _Number = 0.0,
         amsgrad: bool = False,
         grad_averaging: bool = False,
+        divide_mean: bool = False,
+        corrected: bool = False,
         *,
         foreach: bool | None = None,
         capturable: bool = False,

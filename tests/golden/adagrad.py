@@ -1,4 +1,4 @@
-"""Beside torch's Adagrad, and optax' with ε under the root."""
+"""Beside torch's and bitsandbytes' Adagrad, and optax' with ε under the root."""
 
 from golden import Golden
 from golden.peers import Keras, Optax, Torch
@@ -15,5 +15,10 @@ ROWS = {
     "keras": Golden(
         {"lr": 2**-6, "initial_accumulator_value": 0.1, "eps": 1e-3, "eps_inside": True},
         Keras("Adagrad", learning_rate=2**-6, initial_accumulator_value=0.1, epsilon=1e-3),
+    ),
+    "bitsandbytes": Golden(
+        decayed := {"lr": 0.05, "weight_decay": 0.03},
+        Torch("bitsandbytes.optim", "Adagrad", **decayed),
+        dtypes=("float32",),
     ),
 }

@@ -1,4 +1,4 @@
-"""Beside torch's and optax' Adam."""
+"""Beside torch's, optax' and bitsandbytes' Adam."""
 
 from golden import Golden
 from golden.peers import Optax, Torch
@@ -15,5 +15,8 @@ ROWS = {
     "optax": Golden(
         GIVEN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.adam(0.01, b1=0.85, b2=0.97, eps=1e-6))),
+    ),
+    "bitsandbytes": Golden(  # whose Adam decays as AdamW does
+        {**GIVEN, "decay": "decoupled"}, Torch("bitsandbytes.optim", "Adam", **GIVEN), dtypes=("float32",)
     ),
 }

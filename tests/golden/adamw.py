@@ -1,4 +1,4 @@
-"""Beside torch's, timm's and optax' AdamW; optax works out the corrections of its moments in the weights' type."""
+"""Beside torch's, timm's, bitsandbytes' and optax', which corrects its moments in the weights' type."""
 
 from golden import Golden
 from golden.peers import Optax, Torch
@@ -15,4 +15,5 @@ ROWS = {
     ),
     "timm": Golden(GIVEN, Torch("timm.adamw", "AdamWLegacy", **GIVEN)),
     "optax": Golden(GIVEN, Optax(lambda optax: optax.adamw(0.01, weight_decay=0.3)), ulp=24),
+    "bitsandbytes": Golden(GIVEN, Torch("bitsandbytes.optim", "AdamW", **GIVEN), dtypes=("float32",)),
 }

@@ -1,5 +1,7 @@
 """Beside optax', timm's and Keras' Lamb. Norms are summed in another order by each library."""
 
+from written_peers import DeepSpeedLamb
+
 from golden import Golden
 from golden.peers import Keras, Optax, Torch, Written
 
@@ -26,7 +28,7 @@ ROWS = {
     ),
     "deepspeed": Golden(  # ratios are below, between and above
         {"lr": 0.01, "weight_decay": 0.1, "trust_min": 4.0, "trust_max": 5.0},
-        Written("DeepSpeedLamb", lr=0.01, eps=1e-6, weight_decay=0.1, min_coeff=4.0, max_coeff=5.0),
+        Written(DeepSpeedLamb, lr=0.01, eps=1e-6, weight_decay=0.1, min_coeff=4.0, max_coeff=5.0),
         SHAPES,
         ulp=32,
     ),

@@ -1,5 +1,7 @@
 """Beside torch's descent, which has the learning rate in the step instead of the velocity."""
 
+from written_peers import ChainerNesterov
+
 from golden import Golden
 from golden.peers import Torch, Written
 
@@ -14,6 +16,6 @@ ROWS = {
 } | {
     "chainer": Golden(
         {**SHARED, "beta": 0.8, "nesterov": True, "twice_ahead": True},
-        Written("ChainerNesterov", momentum=0.8, **SHARED),
+        Written(ChainerNesterov, momentum=0.8, **SHARED),
     ),
 }

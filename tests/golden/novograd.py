@@ -1,7 +1,9 @@
-"""Beside timm's NvNovoGrad and optax' NovoGrad."""
+"""Beside timm's NvNovoGrad, optax' NovoGrad and apex' formulas."""
+
+from written_peers import CudaNovoGrad
 
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Optax, Torch, Written
 
 ARGUMENTS = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 0.1, "weight_decay": 0.03}
 
@@ -15,6 +17,14 @@ ROWS = {
     "averaging": Golden(
         ARGUMENTS | {"grad_averaging": True},
         Torch("timm.nvnovograd", "NvNovoGrad", grad_averaging=True, **ARGUMENTS),
+    ),
+    "apex": Golden(
+        ARGUMENTS | {"grad_averaging": True, "divide_mean": True, "corrected": True},
+        Written(CudaNovoGrad, **ARGUMENTS),
+    ),
+    "apex, inside": Golden(
+        ARGUMENTS | {"grad_averaging": True, "corrected": True},
+        Written(CudaNovoGrad, reg_inside_moment=True, **ARGUMENTS),
     ),
     "optax": Golden(
         {"lr": 0.01, "betas": (0.9, 0.25), "eps": 1e-6, "weight_decay": 0.03},

@@ -160,16 +160,36 @@ class Keras:
 class Written:
     """A rule of tests/written_peers.py, which has what a package does that the tests do not install."""
 
-    def __init__(self, name: str, **arguments: Any) -> None:
-        self.name, self.arguments = name, arguments
+    def __init__(self, rule: type[written_peers.Written], **arguments: Any) -> None:
+        self.rule, self.arguments = rule, arguments
 
     def start(self, params: Arrays) -> None:
         self.weights = [p.copy() for p in params]
-        self.optimizer = getattr(written_peers, self.name)(**self.arguments)
+        self.optimizer: Any = self.rule(self.weights, **self.arguments)
 
     def step(self, grads: Arrays) -> Arrays:
         self.optimizer.step(self.weights, grads)
         return self.weights
+
+
+class Mlx:
+    """One of MLX's optimizers, on the CPU, in float32."""
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        self.name, self.arguments = name, arguments
+
+    def start(self, params: Arrays) -> None:
+        self.core = named("mlx.core")
+        self.core.set_default_device(self.core.cpu)
+        self.optimizer = getattr(named("mlx.optimizers"), self.name)(**self.arguments)
+        self.weights = {str(k): self.core.array(p) for k, p in enumerate(params)}
+        self.optimizer.init(self.weights)
+
+    def step(self, grads: Arrays) -> Arrays:
+        self.weights = self.optimizer.apply_gradients(
+            {str(k): self.core.array(g) for k, g in enumerate(grads)}, self.weights
+        )
+        return [np.asarray(p) for p in self.weights.values()]
 
 
 def named(module: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Beside torch's RMSprop, and optax', which has ε within the root."""
+"""Beside torch's and bitsandbytes' RMSprop, and optax', which has ε within the root."""
 
 from typing import Any
 
@@ -29,4 +29,5 @@ ROWS = {
         {**PLAIN, "eps_inside": True},
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.rmsprop(0.01, decay=0.9, eps=1e-3))),
     ),
+    "bitsandbytes": Golden(PLAIN, Torch("bitsandbytes.optim", "RMSprop", **PLAIN), dtypes=("float32",)),
 }

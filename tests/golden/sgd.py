@@ -1,7 +1,7 @@
-"""Beside torch's, optax' and pytorch_optimizer's descent."""
+"""Beside torch's, optax' and bitsandbytes' descent."""
 
 from golden import Golden
-from golden.peers import Optax, Torch, Written
+from golden.peers import Mlx, Optax, Torch
 
 PLAIN = {"lr": 0.05, "weight_decay": 0.03}
 NESTEROV = {**PLAIN, "momentum": 0.9, "nesterov": True}
@@ -11,10 +11,14 @@ ROWS = {
     "nesterov": Golden(NESTEROV, Torch("torch.optim", "SGD", **NESTEROV)),
     "mlx": Golden(
         {**PLAIN, "momentum": 0.9, "dampening": 0.4, "dampen_first": True},
-        Written("MlxSGD", **PLAIN, momentum=0.9, dampening=0.4),
+        Mlx("SGD", learning_rate=0.05, weight_decay=0.03, momentum=0.9, dampening=0.4),
+        dtypes=("float32",),
     ),
     "optax": Golden(
         PLAIN,
         Optax(lambda optax: optax.chain(optax.add_decayed_weights(0.03), optax.sgd(0.05))),
+    ),
+    "bitsandbytes": Golden(
+        {**PLAIN, "momentum": 0.9}, Torch("bitsandbytes.optim", "SGD", momentum=0.9, **PLAIN), dtypes=("float32",)
     ),
 }

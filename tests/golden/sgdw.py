@@ -1,7 +1,7 @@
 """Beside timm's SGDW."""
 
 from golden import Golden
-from golden.peers import Torch, Written
+from golden.peers import Mlx, Torch
 
 ROWS = {
     "plain": Golden(given := {"lr": 0.05, "weight_decay": 0.3}, Torch("timm.sgdw", "SGDW", **given)),
@@ -14,7 +14,8 @@ ROWS = {
     ),
     "dampened at once": Golden(
         {"lr": 0.05, "momentum": 0.9, "dampening": 0.4, "dampen_first": True},
-        Written("MlxSGD", lr=0.05, momentum=0.9, dampening=0.4),
+        Mlx("SGD", learning_rate=0.05, momentum=0.9, dampening=0.4),
+        dtypes=("float32",),
     ),
     "nesterov": Golden({**given, "nesterov": True}, Torch("timm.sgdw", "SGDW", **given, nesterov=True)),
 }
