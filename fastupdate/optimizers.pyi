@@ -88,6 +88,8 @@ class Adam(Optimizer):
         weight_decay: _Scheduled = 0.0,
         amsgrad: bool = False,
         corrected_max: bool = False,
+        eps_hat: bool = False,
+        uncorrected: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -100,6 +102,7 @@ class Adamax(Optimizer):
         eps: _Scheduled = 1e-08,
         weight_decay: _Scheduled = 0.0,
         eps_outside: bool = False,
+        uncorrected: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
@@ -152,6 +155,8 @@ class AdamW(Optimizer):
         weight_decay: _Scheduled = 0.01,
         amsgrad: bool = False,
         corrected_max: bool = False,
+        eps_hat: bool = False,
+        uncorrected: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 

@@ -14,6 +14,7 @@ from cases import (
     ELEMENTWISE,
     EVERY_CASE,
     FIRST_CASES,
+    OURS_ALONE,
     PRODUCT,
     RULES,
     SIZES,
@@ -39,14 +40,14 @@ STEPS = 12
 TORCH = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
 KERAS = {"momentum": "SGD", "rmsprop": "RMSprop"}
 OPTAX = {"sgd": "sgd", "rmsprop": "rmsprop", "adam": "adam", "adamw": "adamw"}
+PEERED = [c for c in CASES if not (OURS_ALONE - {"eps_inside"}) & c.kwargs.keys()]
 
 by_maximize = pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
 
 
 def cases_of(table: dict[str, str], *, inside: bool = False) -> Any:
-    """Those of the table's rules; with ε under the root, as Keras has it, or not, as torch. Neither has optax' AMSGrad,
-    which has golden rows."""
-    cases = [c for c in CASES if c.rule in table and "corrected_max" not in c.kwargs]
+    """Those of the table's rules; with ε under the root, as Keras has it, or not, as torch."""
+    cases = [c for c in PEERED if c.rule in table]
     found = [c for c in cases if c.kwargs.get("eps_inside", inside and c.rule != "rmsprop") == inside]
     return pytest.mark.parametrize("case", found, ids=str)
 
@@ -168,7 +169,7 @@ def optax_chain(optax: Any, case: Case) -> Any:
 
 
 # optax' AMSGrad takes the maximum of corrected v, and it has no dampening.
-OPTAX_CASES = [c for c in CASES if c.rule in OPTAX and not {"amsgrad", "dampening"} & set(c.kwargs)]
+OPTAX_CASES = [c for c in PEERED if c.rule in OPTAX and not {"amsgrad", "dampening"} & set(c.kwargs)]
 
 
 @pytest.mark.peer

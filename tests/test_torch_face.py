@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MIXED_OPTIONS, SUM_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
+from cases import MIXED_OPTIONS, OURS_ALONE, SUM_OPTIONS, Case, assert_same_bits, by_dtype, random_arrays
 from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import (
     BESIDE_TORCH,
     LACKING,
     LAYOUTS,
-    OURS_ALONE,
     arrays_of,
     by_case,
     by_rule,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import EVERY_CASE, EVERY_PHASED_CASE, RULES, Case, random_arrays
+from cases import EVERY_CASE, EVERY_PHASED_CASE, OURS_ALONE, RULES, Case, random_arrays
 from peers import Module
 
 import fastupdate as fu
@@ -28,9 +28,6 @@ CASES_HERE = [
     and "list" not in rule.extents.values()
 ]
 LISTED = [case for case in EVERY_PHASED_CASE if rules.every()[case.rule].states_of("list")]
-OURS_ALONE = {  # arguments that torch has not
-    "corrected_max", "dampen_first", "decay", "eps_inside", "eps_outside", "lr_in_buffer", "one_late", "threshold",
-}  # fmt: skip
 LACKING = {"rprop": {"weight_decay"}}  # those that its class of one rule has not
 by_case = pytest.mark.parametrize("case", CASES_HERE, ids=str)
 by_rule = pytest.mark.parametrize(

@@ -14,12 +14,12 @@ def moments(s, g, m, v):
 def direction(flags, s, g, m, v, v_max):
     """m̂ / (√v̂ + ε), and the new moments."""
     m, v = moments(s, g, m, v)
-    m_hat = m * s.correction1
-    v_hat = v * s.correction2
+    m_hat = m if flags.uncorrected else m * s.correction1
+    v_hat = v if flags.uncorrected else v * s.correction2
     if flags.amsgrad:
         v_max = maximum(v_max, v_hat if flags.corrected_max else v)
-        v_hat = v_max if flags.corrected_max else v_max * s.correction2
-    return m_hat / (sqrt(v_hat) + s.eps), m, v, v_max
+        v_hat = v_max if flags.corrected_max or flags.uncorrected else v_max * s.correction2
+    return m_hat / (sqrt(v_hat) + (s.eps_hat if flags.eps_hat and not flags.uncorrected else s.eps)), m, v, v_max
 
 
 class Adam:
@@ -29,11 +29,12 @@ class Adam:
         m ← β₁m + (1 − β₁)g             m̂ = m/(1 − β₁ᵗ)
         v ← β₂v + (1 − β₂)g²            v̂ = v/(1 − β₂ᵗ), of the largest v so far with amsgrad
         w ← w − α·m̂/(√v̂ + ε)
+        eps_hat:       w ← w − α·√(1 − β₂ᵗ)·m̂/(√v + ε), as Keras, thinc and chainer
+        uncorrected:   m̂ = m and v̂ = v, as MLX unless it is told to correct
 
     Source: Kingma & Ba (ICLR 2015), algorithm 1; AMSGrad: Reddi, Kale & Kumar (ICLR 2018).
     amsgrad is torch's, Keras' and chainer's, the largest v; with corrected_max it is optax', the largest v̂, which is
-    larger in first steps. Keras, thinc and chainer have ε̂, α·√(1 − β₂ᵗ)·m̂/(√v + ε): that is an ε of ε̂/√(1 − β₂ᵗ) here,
-    a schedule (docs/peers.md). MLX corrects m and v only if it is told to.
+    larger in first steps.
     """
 
     lr = Hyper(1e-3, NON_NEGATIVE, "learning rate α")
@@ -44,6 +45,8 @@ class Adam:
 
     amsgrad = Flag("divide by the root of the largest v so far")
     corrected_max = Flag("take the largest v̂ instead, as optax; needs amsgrad")
+    eps_hat = Flag("add ε to the root of v before it is corrected")
+    uncorrected = Flag("leave the moments uncorrected")
 
     m = State("mean gradient", role="momentum")
     v = State("mean squared gradient")
@@ -65,6 +68,7 @@ class Adam:
             correction1=1 / (1 - h.beta1**t),
             correction2=1 / (1 - h.beta2**t),
             eps=h.eps,
+            eps_hat=h.eps / sqrt(1 - h.beta2**t),
             weight_decay=h.weight_decay,
         )
 

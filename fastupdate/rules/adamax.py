@@ -12,6 +12,7 @@ class Adamax:
         u ← max(β₂u, |g| + ε)
         w ← w − α·m̂/u
         eps_outside:   u ← max(β₂u, |g|), w ← w − α·m̂/(u + ε), as Keras
+        uncorrected:   m̂ = m, as MLX
 
     Source: Kingma & Ba (ICLR 2015), algorithm 2, which has no ε.
     """
@@ -23,6 +24,7 @@ class Adamax:
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
 
     eps_outside = Flag("add ε to u when it divides")
+    uncorrected = Flag("leave m uncorrected")
 
     m = State("mean gradient", role="momentum")
     u = State("largest gradient, which fades")
@@ -30,7 +32,8 @@ class Adamax:
     @staticmethod
     def prepare(h, t):
         return scalars(
-            lr=h.lr / (1 - h.beta1**t),
+            lr=h.lr,
+            corrected_lr=h.lr / (1 - h.beta1**t),
             one_minus_beta1=1 - h.beta1,
             beta2=h.beta2,
             eps=h.eps,
@@ -42,4 +45,5 @@ class Adamax:
         g = g + s.weight_decay * p
         m = m + s.one_minus_beta1 * (g - m)
         u = maximum(s.beta2 * u, absolute(g) if flags.eps_outside else absolute(g) + s.eps)
-        return -s.lr * (m / (u + s.eps if flags.eps_outside else u)), m, u
+        lr = s.lr if flags.uncorrected else s.corrected_lr
+        return -lr * (m / (u + s.eps if flags.eps_outside else u)), m, u
