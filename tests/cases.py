@@ -100,6 +100,7 @@ PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"lr": 0.02, "momentum": 0.9},
         "inputs": {"lr": 0.02, "momentum": 0.9, "rows_are_inputs": True},
         "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "match_rms_adamw": True},
+        "corrected": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "corrected": True, "quintic": True},
     },
 }
 

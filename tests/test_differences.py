@@ -161,7 +161,7 @@ DIFFERENCES = {
         "optax",
         Optax(lambda o: o.contrib.muon(0.02, beta=0.9, weight_decay=0.3, eps=0.0, nesterov=True)),
         0.00361,
-        "it corrects the bias of both that it mixes",
+        "it corrects the bias of both that it mixes, as with `corrected`",
         MATRICES,
     ),
     "Muon": Apart(
@@ -170,7 +170,7 @@ DIFFERENCES = {
         "timm",
         Torch("timm.muon", "Muon", lr=0.02),
         0.104,
-        "it has other coefficients, which change from iteration to iteration",
+        "it has other coefficients, which change from iteration to iteration, as with `quintic`",
         MATRICES,
     ),
     "Adafactor, decayed": Apart(

@@ -31,7 +31,8 @@ CLIPPED = 1e-5  # of the largest weight, where the peer does without the 10â»â
 
 def shaped(flat: list[np.ndarray], call: str) -> list[np.ndarray]:
     """As matrices, for rules that are about those."""
-    return [a.reshape(-1, 8 if a.size % 8 == 0 else 1) for a in flat] if re.search("Muon|Adafactor", call) else flat
+    of_matrices = re.search("muon|adafactor", call.lower())
+    return [a.reshape(-1, 8 if a.size % 8 == 0 else 1) for a in flat] if of_matrices else flat
 
 
 def arrays(seed: int, dtype: Any) -> list[np.ndarray]:
@@ -71,7 +72,7 @@ def with_torch(calls: list[str], dtype: Any) -> Step:
 
 def with_optax(calls: list[str], dtype: Any) -> Step:
     jax, optax = peer("jax"), peer("optax")
-    p = [jax.numpy.array(w) for w in weights(dtype)]
+    p = [jax.numpy.array(w) for w in shaped(weights(dtype), calls[0])]
     chain = eval(calls[0], {"optax": optax})
     state = chain.init(p)
 
@@ -86,7 +87,7 @@ def with_optax(calls: list[str], dtype: Any) -> Step:
 
 def with_keras(calls: list[str], dtype: Any) -> Step:
     torch, keras = peer("torch"), peer("keras")
-    p = [keras.Variable(w, dtype=w.dtype.name) for w in weights(dtype)]
+    p = [keras.Variable(w, dtype=w.dtype.name) for w in shaped(weights(dtype), calls[0])]
     opt = eval(calls[0], {"keras": keras})
     opt.build(p)
 

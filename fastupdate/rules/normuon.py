@@ -1,7 +1,7 @@
 """NorMuon."""
 
-from fastupdate.rules.muon import orthogonal
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.muon import coefficients, orthogonal
+from fastupdate.rules.rule import BELOW_ONE, COUNT_OR_ZERO, FINITE, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import sqrt
 
 
@@ -31,6 +31,11 @@ class NorMuon:
 
     nesterov = Flag("look ahead along the momentum")
     match_rms_adamw = Flag("scale steps as AdamW's")
+    ns_a = Hyper(3.4445, FINITE, "a, of the Newton–Schulz iteration's odd polynomial (see Muon)")
+    ns_b = Hyper(-4.7750, FINITE, "b")
+    ns_c = Hyper(2.0315, FINITE, "c")
+    ns_steps = Hyper(5, COUNT_OR_ZERO, "how many iterations")
+    quintic = Flag("take five triples of coefficients, one for each iteration, in place of a, b and c", of="matrix")
 
     m = State("mean gradient", role="momentum")
     o = State("the direction", lasts=False)
@@ -50,6 +55,10 @@ class NorMuon:
             one_minus_beta2=1 - h.beta2,
             eps=h.eps,
             shrink=h.lr * h.weight_decay,
+            ns_a=h.ns_a,
+            ns_b=h.ns_b,
+            ns_c=h.ns_c,
+            ns_steps=h.ns_steps,
         )
 
     @staticmethod
@@ -58,9 +67,10 @@ class NorMuon:
         return m, (g + s.momentum * (mean - g) if flags.nesterov else mean)
 
     @staticmethod
-    def matrix(flags, o):
+    def matrix(flags, s, o):
         rows, columns = o.shape
-        return orthogonal(o) if flags.match_rms_adamw else max(1.0, rows / columns) ** 0.5 * orthogonal(o)
+        direction = orthogonal(o, s.ns_steps, coefficients(flags, s))
+        return direction if flags.match_rms_adamw else max(1.0, rows / columns) ** 0.5 * direction
 
     @staticmethod
     def measure_2(flags, s, g, p, m, o, v, size, scale):
