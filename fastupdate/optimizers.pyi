@@ -61,6 +61,15 @@ class Adafactor(Optimizer):
         eps: tuple[_Scheduled, _Scheduled] = (1.1920928955078125e-07, 0.001),
         d: _Scheduled = 1.0,
         weight_decay: _Scheduled = 0.0,
+        beta1: _Scheduled = 0.0,
+        relative_step: _Scheduled = 1.0,
+        scale_parameter: _Scheduled = 1.0,
+        scaled_decay: _Scheduled = 0.0,
+        unscaled_decay: _Scheduled = 0.0,
+        lr_outside: _Scheduled = 0.0,
+        beta2_cap: _Scheduled = 1.0,
+        eps_added: _Scheduled = 0.0,
+        unfactored: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
 
