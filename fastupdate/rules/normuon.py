@@ -19,7 +19,9 @@ class NorMuon:
 
     Source: Li et al., arXiv:2510.05491 (2025): match_rms_adamw is its algorithm 1, the default is its code. The matrix
     products are those of the array library, in the parameter's type (pytorch_optimizer: bfloat16), and their bits are
-    its own. dion's NorMuon can split matrices into heads and shards, and makes each part orthogonal by itself.
+    its own. dion's NorMuon can split matrices into heads and shards, and makes each part orthogonal by itself: of two
+    halves of a small matrix that is 0.0456 after twelve steps of 0.02, and it does so here if it is handed a view of
+    each part, as the items of w.reshape(heads, -1, columns).
     """
 
     lr = Hyper(2e-2, NON_NEGATIVE, "learning rate α")
