@@ -29,15 +29,17 @@ PARAMS = (
 
 
 def arguments(rule: Rule) -> dict[str, Any]:
-    """What the class of a rule takes beside params and options, with the defaults: hyperparameters, then flags."""
+    """What the class of a rule takes beside params and options, with the defaults, in the order that it declares."""
     aliases = {part: alias for alias, parts in rule.aliases.items() for part in parts}
     found: dict[str, Any] = {}
-    for name, hyper in declared(rule.formula, Hyper).items():
+    for name, each in declared(rule.formula, (Hyper, Flag)).items():
         if name in aliases:
-            found[aliases[name]] = (*found.get(aliases[name], ()), hyper.default)
-        else:
-            found[name] = hyper.default
-    return found | {name: False for name in rule.flags if name not in rule.flag_hypers}
+            found[aliases[name]] = (*found.get(aliases[name], ()), each.default)
+        elif isinstance(each, Hyper):
+            found[name] = each.default
+        elif each.when is None:
+            found[name] = False
+    return found
 
 
 def make(rule: Rule, module: str) -> type[Optimizer]:
@@ -119,12 +121,12 @@ def page(rule: Rule, params: str = PARAMS) -> str:
     """What help() shows: the rule's own page, then its arguments, then the options of all rules."""
     parts = {part: f"{alias}[{k}]" for alias, names in rule.aliases.items() for k, part in enumerate(names)}
     lines = [getdoc(rule.formula) or "", "", _entry("params", params)]
-    for name, hyper in declared(rule.formula, Hyper).items():
-        text = f"{hyper.meaning}: {hyper.interval}, or a schedule; {hyper.default:g}"
-        lines.append(_entry(parts.get(name, name), text))
-    for name, flag in declared(rule.formula, Flag).items():
-        if flag.when is None:
-            lines.append(_entry(name, flag.meaning))
+    for name, each in declared(rule.formula, (Hyper, Flag)).items():
+        if isinstance(each, Hyper):
+            text = f"{each.meaning}: {each.interval}, or a schedule; {each.default:g}"
+            lines.append(_entry(parts.get(name, name), text))
+        elif each.when is None:
+            lines.append(_entry(name, each.meaning))
     return "\n".join([*lines, "", getdoc(Options) or ""])
 
 

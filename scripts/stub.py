@@ -105,12 +105,7 @@ def class_of(
 
 
 FIXED = {  # arguments of packages that the rule has one value of
-    "muon": [
-        "ns_coefficients: tuple[float, float, float] = ...",
-        "eps: float = 1e-7",
-        "ns_steps: int = 5",
-        "adjust_lr_fn: None = None",
-    ],
+    "muon": ["adjust_lr_fn: str | None = None"],
     "prodigy": [
         "decouple: bool = True",
         "fsdp_in_use: bool = False",

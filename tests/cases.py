@@ -105,7 +105,11 @@ PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"lr": 0.01, "betas": (0.85, 0.97), "eps": 1e-6, "weight_decay": 0.03},
         "clipped": {"lr": 0.01, "eps": 1e-6, "weight_decay": 0.03, "trust_clip": True, "adapt_decayed": True},
     },
-    "adafactor": {"plain": {"lr": 0.05, "weight_decay": 0.03}, "slow": {"lr": 0.5, "d": 0.3, "beta2_decay": -0.5}},
+    "adafactor": {
+        "plain": {"lr": 0.05, "weight_decay": 0.03},
+        "slow": {"lr": 0.5, "d": 0.3, "beta2_decay": -0.5},
+        "momentum": {"lr": 0.05, "beta1": 0.8, "weight_decay": 0.03, "scaled_decay": 0.5, "unfactored": True},
+    },
     "prodigy": {
         "plain": {"weight_decay": 0.03, "d0": 1e-2},
         "warm": {"lr": 0.5, "d0": 1e-2, "use_bias_correction": True, "safeguard_warmup": True, "weight_decay": 0.03},
@@ -114,6 +118,7 @@ PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"lr": 0.02, "momentum": 0.9},
         "inputs": {"lr": 0.02, "momentum": 0.9, "rows_are_inputs": True},
         "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "match_rms_adamw": True},
+        "corrected": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "corrected": True, "quintic": True},
     },
 }
 

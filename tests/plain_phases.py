@@ -120,7 +120,8 @@ class Plain:
         if self.rule.matrix is not None and phase is self.rule.phases[0]:
             [name] = self.rule.matrix_states
             at = self.rule.states.index(name)
-            self.states[k][at] = np.asarray(self.rule.matrix(self.flags, self.states[k][at]))
+            s = self.rule.prepare(self.values, self.t)
+            self.states[k][at] = np.asarray(self.rule.matrix(self.flags, s, self.states[k][at]))
         return [np.broadcast_to(x, p.shape) for x in results[: len(phase.sums)]]
 
     def take(self, k: int, new: Any) -> None:

@@ -30,7 +30,7 @@ def normal(*shapes: tuple[int, ...], steps: int = 12) -> Data:
     return Data(weights, grads)
 
 
-VECTORS, MATRICES = normal((4, 3), (5,)), normal((4, 3), (6, 5))
+VECTORS, MATRICES, CUBES = normal((4, 3), (5,)), normal((4, 3), (6, 5)), normal((2, 3, 4))
 ONES = Data([np.ones(1)], [[np.ones(1)]] * 4)
 
 
@@ -47,6 +47,22 @@ class Ours:
     def step(self, grads: Arrays) -> Arrays:
         self.optimizer.step(grads)
         return self.weights
+
+
+class Heads(Ours):
+    """A rule of ours for both halves of each matrix."""
+
+    def start(self, params: Arrays) -> None:
+        self.weights = [p.copy() for p in params]
+        self.optimizer = rules.get(self.rule)(halves(self.weights), **self.arguments)
+
+    def step(self, grads: Arrays) -> Arrays:
+        self.optimizer.step(halves(grads))
+        return self.weights
+
+
+def halves(matrices: Arrays) -> Arrays:
+    return [half for matrix in matrices for half in matrix.reshape(2, -1, matrix.shape[1])]
 
 
 class Apart(NamedTuple):
@@ -223,7 +239,7 @@ DIFFERENCES = {
         "optax",
         Optax(lambda o: o.contrib.muon(0.02, beta=0.9, weight_decay=0.3, eps=0.0, nesterov=True)),
         0.00361,
-        "it corrects the bias of both that it mixes",
+        "it corrects the bias of both that it mixes, as with `corrected`",
         MATRICES,
     ),
     "Muon": Apart(
@@ -232,7 +248,7 @@ DIFFERENCES = {
         "timm",
         Torch("timm.muon", "Muon", lr=0.02),
         0.104,
-        "it has other coefficients, which change from iteration to iteration",
+        "it has other coefficients, which change from iteration to iteration, as with `quintic`",
         MATRICES,
     ),
     "Adafactor, decayed": Apart(
@@ -241,7 +257,7 @@ DIFFERENCES = {
         "transformers",
         Torch("transformers.optimization", "Adafactor", weight_decay=0.3),
         0.0142,
-        "it decays by λ times its whole step size, which is relative to the weights",
+        "it decays by λ times its whole step size, as with `scaled_decay`",
         MATRICES,
     ),
     "Adafactor": Apart(
@@ -250,7 +266,26 @@ DIFFERENCES = {
         "timm",
         Torch("timm.adafactor_bv", "AdafactorBigVision", lr=0.01),
         0.0466,
-        "its α is no share of the weights, small matrices have a whole v, and a momentum is kept",
+        "its α is no share of the weights, small matrices have a whole v, and a momentum is kept, as with "
+        "`scale_parameter`, `unfactored` and `beta1`",
+        MATRICES,
+    ),
+    "SM3, three axes": Apart(
+        "sm3",
+        {"lr": 0.01},
+        "optax",
+        Optax(lambda o: o.sm3(0.01)),
+        0.00399,
+        "it has one number for each place on each axis, here each matrix has rows and columns",
+        CUBES,
+    ),
+    "NorMuon": Apart(
+        "normuon",
+        {"lr": 0.02},
+        "dion's, by heads",
+        Heads("normuon", lr=0.02),
+        0.0456,
+        "it makes each head orthogonal by itself, as with a view of each, `w.reshape(heads, -1, columns)`",
         MATRICES,
     ),
     "ASGD": Apart(
@@ -323,6 +358,19 @@ def test_the_sign_of_zero_may_be_another(sign: float) -> None:
     weights = np.ones(3)
     rules.get("lion")([weights], lr=0.1, sign_of_zero=sign).step([np.array([0.0, -0.0, 1.0])])
     assert weights.tolist() == [1.0 - 0.1 * sign, 1.0 - 0.1 * sign, 0.9]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("eps", [{"eps": (1e-30, 1e-3)}, {"eps": (0.0, 1e-3), "eps_added": 1e-30}], ids=["ε₁", "added"])
+def test_rows_without_a_gradient_move_nothing(eps: dict[str, Any], dtype: Any) -> None:
+    """Adafactor's ε, as other libraries have it, has a square, and products with itself, that are 0 in float32."""
+    some, none = np.ones((3, 4), dtype), np.ones((2, 2), dtype)
+    gradient = np.ones_like(some)
+    gradient[1] = 0.0
+    rules.get("adafactor")([some, none], **eps).step([gradient, np.zeros_like(none)])
+    assert (some[1] == 1.0).all()
+    assert (none == 1.0).all()
+    assert (some[[0, 2]] < 1.0).all()
 
 
 @pytest.mark.parametrize("rule", ["lamb", "lars", "adafactor", "adamp", "sgdp"])

@@ -8,9 +8,11 @@ import golden
 import numpy as np
 import pytest
 from cases import BACKENDS, RULE_NAMES, moderate_arrays
+from golden import adafactor
 from golden.peers import Torch
 from tolerances import Drift
 
+import fastupdate as fu
 from fastupdate import rules
 
 STEPS = 12
@@ -51,13 +53,26 @@ def test_peer(rule: str, row: golden.Golden, dtype: str, backend: Any, monkeypat
     assert_together(row, rules.get(rule)(params, **row.arguments, backend=backend), params, dtype)
 
 
+@pytest.mark.peer
+def test_small_matrices_have_a_whole_v() -> None:
+    """As optax' min_dim_size_to_factor has it: they are a part of a partition."""
+    shared = {"lr": 0.5, **adafactor.AS_OPTAX}
+    row = golden.Golden({}, adafactor.of_optax(0.5, min_dim_size_to_factor=16), [(5, 30), (40, 30)], ulp=64)
+    params = arrays(1, row, "float32")
+    row.peer.start(params)
+    whole, factored = fu.Adafactor.with_(unfactored=True, **shared), fu.Adafactor.with_(**shared)
+    assert_together(row, fu.Partition(params, [("0", whole), ("*", factored)]), params, "float32")
+
+
+ALONE = [("adafactor", "transformers")]  # whose peer has no learning rate; Adam-mini's takes a model
 OF_GROUPS = [
     pytest.param(rule, row, id=f"{rule}-{name}")
     for rule in RULE_NAMES
     for name, row in golden.rows(rule).items()
     if isinstance(row.peer, Torch)
+    and (rule, name) not in ALONE
     and rule != "adammini"
-    and len(row.shapes) > 1  # whose peer takes a model
+    and len(row.shapes) > 1
     and not any(map(callable, row.arguments.values()))
 ]
 

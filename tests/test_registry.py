@@ -64,7 +64,7 @@ def test_names_of_a_rule(name):
     rule = rules.get(name).rule
     if not rule.native:
         pytest.skip(f"{name} has no C++ form")
-    assert tuple(map(split, _core.rules()[name])) == (tuple(rule.hypers), rule.flags, rule.states)
+    assert tuple(map(split, _core.rules()[name])) == (tuple(rule.hypers), rule.compiled_flags, rule.states)
 
 
 @by_name

@@ -135,8 +135,12 @@ def test_a_matrix_rule_moves_matrices_alone() -> None:
         fu.torch.Muon([vector]).step()
 
 
+ITERATIONS = {"ns_coefficients": (2.0, -1.5, 0.5), "eps": 30.0, "ns_steps": 3}
+
+
+@pytest.mark.parametrize("told", [{}, ITERATIONS], ids=["plain", "told"])
 @pytest.mark.parametrize("scale", [None, "original", "match_rms_adamw"])
-def test_muon_changes_hands(scale: Any) -> None:
+def test_muon_changes_hands(scale: Any, told: dict[str, Any]) -> None:
     """Both ways, with the scale of its steps, which torch has another name for; it multiplies matrices in bfloat16."""
     shapes = [(4, 6), (6, 4), (5, 5)]
     start, *grads = (random_arrays(seed, [24, 24, 25], np.float32) for seed in range(5))
@@ -155,11 +159,11 @@ def test_muon_changes_hands(scale: Any) -> None:
             states = [optimizer.state_dict()]
         return arrays_of(params)
 
-    given = {"lr": 0.1, "nesterov": True, "weight_decay": 0.3}
+    given = {"lr": 0.1, "nesterov": True, "weight_decay": 0.3, **told}
     here = partial(fu.torch.Muon, **given, match_rms_adamw=scale == "match_rms_adamw")
-    there = partial(torch.optim.Muon, **given, adjust_lr_fn=scale)
+    in_its_words, there = (partial(make, **given, adjust_lr_fn=scale) for make in (fu.torch.Muon, torch.optim.Muon))
     reference = run(there, torch.optim.Muon)
-    for makers in ((here, torch.optim.Muon), (there, fu.torch.Muon)):
+    for makers in ((here, torch.optim.Muon), (in_its_words, torch.optim.Muon), (there, fu.torch.Muon)):
         for a, b, first in zip(run(*makers), reference, start, strict=True):
             assert np.abs(a - b).max() <= 0.03 * np.abs(b - first.reshape(b.shape)).max()
 

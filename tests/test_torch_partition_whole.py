@@ -13,6 +13,7 @@ from torch_cases import hand_over, torch
 from torch_partitions import RULES, SHAPES, by_rules, kept, make, parameters, some, step, steps, values
 
 import fastupdate as fu
+from fastupdate.optimizers import arguments
 
 pytestmark = pytest.mark.peer
 file_needs("torch")
@@ -201,7 +202,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         r"\[muon\] others: expected a pattern that matches a parameter",
     ),
     "positional": (
-        lambda: fu.torch.Muon([_p(2, 2)], 0.1, 0.1, 0.9, True, False, False, True, False, fu.SGD),
+        lambda: fu.torch.Muon([_p(2, 2)], *arguments(fu.Muon.rule).values(), fu.SGD),
         TypeError,
         "positional",
     ),

@@ -68,6 +68,21 @@ REFUSED: dict[str, Any] = {
         ValueError,
         r"\[sgd\] nesterov: expected one of False, True, received 'no'",
     ),
+    "a scale of Muon's": (
+        lambda: fu.torch.Muon([_one()], adjust_lr_fn="rms_to_rms"),
+        ValueError,
+        r"\[muon\] adjust_lr_fn: expected None \(or 'original', or 'match_rms_adamw', .*\), received 'rms_to_rms'",
+    ),
+    "two scales of Muon's": (
+        lambda: fu.torch.Muon([_one()], adjust_lr_fn="original", match_rms_adamw=True),
+        ValueError,
+        r"\[muon\] adjust_lr_fn: expected None or 'match_rms_adamw', for match_rms_adamw is True, received 'original'",
+    ),
+    "two of Muon's coefficients": (
+        lambda: fu.torch.Muon([_one()], ns_coefficients=(3.0, -3.2)),
+        TypeError,
+        r"\[muon\] ns_coefficients: expected 3 numbers, received \(3.0, -3.2\)",
+    ),
     "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),

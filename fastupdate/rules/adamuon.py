@@ -1,7 +1,7 @@
 """AdaMuon."""
 
-from fastupdate.rules.muon import orthogonal
-from fastupdate.rules.rule import BELOW_ONE, NON_NEGATIVE, Hyper, State, Sum, scalars
+from fastupdate.rules.muon import coefficients, orthogonal
+from fastupdate.rules.rule import BELOW_ONE, COUNT_OR_ZERO, FINITE, NON_NEGATIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import sqrt
 
 
@@ -9,7 +9,7 @@ class AdaMuon:
     r"""Muon whose elements are divided by their running size, as `pytorch_optimizer.AdaMuon`.
 
         m ← β₁m + (1 − β₁)∇L
-        o = the nearest orthogonal matrix to m, by five Newton–Schulz iterations
+        o = the nearest orthogonal matrix to m, by `ns_steps` Newton–Schulz iterations
         v ← β₂v + (1 − β₂)o²            v̂ = v/(1 − β₂ᵗ)
         ô = o/(√v̂ + ε)
         w ← w − αλw − α·0.2·√n·ô/(‖ô‖ + ε),     of n elements
@@ -26,6 +26,11 @@ class AdaMuon:
     beta2 = Hyper(0.95, BELOW_ONE, "how much of the mean square of directions stays")
     eps = Hyper(1e-10, NON_NEGATIVE, "ε, added to roots")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")
+    ns_a = Hyper(3.4445, FINITE, "a, of the Newton–Schulz iteration's odd polynomial (see Muon)")
+    ns_b = Hyper(-4.7750, FINITE, "b")
+    ns_c = Hyper(2.0315, FINITE, "c")
+    ns_steps = Hyper(5, COUNT_OR_ZERO, "how many iterations")
+    quintic = Flag("take five triples of coefficients, one for each iteration, in place of a, b and c", of="matrix")
     decoupled_decay = True
 
     m = State("mean gradient", role="momentum")
@@ -45,6 +50,10 @@ class AdaMuon:
             correction2=1 / (1 - h.beta2**t),
             eps=h.eps,
             shrink=h.lr * h.weight_decay,
+            ns_a=h.ns_a,
+            ns_b=h.ns_b,
+            ns_c=h.ns_c,
+            ns_steps=h.ns_steps,
         )
 
     @staticmethod
@@ -52,8 +61,8 @@ class AdaMuon:
         return m, v, m + s.one_minus_beta1 * (g - m)
 
     @staticmethod
-    def matrix(flags, o):
-        return orthogonal(o)
+    def matrix(flags, s, o):
+        return orthogonal(o, s.ns_steps, coefficients(flags, s))
 
     @staticmethod
     def measure_2(flags, s, g, p, m, v, o, scale):

@@ -27,7 +27,7 @@ Where a step depends on sums, functions come before `update` (`fastupdate/rules/
                                                  # for one tensor, in float64: its states, by the sums over n elements;
                                                  # likewise settle_row, _column, _matrix (the last two axes), _unit
                                                  # (the first axis) and _list
-        def matrix(flags, o):                    # array in, array out: what the state `o` of a matrix becomes before
+        def matrix(flags, s, o):                 # array in, array out: what the state `o` of a matrix becomes before
                                                  # `update` and `measure_2`, in NumPy's words alone
                                                  # (fastupdate/rules/muon.py, normuon.py)
 
@@ -63,6 +63,8 @@ from typing import Any, Literal, NamedTuple
 from fastupdate.arrays.numbers import BELOW_ONE as BELOW_ONE
 from fastupdate.arrays.numbers import CEILING as CEILING
 from fastupdate.arrays.numbers import COUNT as COUNT
+from fastupdate.arrays.numbers import COUNT_OR_ZERO as COUNT_OR_ZERO
+from fastupdate.arrays.numbers import FINITE as FINITE
 from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
 from fastupdate.arrays.numbers import LIMIT as LIMIT
@@ -93,6 +95,7 @@ class Flag:
     meaning: str
     _: KW_ONLY
     when: str | None = None  # no argument: it is on when this hyperparameter is not 0
+    of: Literal["matrix"] | None = None  # `matrix` alone reads it, which is not compiled, so it makes no variants
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,7 @@ ALIASES = {
     "etas": ("eta_minus", "eta_plus"),
     "step_sizes": ("step_min", "step_max"),
     "nus": ("nu1", "nu2"),
+    "ns_coefficients": ("ns_a", "ns_b", "ns_c"),
 }
 
 
@@ -229,6 +233,7 @@ class Rule:
     update: Callable[..., tuple[Any, ...]]
     check: Callable[[Mapping[str, Any]], str | None]
     flags: tuple[str, ...] = ()
+    compiled_flags: tuple[str, ...] = ()  # those of them that select among compiled variants
     state_flags: Mapping[str, str] = field(default_factory=dict)  # state → the flag it exists under
     flag_hypers: Mapping[str, str] = field(default_factory=dict)  # flag → the hyperparameter that switches it on
     momentum: str | None = None  # the state that is a running mean of gradients, for monitoring
@@ -250,7 +255,7 @@ class Rule:
 
     def mask(self, flags: Mapping[str, bool]) -> int:
         """The bit mask that selects the compiled variant."""
-        return sum(1 << k for k, name in enumerate(self.flags) if flags[name])
+        return sum(1 << k for k, name in enumerate(self.compiled_flags) if flags[name])
 
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
@@ -286,8 +291,8 @@ class Rule:
         return not self.passing.issuperset(self.matrix_states)
 
 
-def declared(formula: type, kind: type[Any]) -> dict[str, Any]:
-    """What a rule's class and its bases declare of one kind (Hyper, Flag, State …), by name and in order."""
+def declared(formula: type, kind: type[Any] | tuple[type[Any], ...]) -> dict[str, Any]:
+    """What a rule's class and its bases declare of a kind or several (Hyper, Flag, State …), by name and in order."""
     every: dict[str, Any] = {}
     for base in reversed(formula.__mro__):
         every |= vars(base)
@@ -312,6 +317,7 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         update=formula.update,  # type: ignore[attr-defined]
         check=getattr(formula, "check", lambda given: None),
         flags=tuple(flags),
+        compiled_flags=tuple(key for key, flag in flags.items() if flag.of is None),
         state_flags={key: state.when for key, state in states.items() if state.when},
         flag_hypers={key: flag.when for key, flag in flags.items() if flag.when},
         momentum=next(iter(roles.values()), None),

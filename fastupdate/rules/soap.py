@@ -83,7 +83,7 @@ class SOAP:
     own_decay = True
 
     uncorrected = Flag("leave the moments uncorrected")
-    normalize = Flag("divide the direction by its root mean square")
+    normalize = Flag("divide the direction by its root mean square", of="matrix")
 
     m = State("mean gradient", role="momentum")
     v = State("mean square in the bases")

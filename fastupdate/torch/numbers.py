@@ -15,7 +15,7 @@ from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
 from fastupdate.torch.names import SPACINGS
-from fastupdate.torch.packages import FIXED, check_fixed, said_by_none
+from fastupdate.torch.packages import FIXED, as_here, check_fixed
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,
@@ -48,8 +48,9 @@ def checked(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in REFUSED:
         if values.get(name):
             Place(rule.name, name).fail(ValueError, "False", repr(values[name]))
+    values = as_here(rule, values)
     check_fixed(rule, values)
-    values = {**_spaced(rule, values), **said_by_none(rule, values)}
+    values = _spaced(rule, values)
     numbers = {name: checked_one(rule, name, values[name]) for name in (*arguments(rule), *SHARED) if name in values}
     problem = rule.check(numbers)
     if problem:

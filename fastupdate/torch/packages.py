@@ -12,21 +12,17 @@ from typing import Any
 import torch
 
 from fastupdate.arrays.place import Place
-from fastupdate.rules.muon import COEFFICIENTS, ITERATIONS
 from fastupdate.rules.rule import Rule
 from fastupdate.torch.names import STEP
 from fastupdate.torch.shards import is_dtensor
 
 _ALONE = (False, "parameters that ranks share are known by their type, DTensor")
-_RMS = "match_rms_adamw"
+_SCALE, _RMS = "adjust_lr_fn", "match_rms_adamw"
 
 # Arguments of theirs that the rule here has one value of, and why.
 FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
     "muon": {
-        "ns_coefficients": (COEFFICIENTS, "the authors' own"),
-        "eps": (1e-7, "the shortest that a gradient is taken to be"),
-        "ns_steps": (ITERATIONS, "as many iterations"),
-        "adjust_lr_fn": (None, f"{_RMS}=True scales steps as AdamW's"),
+        _SCALE: (None, f"or 'original', or '{_RMS}', which is {_RMS}=True"),
     },
     "prodigy": {
         "decouple": (True, "weights shrink by d·lr·λ; decay='coupled' is an L2 penalty"),
@@ -62,15 +58,23 @@ def check_fixed(rule: Rule, values: Mapping[str, Any]) -> None:
             Place(rule.name, name).fail(ValueError, f"{value} ({why})", repr(values[name]))
 
 
-def said_by_none(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers for what is None, where that has a meaning there."""
-    return {name: x for name, x in NONES.get(rule.name, {}).items() if name in values and values[name] is None}
+def as_here(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group says, in the words that it has here: the scale of Muon's steps, and numbers for what is None."""
+    said: dict[str, Any] = {
+        name: number for name, number in NONES.get(rule.name, {}).items() if group.get(name, number) is None
+    }
+    scale = group.get(_SCALE)
+    if rule.name == "muon" and scale in ("original", _RMS):
+        if scale != _RMS and group.get(_RMS):
+            Place(rule.name, _SCALE).fail(ValueError, f"None or '{_RMS}', for {_RMS} is True", repr(scale))
+        said |= {_RMS: scale == _RMS, _SCALE: None}
+    return {**group, **said}
 
 
 def as_theirs(rule: Rule, group: dict[str, Any], entries: Iterable[Any]) -> None:
     """Gives what is saved of a group and of its parameters what it has there. DTensors stay as they are."""
     if rule.name == "muon" and group[_RMS]:
-        group["adjust_lr_fn"] = _RMS
+        group[_SCALE] = _RMS
     group |= {name: None for name, number in NONES.get(rule.name, {}).items() if group[name] == number}
     for entry in entries:
         for name in FLAT.get(rule.name, ()):
@@ -89,16 +93,14 @@ def from_theirs(
     for theirs in saved["param_groups"]:
         rule = rule_of(theirs)
         group = {RENAMED.get(rule.name, {}).get(name, name): value for name, value in theirs.items()}
-        groups.append(group)
         for name in OTHERS.get(rule.name, ()):
             if group.get(name):
                 place = Place(rule.name, f"state_dict['param_groups'][…][{name!r}]")
                 place.fail(ValueError, f"none (fu.torch.{rule.formula.__name__} takes no such state)", "one")
-        if rule.name == "muon" and group.get("adjust_lr_fn") in ("original", _RMS):
-            group |= {_RMS: group["adjust_lr_fn"] == _RMS, "adjust_lr_fn": None}
+        group = as_here(rule, group)
+        groups.append(group)
         if rule.name == "dog" and "init_eta" in group:
             state = _of_dog(rule, group, state, len(saved["param_groups"]))
-        group |= said_by_none(rule, group)
         if (norm := group.pop("g0_norm", None)) and rule.name == "dadaptsgd":
             group.setdefault("shrink", 1 / norm)
         for key, p in zip(group["params"], rest, strict=False):  # torch says if there are more or fewer

@@ -1,10 +1,47 @@
-"""Beside torch's, Keras', optax' and transformers' Adafactor. Sums are in another order there."""
+"""Beside torch's, Keras', optax', transformers' and timm's Adafactor. Sums are in another order there."""
 
-from golden import Golden
+from golden import Arrays, Golden
 from golden.peers import Keras, Optax, Torch
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30), (2, 3, 4))
+TO_THE_LONGEST = (1, 7, 33, (5, 3), (40, 30))  # of three axes optax and timm take the two longest
 SHARED = {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "weight_decay": 0.1}
+ADDED = {"eps": (0.0, 1e-3), "eps_added": 1e-2}
+AS_GIVEN = {**ADDED, "relative_step": 0.0}
+AS_OPTAX = {**AS_GIVEN, "unscaled_decay": 1.0, "weight_decay": 0.01}
+OF_OPTAX = {"min_dim_size_to_factor": 1, "weight_decay_rate": 0.01, "eps": 1e-2}
+AS_TIMM = {**AS_GIVEN, "scale_parameter": 0.0, "d": 1e30, "beta1": 0.9, "lr_outside": 1.0, "weight_decay": 0.3}
+OF_TIMM = {"eps": 1e-2, "weight_decay": 0.3, "momentum_dtype": "float32", "min_dim_size_to_factor": 1}
+
+
+def transformers(**arguments: object) -> Torch:
+    return Torch("transformers.optimization", "Adafactor", eps=(1e-2, 1e-3), weight_decay=0.3, **arguments)
+
+
+def of_optax(lr: float, **arguments: object) -> Optax:
+    return Optax(lambda optax: optax.adafactor(lr, **OF_OPTAX | arguments))
+
+
+def of_timm(**arguments: object) -> Torch:
+    return Torch("timm.adafactor_bv", "AdafactorBigVision", **OF_TIMM | arguments)
+
+
+def falling(t: int) -> float:
+    return 0.02 * 0.8**t
+
+
+class Falling:
+    """timm's, whose learning rate falls."""
+
+    def start(self, params: Arrays) -> None:
+        self.steps, self.peer = 0, of_timm(lr=0.02)
+        self.peer.start(params)
+
+    def step(self, grads: Arrays) -> Arrays:
+        self.peer.optimizer.param_groups[0]["lr"] = falling(self.steps)
+        self.steps += 1
+        return self.peer.step(grads)
+
 
 ROWS = {
     "torch": Golden(
@@ -21,23 +58,50 @@ ROWS = {
         ulp=64,
     ),
     "keras, decayed": Golden(
-        {"lr": 2**-6, "eps": (1e-30, 1e-3), "weight_decay": 0.25, "decay": "decoupled"},
-        Keras("Adafactor", learning_rate=2**-6, weight_decay=0.25),
+        {"lr": 2**-6, **ADDED, "weight_decay": 0.25, "decay": "decoupled"},
+        Keras("Adafactor", learning_rate=2**-6, weight_decay=0.25, epsilon_1=1e-2),
         SHAPES,
         ("float32",),
         ulp=64,
     ),
-    "optax": Golden(
-        {"lr": 0.01, "eps": (1e-30, 1e-3), "weight_decay": 0.3},
-        Optax(lambda o: o.adafactor(0.01, min_dim_size_to_factor=1, weight_decay_rate=0.01 * 0.3)),
-        SHAPES,
+    "optax": Golden({"lr": 0.5, **AS_OPTAX}, of_optax(0.5), TO_THE_LONGEST, ("float32",), ulp=64),
+    "optax, momentum": Golden(
+        {"lr": 0.02, **AS_OPTAX, "scale_parameter": 0.0, "d": 1e30, "beta1": 0.8},
+        of_optax(0.02, multiply_by_parameter_scale=False, clipping_threshold=None, momentum=0.8),
+        TO_THE_LONGEST,
         ("float32",),
         ulp=64,
+    ),
+    "optax, unfactored": Golden(
+        {"lr": 0.5, **AS_OPTAX, "unfactored": True}, of_optax(0.5, factored=False), SHAPES, ("float32",), ulp=64
     ),
     "transformers": Golden(
-        {"lr": 0.02, "eps": (1e-30, 1e-3)},
-        Torch("transformers.optimization", "Adafactor", lr=0.02, relative_step=False),
+        {"lr": 0.01, **ADDED, "weight_decay": 0.3, "scaled_decay": 1.0}, transformers(), SHAPES, ulp=64
+    ),
+    "transformers, given": Golden(
+        {"lr": 0.5, **AS_GIVEN, "weight_decay": 0.3, "scaled_decay": 1.0, "beta1": 0.9, "beta2_decay": -0.6},
+        transformers(lr=0.5, relative_step=False, beta1=0.9, decay_rate=-0.6),
         SHAPES,
+        ulp=64,
+    ),
+    "transformers, unscaled": Golden(
+        {"lr": 0.02, **AS_GIVEN, "weight_decay": 0.3, "scale_parameter": 0.0, "d": 0.5},
+        transformers(lr=0.02, relative_step=False, scale_parameter=False, clip_threshold=0.5),
+        SHAPES,
+        ulp=64,
+    ),
+    "timm": Golden({"lr": falling, **AS_TIMM}, Falling(), TO_THE_LONGEST, ("float32",), ulp=64),
+    "timm, capped": Golden(
+        {"lr": 0.02, **AS_TIMM, "beta1": 0.0, "beta2_cap": 0.6, "unscaled_decay": 1.0, "weight_decay": 0.01},
+        of_timm(lr=0.02, momentum=None, beta2_cap=0.6, unscaled_wd=True, weight_decay=0.01),
+        TO_THE_LONGEST,
+        ulp=64,
+    ),
+    "timm, small": Golden(
+        {"lr": 0.02, **AS_TIMM, "unfactored": True},
+        of_timm(lr=0.02, min_dim_size_to_factor=64),
+        SHAPES,
+        ("float32",),
         ulp=64,
     ),
 }

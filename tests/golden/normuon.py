@@ -5,14 +5,27 @@ from golden.muon import SHAPES, ULP
 from golden.peers import Orthogonal
 
 SHARED = {"lr": 0.02, "momentum": 0.9, "beta2": 0.8, "weight_decay": 0.3}
+PLAIN = {"use_muon": True, "nesterov": False}
 
 ROWS = {
     "plain": Golden(  # in float64 it shows that ε stands beside another factor
-        SHARED, Orthogonal("NorMuon", group={"use_muon": True, "nesterov": False}, **SHARED), SHAPES, ("float32",), ULP
+        SHARED, Orthogonal("NorMuon", group=PLAIN, **SHARED), SHAPES, ("float32",), ULP
     ),
     "without ε": Golden(
         SHARED | {"eps": 0.0},
-        Orthogonal("NorMuon", group={"use_muon": True, "nesterov": False}, eps=0.0, **SHARED),
+        Orthogonal("NorMuon", group=PLAIN, eps=0.0, **SHARED),
+        SHAPES,
+        ulp=ULP,
+    ),
+    "told": Golden(
+        SHARED | {"eps": 0.0, "ns_coefficients": (3.0, -3.2, 1.2), "ns_steps": 4},
+        Orthogonal("NorMuon", group=PLAIN, eps=0.0, ns_coeffs=(3.0, -3.2, 1.2), ns_steps=4, **SHARED),
+        SHAPES,
+        ulp=ULP,
+    ),
+    "quintic": Golden(
+        SHARED | {"eps": 0.0, "quintic": True},
+        Orthogonal("NorMuon", group=PLAIN, eps=0.0, ns_coeffs="quintic", **SHARED),
         SHAPES,
         ulp=ULP,
     ),

@@ -17,4 +17,10 @@ ROWS = {
         SHAPES,
         ulp=ULP,
     ),
+    "told": Golden(
+        {"lr": 0.02, "weight_decay": 0.3, "ns_steps": 4},
+        Orthogonal("SCION", lr=0.02, scale=1.0, weight_decay=0.3, norm_type=2, norm_kwargs={"num_steps": 4}),
+        SHAPES,
+        ulp=ULP,
+    ),
 }

@@ -108,7 +108,8 @@ class Formula:
 
     def __init__(self, rule: Rule, mask: int, dtype: Any, scalars: str = "scalars") -> None:
         self.rule, self.dtype = rule, dtype
-        self.flags = {name: bool(mask >> k & 1) for k, name in enumerate(rule.flags)}
+        compiled = {name: bool(mask >> k & 1) for k, name in enumerate(rule.compiled_flags)}
+        self.flags = {**dict.fromkeys(rule.flags, False), **compiled}
         self.flag_tuple, self.kept = rule.flag_tuple(self.flags), rule.kept(self.flags)
         self.scalars_type = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
         self.scalar_count = len(self.scalars_type._fields)

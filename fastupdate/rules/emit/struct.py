@@ -23,6 +23,7 @@ class Struct:
         self.members = source.members(name)
         kinds = ("Hyper",), ("Flag",), ("State",), ("Sum", "Maximum")
         self.hypers, self.flags, self.states, self.sums = (self.declared(self.members, *kind) for kind in kinds)
+        self.flags = {name: flag for name, flag in self.flags.items() if flag.get("of") is None}
         self.scalars: list[str] = []
         self.helpers: dict[str, Function | None] = {}
         self.prepare = self.function("prepare", Function, {"h": [*self.hypers]})
