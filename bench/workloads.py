@@ -99,6 +99,7 @@ WORKLOADS = {
     w.name: w
     for w in (
         Workload("huge", "one tensor of 100 000 000", ((10**8,),)),
+        Workload("ten-million", "one tensor of 10 000 000", ((10**7,),)),
         Workload("gpt2", "GPT-2 124M", tuple(gpt2())),
         Workload("resnet50", "ResNet-50", tuple(resnet50())),
         Workload("resnet50-last", "ResNet-50, channels last", tuple(resnet50()), channels_last=True),

@@ -144,6 +144,20 @@ def gpu() -> list[tuple[str, ...]]:
     return lines
 
 
+def own_rules() -> list[tuple[str, ...]]:
+    return [
+        (
+            row.recipe,
+            title(row),
+            duration(row.reference_seconds),
+            duration(row.seconds),
+            f"{row.ratio:.2f}",
+            f"{row.low:.2f}–{row.high:.2f}",
+        )
+        for row in rows("own_rules")
+    ]
+
+
 TABLES: dict[str, tuple[str, str, Callable[[], list[tuple[str, ...]]]]] = {
     "peers": ("README.md", "| work | fastupdate | torch fused |", peers),
     "calls": ("docs/performance.md", "| call | tensors |", calls),
@@ -152,6 +166,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], list[tuple[str, ...]]]]] = {
     "loops": ("docs/performance.md", "| work | beside | one thread |", loops),
     "torch's face": ("docs/torch.md", "| rule and options | tensors |", torch_face),
     "rows": ("docs/sparse.md", "| named | rows |", sparse),
+    "own rules": ("docs/own_rules.md", "| float32, one thread |", own_rules),
     "every rule": ("docs/performance.md", "| rule | passes |", every_rule),
     "ranks": ("docs/sharded.md", "| engine | step |", ranks),
     "gpu": ("docs/gpu.md", "| work | step | clock |", gpu),

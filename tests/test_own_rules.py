@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import pickle
 import re
@@ -146,6 +147,18 @@ def test_the_page(tmp_path, capsys):
     found = np.array(re.findall(r"-?\d+\.\d*", printed), float)
     assert np.abs(found[:9] - [*range(8), 1]).max() < 0.1, printed
     assert np.array_equal(found[9:], [0.25, 0.5, 0.75, 1.0, 0.894, 0.5]), printed
+
+
+@pytest.mark.skipif(not isas(), reason=f"no native module: {choose.native_problem()}")
+def test_the_table_of_speed(tmp_path, capsys, monkeypatch):
+    """It runs, and the bytes are those of the built-ins; how fast is for whoever runs it."""
+    monkeypatch.syspath_prepend(ROOT)  # `bench` is no part of the package
+    from bench import own_rules
+
+    written = tmp_path / "own_rules.json"
+    own_rules.main(["--quick", "--json", str(written)])
+    assert [row["recipe"] for row in json.loads(written.read_text())["rows"]] == ["AdamW", "LAMB"]
+    assert capsys.readouterr().out.count("one tensor of 64") == 2
 
 
 def test_contributing_it(tmp_path):

@@ -57,13 +57,13 @@ def test_examples_are_as_short_as_their_page_says():
 def ci_peers() -> set[str]:
     """What .ci/run installs beside the package itself, but for the tools of the style."""
     lines = re.findall(r"^pip install -q ((?:--no-deps )?\w[^#\n]*)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    return {word for line in lines for word in line.split() if not word.startswith("-")}
+    return {word.strip('"') for line in lines for word in line.split() if not word.startswith("-")}
 
 
 def test_the_peers_that_ci_installs_are_told():
     told = re.search(r"beside peers:(.*?)\n\.venv", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     extras = {"lightning", "transformers", "accelerate", "mpi4py", "mpich"}  # .[trainers,mpi]
-    assert ci_peers() - extras <= set(re.findall(r"[\w.=-]+", told.group(1)))
+    assert ci_peers() - extras <= set(re.findall(r"[\w.=\[\]-]+", told.group(1)))
 
 
 def test_blocks_run_by_themselves_but_for_those_that_go_on():

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -57,6 +58,9 @@ class CodeOfRule {
       of[dtype].phase_count = int64_t(shapes.size());
       of[dtype].state_count = int64_t(extents_.size());
       of[dtype].extents = extents_.data();
+      of[dtype].reads_once = true;
+      of[dtype].numbers_alone = std::all_of(extents_.begin(), extents_.end(),
+                                            [](Extent extent) { return extent == kElement || is_of_all(extent); });
     }
   }
 

@@ -101,11 +101,15 @@ class Own:
             "scalars": self.formula.scalars,
             "state_count": records.MAX_STATES,
             "arrays": ", ".join(f"{rule.states[k]}_" for k in self.kept),
-            "values": ", ".join(self.formula.values),
+            "values": ", ".join(map(self._value, rule.states, self.formula.values)),
             "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
         }
         self.scope = {**self.formula.scope, "np": np, "cast": cast, "LIKE": np.empty(0, dtype)}
         self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
+
+    def _value(self, state: str, of_element: str) -> str:
+        """A state where element i is worked on; engines hand over one number of what is the same for a whole tensor."""
+        return of_element.replace("[i]", "[0]") if self.rule.extents[state] in ("tensor", "list") else of_element
 
     def defined(self, source: str, **words: Any) -> dict[str, Any]:
         """The functions of a source, with these words in it and these things in their scope."""
