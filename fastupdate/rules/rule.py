@@ -195,13 +195,13 @@ class Parts(NamedTuple):
 
 
 @cache
-def _scalars_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("Scalars", names)
+def _tuple_type(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
 
 
 def scalars(**values: float) -> Any:
     """The numbers that `update` finds in `s`, by name: what `prepare` returns."""
-    return _scalars_type(tuple(values))(**values)
+    return _tuple_type("Scalars", tuple(values))(**values)
 
 
 UP_TO_FIVE = ("beta1", "beta2", "beta3", "beta4", "beta5")  # of which two to five are given, the others are 0
@@ -270,7 +270,7 @@ class Rule:
 
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
-        return namedtuple("Flags", self.flags)(**flags)
+        return _tuple_type("Flags", self.flags)(**flags)
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
