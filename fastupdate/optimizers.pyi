@@ -235,8 +235,7 @@ class AggMo(Optimizer):
         self,
         params: Any,
         lr: _Scheduled = 0.001,
-        betas: tuple[_Scheduled, _Scheduled] = (0.0, 0.9),
-        beta3: _Scheduled = 0.99,
+        betas: tuple[_Scheduled, ...] = (0.0, 0.9, 0.99, 0.0, 0.0),
         weight_decay: _Scheduled = 0.0,
         **options: Unpack[Options],
     ) -> None: ...

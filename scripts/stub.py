@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastupdate import optimizers, rules
+from fastupdate.rules.rule import UP_TO_FIVE
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
 NAMES = runpy.run_path(str(PACKAGE / "torch" / "names.py"))  # by itself, it needs no torch
@@ -87,6 +88,8 @@ SWITCHES = [
 
 def argument(default: object, number: str) -> str:
     """The type of an argument, and its default."""
+    if isinstance(default, tuple) and len(default) == len(UP_TO_FIVE):
+        return f"tuple[{number}, ...] = {default}"  # some may be left out
     if isinstance(default, tuple):
         return f"tuple[{', '.join(number if x is not None else f'{number} | None' for x in default)}] = {default}"
     return f"{'bool' if isinstance(default, bool) else number} = {'...' if default == math.inf else default}"

@@ -99,6 +99,35 @@ def test_a_tensor_that_thaws_with_new_states_starts_as_it_did(case: Case) -> Non
     assert exactly({k: v[0] for k, v in opt.state.items() if opt.rule.extents[k] != "list"}) == fresh
 
 
+class Halved:
+    """A rule whose products need no numbers of the step."""
+
+    lr = Hyper(1.0, NON_NEGATIVE, "learning rate")
+    o = State("the direction", lasts=False)
+
+    @staticmethod
+    def prepare(h: Any, t: float) -> Any:
+        return scalars(lr=h.lr)
+
+    @staticmethod
+    def measure(flags: Any, s: Any, g: Any, p: Any, o: Any) -> Any:
+        return g
+
+    @staticmethod
+    def matrix(flags: Any, o: Any) -> Any:
+        return 0.5 * o
+
+    @staticmethod
+    def update(flags: Any, s: Any, g: Any, p: Any, o: Any) -> Any:
+        return -s.lr * o, o
+
+
+def test_products_may_do_without_numbers() -> None:
+    weights = np.ones((2, 3))
+    fu.rule(Halved)([weights], lr=0.5).step([np.full((2, 3), 4.0)])
+    assert (weights == 0.0).all()
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,16 @@ REFUSED: dict[str, Any] = {
         TypeError,
         r"\[muon\] ns_coefficients: expected 3 numbers, received \(3.0, -3.2\)",
     ),
+    "one velocity of AggMo's": (
+        lambda: fu.torch.AggMo([_one()], betas=(0.9,)),
+        TypeError,
+        r"\[aggmo\] betas: expected 2 to 5 numbers, received \(0.9,\)",
+    ),
+    "no velocities of AggMo's": (
+        lambda: fu.torch.AggMo([_one()], betas=0.9),
+        TypeError,
+        r"\[aggmo\] betas: expected 2 to 5 numbers, received 0.9",
+    ),
     "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <memory>
@@ -22,7 +23,7 @@ namespace fastupdate {
 constexpr int kMostArrays = 2 + kMaxStates;         // of one parameter: itself, gradient, states
 constexpr int64_t kSharedCost = 2 * kParallelCost;  // below it, records that this thread has just made are not shared
 
-// A keyword: `count` hyperparameters from `first` on (two come as a tuple), or flag `first`.
+// A keyword: `count` hyperparameters from `first` on (several come as a tuple), or flag `first`.
 struct Keyword {
   py::str name;
   int first, count;
@@ -199,7 +200,8 @@ class Function {
       else if (keyword.count == 1)
         given[keyword.name] = command.hyper[keyword.first];
       else
-        given[keyword.name] = py::make_tuple(command.hyper[keyword.first], command.hyper[keyword.first + 1]);
+        given[keyword.name] = py::tuple(py::cast(
+            std::vector<double>(command.hyper + keyword.first, command.hyper + keyword.first + keyword.count)));
     }
     const auto problem = py::reinterpret_steal<py::object>(PyObject_CallOneArg(check_.ptr(), given.ptr()));
     if (!problem || !problem.is_none()) return false;

@@ -54,7 +54,7 @@ each of them computes to the same bits: + − × ÷, the functions of `scalar.py
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, cached_property
 from types import SimpleNamespace
@@ -73,6 +73,7 @@ from fastupdate.arrays.numbers import OPEN_FRACTION as OPEN_FRACTION
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import SIZE as SIZE
 from fastupdate.arrays.numbers import Interval as Interval
+from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import EXTENTS as EXTENTS
 from fastupdate.rules.extent import Extent as Extent
 from fastupdate.rules.extent import Side as Side
@@ -194,23 +195,33 @@ class Parts(NamedTuple):
 
 
 @cache
-def _scalars_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("Scalars", names)
+def _tuple_type(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
 
 
 def scalars(**values: float) -> Any:
     """The numbers that `update` finds in `s`, by name: what `prepare` returns."""
-    return _scalars_type(tuple(values))(**values)
+    return _tuple_type("Scalars", tuple(values))(**values)
 
 
-ALIASES = {
-    "betas": ("beta1", "beta2"),
-    "eps": ("eps1", "eps2"),
-    "etas": ("eta_minus", "eta_plus"),
-    "step_sizes": ("step_min", "step_max"),
-    "nus": ("nu1", "nu2"),
-    "ns_coefficients": ("ns_a", "ns_b", "ns_c"),
-}
+UP_TO_FIVE = ("beta1", "beta2", "beta3", "beta4", "beta5")  # of which two to five are given, the others are 0
+ALIASES = (  # a name, and the hyperparameters that are given together under it; the last that a rule has all of
+    ("betas", ("beta1", "beta2")),
+    ("betas", UP_TO_FIVE),
+    ("eps", ("eps1", "eps2")),
+    ("etas", ("eta_minus", "eta_plus")),
+    ("step_sizes", ("step_min", "step_max")),
+    ("nus", ("nu1", "nu2")),
+    ("ns_coefficients", ("ns_a", "ns_b", "ns_c")),
+)
+
+
+def given_together(place: Place, parts: tuple[str, ...], values: Any) -> tuple[Any, ...]:
+    """What each of the hyperparameters is that are given under one name; TypeError if it is another number of them."""
+    least, most = 2 if parts == UP_TO_FIVE else len(parts), len(parts)
+    if not isinstance(values, Sequence) or not least <= len(values) <= most:
+        place.fail(TypeError, f"{f'{least} to ' if least < most else ''}{most} numbers", repr(values))
+    return (*values, *[0.0] * (most - len(values)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,12 +270,12 @@ class Rule:
 
     def flag_tuple(self, flags: Mapping[str, bool]) -> Any:
         """The flags as `update` takes them."""
-        return namedtuple("Flags", self.flags)(**flags)
+        return _tuple_type("Flags", self.flags)(**flags)
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """Under which names users give several hyperparameters together, and which."""
-        return {alias: parts for alias, parts in ALIASES.items() if set(parts) <= set(self.hypers)}
+        return {alias: parts for alias, parts in ALIASES if set(parts) <= set(self.hypers)}
 
     @property
     def phases_before(self) -> int:

@@ -22,7 +22,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.engines.records import REVISION, Given
 from fastupdate.groups import sort_into_groups
-from fastupdate.rules.rule import Rule
+from fastupdate.rules.rule import Rule, given_together
 from fastupdate.schedules import Schedule
 from fastupdate.stages import HYPERS
 from fastupdate.step.options import Options, Settings
@@ -107,9 +107,8 @@ class Group(MutableMapping[str, Any]):
         """The assignments of a value, or of the values that an alias stands for, which has been checked."""
         if key in self._aliases:
             names = self._aliases[key]
-            if not isinstance(value, Sequence) or len(value) != len(names):
-                raise TypeError(f"[{self._rule.name}] {key}: expected {len(names)} numbers, received {value!r}")
-            return self._setting_all(dict(zip(names, value, strict=True)))
+            numbers = given_together(Place(self._rule.name, key), names, value)
+            return self._setting_all(dict(zip(names, numbers, strict=True)))
         if key == CLIP:
             return self._setting_all(clip_limits(Place(self._rule.name, key), value))
         return self._setting(key, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from fastupdate.arrays.numbers import real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import arguments
-from fastupdate.rules.rule import Rule
+from fastupdate.rules.rule import Rule, given_together
 from fastupdate.step.hypers import CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
 from fastupdate.torch.names import SPACINGS
@@ -110,13 +110,8 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
         return switch(place, value)
     parts = rule.aliases.get(name)
     if parts is not None:
-        try:
-            pair = tuple(value)
-        except TypeError:
-            pair = ()
-        if len(pair) != len(parts):
-            place.fail(TypeError, f"{len(parts)} numbers", repr(value))
-        return tuple(checked_one(rule, part, number) for part, number in zip(parts, pair, strict=True))
+        numbers = given_together(place, parts, tuple(value) if isinstance(value, Iterable) else value)
+        return tuple(checked_one(rule, part, number) for part, number in zip(parts, numbers, strict=True))
     if name == CLIP and isinstance(value, (tuple, list)):
         limits = clip_limits(place, value)
         return tuple(checked_one(rule, part, limits[part]) for part in CLIP_LIMITS)
