@@ -94,7 +94,7 @@ def test_bad_option(name, value):
 UNKNOWN = {
     "weight_decy": "did you mean weight_decay?",
     "Lr": "did you mean lr?",
-    "fused": "there are lr, betas, eps, weight_decay, amsgrad, corrected_max, l1, ",
+    "fused": "there are lr, betas, eps, weight_decay, amsgrad, corrected_max, eps_hat, uncorrected, l1, ",
     "clipnorm": "did you mean clip_norm?",
     "options": "did you mean optimism? there are lr,",
 }
