@@ -93,6 +93,11 @@ REFUSED: dict[str, Any] = {
         TypeError,
         r"\[aggmo\] betas: expected 2 to 5 numbers, received 0.9",
     ),
+    "a tensor of no axes for betas": (
+        lambda: fu.torch.Adam([_one()], betas=torch.tensor(0.9)),
+        TypeError,
+        r"\[adam\] betas: expected 2 numbers, received tensor\(0.9",
+    ),
     "schedule": (lambda: fu.torch.SGD([_one()], lr=lambda t: 0.1), TypeError, r"\[sgd\] lr: expected a number"),
     "groups": (lambda: fu.torch.SGD([_one()], groups=[]), ValueError, r"\[sgd\] groups: expected parameter groups"),
     "unknown": (lambda: fu.torch.SGD([_one()], clip_nrm=1), TypeError, r"\[sgd\] clip_nrm: no such option"),

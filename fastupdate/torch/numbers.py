@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -110,7 +110,10 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
         return switch(place, value)
     parts = rule.aliases.get(name)
     if parts is not None:
-        numbers = given_together(place, parts, tuple(value) if isinstance(value, Iterable) else value)
+        try:
+            numbers = given_together(place, parts, tuple(value))
+        except TypeError:  # of what is no sequence, a tensor of no axes among them
+            numbers = given_together(place, parts, value)
         return tuple(checked_one(rule, part, number) for part, number in zip(parts, numbers, strict=True))
     if name == CLIP and isinstance(value, (tuple, list)):
         limits = clip_limits(place, value)
