@@ -349,9 +349,7 @@ def test_alone(tmp_path):
     adam.write_text(adam.read_text().replace("else -m * s.correction1", "else m[0] * s.correction1"))
     status, printed, error = run()
     assert (status, printed) == (1, [])
-    assert re.search(
-        r"adam\.py:\d+: an index has no place in a rule: m_hat = m if .* else m\[0\]", error
-    )
+    assert re.search(r"adam\.py:\d+: an index has no place in a rule: m_hat = m if .* else m\[0\]", error)
 
 
 COMMANDS = {  # arguments, exit status, what is printed or said
