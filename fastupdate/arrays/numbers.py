@@ -16,7 +16,8 @@ from fastupdate.arrays.place import Place
 
 
 class Interval(NamedTuple):
-    """The numbers from `low` to `high`; `open`: high is not one of them; `above`: low is not; `infinite`: infinity is.
+    """The numbers from `low` to `high`; `open`: high is not one of them; `above`: low is not; `infinite`: infinity is;
+    `truth`: truth values stand for 0 and 1.
 
     A side that is infinite has no bound; infinity itself lies within only if `infinite`. NaN never does.
     """
@@ -26,6 +27,7 @@ class Interval(NamedTuple):
     open: bool = False
     above: bool = False
     infinite: bool = False
+    truth: bool = False
 
     def __contains__(self, x: object) -> bool:
         return isinstance(x, (int, float)) and bool(self.holds(x))
@@ -42,6 +44,8 @@ class Interval(NamedTuple):
         return noun if self.low == -math.inf else f"{noun} {'>' if self.above else '≥'} {self.low:g}"
 
     def __str__(self) -> str:
+        if self.truth:
+            return f"True, False or {self.words('a number')}"
         return self.words("a number" if self.high < math.inf or self.infinite else "a finite number")
 
 
@@ -56,12 +60,15 @@ BELOW_ONE = Interval(0.0, 1.0, open=True)
 FRACTION = Interval(0.0, 1.0)
 OPEN_FRACTION = Interval(0.0, 1.0, open=True, above=True)
 SHARE = Interval(0.0, 1.0, above=True)
+SWITCH = Interval(0.0, 1.0, truth=True)
 COUNT = Interval(1)
 COUNT_OR_ZERO = Interval(0)
 
 
 def real(place: Place, value: Any, interval: Interval = FINITE) -> float:
     """`value` as a float; TypeError if it is no number, ValueError if it lies outside of the interval."""
+    if interval.truth and isinstance(value, (bool, np.bool_)):
+        return float(value)
     number = _plain(value)
     if not isinstance(number, Real):
         place.fail(TypeError, str(interval), repr(value))

@@ -5,6 +5,7 @@ from fastupdate.rules.rule import (
     FRACTION,
     NON_NEGATIVE,
     POSITIVE,
+    SWITCH,
     Flag,
     Hyper,
     Interval,
@@ -39,20 +40,19 @@ class Adafactor:
     Elsewhere ε is added to ∇L², which is eps=(0, ε₂) and eps_added=ε (1e-30 there), and there is more to choose:
 
         unfactored            v ← (1 − b)v + b∇L² of each element
-        relative_step=0       α in place of min(α, 1/√t)
-        scale_parameter=0     1 in place of max(ε₂, rms w)
+        relative_step=False   α in place of min(α, 1/√t)
+        scale_parameter=False 1 in place of max(ε₂, rms w)
         beta1                 m ← β₁m + (1 − β₁)·the step, and w ← w − αλw − m
-        lr_outside=1          with beta1: m of u/max(1, rms u / d), and what u was multiplied by comes before m
-        scaled_decay=1        λ of that, max(ε₂, rms w)·min(α, 1/√t), in place of αλ
-        unscaled_decay=1      λ in place of αλ
+        lr_outside=True       with beta1: m of u/max(1, rms u / d), and what u was multiplied by comes before m
+        scaled_decay=True     λ of that, max(ε₂, rms w)·min(α, 1/√t), in place of αλ
+        unscaled_decay=True   λ in place of αλ
         beta2_cap             b is at least 1 − beta2_cap
 
-    transformers: scaled_decay, its relative_step=False and scale_parameter=False are 0, its warmup_init is
-    lr=lambda t: 1e-6 * (t + 1). optax: relative_step=0, unscaled_decay=1, its momentum is beta1; unfactored where a
-    side is shorter than 128, by a `fu.Partition`. timm's AdafactorBigVision: lr=1, relative_step=0, scale_parameter=0,
-    d=1e30, beta1=0.9, lr_outside=1, beta2_cap=0.999, unfactored below 16, its unscaled_wd is unscaled_decay. Both
-    take the two longest axes of more than two. Keras: the defaults, and decay="decoupled", for it takes the rms of w
-    after it has decayed.
+    transformers: scaled_decay, its warmup_init is lr=lambda t: 1e-6 * (t + 1). optax: unscaled_decay without
+    relative_step, its momentum is beta1; unfactored where a side is shorter than 128, by a `fu.Partition`. timm's
+    AdafactorBigVision: lr_outside without relative_step and scale_parameter, lr=1, d=1e30, beta1=0.9, beta2_cap=0.999,
+    unfactored below 16, its unscaled_wd is unscaled_decay. Both take the two longest axes of more than two. Keras: the
+    defaults, and decay="decoupled", for it takes the rms of w after it has decayed.
 
     Source: Shazeer & Stern (ICML 2018), algorithms 4 and 5. ε₁ is float32's spacing; fu.torch takes torch's None; less
     than 1e-37 counts as that, and ε₁² likewise. The mean of r is kept as a state of its own, so that it may differ from
@@ -66,11 +66,11 @@ class Adafactor:
     d = Hyper(1.0, POSITIVE, "the root mean square that u is clipped to")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ: weights shrink by αλ of themselves")
     beta1 = Hyper(0.0, BELOW_ONE, "β₁, how much of a mean step stays from step to step; 0 keeps none")
-    relative_step = Hyper(1.0, FRACTION, "1: α is at most 1/√t; 0: it is as given")
-    scale_parameter = Hyper(1.0, FRACTION, "1: steps are relative to the root mean square of weights; 0: they are not")
-    scaled_decay = Hyper(0.0, FRACTION, "1: weights shrink by λ of the whole step size")
-    unscaled_decay = Hyper(0.0, FRACTION, "1: weights shrink by λ of themselves")
-    lr_outside = Hyper(0.0, FRACTION, "1: the mean is of directions, and multiplied by the step size")
+    relative_step = Hyper(1.0, SWITCH, "whether α is at most 1/√t")
+    scale_parameter = Hyper(1.0, SWITCH, "whether steps are relative to the root mean square of weights")
+    scaled_decay = Hyper(0.0, SWITCH, "whether weights shrink by λ of the whole step size")
+    unscaled_decay = Hyper(0.0, SWITCH, "whether weights shrink by λ of themselves")
+    lr_outside = Hyper(0.0, SWITCH, "whether the mean is of directions, and multiplied by the step size")
     beta2_cap = Hyper(1.0, FRACTION, "how much of the mean squares stays at most")
     eps_added = Hyper(0.0, NON_NEGATIVE, "what is added to squared gradients")
     decoupled_decay = True

@@ -72,6 +72,7 @@ from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
 from fastupdate.arrays.numbers import OPEN_FRACTION as OPEN_FRACTION
 from fastupdate.arrays.numbers import POSITIVE as POSITIVE
 from fastupdate.arrays.numbers import SIZE as SIZE
+from fastupdate.arrays.numbers import SWITCH as SWITCH
 from fastupdate.arrays.numbers import Interval as Interval
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import EXTENTS as EXTENTS

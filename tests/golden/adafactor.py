@@ -7,10 +7,10 @@ SHAPES = (1, 7, 33, (5, 3), (40, 30), (2, 3, 4))
 TO_THE_LONGEST = (1, 7, 33, (5, 3), (40, 30))  # of three axes optax and timm take the two longest
 SHARED = {"lr": 0.3, "d": 1.5, "beta2_decay": -0.5, "weight_decay": 0.1}
 ADDED = {"eps": (0.0, 1e-3), "eps_added": 1e-2}
-AS_GIVEN = {**ADDED, "relative_step": 0.0}
-AS_OPTAX = {**AS_GIVEN, "unscaled_decay": 1.0, "weight_decay": 0.01}
+AS_GIVEN = {**ADDED, "relative_step": False}
+AS_OPTAX = {**AS_GIVEN, "unscaled_decay": True, "weight_decay": 0.01}
 OF_OPTAX = {"min_dim_size_to_factor": 1, "weight_decay_rate": 0.01, "eps": 1e-2}
-AS_TIMM = {**AS_GIVEN, "scale_parameter": 0.0, "d": 1e30, "beta1": 0.9, "lr_outside": 1.0, "weight_decay": 0.3}
+AS_TIMM = {**AS_GIVEN, "scale_parameter": False, "d": 1e30, "beta1": 0.9, "lr_outside": True, "weight_decay": 0.3}
 OF_TIMM = {"eps": 1e-2, "weight_decay": 0.3, "momentum_dtype": "float32", "min_dim_size_to_factor": 1}
 
 
@@ -66,7 +66,7 @@ ROWS = {
     ),
     "optax": Golden({"lr": 0.5, **AS_OPTAX}, of_optax(0.5), TO_THE_LONGEST, ("float32",), ulp=64),
     "optax, momentum": Golden(
-        {"lr": 0.02, **AS_OPTAX, "scale_parameter": 0.0, "d": 1e30, "beta1": 0.8},
+        {"lr": 0.02, **AS_OPTAX, "scale_parameter": False, "d": 1e30, "beta1": 0.8},
         of_optax(0.02, multiply_by_parameter_scale=False, clipping_threshold=None, momentum=0.8),
         TO_THE_LONGEST,
         ("float32",),
@@ -76,23 +76,23 @@ ROWS = {
         {"lr": 0.5, **AS_OPTAX, "unfactored": True}, of_optax(0.5, factored=False), SHAPES, ("float32",), ulp=64
     ),
     "transformers": Golden(
-        {"lr": 0.01, **ADDED, "weight_decay": 0.3, "scaled_decay": 1.0}, transformers(), SHAPES, ulp=64
+        {"lr": 0.01, **ADDED, "weight_decay": 0.3, "scaled_decay": True}, transformers(), SHAPES, ulp=64
     ),
     "transformers, given": Golden(
-        {"lr": 0.5, **AS_GIVEN, "weight_decay": 0.3, "scaled_decay": 1.0, "beta1": 0.9, "beta2_decay": -0.6},
+        {"lr": 0.5, **AS_GIVEN, "weight_decay": 0.3, "scaled_decay": True, "beta1": 0.9, "beta2_decay": -0.6},
         transformers(lr=0.5, relative_step=False, beta1=0.9, decay_rate=-0.6),
         SHAPES,
         ulp=64,
     ),
     "transformers, unscaled": Golden(
-        {"lr": 0.02, **AS_GIVEN, "weight_decay": 0.3, "scale_parameter": 0.0, "d": 0.5},
+        {"lr": 0.02, **AS_GIVEN, "weight_decay": 0.3, "scale_parameter": False, "d": 0.5},
         transformers(lr=0.02, relative_step=False, scale_parameter=False, clip_threshold=0.5),
         SHAPES,
         ulp=64,
     ),
     "timm": Golden({"lr": falling, **AS_TIMM}, Falling(), TO_THE_LONGEST, ("float32",), ulp=64),
     "timm, capped": Golden(
-        {"lr": 0.02, **AS_TIMM, "beta1": 0.0, "beta2_cap": 0.6, "unscaled_decay": 1.0, "weight_decay": 0.01},
+        {"lr": 0.02, **AS_TIMM, "beta1": 0.0, "beta2_cap": 0.6, "unscaled_decay": True, "weight_decay": 0.01},
         of_timm(lr=0.02, momentum=None, beta2_cap=0.6, unscaled_wd=True, weight_decay=0.01),
         TO_THE_LONGEST,
         ulp=64,
