@@ -4,7 +4,7 @@
 //   FASTUPDATE_HYPERS(…)   hyperparameters, float64, in the order in which Python passes them
 //   FASTUPDATE_FLAGS(…)    options that change which states exist or which equations run; flag k is bit k
 //   FASTUPDATE_STATES(…)   the rule's states, in order
-//   is_long                an element takes more registers than most
+//   blocks                 of a GPU's threads that share registers in float32: fewer where an element takes many
 //   using keeps            which of these states exist under the flags at hand
 //   uses[]                 the states that each phase looks at, and at last the rule: state k is bit k
 //   changes[]              the states of elements that each phase moves, and at last the rule

@@ -73,7 +73,7 @@ FASTUPDATE_DEVICE int update_fully(const Job<Rule>& job, Access access, std::ind
 
 // A step that was asked for nothing beside the rule, on contiguous arrays. Few registers, for many loads in flight.
 template <class Rule, class T>
-FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, sizeof(T) == 4 ? (Rule::is_long ? 3 : 4) : 2)
+FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, sizeof(T) == 4 ? Rule::blocks : 2)
     plain_update(DeviceSweep sweep) {
   if (sweep.step->decision.skip) return;
   walk(sweep, [&](int64_t index, const Tensor& t, int64_t begin, int64_t end) {

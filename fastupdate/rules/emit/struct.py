@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Container, Iterable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from .phase import Measure, Settle
 from .source import Members, Source
 
 F = TypeVar("F", bound=Function)
+LONG = {"cube_root": 3, "real_power": 2}
 Declared = dict[str, dict[str, Any]]  # hyperparameters, flags, states or sums by name, with the keywords of each
 
 
@@ -118,7 +120,7 @@ struct {self.name} {{
   FASTUPDATE_HYPERS({", ".join(self.hypers)});
   FASTUPDATE_FLAGS({", ".join(self.flags)});
   FASTUPDATE_STATES({", ".join(self.states)});
-{flags}  static constexpr bool is_long = {str("cube_root(" in self.update.body).lower()};
+{flags}  static constexpr int blocks = {self.blocks};
   using keeps = Keeps<{", ".join(state.get("when") or "true" for state in self.states.values())}>;
   static constexpr unsigned uses[] = {{{", ".join(self.masks(lambda function: function.words()))}}};
   static constexpr unsigned changes[] = {{{", ".join(self.masks(lambda function: function.changed))}}};
@@ -134,6 +136,12 @@ struct {self.name} {{
 
 }}  // namespace fastupdate::FASTUPDATE_TARGET
 """
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of a GPU's threads share registers, in float32: fewer where an element takes many."""
+        texts = (self.update.body, *(helper.body for helper in self.helpers.values() if helper))
+        return min(LONG.get(word, 4) for text in texts for word in re.findall(r"\w+", text))
 
     def masks(self, named: Callable[[Function], Container[str]]) -> list[str]:
         """For each phase, and at last the rule, a mask of the states that are among what is named of its function."""
