@@ -80,6 +80,23 @@ def test_rules_take_turns_with_each_of_their_peers(tmp_path: Path) -> None:
     assert all(math.isfinite(p["small"]["value"]) for row in found.values() for p in row["peers"].values())
 
 
+TIMED = """
+import json
+from bench import rules
+timed = {name: rules.peers_of(name) for name in rules.rules.names()}
+print(json.dumps([[name, p.name] for name in timed for p in timed[name] if any(map(callable, p.arguments.values()))]))
+"""
+
+
+@pytest.mark.peer
+def test_no_rule_is_timed_by_a_schedule_of_twelve_steps() -> None:
+    for package in ("torch", "jax", "optax"):
+        peer(package)
+    done = subprocess.run([sys.executable, "-c", TIMED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
 CALLS = [(work, other) for work in calls.WORKS for other in work.others]
 
 
