@@ -96,6 +96,19 @@ def test_a_group_moves_as_an_optimizer_of_its_own(case: Case) -> None:
     assert_same_bits(list(together.values()), list(apart.values()), "params")
 
 
+@by_backend
+def test_a_group_that_names_no_power_goes_by_the_root_beside_one_that_does(backend: str) -> None:
+    params, alone = [np.linspace(1, 2, 5), np.linspace(1, 2, 5)], np.linspace(1, 2, 5)
+    groups = [{"params": params[:1]}, {"params": params[1:], "learning_rate_power": -0.25}]
+    together, apart = fu.FTRL(groups, lr=0.1, backend=backend), fu.FTRL([alone], lr=0.1, backend=backend)
+    for k in range(3):
+        g = np.linspace(-1, 3 + k, 5)
+        together.step([g, g])
+        apart.step([g])
+    np.testing.assert_allclose(params[0], alone, rtol=1e-14)
+    assert (np.abs(params[1] - alone) > 1e-3).any()
+
+
 @by_case
 def test_lr_scale_multiplies_the_rate(case: Case) -> None:
     scaled, direct = tensors(0), tensors(0)

@@ -49,7 +49,7 @@ class FTRL:
             beta_and_l2=h.beta + h.lr * h.l2_strength,
             l1=h.l1_strength,
             weight_decay=h.weight_decay,
-            power=-h.learning_rate_power,
+            power=-h.learning_rate_power if h.learning_rate_power < 0 else 0.5,  # of a group beside others
         )
 
     @staticmethod
