@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from golden import Arrays, Peer
-from golden.peers import Around, Optax, Torch, Written
+from golden.peers import Around, Optax, Torch, Written, falling
 from written_peers import apex
 
 from fastupdate import rules
@@ -79,10 +78,6 @@ class Apart(NamedTuple):
 
 def tenfold_lower(t: int) -> float:
     return (0.1, 0.1, 0.01, 0.01)[t]
-
-
-def falling(lr: float) -> Callable[[Any], Any]:
-    return lambda t: lr * 0.8**t
 
 
 ADAMW = {"lr": 0.01, "weight_decay": 0.1}

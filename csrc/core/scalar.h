@@ -131,12 +131,13 @@ FASTUPDATE_HD float cube_root(float single) {
   return float(a > 0 && a - a == 0 ? t : x + x);
 }
 
-// xʸ of x ≥ 0 and y ≥ 0: within 0.7 ulp in double, and nearly to nearest in float. As wide_power of
-// fastupdate/rules/scalar.py has it: 2 to the y·log₂x, which is held in two numbers, as products of 26 bits are exact.
+// The first 26 bits.
 FASTUPDATE_HD double upper(double x) { return of_bits(bits_of(x) & ~uint64_t(0x7ffffff)); }
 
+// 2ᵏ of a whole number −1023 < k < 1024.
 FASTUPDATE_HD double power_of_two(double k) { return of_bits((bits_of(k + 6755399441055744.0) + 1023) << 52); }
 
+// 3/5 + 3/7·x + 3/9·x² + …
 FASTUPDATE_HD double log_series(double x) {
   double a = 0.14285714285714285 + x * (0.13043478260869565 + x * 0.12);
   a = 0.2 + x * (0.17647058823529413 + x * (0.15789473684210525 + x * a));
@@ -144,6 +145,7 @@ FASTUPDATE_HD double log_series(double x) {
   return 0.6 + x * (0.42857142857142855 + x * a);
 }
 
+// 1/2! + 1/3!·x + 1/4!·x² + …
 FASTUPDATE_HD double exp_series(double x) {
   double a = 1.6059043836821613e-10 + x * (1.1470745597729725e-11 + x * 7.647163731819816e-13);
   a = 2.755731922398589e-07 + x * (2.505210838544172e-08 + x * (2.08767569878681e-09 + x * a));
@@ -152,6 +154,8 @@ FASTUPDATE_HD double exp_series(double x) {
   return 0.5 + x * (0.16666666666666666 + x * a);
 }
 
+// xʸ of x ≥ 0 and y ≥ 0: within 0.7 ulp in double, and nearly to nearest in float. As wide_power of
+// fastupdate/rules/scalar.py has it: 2 to the y·log₂x, which is held in two numbers, as products of 26 bits are exact.
 FASTUPDATE_HD double real_power(double x, double y) {
   const bool small = x < 0x1p-960;
   const uint64_t bits = bits_of(small ? x * 0x1p120 : x), biased = (bits + 0x95f619980c433) >> 52;

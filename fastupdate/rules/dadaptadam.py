@@ -37,6 +37,7 @@ class DAdaptAdam:
 
     use_bias_correction = Flag("correct the first steps as Adam does")
     decouple = Flag("shrink weights instead of adding to gradients")
+
     m = State("mean gradient times dα", role="momentum")
     v = State("mean squared gradient")
     z = State("weighted sum of gradients")

@@ -1,7 +1,7 @@
 """Beside torch's, Keras', optax', transformers' and timm's Adafactor. Sums are in another order there."""
 
-from golden import Arrays, Golden
-from golden.peers import Keras, Optax, Torch
+from golden import Golden
+from golden.peers import Keras, Optax, Scheduled, Torch, falling
 
 SHAPES = (1, 7, 33, (5, 3), (40, 30), (2, 3, 4))
 TO_THE_LONGEST = (1, 7, 33, (5, 3), (40, 30))  # of three axes optax and timm take the two longest
@@ -24,23 +24,6 @@ def of_optax(lr: float, **arguments: object) -> Optax:
 
 def of_timm(**arguments: object) -> Torch:
     return Torch("timm.adafactor_bv", "AdafactorBigVision", **OF_TIMM | arguments)
-
-
-def falling(t: int) -> float:
-    return 0.02 * 0.8**t
-
-
-class Falling:
-    """timm's, whose learning rate falls."""
-
-    def start(self, params: Arrays) -> None:
-        self.steps, self.peer = 0, of_timm(lr=0.02)
-        self.peer.start(params)
-
-    def step(self, grads: Arrays) -> Arrays:
-        self.peer.optimizer.param_groups[0]["lr"] = falling(self.steps)
-        self.steps += 1
-        return self.peer.step(grads)
 
 
 ROWS = {
@@ -90,7 +73,13 @@ ROWS = {
         SHAPES,
         ulp=64,
     ),
-    "timm": Golden({"lr": falling, **AS_TIMM}, Falling(), TO_THE_LONGEST, ("float32",), ulp=64),
+    "timm": Golden(
+        {"lr": falling(0.02), **AS_TIMM},
+        Scheduled(of_timm(lr=0.02), falling(0.02)),
+        TO_THE_LONGEST,
+        ("float32",),
+        ulp=64,
+    ),
     "timm, capped": Golden(
         {"lr": 0.02, **AS_TIMM, "beta1": 0.0, "beta2_cap": 0.6, "unscaled_decay": True, "weight_decay": 0.01},
         of_timm(lr=0.02, momentum=None, beta2_cap=0.6, unscaled_wd=True, weight_decay=0.01),

@@ -3,18 +3,11 @@
 The weights are long enough, and the rates low enough, that steps are not lost in rounding.
 """
 
-from typing import Any
-
 from golden import Golden
-from golden.peers import Optax, Torch
+from golden.peers import Optax, Torch, falling
 
 PLAIN = {"lr": 2.0, "momentum": 0.8, "weight_decay": 0.03, "trust": 0.01, "eps": 0.5}
 THEIRS = {"lr": 2.0, "momentum": 0.8, "weight_decay": 0.03, "trust_coeff": 0.01, "eps": 0.5}
-
-
-def falling(t: Any) -> Any:
-    """A learning rate, in floats and in what JAX traces."""
-    return 0.125 - 0.0078125 * t
 
 
 ROWS = {
@@ -33,9 +26,9 @@ ROWS = {
         Torch("timm.lars", "Lars", **THEIRS | {"lr": 0.02, "trust_coeff": 0.02}, trust_clip=True),
     ),
     "optax, falling": Golden(
-        {"lr": falling, "momentum": 0.8, "trust": 0.01, "eps": 0.0, "weight_decay": 0.03}
+        {"lr": falling(0.125), "momentum": 0.8, "trust": 0.01, "eps": 0.0, "weight_decay": 0.03}
         | dict.fromkeys(("always_adapt", "lr_in_buffer", "joint_norm"), True),
-        Optax(lambda optax: optax.lars(falling, weight_decay=0.03, trust_coefficient=0.01, momentum=0.8)),
+        Optax(lambda optax: optax.lars(falling(0.125), weight_decay=0.03, trust_coefficient=0.01, momentum=0.8)),
     ),
     "optax": Golden(
         {"lr": 0.1, "momentum": 0.8, "trust": 0.01, "eps": 0.0, "always_adapt": True, "nesterov": True},

@@ -93,6 +93,28 @@ class Around(Torch):
         return self.maker()(self.inner.make(groups), **self.arguments)
 
 
+def falling(lr: float) -> Callable[[Any], Any]:
+    """A schedule, of the number of a step or of what JAX traces in its place."""
+    return lambda t: lr * 0.8**t
+
+
+class Scheduled:
+    """An optimizer over torch tensors whose learning rate is set before each step."""
+
+    def __init__(self, peer: Torch, lr: Callable[[int], float]) -> None:
+        self.peer, self.lr = peer, lr
+
+    def start(self, params: Arrays) -> None:
+        self.steps = 0
+        self.peer.start(params)
+
+    def step(self, grads: Arrays) -> Arrays:
+        for group in self.peer.optimizer.param_groups:
+            group["lr"] = self.lr(self.steps)
+        self.steps += 1
+        return self.peer.step(grads)
+
+
 class Exact(Torch):
     """One that casts to float32 what it corrects by, or decomposes: to the type of the weights."""
 

@@ -13,7 +13,7 @@ from .phase import Measure, Settle
 from .source import Members, Source
 
 F = TypeVar("F", bound=Function)
-LONG = {"cube_root": 3, "real_power": 2}
+LONG = {"cube_root": 3, "real_power": 2}  # how many blocks are left room for by functions that take many registers
 Declared = dict[str, dict[str, Any]]  # hyperparameters, flags, states or sums by name, with the keywords of each
 
 
