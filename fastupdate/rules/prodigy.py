@@ -38,6 +38,7 @@ class Prodigy:
 
     use_bias_correction = Flag("correct the first steps as Adam does")
     safeguard_warmup = Flag("leave α out of z, so that a warm-up does not mislead the estimate")
+
     m = State("mean gradient times d", role="momentum")
     v = State("mean squared gradient times d²")
     z = State("weighted sum of gradients")
