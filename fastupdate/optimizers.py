@@ -166,7 +166,7 @@ def rule(formula: type) -> type[Optimizer]:
 
 def _check_room(rule: Rule) -> None:
     """What the records of a plan have room for (csrc/core/plan.h)."""
-    prepared = rule.prepare({name: hyper.default for name, hyper in declared(rule.formula, Hyper).items()}, 1)
+    prepared = rule.prepare(rule.defaults, 1)
     measuring = [(phase.measure.__name__, phase) for phase in rule.phases if phase.measure]
     sums = [(f"sums of {name}", len(phase.sums), records.MAX_SUMS) for name, phase in measuring]
     for what, count, most in (

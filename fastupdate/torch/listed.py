@@ -42,6 +42,13 @@ def at_start(rule: Rule, values: Mapping[str, Any], groups: Sequence[Mapping[str
     return {key: groups[0].get(key, number) if groups else number for key, number in of_all.items()}
 
 
+def check_there(rule: Rule, group: Mapping[str, Any], argument: str) -> None:
+    """ValueError if a saved group whose parameters have moved lacks one of them that no step makes anew."""
+    for name, key in names_of(rule).items():
+        if key not in group and name not in rule.remade:
+            Place(rule.name, f"{argument}[{key!r}]").fail(ValueError, "a number, as every step writes there", "none")
+
+
 def resting(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Which groups take no part, nor their gradients in any sum: those whose lr is 0, if that of others is not."""
     listed = bool(names_of(rule))

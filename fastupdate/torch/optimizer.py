@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from fastupdate.arrays.place import Place
+from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
@@ -15,10 +16,10 @@ from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.factors import Cuts, owners_of
 from fastupdate.torch.inputs import check_params
-from fastupdate.torch.listed import at_start
+from fastupdate.torch.listed import at_start, check_there
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
-from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of
+from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of, keys_of
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
@@ -259,7 +260,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _complete_all(self) -> None:
         for group in self.param_groups:
-            values = {**self.defaults, **group}
+            values = {**arguments(self.rule), **self.defaults, **group}
             group.update({**at_start(self.rule, values, ()), **values})
 
 
@@ -276,10 +277,18 @@ def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     loading = from_theirs(optimizer.rule_of, state_dict, params)
-    for group in loading["param_groups"]:
+    for k, group in enumerate(loading["param_groups"]):
+        rule = optimizer.rule_of(group)
         entries = (((key,), loading["state"].get(key)) for key in group["params"])
-        there = ((path, entry) for path, entry in entries if isinstance(entry, dict))
-        check_entries(optimizer.rule_of(group), there, "state_dict['state']")
+        there = [(path, entry) for path, entry in entries if isinstance(entry, dict)]
+        check_entries(rule, there, "state_dict['state']")
+        if there:
+            check_there(rule, group, f"state_dict['param_groups'][{k}]")
+    pairs = zip(loading["param_groups"], optimizer.param_groups, strict=False)  # torch says if there are more or fewer
+    for group, own in pairs:  # what was not saved, by torch's own class or by an earlier version, stays as it is here
+        rule = optimizer.rule_of(own)
+        if optimizer.rule_of(group) is rule:
+            group.update({key: own[key] for key in keys_of(rule, own) if key not in group})
     vars(optimizer)["_loading"] = loading
     return loading
 
