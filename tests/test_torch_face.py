@@ -256,6 +256,19 @@ def test_arguments_that_torch_has_too_have_torchs_defaults() -> None:
             assert mine[argument].default == torchs[argument].default, f"{name}: {argument}"
 
 
+def test_what_torch_takes_by_position_is_taken_so_and_all_else_by_name() -> None:
+    """So nothing that a call says by position means something else here: `foreach` is the last of many."""
+    for name, cls in fu.torch.classes.CLASSES.items():
+        taken = [inspect.signature(each).parameters.values() for each in (cls, getattr(torch.optim, name, cls))]
+        mine, torchs = ([each.name for each in one if each.kind is each.POSITIONAL_OR_KEYWORD] for one in taken)
+        assert mine == torchs, name
+    w = torch.nn.Parameter(torch.ones(2, 2))
+    with pytest.raises(TypeError, match=r"SGD\(\) too many positional arguments"):
+        fu.torch.SGD([w], 0.1, 0.9, 0.0, 0.0, True, True)
+    [group] = fu.torch.Adagrad([w], 0.1, 0.0, 0.0, 0.0, 1e-10, True).param_groups
+    assert (group["foreach"], group["eps_inside"]) == (True, False)
+
+
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_none_is_the_spacing_of_the_weights_type(name: str) -> None:
     """Of a matrix with gradients so small that it decides."""
