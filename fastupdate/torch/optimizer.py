@@ -237,6 +237,9 @@ class Optimizer(torch.optim.Optimizer):
             hook.remove()
             self._loading = None
 
+    def check_saved(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """ValueError for saved groups that are not for those here."""
+
     def _copied(self, state_dict: Mapping[str, Any]) -> dict[Any, Any]:
         """The state that was saved by the parameters here, in tensors of its own."""
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
@@ -276,6 +279,7 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
 def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.check_saved(state_dict["param_groups"])
     loading = from_theirs(optimizer.rule_of, state_dict, params)
     for k, group in enumerate(loading["param_groups"]):
         rule = optimizer.rule_of(group)
@@ -286,9 +290,7 @@ def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
             check_there(rule, group, f"state_dict['param_groups'][{k}]")
     pairs = zip(loading["param_groups"], optimizer.param_groups, strict=False)  # torch says if there are more or fewer
     for group, own in pairs:  # what was not saved, by torch's own class or by an earlier version, stays as it is here
-        rule = optimizer.rule_of(own)
-        if optimizer.rule_of(group) is rule:
-            group.update({key: own[key] for key in keys_of(rule, own) if key not in group})
+        group.update({key: own[key] for key in keys_of(optimizer.rule_of(own), own) if key not in group})
     vars(optimizer)["_loading"] = loading
     return loading
 
