@@ -43,8 +43,8 @@ class Loaded(NamedTuple):
     `outliers` for the past that they are judged by, `limits.clip_norm` for the schedule of a limit.
 
     taken            what now is as in the state
-    missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights, and
-                     what the next step makes anew starts from zero
+    missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights,
+                     and what the next step makes anew starts from zero
     unexpected_keys  what the optimizer has no place for
     """
 
