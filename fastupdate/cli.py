@@ -222,8 +222,9 @@ def _train_each(args: argparse.Namespace, rules: list[str], images: Dataset, set
             report.draw_curves(shown, f"fastupdate train: {images.name}, seed {settings.seed}", args.out)
         print(f"curves: {args.out}")
     if args.monitor is not None:
-        events = f" (tensorboard --logdir {args.monitor})" if any(args.monitor.rglob("*tfevents*")) else ""
-        print(f"statistics: {args.monitor}{events}")
+        there = any(args.monitor.rglob("*tfevents*"))
+        hint = f"tensorboard --logdir {args.monitor}" if there else "TensorBoard's need fastupdate[tensorboard]"
+        print(f"statistics: {args.monitor} ({hint})")
         print("".join(f"{line}\n" for line in report.findings(shown)), end="")
     problems = report.problems(runs, settings.epochs, interrupted)
     for problem in problems if ranks.is_first(settings.comm) else ():

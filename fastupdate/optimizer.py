@@ -21,7 +21,8 @@ from fastupdate.groups import taken_apart
 from fastupdate.rules.rule import Rule
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
-from fastupdate.saving.loading import Loaded, Rename, loading
+from fastupdate.saving.checks import Rename
+from fastupdate.saving.loading import Loaded, loading
 from fastupdate.step import describe, slots
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
@@ -340,7 +341,8 @@ class Optimizer(attributes.NotTorch):
         return {"ingredients": saving.ingredients(self.stepper), "state": self.state_dict(), "attributes": attributes}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
-        Optimizer.__init__(self, **kept["ingredients"])
+        hypers = self.rule.defaults  # of what was no hyperparameter yet, and so is in no group
+        Optimizer.__init__(self, **{**kept["ingredients"], "hypers": hypers})
         self.load_state_dict(kept["state"])
         vars(self).update(kept["attributes"])
 

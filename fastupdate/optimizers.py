@@ -5,7 +5,7 @@ Type checkers read optimizers.pyi, which scripts/stub.py writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature, findsource, getdoc, getsourcefile, signature
 from pathlib import Path
 from textwrap import fill
@@ -87,18 +87,24 @@ def class_of(
     construct: Callable[..., None],
     *further: Parameter,
     defaults: Mapping[str, Any] = MappingProxyType({}),
+    positional: Sequence[str] | None = None,
 ) -> type[T]:
     """A class with the arguments of a rule, and further ones; construct(self, params, values, options) takes them.
 
     Of the further ones, those without a default come before the rule's. defaults: of some of the rule's, instead of its
-    own
+    own. positional: those that come first and may be given by position; all others go by name. None: those of the rule
     """
     given = {**arguments(rule), **defaults}.items()
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in given]
     leading = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "params")]
     required = [each for each in further if each.default is Parameter.empty]
     optional = [each for each in further if each.default is not Parameter.empty]
-    taken = Signature([*leading, *required, *named, *optional, Parameter("options", Parameter.VAR_KEYWORD)])
+    every = {each.name: each for each in (*required, *named, *optional)}
+    if positional is not None:
+        first = [every.pop(name).replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for name in positional]
+        rest = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in every.values()]
+        every = {each.name: each for each in (*first, *rest)}
+    taken = Signature([*leading, *every.values(), Parameter("options", Parameter.VAR_KEYWORD)])
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
         try:
@@ -166,7 +172,7 @@ def rule(formula: type) -> type[Optimizer]:
 
 def _check_room(rule: Rule) -> None:
     """What the records of a plan have room for (csrc/core/plan.h)."""
-    prepared = rule.prepare({name: hyper.default for name, hyper in declared(rule.formula, Hyper).items()}, 1)
+    prepared = rule.prepare(rule.defaults, 1)
     measuring = [(phase.measure.__name__, phase) for phase in rule.phases if phase.measure]
     sums = [(f"sums of {name}", len(phase.sums), records.MAX_SUMS) for name, phase in measuring]
     for what, count, most in (

@@ -1,6 +1,6 @@
 """Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, TypeVar, Unpack
 
@@ -25,6 +25,7 @@ def class_of(
     construct: Callable[..., None],
     *further: Parameter,
     defaults: Mapping[str, Any] = ...,
+    positional: Sequence[str] | None = ...,
 ) -> type[T]: ...
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...

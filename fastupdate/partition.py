@@ -21,7 +21,8 @@ from fastupdate.optimizer import Optimizer, first_step
 from fastupdate.recipes import Recipe, check_recipe, made, shares
 from fastupdate.saving import file, parts
 from fastupdate.saving import state as saving
-from fastupdate.saving.loading import Loaded, Rename
+from fastupdate.saving.checks import Rename
+from fastupdate.saving.loading import Loaded
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning

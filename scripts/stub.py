@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +17,10 @@ from fastupdate.rules.rule import UP_TO_FIVE
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
 NAMES = runpy.run_path(str(PACKAGE / "torch" / "names.py"))  # by itself, it needs no torch
-DECOUPLING, DEFAULTS = NAMES["DECOUPLING"], NAMES["DEFAULTS"]
+DECOUPLING, DEFAULTS, POSITIONAL = (NAMES[name] for name in ("DECOUPLING", "DEFAULTS", "POSITIONAL"))
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, TypeVar, Unpack
 
@@ -44,6 +45,7 @@ def class_of(
     construct: Callable[..., None],
     *further: Parameter,
     defaults: Mapping[str, Any] = ...,
+    positional: Sequence[str] | None = ...,
 ) -> type[T]: ...
 def page(rule: Rule, params: str = ...) -> str: ...
 def rule(formula: type) -> type[Optimizer]: ...
@@ -96,12 +98,21 @@ def argument(default: object, number: str) -> str:
 
 
 def class_of(
-    name: str, number: str, switches: list[str], *leading: str, defaults: Mapping[str, Any] = MappingProxyType({})
+    name: str,
+    number: str,
+    switches: list[str],
+    *leading: str,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    positional: Sequence[str] | None = None,
 ) -> str:
-    """The stub of one class; defaults: of some arguments, instead of the rule's."""
+    """The stub of one class; defaults: of some arguments, instead of the rule's; positional: those that come first."""
     rule = rules.get(name).rule
     taken = {**optimizers.arguments(rule), **defaults}
     given = [f"{key}: {argument(default, number)}" for key, default in taken.items()]
+    if positional is not None:  # up to `maximize`, which is an option
+        named = {line.partition(":")[0]: line for line in (*given, *switches)}
+        first = [named.pop(key) for key in takewhile(lambda key: key in named, positional)]
+        given, switches = [*first, "*"], [line for line in named.values() if line != "*"]
     lines = ["self", "params: Any", *leading, *given, *switches, "**options: Unpack[Options]"]
     body = "".join(f"        {line},\n" for line in lines)
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
@@ -125,8 +136,8 @@ FIXED = {  # arguments of packages that the rule has one value of
 
 def switches(name: str) -> list[str]:
     """What a class for torch takes beside the rule's own arguments."""
-    first = ["decoupled_weight_decay: bool = False"] if name in DECOUPLING else []
-    return [*first, *SWITCHES, *FIXED.get(name, []), *(OTHERS[1:] if rules.get(name).rule.matrix else [])]
+    decoupled = ["decoupled_weight_decay: bool = False"] if name in DECOUPLING else []
+    return [*SWITCHES, *decoupled, *FIXED.get(name, []), *(OTHERS[1:] if rules.get(name).rule.matrix else [])]
 
 
 def main() -> int:
@@ -136,7 +147,10 @@ def main() -> int:
             class_of(name, "_Scheduled", OTHERS if rules.get(name).rule.matrix else []) for name in rules.names()
         ),
         PACKAGE / "torch" / "__init__.pyi": TORCH
-        + "".join(class_of(name, "_Number", switches(name), defaults=DEFAULTS.get(name, {})) for name in rules.names()),
+        + "".join(
+            class_of(name, "_Number", switches(name), defaults=DEFAULTS.get(name, {}), positional=POSITIONAL.get(name))
+            for name in rules.names()
+        ),
         PACKAGE / "sharded" / "__init__.pyi": SHARDED
         + "".join(class_of(name, "_Scheduled", PIECES, "comm: Any") for name in rules.names()),
     }

@@ -213,6 +213,17 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "run").read_bytes() == old
 
 
+@pytest.mark.parametrize(("folder", "error"), [("none", FileNotFoundError), ("file", NotADirectoryError)])
+def test_where_no_file_can_be_the_error_names_the_one_that_was_asked_for(
+    folder: str, error: type[OSError], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(error) as raised:
+        make().save(tmp_path / folder / "run")
+    assert raised.value.filename == str(tmp_path / folder / "run")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 FULL_DISK = """
 import errno, resource, sys
 import numpy as np

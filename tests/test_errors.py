@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,9 @@ BAD_PARAMETERS: dict[str, tuple[Any, type[Exception], str]] = {
     "9-longdouble": (np.zeros(3, np.longdouble), TypeError, "expected float32 or float64"),
     "9-byte-swapped": (swapped(np.zeros(3)), TypeError, "received byte-swapped float64"),
     "9-masked": (np.ma.zeros(3), TypeError, "without a mask"),
-    "9-structured": (np.zeros(3, [("x", "f4")]), TypeError, "expected float32 or float64"),
+    "9-structured": (np.zeros(3, [("x", "f4"), ("y", "f8")]), TypeError, "or float64, received the fields x, y"),
+    "1-object": (SimpleNamespace(w=np.zeros(3)), TypeError, r"as the mapping vars\(x\), received SimpleNamespace"),
+    "1-object-without-arrays": (SimpleNamespace(w=3), TypeError, "expected an array, received SimpleNamespace"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,8 @@ MEMORY = ("weight", "skips", "outliers", "limits")  # came with version 3
 
 @pytest.mark.parametrize("version", range(1, saving.VERSION + 1))
 def test_a_file_of_any_version_loads_for_ever(version: int) -> None:
-    """If it does not since there is a new hyperparameter or option: raise saving.state.VERSION, and add a file."""
+    """If it does not since states have a new entry: raise saving.state.VERSION, and add a file (see also
+    tests/test_older_states.py)."""
     peer("safetensors")
     opt, expected = versions.fresh(), versions.make()
     assert opt.load_state_dict(fu.load(DATA / f"version{version}.safetensors")).unexpected_keys == []
@@ -35,27 +35,6 @@ def test_a_file_of_any_version_loads_for_ever(version: int) -> None:
     opt.step()
     expected.step()
     assert exactly([opt.state_dict(), opt.stepper.tree]) == exactly([expected.state_dict(), expected.stepper.tree])
-
-
-def older(state: dict[str, Any], *hypers: str) -> dict[str, Any]:
-    """The state as a version would have written it that had not heard of some hyperparameters, nor of any flag."""
-    state = copy.deepcopy(state)
-    for group in state["groups"]:
-        for key in hypers:
-            del group[key]
-    state = {key: value for key, value in state.items() if key not in MEMORY}
-    return {**state, "version": 2, "flags": {}}
-
-
-def test_a_hyperparameter_that_an_older_version_did_not_know_keeps_its_fresh_value() -> None:
-    opt = fu.AdamW({"w": np.ones(3)}, lr=0.5, l1=0.125)
-    other = fu.AdamW({"w": np.ones(3)}, lr=0.25)
-    other.step({"w": np.ones(3)})
-    loaded = opt.load_state_dict(older(other.state_dict(), "l1", "clip_value"))
-    assert loaded.missing_keys == ["groups[0].clip_value", "groups[0].l1"]
-    assert (opt.groups[0]["lr"], opt.groups[0]["l1"], opt.step_count) == (0.25, 0.125, 1)
-    with pytest.raises(ValueError, match=r"\['flags'\]: expected \{'amsgrad': True, .*\}, received \{\}"):
-        fu.AdamW({"w": np.ones(3)}, amsgrad=True).load_state_dict(older(other.state_dict()))
 
 
 # -- limits that are schedules, skipped steps -------------------------------------------------------------------------

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Any, Callable[[np.ndarray], Any], str]] = {
     "byte-swapped": (np.float32, lambda g: g.view(np.uint16).view(">f2"), "received byte-swapped float16"),
     "bits alone": (np.float32, lambda g: g.view(np.uint16), "expected float32, received uint16"),
     "shape": (np.float32, lambda g: g[:2], "expected shape"),
-    "own structure": (np.float32, lambda g: g.view(np.dtype([("x", "u2")])), "expected float32, received void16"),
+    "own structure": (np.float32, lambda g: g.view(np.dtype([("x", "u2")])), "expected float32, received the fields x"),
 }
 
 

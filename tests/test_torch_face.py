@@ -243,6 +243,12 @@ def test_beside_torch(case: Case, dtype: Any, layout: str, maximize: bool) -> No
     )  # each of torch's classes has some of the switches
 
 
+def test_every_class_that_torch_has_is_there_but_for_one() -> None:
+    """As docs/torch.md says: LBFGS calls its closure many times in a step, and is no rule of elements."""
+    theirs = {n for n, cls in vars(torch.optim).items() if isinstance(cls, type) and hasattr(cls, "add_param_group")}
+    assert theirs - fu.torch.classes.CLASSES.keys() == {"Optimizer", "LBFGS"}
+
+
 def test_every_rule_that_torch_has_keeps_torchs_names() -> None:
     for name, cls in fu.torch.classes.CLASSES.items():
         if hasattr(torch.optim, name):
@@ -254,6 +260,19 @@ def test_arguments_that_torch_has_too_have_torchs_defaults() -> None:
         mine, torchs = (inspect.signature(each).parameters for each in (cls, getattr(torch.optim, name, cls)))
         for argument in mine.keys() & torchs.keys():
             assert mine[argument].default == torchs[argument].default, f"{name}: {argument}"
+
+
+def test_what_torch_takes_by_position_is_taken_so_and_all_else_by_name() -> None:
+    """So nothing that a call says by position means something else here: `foreach` is the last of many."""
+    for name, cls in fu.torch.classes.CLASSES.items():
+        taken = [inspect.signature(each).parameters.values() for each in (cls, getattr(torch.optim, name, cls))]
+        mine, torchs = ([each.name for each in one if each.kind is each.POSITIONAL_OR_KEYWORD] for one in taken)
+        assert mine == torchs, name
+    w = torch.nn.Parameter(torch.ones(2, 2))
+    with pytest.raises(TypeError, match=r"SGD\(\) too many positional arguments"):
+        fu.torch.SGD([w], 0.1, 0.9, 0.0, 0.0, True, True)
+    [group] = fu.torch.Adagrad([w], 0.1, 0.0, 0.0, 0.0, 1e-10, True).param_groups
+    assert (group["foreach"], group["eps_inside"]) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])

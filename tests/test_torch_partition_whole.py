@@ -154,6 +154,15 @@ def _loaded() -> Any:
     fu.torch.Partition([{"params": [_p(3)], "rule": "adamw"}]).load_state_dict(state)
 
 
+def _exchanged() -> Any:
+    """Groups of the same shapes, in another order: each would take the other's states."""
+    first, second = (
+        fu.torch.Partition([{"params": [_p(3)], "rule": rule} for rule in rules])
+        for rules in (("adamw", "sgd"), ("sgd", "adamw"))
+    )
+    second.load_state_dict(first.state_dict())
+
+
 def _twice() -> Any:
     p = _p(3)
     fu.torch.Partition([{"params": [p], "rule": "sgd"}, {"params": [p], "rule": "adamw"}])
@@ -194,7 +203,8 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "shared memory": (_shared, ValueError, "memory"),
     "twice": (_twice, ValueError, "more than one parameter group"),
-    "loaded": (_loaded, ValueError, r"\[partition\] rule: expected one of .*received 'None'"),
+    "loaded": (_loaded, ValueError, r"\['param_groups'\]\[0\]\['rule'\]: expected 'adamw', as .*, received none"),
+    "exchanged": (_exchanged, ValueError, r"\['param_groups'\]\[0\]\['rule'\]: expected 'sgd', as .* received 'adamw'"),
     "within backward": (_within_backward, TypeError, r"\[in_backward\] optimizer: expected an optimizer of one rule"),
     "pattern": (
         lambda: fu.torch.Muon([("w", _p(2, 2))], others=("x*", fu.SGD)),

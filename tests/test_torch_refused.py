@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 from cases import assert_same_bits
 from peers import file_needs, peer
@@ -197,22 +198,35 @@ def test_parameters_that_share_memory_are_refused() -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"betas": (2.0, 0.9)}, {"capturable": True}, {"lr": float("nan")}])
-def test_a_wrong_value_in_a_group_is_refused_as_long_as_it_is_there(wrong: dict[str, Any]) -> None:
+SEVERAL = {"a tensor of two": lambda: torch.ones(2), "an array of two": lambda: np.ones(2)}
+WRONG_IN_A_GROUP: list[tuple[str, Any]] = [
+    *(("lr", wrong) for wrong in (-1.0, float("nan"), "x", None, [1.0], *SEVERAL)),
+    *(("weight_decay", wrong) for wrong in SEVERAL),
+    *(("betas", wrong) for wrong in ((2.0, 0.9), None, "a tensor of two")),
+    *(("capturable", True), ("maximize", "yes")),
+]
+
+
+@pytest.mark.parametrize(("key", "wrong"), WRONG_IN_A_GROUP)
+@pytest.mark.parametrize("rule", ["AdamW", "Prodigy"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_a_wrong_value_in_a_group_is_refused_as_long_as_it_is_there(
+    key: str, wrong: Any, rule: str, first: bool
+) -> None:
     params = parameters(1)
-    optimizer = fu.torch.AdamW(params)
+    optimizer = getattr(fu.torch, rule)(params)
     hand_over(params, tensors(2))
-    optimizer.step()
+    None if first else optimizer.step()
     before = copy.deepcopy(params)
-    right = {key: optimizer.param_groups[0][key] for key in wrong}
-    optimizer.param_groups[0].update(wrong)
+    right, optimizer.param_groups[0][key] = optimizer.param_groups[0][key], SEVERAL.get(str(wrong), lambda: wrong)()
+    named = {"betas": "beta[12]"}.get(key, key)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"\[adamw\] (lr|beta1|capturable): expected"):
+        with pytest.raises((TypeError, ValueError), match=rf"\[{rule.lower()}\] ({key}|{named}): expected"):
             optimizer.step()
     assert_same_bits(arrays_of(params), arrays_of(before), "parameters")
-    optimizer.param_groups[0].update(right)
+    optimizer.param_groups[0][key] = right
     optimizer.step()
-    assert optimizer.state[params[0]]["step"] == 2
+    assert optimizer.state[params[0]]["step"] == 2 - first
 
 
 def test_after_an_error_nothing_has_changed() -> None:

@@ -35,9 +35,17 @@ def as_array(x: Any, place: Place) -> Array:
             raise RuntimeError(f"{place}: {problem}") from error
         raise TypeError(f"{place}: cannot share the memory of {type(x).__name__}: {error}") from error
     if shared is None:
-        expected = "model.parameters() or another sequence of arrays" if hasattr(x, "parameters") else "an array"
-        place.fail(TypeError, expected, "None" if x is None else type(x).__name__)
+        place.fail(TypeError, _instead_of(x), "None" if x is None else type(x).__name__)
     return shared
+
+
+def _instead_of(x: Any) -> str:
+    """What to hand over instead of an object: an array, or those that it has."""
+    if hasattr(x, "parameters"):
+        return "model.parameters() or another sequence of arrays"
+    if any(hasattr(value, "dtype") for value in getattr(x, "__dict__", {}).values()):
+        return "an array or a container of arrays, as the mapping vars(x)"
+    return "an array"
 
 
 def _shared(x: Any) -> Array | None:

@@ -118,7 +118,7 @@ def room(size: int) -> Array:
 @cache
 def type_name(dtype: np.dtype[Any]) -> str:
     """A type as messages name it."""
-    name = _NAMES.get(dtype) or dtype.name
+    name = _NAMES.get(dtype) or (f"the fields {', '.join(dtype.names)}" if dtype.names else dtype.name)
     return name if dtype.isnative else f"byte-swapped {name}"
 
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -184,11 +185,12 @@ def check(rules: Sequence[str], settings: Settings) -> None:
 
 
 def make_monitor(rule: str, settings: Settings) -> AbstractContextManager[fu.Monitor | None]:
-    """One that writes into the rule's folder, if that is asked for."""
+    """One that writes into the rule's folder, if that is asked for; the command says itself what is not there."""
     if settings.monitor is None:
         return nullcontext()
     try:
-        return fu.Monitor(settings.monitor / rule)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            return fu.Monitor(settings.monitor / rule)
     except (ImportError, OSError) as error:
         raise DemoError(f"--monitor: {error}") from error
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule, rule_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def get(name: str) -> type[Optimizer]:
     from fastupdate import optimizers  # which is made of the rules
 
     if name not in every():
-        raise ValueError(f"[fastupdate] rule: expected one of {', '.join(names())}, received {name!r}")
+        Place("fastupdate", "rule").not_among(names(), name, str)
     cls: type[Optimizer] = getattr(optimizers, every()[name].formula.__name__)
     return cls
 

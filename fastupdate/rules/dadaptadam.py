@@ -42,7 +42,7 @@ class DAdaptAdam:
     v = State("mean squared gradient")
     z = State("weighted sum of gradients")
     d = State("the estimate", per="list", start="d0")
-    d_now = State("the estimate that the last step was taken with", per="list", start="d0")
+    d_now = State("the estimate that the last step was taken with", per="list", start="d0", remade=True)
     numerator = State("N", per="list")
 
     product = Sum("g·z/(√v + ε)", per="list")

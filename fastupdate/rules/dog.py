@@ -30,7 +30,7 @@ class DoG:
     p0 = State("the first weights w₀", start="p")
     r = State("the largest distance so far", per="list")
     squares = State("G", per="list")
-    rate = State("what g was multiplied by in the last step", per="list")
+    rate = State("what g was multiplied by in the last step", per="list", remade=True)
 
     new_squares = Sum("‖g‖²", per="list")
     way_squares = Sum("‖w − w₀‖²", per="list")

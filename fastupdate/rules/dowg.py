@@ -25,7 +25,7 @@ class DoWG:
     p0 = State("the first weights w₀", start="p")
     r_squared = State("the largest squared distance so far", per="list", start="distance_squared")
     v = State("sum of squared gradients, weighted by r²", per="list")
-    rate = State("what g was multiplied by in the last step", per="list")
+    rate = State("what g was multiplied by in the last step", per="list", remade=True)
 
     squares = Sum("‖g‖²", per="list")
     way_squares = Sum("‖w − w₀‖²", per="list")

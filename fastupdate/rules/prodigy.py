@@ -44,8 +44,8 @@ class Prodigy:
     z = State("weighted sum of gradients")
     p0 = State("the first weights w₀", start="p")
     d = State("the estimate", per="list", start="d0")
-    d_max = State("what d grows towards", per="list", start="d0")
-    d_now = State("the estimate that the last step was taken with", per="list", start="d0")
+    d_max = State("what d grows towards", per="list", start="d0", remade=True)
+    d_now = State("the estimate that the last step was taken with", per="list", start="d0", remade=True)
     numerator = State("N", per="list")
 
     product = Sum("∇L·(w₀ − w)", per="list")

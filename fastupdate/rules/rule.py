@@ -110,6 +110,7 @@ class State:
     per: Extent = "element"
     start: float | str = 0.0  # a number, the hyperparameter that it is, "p": a copy of the parameter, "ndim": its axes
     lasts: bool = True  # False: nothing of it is needed after the step, so it is not saved
+    remade: bool = False  # the next step makes it what it is, from zero too: a file from before there was one, lacks it
     role: Literal["momentum", "velocity"] | None = (
         None  # a mean of gradients, for monitoring; a velocity is its negative
     )
@@ -255,10 +256,12 @@ class Rule:
     found_rate: bool = False  # the rule finds its learning rate, of which lr is a factor
     lazy_rows: bool = False  # of gradients of few rows, a step moves these rows alone
     native: bool = True  # it is part of the compiled modules
+    defaults: Mapping[str, float] = field(default_factory=dict)  # of the hyperparameters
     phases: tuple[Phase, ...] = ()
     extents: Mapping[str, Extent | Side] = field(default_factory=dict)  # of the states
     starts: Mapping[str, float | str] = field(default_factory=dict)  # of the states
     passing: frozenset[str] = frozenset()  # states of which nothing is needed after the step
+    remade: frozenset[str] = frozenset()  # states that a file may lack
     matrix: Callable[..., Any] | None = None  # what becomes of states, array in and array out, before `update`
     matrix_arguments: tuple[str, ...] = ()  # after the flags: `s`, if it takes that, and which states
     factors: Mapping[str, Factor] = field(default_factory=dict)  # states that are for `matrix` alone
@@ -339,10 +342,12 @@ def rule_of(formula: type, *, native: bool = True) -> Rule:
         found_rate=getattr(formula, "found_rate", False),
         lazy_rows=getattr(formula, "lazy_rows", False),
         native=native,
+        defaults={key: hyper.default for key, hyper in hypers.items()},
         phases=_phases(formula, sums),
         extents={key: state.per for key, state in states.items()} | {key: each.per for key, each in factors.items()},
         starts={key: state.start for key, state in states.items()},
         passing=frozenset(key for key, state in states.items() if not state.lasts),
+        remade=frozenset(key for key, state in states.items() if state.remade),
         matrix=matrix,
         matrix_arguments=matrix.__code__.co_varnames[1 : matrix.__code__.co_argcount] if matrix else (),
         factors=factors,

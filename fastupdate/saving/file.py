@@ -126,7 +126,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     mode = _mode_of(path)
     temporary = path.with_name(f".fastupdate-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb", opener=partial(os.open, mode=0o666 if mode is None else 0o600)) as file:
+        with _new(temporary, path, 0o666 if mode is None else 0o600) as file:
             with suppress(OSError):  # a file system without locks: nobody tidies up there
                 fcntl.flock(file, fcntl.LOCK_EX)
             if mode is not None:
@@ -145,6 +145,15 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _new(temporary: Path, path: Path, mode: int) -> BinaryIO:
+    """A file for what is to become another one, which an error names."""
+    try:
+        return open(temporary, "xb", opener=partial(os.open, mode=mode))
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def _tidy(directory: Path, before: float) -> None:

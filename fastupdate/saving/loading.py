@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import index, setitem
+from collections.abc import Iterable, Mapping, Sequence
+from operator import setitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +14,22 @@ from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.numbers import LIMIT, NON_NEGATIVE, real
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
+from fastupdate.saving.checks import (
+    PART,
+    Rename,
+    at,
+    check_default,
+    check_keys,
+    check_mapping,
+    check_ours,
+    count,
+    renamed,
+)
 from fastupdate.saving.state import VERSION, Arrays, arrays_of, has_state, split
-from fastupdate.stages import HYPERS
 from fastupdate.step import slots
 from fastupdate.step.hypers import FROZEN_UNTIL, Group
 from fastupdate.step.stepper import Stepper
-from fastupdate.step.tensors import ACCUMULATOR
+from fastupdate.step.tensors import ACCUMULATOR, state_kind
 from fastupdate.step.transaction import Stateful
 
 KEYS = (
@@ -27,17 +37,14 @@ KEYS = (
     *("tensors", "groups", "arrays", "evaluating"),
 )
 
-PART = " (strict=False takes what both have)"
-
-Rename = Mapping[str, str] | Callable[[str], str]
-
 
 class Loaded(NamedTuple):
     """What `load_state_dict` did, by the keys of `state_dict()["arrays"]`, and `groups[0].lr` for hyperparameters,
     `outliers` for the past that they are judged by, `limits.clip_norm` for the schedule of a limit.
 
     taken            what now is as in the state
-    missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights
+    missing_keys     what the state lacks: as it was before; averages and copies of a loaded tensor follow its weights,
+                     and what the next step makes anew starts from zero
     unexpected_keys  what the optimizer has no place for
     """
 
@@ -70,15 +77,15 @@ class _Loading:
         self.report = Loaded([], [], [])
         check_ours(self.place, state, stepper.rule.formula.__name__)
         state = _upgraded(state)
-        _check_keys(self.place, state, KEYS)
+        check_keys(self.place, state, KEYS)
         self.version = self._checked_version(state["version"])
         self._check_rule(state)
         self.state = state
-        _check_mapping(self.at("tensors"), state["tensors"])
-        self.renamed = _renamed(Place(stepper.rule.name, "rename"), list(state["tensors"]), rename)
+        check_mapping(self.at("tensors"), state["tensors"])
+        self.renamed = renamed(Place(stepper.rule.name, "rename"), list(state["tensors"]), rename)
 
     def at(self, key: str) -> Place:
-        return _at(self.place, key)
+        return at(self.place, key)
 
     def _checked_version(self, version: Any) -> int:
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
@@ -86,18 +93,26 @@ class _Loading:
         return version
 
     def _check_rule(self, state: Mapping[str, Any]) -> None:
-        rule, flags = self.stepper.rule.name, self.stepper.flags
+        rule = self.stepper.rule.name
         if state["rule"] != rule:
             self.at("rule").fail(ValueError, repr(rule), repr(state["rule"]))
-        saved = state["flags"]
-        if isinstance(saved, Mapping):  # one that the file does not know of was off
-            saved = dict.fromkeys(flags, False) | dict(saved)
-        if self.strict and saved != flags:
-            self.at("flags").fail(ValueError, repr(flags), repr(state["flags"]))
+        if self.strict:
+            self._check_flags(self.at("flags"), state["flags"])
+
+    def _check_flags(self, place: Place, saved: Any) -> None:
+        """ValueError unless they are those of the optimizer; of some a number says in both whether they are on."""
+        check_mapping(place, saved)
+        own, lacking = self.stepper.flags, self.stepper.flags.keys() - saved.keys()
+        for flag in lacking - self.stepper.rule.flag_hypers.keys():
+            check_default(at(place, flag), own[flag], False)
+        check_keys(place, saved, own.keys() - lacking, PART)
+        for flag, on in saved.items():
+            if on != own[flag]:
+                at(place, flag).fail(ValueError, repr(own[flag]), f"{on!r}{PART}")
 
     def made(self) -> Loading:
         """All of it."""
-        step, micro_batches = (_count(self.at(key), self.state[key]) for key in ("step", "micro_batches"))
+        step, micro_batches = (count(self.at(key), self.state[key]) for key in ("step", "micro_batches"))
         self._take_times()
         hypers, schedules = self._hyperparameters()
         received = self._received()
@@ -138,8 +153,8 @@ class _Loading:
         weight = real(self.at("weight"), self.state["weight"], NON_NEGATIVE)
         skips, past = self.stepper.skips, self.state["outliers"]
         new = [self.stepper.micro_batches.weighing(micro_batches, weight)]
-        new.append((setattr, skips, "count", _count(self.at("skips"), self.state["skips"])))
-        _check_mapping(self.at("outliers"), past)
+        new.append((setattr, skips, "count", count(self.at("skips"), self.state["skips"])))
+        check_mapping(self.at("outliers"), past)
         if self._both("outliers", skips.outliers is not None, bool(past)) and skips.outliers:
             new.append(skips.outliers.restoring(self.at("outliers"), past))
         return new
@@ -147,12 +162,12 @@ class _Loading:
     def _limits(self) -> list[Stateful]:
         """The schedules of clipping limits that have a state of their own."""
         place, saved, settings = self.at("limits"), self.state["limits"], self.stepper.settings
-        _check_mapping(place, saved)
+        check_mapping(place, saved)
         found: list[Stateful] = []
         for name in dict.fromkeys([*settings.scheduled, *saved]):
             if self._both(f"limits.{name}", name in settings.scheduled, name in saved):
-                _check_mapping(_at(place, name), saved[name])
-                found += _schedule(_at(place, name), getattr(settings, name), saved[name])
+                check_mapping(at(place, name), saved[name])
+                found += _schedule(at(place, name), getattr(settings, name), saved[name])
         return found
 
     def _both(self, key: str, here: bool, there: bool) -> bool:
@@ -173,17 +188,17 @@ class _Loading:
         """Each tensor's own step count, and the step count from which it moves."""
         tensors = {self.renamed[name]: entry for name, entry in self.state["tensors"].items()}
         if self.strict:
-            _check_keys(self.at("tensors"), tensors, [item.name for item in self.items], PART)
+            check_keys(self.at("tensors"), tensors, [item.name for item in self.items], PART)
         for item in self.items:
             if item.name in tensors:
-                entry, own = tensors[item.name], _at(self.at("tensors"), item.name)
-                _check_keys(own, entry, ("step", FROZEN_UNTIL))
-                item.t = _count(_at(own, "step"), entry["step"])
-                item.frozen_until = real(_at(own, FROZEN_UNTIL), entry[FROZEN_UNTIL], LIMIT)
+                entry, own = tensors[item.name], at(self.at("tensors"), item.name)
+                check_keys(own, entry, ("step", FROZEN_UNTIL))
+                item.t = count(at(own, "step"), entry["step"])
+                item.frozen_until = real(at(own, FROZEN_UNTIL), entry[FROZEN_UNTIL], LIMIT)
 
     def _received(self) -> dict[tuple[str, str], Any]:
         """The arrays of the state by kind and new name."""
-        _check_mapping(self.at("arrays"), self.state["arrays"])
+        check_mapping(self.at("arrays"), self.state["arrays"])
         received = {}
         for key, array in self.state["arrays"].items():
             kind, name = split(key)
@@ -194,15 +209,18 @@ class _Loading:
         """The assignments of all arrays, after every check."""
         params = any(kind == "param" for kind, _ in received)
         targets = arrays_of(self.items, {item.name for item in self.items}, params=params)
-        place = self.at("arrays")
+        place, remade = self.at("arrays"), {state_kind(name) for name in self.stepper.rule.remade}
         if self.strict:
-            _check_keys(place, dict.fromkeys(map(".".join, received)), map(".".join, targets), PART)
+            needed = [key for key in targets if key in received or key[0] not in remade]
+            check_keys(place, dict.fromkeys(map(".".join, received)), map(".".join, needed), PART)
         self.report.unexpected_keys.extend(".".join(key) for key in received if key not in targets)
         sources: Arrays = {}
         for key, target in targets.items():
             joined = ".".join(key)
             if key not in received:
                 self.report.missing_keys.append(joined)
+                if key[0] in remade:
+                    sources[key] = np.zeros(target.shape, target.dtype)
                 continue
             self.report.taken.append(joined)
             sources[key] = _like(received[key], target, place, joined)
@@ -235,8 +253,8 @@ class _Loading:
         if not isinstance(received, (list, tuple)):
             place.fail(ValueError, f"a list of {len(groups)} groups", type(received).__name__)
         for k, saved in enumerate(received):
-            _check_mapping(_at(place, k), saved)
-        members = [self._members(_at(place, k), saved) for k, saved in enumerate(received)]
+            check_mapping(at(place, k), saved)
+        members = [self._members(at(place, k), saved) for k, saved in enumerate(received)]
         if self.strict:
             self._check_partition(place, members, groups)
         holders = {name: k for k, names in enumerate(members) for name in names}
@@ -246,9 +264,10 @@ class _Loading:
             found = sorted({holders[name] for name in group["params"] if name in holders})
             for key in group.intervals():
                 values = [received[j][key] for j in found if key in received[j]]
-                own = _at(_at(place, found[0] if found else k), key)
-                later = key in HYPERS and not values  # an option that is younger than the state
-                if later or not self._agreed(own, group[key], values):
+                own = at(at(place, found[0] if found else k), key)
+                if not values and self.strict:
+                    check_default(own, group[key], group.default(key))
+                if not values or not self._agreed(own, group[key], values):
                     self.report.missing_keys.append(f"groups[{k}].{key}")
                     continue
                 if group.has_no_effect(key, values[0]):
@@ -264,9 +283,7 @@ class _Loading:
 
     def _agreed(self, place: Place, current: Any, saved: list[Any]) -> bool:
         """Whether the groups of the state agree on a value, and on one of the kind that there is."""
-        if not saved or any(value != saved[0] for value in saved):
-            if self.strict and self.version == VERSION:
-                place.fail(ValueError, "an entry", f"none{PART}")
+        if any(value != saved[0] for value in saved):
             return False
         if callable(current) == isinstance(saved[0], Mapping):
             return True
@@ -278,7 +295,7 @@ class _Loading:
     def _members(self, place: Place, saved: Mapping[str, Any]) -> list[str]:
         names: Any = saved.get("params")
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            _at(place, "params").fail(ValueError, "a list of names", repr(names))
+            at(place, "params").fail(ValueError, "a list of names", repr(names))
         return [self._new(name) for name in names]
 
     def _new(self, name: str) -> str:
@@ -290,24 +307,18 @@ class _Loading:
         there = {frozenset(names) for names in members}
         for k, group in enumerate(groups):
             if frozenset(group["params"]) not in there:
-                _at(_at(place, k), "params").fail(ValueError, repr(group["params"]), repr(members[k]))
+                at(at(place, k), "params").fail(ValueError, repr(group["params"]), repr(members[k]))
 
     def _check_unknown(self, place: Place, received: Iterable[Mapping[str, Any]], group: Group) -> None:
         for k, saved in enumerate(received):
             for key in saved.keys() - {"params", *group.intervals()}:
-                self._leave_out(_at(_at(place, k), key), f"groups[{k}].{key}")
+                self._leave_out(at(at(place, k), key), f"groups[{k}].{key}")
 
     def _leave_out(self, place: Place, key: str) -> None:
         """Notes what there is no place for; ValueError where nothing may be left out."""
         if self.strict:
             place.fail(ValueError, "no such entry", f"one{PART}")
         self.report.unexpected_keys.append(key)
-
-
-def check_ours(place: Place, state: Any, name: str = "Partition") -> None:
-    """ValueError for a state of an optimizer of torch's."""
-    if isinstance(state, Mapping) and "param_groups" in state:
-        place.fail(ValueError, f"a state of fu.{name}", f"one of torch's (which fu.torch.{name} loads)")
 
 
 def _upgraded(state: Any) -> Any:
@@ -319,60 +330,12 @@ def _upgraded(state: Any) -> Any:
     return {"evaluating": False, **state}
 
 
-def _at(place: Place, key: str | int) -> Place:
-    return Place(place.rule, f"{place.argument}[{key!r}]")
-
-
-def _check_mapping(place: Place, received: Any) -> None:
-    if not isinstance(received, Mapping):
-        place.fail(TypeError, "a mapping", type(received).__name__)
-
-
-def _check_keys(place: Place, received: Any, expected: Iterable[str], remedy: str = "") -> None:
-    _check_mapping(place, received)
-    expected = dict.fromkeys(expected)
-    for key in expected:
-        if key not in received:
-            _at(place, key).fail(ValueError, "an entry", f"none{remedy}")
-    for key in received:
-        if key not in expected:
-            _at(place, key).fail(ValueError, "no such entry", f"one{remedy}")
-
-
-def _count(place: Place, value: Any) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else index(value)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**63:
-        place.fail(ValueError, "an integer in [0, 2⁶³)", repr(value))
-    return number
-
-
-def _renamed(place: Place, names: list[str], rename: Rename | None) -> dict[str, str]:
-    """New names by old ones."""
-    if isinstance(rename, Mapping):
-        unknown = next(iter(rename.keys() - set(names)), None)
-        if unknown is not None:
-            place.fail(ValueError, "names of tensors in the state", repr(unknown))
-    given = rename if isinstance(rename, Mapping) else {}
-    give: Callable[[str], Any] = rename if callable(rename) else lambda name: given.get(name, name)
-    renamed = {name: give(name) for name in names}
-    taken: dict[Any, str] = {}
-    for old, new in renamed.items():
-        if not isinstance(new, str):
-            place.fail(TypeError, f"a name for {old!r}", repr(new))
-        if taken.setdefault(new, old) != old:
-            place.fail(ValueError, "a name of its own for each tensor", f"{new!r} for {taken[new]!r} and {old!r}")
-    return renamed
-
-
 def _schedule(place: Place, current: Any, saved: Any) -> list[Stateful]:
     if not isinstance(saved.get("schedule"), Mapping):
         place.fail(ValueError, "a schedule, as in this optimizer", repr(saved))
     state = saved["schedule"]
     if not has_state(current):
-        _check_keys(_at(place, "schedule"), state, ())
+        check_keys(at(place, "schedule"), state, ())
         return []
     return [(current, state)]
 
@@ -381,7 +344,7 @@ def _like(x: Any, target: Array, arrays: Place, key: str) -> Array:
     """x in host memory, if it has the dtype and shape of the target."""
     if type(x) is np.ndarray and x.dtype == target.dtype and x.shape == target.shape:
         return x
-    place = _at(arrays, key)
+    place = at(arrays, key)
     if accept.framework_of(x) == "torch" and str(x.dtype) == "torch.bfloat16":
         x = x.detach().view(sys.modules["torch"].int16).cpu().numpy().view(np.uint16)
     array = device.on_host(accept.as_array(x, place))

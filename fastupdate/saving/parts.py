@@ -7,7 +7,8 @@ from typing import Any
 
 from fastupdate.arrays.place import Place
 from fastupdate.saving import state as saving
-from fastupdate.saving.loading import Loaded, Loading, Rename, check_ours, loading
+from fastupdate.saving.checks import Rename, check_ours
+from fastupdate.saving.loading import Loaded, Loading, loading
 from fastupdate.step.stepper import Stepper
 
 

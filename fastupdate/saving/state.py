@@ -67,7 +67,7 @@ def ingredients(stepper: Stepper) -> dict[str, Any]:
     options["groups"] = [
         {**group, "params": [by_name[name] for name in group["params"]]} for group in stepper.hypers.groups
     ]
-    return {"params": stepper.tree, "hypers": {}, "flags": dict(stepper.flags), **options}
+    return {"params": stepper.tree, "flags": dict(stepper.flags), **options}
 
 
 def copied(stepper: Stepper) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from fastupdate.arrays.numbers import POSITIVE, integer, real
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec, taken_apart
-from fastupdate.saving.loading import Loaded, Rename
+from fastupdate.saving.checks import Rename
+from fastupdate.saving.loading import Loaded
 from fastupdate.sharded import states
 from fastupdate.sharded.alike import OPTIONS, Facts, Ranks, in_words, options_in_words, values_of
 from fastupdate.sharded.division import Division, is_by_elements, part_of

@@ -13,7 +13,8 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.saving import file
 from fastupdate.saving import state as saving
-from fastupdate.saving.loading import Loaded, Rename, loading
+from fastupdate.saving.checks import Rename
+from fastupdate.saving.loading import Loaded, loading
 from fastupdate.sharded.alike import Ranks
 from fastupdate.sharded.division import Division
 from fastupdate.sharded.messages import Messages

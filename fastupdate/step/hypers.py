@@ -162,6 +162,11 @@ class Group(MutableMapping[str, Any]):
         """The names that may be set, and the values they may take."""
         return self._intervals
 
+    def default(self, key: str) -> float:
+        """What a hyperparameter is if nobody says."""
+        shared = {FROZEN_UNTIL: 0.0, **{name: value for name, (value, _) in SHARED.items()}}
+        return shared[key] if key in shared else self._rule.defaults[key]
+
     def is_off(self, key: str) -> bool:
         """Whether a hyperparameter is that of an option which is off."""
         return key in self._off

@@ -10,7 +10,7 @@ from fastupdate import rules
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import OTHERS, class_of, dividing, page
 from fastupdate.rules.rule import Rule
-from fastupdate.torch.names import DECOUPLING, DEFAULTS
+from fastupdate.torch.names import DECOUPLING, DEFAULTS, POSITIONAL
 from fastupdate.torch.numbers import DECOUPLED, SWITCHES
 from fastupdate.torch.optimizer import Optimizer
 from fastupdate.torch.packages import FIXED
@@ -26,23 +26,26 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     switches = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in SWITCHES.items()]
     switches += [Parameter(n, Parameter.KEYWORD_ONLY, default=v) for n, (v, _) in FIXED.get(rule.name, {}).items()]
     if rule.name in DECOUPLING:
-        switches.insert(0, Parameter(DECOUPLED, Parameter.POSITIONAL_OR_KEYWORD, default=False))
-    defaults = DEFAULTS.get(rule.name, {})
-    if rule.matrix is None:
-        doc = _page(page(rule, PARAMS))
-        return class_of(rule, Optimizer, module, doc, Optimizer.__init__, *switches, defaults=defaults)
-    doc = _page(f"{page(rule, PARAMS)}\n\n{OTHERS_PAGE}")
-    return dividing(class_of(rule, Optimizer, module, doc, _alone, *switches, OTHERS, defaults=defaults), divided)
+        switches.insert(0, Parameter(DECOUPLED, Parameter.KEYWORD_ONLY, default=False))
+    divides = rule.matrix is not None
+    cls = class_of(
+        rule,
+        Optimizer,
+        module,
+        "\n\n".join([page(rule, PARAMS), *([OTHERS_PAGE] if divides else []), getdoc(Optimizer) or ""]),
+        _alone if divides else Optimizer.__init__,
+        *switches,
+        *([OTHERS] if divides else []),
+        defaults=DEFAULTS.get(rule.name, {}),
+        positional=POSITIONAL.get(rule.name),
+    )
+    return dividing(cls, divided) if divides else cls
 
 
 def _alone(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
     if values.pop("others") is not None:  # it makes a partition, before this is called
         Place(self.rule.name, "others").fail(TypeError, "None in a subclass (see fu.torch.Partition)", "a rule")
     Optimizer.__init__(self, params, values, options)
-
-
-def _page(own: str) -> str:
-    return f"{own}\n\n{getdoc(Optimizer)}"
 
 
 CLASSES: Mapping[str, type[Optimizer]] = {

@@ -16,6 +16,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import CLIP
 from fastupdate.step.tensors import Item, state_kind
+from fastupdate.torch.numbers import rate_of
 
 COUNT = "k"  # of the steps that were taken
 NAMES: Mapping[str, Mapping[str, str]] = {
@@ -42,10 +43,17 @@ def at_start(rule: Rule, values: Mapping[str, Any], groups: Sequence[Mapping[str
     return {key: groups[0].get(key, number) if groups else number for key, number in of_all.items()}
 
 
+def check_there(rule: Rule, group: Mapping[str, Any], argument: str) -> None:
+    """ValueError if a saved group whose parameters have moved lacks one of them that no step makes anew."""
+    for name, key in names_of(rule).items():
+        if key not in group and name not in rule.remade:
+            Place(rule.name, f"{argument}[{key!r}]").fail(ValueError, "a number, as every step writes there", "none")
+
+
 def resting(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Which groups take no part, nor their gradients in any sum: those whose lr is 0, if that of others is not."""
     listed = bool(names_of(rule))
-    still = [listed and float(group["lr"]) == 0 for group in groups]
+    still = [listed and rate_of(rule, group) == 0 for group in groups]
     return still if not all(still) else [False] * len(still)
 
 

@@ -44,6 +44,25 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # torch's, where the rule has oth
     "adafactor": {"eps": (None, 1e-3)},
     "muon": {"nesterov": True},
 }
+POSITIONAL: Mapping[str, tuple[str, ...]] = {  # what torch's classes take by position; all else is by name
+    "adadelta": ("lr", "rho", "eps", "weight_decay", "foreach"),
+    "adafactor": ("lr", "beta2_decay", "eps", "d", "weight_decay"),
+    "adagrad": ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps", "foreach"),
+    "adam": ("lr", "betas", "eps", "weight_decay", "amsgrad"),
+    "adamax": ("lr", "betas", "eps", "weight_decay", "foreach"),
+    "adamw": ("lr", "betas", "eps", "weight_decay", "amsgrad"),
+    "asgd": ("lr", "lambd", "alpha", "t0", "weight_decay", "foreach", "maximize", "differentiable", "capturable"),
+    "muon": ("lr", "weight_decay", "momentum", "nesterov", "ns_coefficients", "eps", "ns_steps", "adjust_lr_fn"),
+    "nadam": ("lr", "betas", "eps", "weight_decay", "momentum_decay", "decoupled_weight_decay"),
+    "radam": ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"),
+    "rmsprop": (
+        *("lr", "alpha", "eps", "weight_decay", "momentum", "centered"),
+        *("capturable", "foreach", "maximize", "differentiable"),
+    ),
+    "rprop": ("lr", "etas", "step_sizes"),
+    "sgd": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
+    "sparseadam": ("lr", "betas", "eps", "maximize"),
+}
 INTEGERS = {"sparseadam"}  # torch counts their steps in Python's integers
 
 STEP = "step"

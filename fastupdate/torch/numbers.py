@@ -127,6 +127,12 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
 
 
+def rate_of(rule: Rule, group: Mapping[str, Any]) -> float:
+    """The learning rate that a group says; TypeError or ValueError if it is none."""
+    rate: float = checked_one(rule, "lr", group["lr"])
+    return rate
+
+
 def name_in_group(rule: Rule, hyper: str) -> str:
     """What a group has a number under: its own name, or that of several together, as `betas`."""
     return next((alias for alias, parts in rule.aliases.items() if hyper in parts), hyper)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from fastupdate.arrays.place import Place
+from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule
 from fastupdate.step.gradients import NoGradientError
 from fastupdate.step.hypers import SHARED
@@ -15,10 +16,10 @@ from fastupdate.step.options import Settings, check_names
 from fastupdate.step.report import Report
 from fastupdate.torch.factors import Cuts, owners_of
 from fastupdate.torch.inputs import check_params
-from fastupdate.torch.listed import at_start
+from fastupdate.torch.listed import at_start, check_there
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
-from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of
+from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of, keys_of, rate_of
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
@@ -159,7 +160,7 @@ class Optimizer(torch.optim.Optimizer):
         """Whether a step has no other purpose than that states be there: the first one, with lr and gradients of zero.
         So torch.distributed.checkpoint looks for what it is to load. Where tensors have numbers in common, every step
         with lr of zero is one, as in the packages of their authors: it would spoil the estimates."""
-        if not (first or self._listed) or any(float(group["lr"]) for group in self.param_groups):
+        if not (first or self._listed) or any(rate_of(self.rule, group) for group in self.param_groups):
             return False
         grads = (p.grad for group in self.param_groups for p in group["params"] if p.grad is not None)
         return self._listed or not any(map(has_nonzero, grads))
@@ -236,6 +237,9 @@ class Optimizer(torch.optim.Optimizer):
             hook.remove()
             self._loading = None
 
+    def check_saved(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """ValueError for saved groups that are not for those here."""
+
     def _copied(self, state_dict: Mapping[str, Any]) -> dict[Any, Any]:
         """The state that was saved by the parameters here, in tensors of its own."""
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
@@ -259,7 +263,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _complete_all(self) -> None:
         for group in self.param_groups:
-            values = {**self.defaults, **group}
+            values = {**arguments(self.rule), **self.defaults, **group}
             group.update({**at_start(self.rule, values, ()), **values})
 
 
@@ -275,11 +279,18 @@ def _add_numbers(rule: Rule, group: Mapping[str, Any], entries: list[dict[str, A
 def _remember(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Notes what is being loaded, other hooks having had their say: torch's loading casts it to other dtypes."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.check_saved(state_dict["param_groups"])
     loading = from_theirs(optimizer.rule_of, state_dict, params)
-    for group in loading["param_groups"]:
+    for k, group in enumerate(loading["param_groups"]):
+        rule = optimizer.rule_of(group)
         entries = (((key,), loading["state"].get(key)) for key in group["params"])
-        there = ((path, entry) for path, entry in entries if isinstance(entry, dict))
-        check_entries(optimizer.rule_of(group), there, "state_dict['state']")
+        there = [(path, entry) for path, entry in entries if isinstance(entry, dict)]
+        check_entries(rule, there, "state_dict['state']")
+        if there:
+            check_there(rule, group, f"state_dict['param_groups'][{k}]")
+    pairs = zip(loading["param_groups"], optimizer.param_groups, strict=False)  # torch says if there are more or fewer
+    for group, own in pairs:  # what was not saved, by torch's own class or by an earlier version, stays as it is here
+        group.update({key: own[key] for key in keys_of(optimizer.rule_of(own), own) if key not in group})
     vars(optimizer)["_loading"] = loading
     return loading
 

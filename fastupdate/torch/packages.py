@@ -117,7 +117,7 @@ def _entry(rule: Rule, group: dict[str, Any], entry: Mapping[str, Any], p: Any) 
             yield name, value.expand(p.numel()).reshape(p.shape)  # one zero stands for zeros there
         elif rule.name != "dadaptsgd" or name != "s":
             yield name, value
-    if rule.name == "dadaptsgd" and "s" in entry:
+    if rule.name == "dadaptsgd" and "s" in entry and "shrink" in group:
         yield from _of_sgd(group, entry)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any, TypeVar
@@ -189,6 +189,14 @@ class Partition(Optimizer):
     def _show_counts(self) -> None:
         for part in self._parts.values():
             part._show_counts()
+
+    def check_saved(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """ValueError unless each saved group has the rule of the one that takes it: so it goes on by its own states."""
+        for k, (saved, own) in enumerate(zip(groups, self.param_groups, strict=False)):  # torch says if there are fewer
+            if saved.get(RULE) != own[RULE]:
+                place = _place(f"state_dict['param_groups'][{k}][{RULE!r}]")
+                received = repr(saved[RULE]) if RULE in saved else "none"
+                place.fail(ValueError, f"{own[RULE]!r}, as this optimizer's group has", received)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._parts = vars(self).get("_parts", {})

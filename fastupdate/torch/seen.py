@@ -41,9 +41,9 @@ class Row:
 
     def changes(self, group: dict[str, Any]) -> Sequence[str]:
         """The names of the values that have become others; these are checked, and taken."""
-        if not self._live and len(group) == self._length and self._read_rest(group) == self._rest:
+        if not self._live and len(group) == self._length and _equal(self._read_rest(group), self._rest):
             lr = group["lr"]
-            if lr == self.values["lr"]:
+            if _equal(lr, self.values["lr"]):
                 return ()
             low, high = self._rule.hypers["lr"][:2]
             if type(lr) is float and low < lr < high:  # a scheduler's doing, as in every step
@@ -52,6 +52,14 @@ class Row:
         before = self.values
         self._look(group)
         return [name for name, value in self.values.items() if before.get(name) != value]
+
+
+def _equal(new: Any, seen: Any) -> bool:
+    """Whether they are; an array of several numbers equals none, and the closer look says what is wrong with it."""
+    try:
+        return bool(new == seen)
+    except (RuntimeError, ValueError):
+        return False
 
 
 def equations_of(rule: Rule, values: Mapping[str, Any]) -> Flags:
