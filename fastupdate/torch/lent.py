@@ -17,7 +17,7 @@ from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
 from fastupdate.torch.factors import Cuts, Owners, shape_here
-from fastupdate.torch.names import STEP, UNCOUNTED, state_names
+from fastupdate.torch.names import STEP, is_counted, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
 
@@ -29,7 +29,7 @@ class Lent:
 
     kept      of each: the entry that has it, its name there, and the tensor
     made      the entries and names that were made for this list, to be withdrawn if its first step fails
-    counted   whether torch keeps step counts
+    counted   whether there are step counts
     """
 
     def __init__(self, states: States, shards: Shards, owners: Owners) -> None:
@@ -42,7 +42,7 @@ class Lent:
 
     def __call__(self, stepper: Stepper) -> None:
         """Gives each item its arrays, its order in memory and its step count."""
-        self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
+        self.counted = is_counted(stepper.rule, stepper.flags) or stepper.settings.lookahead is not None
         rule, names = stepper.rule, {state_kind(name): key for name, key in state_names(stepper.rule).items()}
         kept = slots.states(rule, rule.kept(stepper.flags))
         kept += slots.copies(stepper.settings)

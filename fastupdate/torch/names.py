@@ -37,7 +37,8 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "sgd": {"b": "momentum_buffer"},
     "sparseadam": _ADAM,
 }
-UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
+# torch keeps no step count of these: all that counts is whether there is a state, but under a flag that torch has not.
+UNCOUNTED: Mapping[str, str | None] = {"sgd": None, "muon": "corrected"}
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
 SPACINGS = {"adafactor": "eps1"}  # None, for these, is the spacing of the weights' type
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # torch's, where the rule has others
@@ -69,6 +70,11 @@ NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]]
     "asgd": {name: _of_next_step(name) for name in ("eta", "mu")},
     "nadam": {"mu_product": _mu_product},
 }
+
+
+def is_counted(rule: Rule, flags: Mapping[str, bool]) -> bool:
+    """Whether a rule's steps are counted in the state of each parameter."""
+    return rule.name not in UNCOUNTED or flags.get(UNCOUNTED[rule.name] or "", False)
 
 
 def state_names(rule: Rule) -> dict[str, str]:
