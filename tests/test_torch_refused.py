@@ -293,7 +293,7 @@ def test_a_checkpoint_of_a_package_with_other_names_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["SGD", "SignSGD", "AdamW"])
 def test_what_an_option_keeps_is_not_another_rules(name: str) -> None:
-    """As the gradient before, which Adan keeps under the same name."""
+    """As the gradient before."""
     params = [_one(), _one()]
     optimizer = getattr(fu.torch, name)(params, lr=0.1, optimism=0.3, ema_decay=0.9)
     hand_over(params, [torch.ones(2, 2)] * 2)

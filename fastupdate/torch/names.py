@@ -13,7 +13,6 @@ from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
-from fastupdate.stages import ARRAYS
 
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
@@ -23,6 +22,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "adam": _ADAM,
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adamw": _ADAM,
+    "adan": {"previous": "previous_grad"},  # "previous" is what the option `optimism` keeps
     "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
@@ -101,5 +101,5 @@ def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], ar
 
 @cache
 def _all_names() -> frozenset[str]:
-    """Those of all rules' states, but for what an option keeps under the same name."""
-    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values()) - ARRAYS.keys()
+    """Those of all rules' states."""
+    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values())
