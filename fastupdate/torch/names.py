@@ -74,7 +74,13 @@ NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]]
 
 def is_counted(rule: Rule, flags: Mapping[str, bool]) -> bool:
     """Whether a rule's steps are counted in the state of each parameter."""
-    return rule.name not in UNCOUNTED or flags.get(UNCOUNTED[rule.name] or "", False)
+    return rule.name not in UNCOUNTED or counts_by_flag(rule, flags)
+
+
+def counts_by_flag(rule: Rule, flags: Mapping[str, bool]) -> bool:
+    """Whether they are counted for a flag alone, without which a state has no count."""
+    flag = UNCOUNTED.get(rule.name)
+    return flag is not None and flags[flag]
 
 
 def state_names(rule: Rule) -> dict[str, str]:
