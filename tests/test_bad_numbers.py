@@ -29,13 +29,13 @@ ADAM = cases_of("adam")[0]
 
 def bad_values(interval: Any) -> list[Any]:
     values: list[Any] = [np.nan, -np.inf, None, "0.1", [0.1], 1j, np.array([0.1])]
-    values += [x for x in (np.inf, -0.5, 0.5, 1.0, 2.0) if x not in interval]
+    values += [x for x in (np.inf, -0.5, 0.5, 1.0, 1.5, 2.0) if x not in interval]
     return values
 
 
 HYPERS = [
     (case, name)
-    for case in (cases_of(name)[0] for name, rule in fu.rules.every().items() if rule.matrix is None)
+    for case in (cases_of(name)[0] for name in fu.rules.every())
     for name in fu.rules.get(case.rule).rule.hypers
 ]
 
@@ -43,20 +43,35 @@ HYPERS = [
 @pytest.mark.parametrize(("case", "name"), HYPERS, ids=[f"10-{c.rule}-{name}" for c, name in HYPERS])
 def test_bad_hyperparameter(case, name):
     """At construction, set later, and returned by a schedule."""
-    opt = case.make(tensors())
-    opt.step(tensors(1))
+    of_matrices = fu.rules.get(case.rule).rule.matrix is not None
+    made, grads = ([a for a in tensors(seed) if a.ndim == 2 or not of_matrices] for seed in (0, 1))
+    opt = case.make(made)
+    opt.step(grads)
     before = fingerprint(opt)
     for value in bad_values(opt.rule.hypers[name]):
         with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
-            case.make(tensors(), groups=[{"params": "*", name: value}])
+            case.make(made, groups=[{"params": "*", name: value}])
         with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
             opt.groups[0][name] = value
         assert fingerprint(opt) == before
         good = opt.groups[0][name]
         opt.groups[0][name] = lambda step, value=value: value
-        raises_unchanged(opt, tensors(1), (TypeError, ValueError), f"{name}: expected .* received")
+        raises_unchanged(opt, grads, (TypeError, ValueError), f"{name}: expected .* received")
         opt.groups[0][name] = good
-    opt.step(tensors(1))
+    opt.step(grads)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [(rule, "ns_steps") for rule in ("adamuon", "muon", "normuon", "scion")] + [("soap", "precondition_frequency")],
+)
+def test_how_often_is_a_whole_number(rule: str, name: str) -> None:
+    """Of whatever type."""
+    make, params = fu.rules.get(rule), [np.ones((3, 4))]
+    for value in (2.5, np.float32(0.5), lambda step: 1.5):
+        with pytest.raises(ValueError, match=rf"\[{rule}\] {name}: expected an integer ≥ [01], received .*\.5"):
+            make(params, **{name: value}).step(params)
+    make(params, **{name: 3.0}).step([np.ones((3, 4))])
 
 
 OPTIONS: dict[str, list[Any]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case, assert_same_bits, by_backend, by_case, fingerprint
+from cases import EVERY_CASE, EVERY_PHASED_CASE, Case, assert_same_bits, by_backend, by_case, fingerprint
 from named import LAYERS, SHAPES, group_of, only, steps, tensors
 from peers import peer
 
@@ -94,6 +94,30 @@ def test_a_group_moves_as_an_optimizer_of_its_own(case: Case) -> None:
         for name, opt in opts.items():
             opt.step(only(name, tensors(seed)))
     assert_same_bits(list(together.values()), list(apart.values()), "params")
+
+
+SWITCHED = [  # by a hyperparameter that is not 0
+    (case, hyper)
+    for case in EVERY_CASE + EVERY_PHASED_CASE
+    for flag, hyper in fu.rules.get(case.rule).rule.flag_hypers.items()
+    if case.make([np.ones((1, 1))]).stepper.flags[flag]
+]
+
+
+@pytest.mark.parametrize(("case", "hyper"), SWITCHED, ids=[f"{case}-{hyper}" for case, hyper in SWITCHED])
+def test_a_group_that_leaves_something_off_moves_as_where_nobody_has_it_on(case: Case, hyper: str) -> None:
+    names, off = ["block.w", "head.w"], {hyper: 0.0}
+    together, alone, on = ({name: tensors(0, np.float64)[name] for name in names} for _ in range(3))
+    opts = [
+        case.make(together, groups=[{"params": "head.w", **off}]),
+        case.make(alone, groups=[{"params": "*", **off}]),
+        case.make(on),
+    ]
+    for seed in (1, 2, 3):
+        for opt in opts:
+            opt.step({name: tensors(seed, np.float64)[name] for name in names})
+    np.testing.assert_allclose(together["head.w"], alone["head.w"], rtol=1e-12)
+    assert_same_bits(together["block.w"], on["block.w"], "the other group")
 
 
 @by_backend

@@ -14,6 +14,7 @@ from row_cases import COUNT, SOME, but_on_numba, pair, rows, values
 import fastupdate as fu
 
 NO_ROW = r"\.indices: expected rows 0 … 8 of the parameter \(negative .*\), received "
+SUMMED = {"centralize": True, "optimism_norm": 1.0, "cautious": "count", "trust_ratio": True, "keep_norm": True}
 REFUSED: dict[str, tuple[dict[str, Any], Callable[[Any], Any], type[Exception], str]] = {
     "negative": ({}, lambda v: rows([0, -1], v), IndexError, NO_ROW + "-1 at position 1"),
     "too large": ({}, lambda v: rows([9, 0], v), IndexError, NO_ROW + "9 at position 0"),
@@ -28,16 +29,15 @@ REFUSED: dict[str, tuple[dict[str, Any], Callable[[Any], Any], type[Exception], 
     "no array": ({}, lambda v: rows(SOME, None), TypeError, r"\.values: expected an array, received None"),
     "zero_grads": ({"zero_grads": True}, lambda v: rows(SOME, v), TypeError, "a dense gradient, beside zero_grads"),
     **{
-        name: ({name: value, "rows": "lazy"}, lambda v: rows(SOME, v), ValueError, f"rows='dense' .* beside {name}")
+        name: ({name: value, "rows": "lazy"}, lambda v: rows(SOME, v), ValueError, f"rows='dense' .* beside {name},")
         for name, value in {
-            "ema_decay": 0.9, "lookahead": (2, 0.5), "clip_unit_norm": 0.1, "monitor": True, "centralize": True,
-            "optimism_norm": 1.0,
+            "ema_decay": 0.9, "lookahead": (2, 0.5), "clip_unit_norm": 0.1, "monitor": True, **SUMMED,
         }.items()
     },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "backend"), but_on_numba(REFUSED, {"centralize", "optimism_norm"}))
+@pytest.mark.parametrize(("name", "backend"), but_on_numba(REFUSED, set(SUMMED)))
 def test_refused_by_name(name: str, backend: str) -> None:
     """Other tensors, whose gradients are fine, have not moved either."""
     options, make, error, message = REFUSED[name]

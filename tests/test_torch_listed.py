@@ -199,7 +199,7 @@ def test_states_are_there_before_the_first_step_if_they_are_looked_for() -> None
 REFUSED = {
     "beta3": (1.5, r"\[prodigy\] beta3: expected a number in \[0, 1\), received 1.5"),
     "decouple": (False, r"\[prodigy\] decouple: expected True \(.*decay='coupled'.*\), received False"),
-    "growth_rate": (-1.0, r"\[prodigy\] growth_rate: expected a number ≥ 0, received -1.0"),
+    "growth_rate": (0.9, r"\[prodigy\] growth_rate: expected a number ≥ 1, received 0.9"),
     "fsdp_in_use": (True, r"\[prodigy\] fsdp_in_use: expected False \(.*DTensor\)"),
     "slice_p": (11, r"\[prodigy\] slice_p: expected 1"),
 }

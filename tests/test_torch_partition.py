@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "clip": {"clip_norm": 0.5, "ema_decay": 0.9, "lookahead": (2, 0.5)},
     "monitor": {"monitor": True, "nonfinite": "skip"},
+    "climbing": {"maximize": True, "clip_value": 0.5, "l1": 1e-3, "optimism": 0.3},
 }
 
 

@@ -307,7 +307,7 @@ def test_a_checkpoint_of_a_package_with_other_names_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["SGD", "SignSGD", "AdamW"])
 def test_what_an_option_keeps_is_not_another_rules(name: str) -> None:
-    """As the gradient before, which Adan keeps under the same name."""
+    """As the gradient before."""
     params = [_one(), _one()]
     optimizer = getattr(fu.torch, name)(params, lr=0.1, optimism=0.3, ema_decay=0.9)
     hand_over(params, [torch.ones(2, 2)] * 2)
@@ -318,6 +318,18 @@ def test_what_an_option_keeps_is_not_another_rules(name: str) -> None:
     hand_over(params, [torch.ones(2, 2)] * 2)
     optimizer.step()
     assert "previous" in optimizer.state[params[0]]
+
+
+def test_a_state_of_torchs_muon_has_no_count_to_correct_by() -> None:
+    p, other = _one(), _one()
+    p.grad = other.grad = torch.ones(2, 2)
+    theirs, optimizer = torch.optim.Muon([other]), fu.torch.Muon([p], corrected=True)
+    theirs.step()
+    optimizer.load_state_dict(theirs.state_dict())
+    with pytest.raises(ValueError, match=r"\[muon\] state\['step'\]\[0\]\[0\]: expected a step count beside 'mom"):
+        optimizer.step()
+    assert (p == 1).all()
+    assert list(optimizer.state[p]) == ["momentum_buffer"]
 
 
 def test_a_state_that_has_lost_an_array_is_refused() -> None:

@@ -93,6 +93,18 @@ def test_rows_of_a_model_that_rest() -> None:
     assert opt.state[table.weight]["step"] == 2
 
 
+def test_a_first_step_with_a_rate_of_zero_is_one_where_there_is_a_gradient() -> None:
+    """Without one it is dry: nothing but states is wanted."""
+    counts = []
+    for value in (0.0, 1.0):
+        p = start(torch.float32)
+        opt = fu.torch.Adam([p], lr=0.0)
+        p.grad = torch.sparse_coo_tensor([[1, 1]], torch.full((2, SHAPE[1]), value), SHAPE, check_invariants=True)
+        opt.step()
+        counts.append(int(opt.state[p]["step"]))
+    assert counts == [0, 1]
+
+
 def test_what_is_refused_changes_nothing() -> None:
     p = torch.nn.Parameter(torch.ones(4, 2))
     opt = fu.torch.SparseAdam([p])

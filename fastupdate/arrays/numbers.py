@@ -17,7 +17,7 @@ from fastupdate.arrays.place import Place
 
 class Interval(NamedTuple):
     """The numbers from `low` to `high`; `open`: high is not one of them; `above`: low is not; `infinite`: infinity is;
-    `truth`: truth values stand for 0 and 1.
+    `truth`: truth values stand for 0 and 1; `whole`: fractions are not.
 
     A side that is infinite has no bound; infinity itself lies within only if `infinite`. NaN never does.
     """
@@ -28,6 +28,7 @@ class Interval(NamedTuple):
     above: bool = False
     infinite: bool = False
     truth: bool = False
+    whole: bool = False
 
     def __contains__(self, x: object) -> bool:
         return isinstance(x, (int, float)) and bool(self.holds(x))
@@ -35,7 +36,8 @@ class Interval(NamedTuple):
     def holds(self, x: Any) -> Any:
         """Which numbers of an array, or whether a number, lie within."""
         held = (self.low < x if self.above else self.low <= x) & (x < self.high if self.open else x <= self.high)
-        return held if self.infinite else held & (abs(x) < math.inf)
+        held = held if self.infinite else held & (abs(x) < math.inf)
+        return held & (x % 1 == 0) if self.whole else held
 
     def words(self, noun: str) -> str:
         """What messages say is expected."""
@@ -46,6 +48,8 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if self.truth:
             return f"True, False or {self.words('a number')}"
+        if self.whole:
+            return self.words("an integer")
         return self.words("a number" if self.high < math.inf or self.infinite else "a finite number")
 
 
@@ -53,6 +57,7 @@ FINITE = Interval()
 POSITIVE = Interval(0.0, above=True)
 NON_NEGATIVE = Interval(0.0)
 LIMIT = Interval(0.0, infinite=True)
+GROWTH = Interval(1.0, infinite=True)
 FLOOR = Interval(open=True, infinite=True)
 CEILING = Interval(above=True, infinite=True)
 SIZE = Interval(0.0, above=True, infinite=True)
@@ -61,8 +66,8 @@ FRACTION = Interval(0.0, 1.0)
 OPEN_FRACTION = Interval(0.0, 1.0, open=True, above=True)
 SHARE = Interval(0.0, 1.0, above=True)
 SWITCH = Interval(0.0, 1.0, truth=True)
-COUNT = Interval(1)
-COUNT_OR_ZERO = Interval(0)
+COUNT = Interval(1, whole=True)
+COUNT_OR_ZERO = Interval(0, whole=True)
 
 
 def real(place: Place, value: Any, interval: Interval = FINITE) -> float:

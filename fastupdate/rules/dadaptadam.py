@@ -2,7 +2,7 @@
 
 import math
 
-from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.rule import BELOW_ONE, GROWTH, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import absolute, maximum, sqrt, where
 
 
@@ -31,7 +31,7 @@ class DAdaptAdam:
     eps = Hyper(1e-8, POSITIVE, "ε, added to the root")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty; with decouple, weights shrink by dαλ of themselves")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
-    growth_rate = Hyper(math.inf, LIMIT, "the most times what it was that d may become in a step")
+    growth_rate = Hyper(math.inf, GROWTH, "the most times what it was that d may become in a step")
     own_decay = True
     found_rate = True
 

@@ -2,7 +2,7 @@
 
 import math
 
-from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, POSITIVE, Hyper, State, Sum, scalars
+from fastupdate.rules.rule import BELOW_ONE, GROWTH, NON_NEGATIVE, POSITIVE, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import maximum, sqrt, where
 
 
@@ -25,7 +25,7 @@ class DAdaptSGD:
     momentum = Hyper(0.9, BELOW_ONE, "μ, how much of the weights stays from step to step")
     weight_decay = Hyper(0.0, NON_NEGATIVE, "λ, of the L2 penalty")
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
-    growth_rate = Hyper(math.inf, LIMIT, "the most times what it was that d may become in a step")
+    growth_rate = Hyper(math.inf, GROWTH, "the most times what it was that d may become in a step")
     own_decay = True
     found_rate = True
 

@@ -2,7 +2,7 @@
 
 import math
 
-from fastupdate.rules.rule import BELOW_ONE, LIMIT, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
+from fastupdate.rules.rule import BELOW_ONE, GROWTH, NON_NEGATIVE, POSITIVE, Flag, Hyper, State, Sum, scalars
 from fastupdate.rules.scalar import absolute, maximum, sqrt, where
 
 
@@ -32,7 +32,7 @@ class Prodigy:
     d0 = Hyper(1e-6, POSITIVE, "the first estimate of d")
     d_coef = Hyper(1.0, POSITIVE, "c, a factor of the estimates")
     beta3 = Hyper(0.0, BELOW_ONE, "β₃, how much of N and z stays; 0: √β₂")
-    growth_rate = Hyper(math.inf, LIMIT, "the most times what it was that d may become in a step")
+    growth_rate = Hyper(math.inf, GROWTH, "the most times what it was that d may become in a step")
     own_decay = True
     found_rate = True
 

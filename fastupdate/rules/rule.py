@@ -67,6 +67,7 @@ from fastupdate.arrays.numbers import COUNT_OR_ZERO as COUNT_OR_ZERO
 from fastupdate.arrays.numbers import FINITE as FINITE
 from fastupdate.arrays.numbers import FLOOR as FLOOR
 from fastupdate.arrays.numbers import FRACTION as FRACTION
+from fastupdate.arrays.numbers import GROWTH as GROWTH
 from fastupdate.arrays.numbers import LIMIT as LIMIT
 from fastupdate.arrays.numbers import NON_NEGATIVE as NON_NEGATIVE
 from fastupdate.arrays.numbers import OPEN_FRACTION as OPEN_FRACTION

@@ -44,11 +44,12 @@ class SGD:
 
     @staticmethod
     def prepare(h, t):
+        intake = 1 - h.dampening if h.momentum > 0 else 1.0  # a group without momentum may be beside others
         return scalars(
             lr=h.lr,
             momentum=h.momentum,
-            first_intake=1.0 if t == 1 else 1 - h.dampening,
-            intake=1 - h.dampening,
+            first_intake=1.0 if t == 1 else intake,
+            intake=intake,
             weight_decay=h.weight_decay,
         )
 

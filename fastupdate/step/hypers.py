@@ -68,7 +68,8 @@ class Group(MutableMapping[str, Any]):
         self._intervals = {**intervals, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
         self._low, self._high = ([interval[k] for interval in self._intervals.values()] for k in (0, 1))
-        for name in off:
+        counts = [name for name, interval in self._intervals.items() if interval.whole]
+        for name in (*off, *counts):
             self._low[self._columns[name]] = math.inf  # no number passes at a glance
         self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
         self._row: NDArray[np.float64] = row

@@ -286,6 +286,11 @@ class Settings:
     def _asks(self, name: str) -> bool:
         return self._is_on(name) if name in FLAGS else getattr(self, name) is not None
 
+    def asking(self, stage: Stage) -> str:
+        """The option by which a stage is wanted."""
+        name = next(name for name in stage.options if self._asks(name))
+        return SAID_BY.get(name, (name,))[0]
+
     @cached_property
     def measuring(self) -> list[Stage]:
         """The stages that are wanted and need what elements add up to."""
@@ -294,8 +299,7 @@ class Settings:
     def check_sums(self, expected: str, received: str) -> None:
         """ValueError for an option that needs sums of its own, which there are none of."""
         for stage in self.measuring:
-            name = next(name for name in stage.options if self._asks(name))
-            Place(self.rule, SAID_BY.get(name, (name,))[0]).fail(
+            Place(self.rule, self.asking(stage)).fail(
                 ValueError, f"{expected}, for an option that needs sums of its own", received
             )
 

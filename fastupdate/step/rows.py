@@ -101,7 +101,7 @@ def _needs_all(rule: Rule, settings: Settings) -> str | None:
         "lookahead": settings.lookahead is not None,
         "clip_unit_norm": settings.clip_unit_norm is not None,
         "monitor": settings.monitor,
-        **{stage.options[0]: True for stage in settings.measuring},
+        **{settings.asking(stage): True for stage in settings.measuring},
     }
     return next((name for name, wanted in whole.items() if wanted), None)
 

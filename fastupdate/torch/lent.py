@@ -17,7 +17,7 @@ from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
 from fastupdate.torch.factors import Cuts, Owners, shape_here
-from fastupdate.torch.names import STEP, UNCOUNTED, state_names
+from fastupdate.torch.names import STEP, counts_by_flag, is_counted, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
 
@@ -29,7 +29,7 @@ class Lent:
 
     kept      of each: the entry that has it, its name there, and the tensor
     made      the entries and names that were made for this list, to be withdrawn if its first step fails
-    counted   whether torch keeps step counts
+    counted   whether there are step counts
     """
 
     def __init__(self, states: States, shards: Shards, owners: Owners) -> None:
@@ -42,7 +42,7 @@ class Lent:
 
     def __call__(self, stepper: Stepper) -> None:
         """Gives each item its arrays, its order in memory and its step count."""
-        self.counted = stepper.rule.name not in UNCOUNTED or stepper.settings.lookahead is not None
+        self.counted = is_counted(stepper.rule, stepper.flags) or stepper.settings.lookahead is not None
         rule, names = stepper.rule, {state_kind(name): key for name, key in state_names(stepper.rule).items()}
         kept = slots.states(rule, rule.kept(stepper.flags))
         kept += slots.copies(stepper.settings)
@@ -59,7 +59,11 @@ class Lent:
             self.owners.append((param, entry))
             item.order = memory.order_of(item.array) if stepper.walks_memory else None
             item.shared = rule.states_of("list")
-            item.t = self._count(entry, [names[slot.kind] for slot in wanted if slot.kind in names])
+            held = [name for slot in wanted if (name := names.get(slot.kind)) and entry.peek(name) is not None]
+            if held and STEP not in entry and counts_by_flag(rule, stepper.flags):
+                expected = f"a step count beside {held[0]!r}, or neither"
+                Place(rule.name, tree.shown(f"state[{STEP!r}]", item.path)).fail(ValueError, expected, "none")
+            item.t = self._count(entry, held)
         self._allocate(stepper, wanted, names)
         for item, (param, entry) in zip(stepper.items, self.owners, strict=True):
             for slot in wanted:
@@ -78,9 +82,9 @@ class Lent:
                 lacking = [item for item, (_, entry) in each if entry.peek(key) is None]
                 slots.allocate(lacking, [slot], stepper.hypers.groups)
 
-    def _count(self, entry: Entry, keys: list[str]) -> int:
+    def _count(self, entry: Entry, held: list[str]) -> int:
         if not self.counted:  # torch's SGD knows the first step by that there is no state
-            return int(any(entry.peek(key) is not None for key in keys))
+            return int(bool(held))
         if STEP not in entry:
             self.made.append((entry, STEP))
             entry.keep(STEP, torch.zeros((), device="cpu"))

@@ -13,7 +13,6 @@ from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import Path
 from fastupdate.rules.rule import Rule
 from fastupdate.rules.scalar import warming_product
-from fastupdate.stages import ARRAYS
 
 _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
@@ -23,6 +22,7 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "adam": _ADAM,
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adamw": _ADAM,
+    "adan": {"previous": "previous_grad"},  # "previous" is what the option `optimism` keeps
     "asgd": {},  # under the same names
     "adafactor": {},  # float64 numbers for rows and columns: another state than torch's
     "dadaptadam": {"m": "exp_avg", "v": "exp_avg_sq", "z": "s"},
@@ -37,7 +37,8 @@ STATES: Mapping[str, Mapping[str, str]] = {
     "sgd": {"b": "momentum_buffer"},
     "sparseadam": _ADAM,
 }
-UNCOUNTED = {"sgd", "muon"}  # torch keeps no step count of these: all that counts is whether there is a state
+# torch keeps no step count of these: all that counts is whether there is a state, but under a flag that torch has not.
+UNCOUNTED: Mapping[str, str | None] = {"sgd": None, "muon": "corrected"}
 DECOUPLING = ("adam", "nadam", "radam")  # whose classes in torch take decoupled_weight_decay
 SPACINGS = {"adafactor": "eps1"}  # None, for these, is the spacing of the weights' type
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # torch's, where the rule has others
@@ -90,6 +91,17 @@ NUMBERS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any], float], float]]]
 }
 
 
+def is_counted(rule: Rule, flags: Mapping[str, bool]) -> bool:
+    """Whether a rule's steps are counted in the state of each parameter."""
+    return rule.name not in UNCOUNTED or counts_by_flag(rule, flags)
+
+
+def counts_by_flag(rule: Rule, flags: Mapping[str, bool]) -> bool:
+    """Whether they are counted for a flag alone, without which a state has no count."""
+    flag = UNCOUNTED.get(rule.name)
+    return flag is not None and flags[flag]
+
+
 def state_names(rule: Rule) -> dict[str, str]:
     """The rule's states, in its order, each with the name that it has in `optimizer.state[p]`."""
     known = STATES.get(rule.name, {})
@@ -114,5 +126,5 @@ def check_entries(rule: Rule, entries: Iterable[tuple[Path, dict[str, Any]]], ar
 
 @cache
 def _all_names() -> frozenset[str]:
-    """Those of all rules' states, but for what an option keeps under the same name."""
-    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values()) - ARRAYS.keys()
+    """Those of all rules' states."""
+    return frozenset(name for rule in rules.every().values() for name in state_names(rule).values())

@@ -110,6 +110,7 @@ class Partition(Optimizer):
             part = cls.__new__(cls)
             given = {p.name: p.default for p in signature(cls).parameters.values() if p.default is not Parameter.empty}
             given.pop("others", None)
+            given |= {name: value for name, value in self.options.items() if name in given}  # `maximize`
             part.options = self.options
             part.__setstate__({"defaults": part.all_defaults(given), "state": {}, "param_groups": groups})
             self._parts[key] = part

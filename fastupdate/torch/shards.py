@@ -55,8 +55,9 @@ def is_shared_as(tensor: Any, whole: Any) -> bool:
 
 
 def has_nonzero(tensor: Any) -> bool:
-    """Whether there is an element that is not zero, on whatever rank."""
-    count = (tensor.detach() != 0).sum()
+    """Whether there is an element that is not zero, on whatever rank; of a sparse tensor all values are looked at."""
+    found = tensor.detach()
+    count = ((found._values() if found.is_sparse else found) != 0).sum()
     return bool((count.full_tensor() if is_dtensor(count) else count).item())
 
 
