@@ -33,9 +33,9 @@ disjoint = njit(nogil=True, error_model="numpy", pipeline_class=Disjoint)
 # Written out, for rules differ in the number of hyperparameters, scalars and states.
 _SCALARS = """
 def scalars(hyper, t, out):
-    h = view(hyper, {hyper_count}, DOUBLE)
+    h = view(hyper, {hyper_count}, np.float64)
     s = prepare(Hyper({hypers}), np.float64(t))
-    to = view(out, {scalar_count}, LIKE)
+    to = view(out, {scalar_count}, LIKE.dtype)
     for k in range({scalar_count}):
         to[k] = cast(s[k], LIKE)
 """
@@ -57,12 +57,12 @@ def differ(c, scale, g, p, base, out, {arrays}):
         out[i] = base[i] + delta
 
 def loop(c, scale, n, g, p, base, out, states, begin):
-    state = view(states, {state_count}, ADDRESS)
-    c_, g_, p_ = view(c, {scalar_count}, LIKE), view(g, n, LIKE), view(p, n, LIKE)
+    state = view(states, {state_count}, np.int64)
+    c_, g_, p_ = view(c, {scalar_count}, LIKE.dtype), view(g, n, LIKE.dtype), view(p, n, LIKE.dtype)
     if p == base and p == out:
         move(c_, cast(scale, LIKE), g_, p_, {tiles})
     else:
-        differ(c_, cast(scale, LIKE), g_, p_, view(base, n, LIKE), view(out, n, LIKE), {tiles})
+        differ(c_, cast(scale, LIKE), g_, p_, view(base, n, LIKE.dtype), view(out, n, LIKE.dtype), {tiles})
 """
 
 _MEASURE = """
@@ -73,15 +73,15 @@ def tile(c, scale, g, p, terms, {arrays}):
         {results} = measure(flags, s, g[i] * scale, p[i], {values})
 
 def loop(c, scale, n, g, p, states, begin, terms):
-    state = view(states, {state_count}, ADDRESS)
-    c_, g_, p_ = view(c, {scalar_count}, LIKE), view(g, n, LIKE), view(p, n, LIKE)
-    tile(c_, cast(scale, LIKE), g_, p_, view(terms, {room}, DOUBLE), {tiles})
+    state = view(states, {state_count}, np.int64)
+    c_, g_, p_ = view(c, {scalar_count}, LIKE.dtype), view(g, n, LIKE.dtype), view(p, n, LIKE.dtype)
+    tile(c_, cast(scale, LIKE), g_, p_, view(terms, {room}, np.float64), {tiles})
 """
 
 _SETTLE = """
 def settle(address, count, n, sums, states):
-    state = view(states, {state_count}, ADDRESS)
-    c, sum_ = view(address, {scalar_count}, DOUBLE), view(sums, count * {terms}, DOUBLE)
+    state = view(states, {state_count}, np.int64)
+    c, sum_ = view(address, {scalar_count}, np.float64), view(sums, count * {terms}, np.float64)
     s = Scalars({scalars})
     for i in range(count):
         {results} = settle_one(flags, s, n, {values})
@@ -105,7 +105,7 @@ class Own:
             "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
         }
         self.scope = {**self.formula.scope, "np": np, "cast": cast, "LIKE": np.empty(0, dtype)}
-        self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
+        self.scope |= {"Hyper": namedtuple("Hyper", rule.hypers)}
 
     def _value(self, state: str, of_element: str) -> str:
         """A state where element i is worked on; engines hand over one number of what is the same for a whole tensor."""
@@ -143,7 +143,8 @@ class Own:
 
     def settle(self, phase: Phase, extent: Extent) -> Any:
         """Of float64 alone."""
-        own = [f"view(state[{self.rule.states.index(name)}], count, DOUBLE)[i]" for name in self.rule.states_of(extent)]
+        numbers = [self.rule.states.index(name) for name in self.rule.states_of(extent)]
+        own = [f"view(state[{k}], count, np.float64)[i]" for k in numbers]
         terms = len(phase.sums)
         scope = self.defined(
             _SETTLE,
