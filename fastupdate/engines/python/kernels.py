@@ -23,7 +23,7 @@ from fastupdate.engines.python.sums import (
     LEVELS,
     PP,
     STALLED,
-    add_product,
+    add_products,
     clear_lanes,
     fold_block,
     fold_lanes,
@@ -211,9 +211,8 @@ def sum_squares(t, room, scale, begin, last):
         read_tile(t.p, t.p_layout, i, p)
         scale_tile(g, scale, 0, 1, 0, g)
         scale_tile(p, scale, 0, 1, 0, p)
-        for k in range(n):
-            add_product(room.lanes, GG, lane_of(i - begin + k), g[k], g[k])
-            add_product(room.lanes, PP, lane_of(i - begin + k), p[k], p[k])
+        add_products(room.lanes[GG], i - begin, g, g)
+        add_products(room.lanes[PP], i - begin, p, p)
         i += n * workers()
     meet()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import compiled, inlined
-from fastupdate.engines.python.tiles import element
+from fastupdate.engines.python.tiles import some
 
 BLOCK, LANES = records.BLOCK, records.LANES
 COLUMNS = len(records.SUMS.names or ())
@@ -79,36 +79,49 @@ def fold_block(lanes, sums):
 
 
 @compiled
-def add_product(lanes, column, lane, x, y):
-    lanes[column, lane] += np.float64(x) * np.float64(y)
+def add_products(lane, begin, x, y):
+    """Adds x·y to the lanes of a block's elements from `begin` on; whole rows of lanes are vectorized."""
+    i = 0
+    while lane_of(begin + i) == 0 and i + LANES <= len(x):
+        for j in range(LANES):
+            lane[j] += np.float64(x[i + j]) * np.float64(y[i + j])
+        i += LANES
+    for k in range(i, len(x)):
+        lane[lane_of(begin + k)] += np.float64(x[k]) * np.float64(y[k])
 
 
 @compiled
 def sum_gradient(lanes, begin, g):
+    """The counts of all go to the first one's lane, for they are the same in any order."""
+    add_products(lanes[GG], begin, g, g)
+    nonfinite = zeros = 0
     for i in range(len(g)):
-        lane = lane_of(begin + i)
-        add_product(lanes, GG, lane, g[i], g[i])
-        lanes[NONFINITE, lane] += 0 if g[i] - g[i] == 0 else 1
-        lanes[ZEROS, lane] += 1 if g[i] == 0 else 0
+        nonfinite += 0 if g[i] - g[i] == 0 else 1
+        zeros += 1 if g[i] == 0 else 0
+    lanes[NONFINITE, lane_of(begin)] += nonfinite
+    lanes[ZEROS, lane_of(begin)] += zeros
 
 
 @compiled
 def sum_momentum(lanes, t, begin, g):
     """Gradient against the momentum of the steps before; with this gradient in it, it would agree with any gradient."""
-    for i in range(len(g) if t.momentum >= 0 else 0):
-        lane, m = lane_of(begin + i), element(t.slot[t.momentum], 0, begin + i, g.dtype)
-        add_product(lanes, GM, lane, g[i], m)
-        add_product(lanes, MM, lane, m, m)
+    if t.momentum >= 0:
+        m = some(t.slot[t.momentum], begin, len(g), g.dtype)
+        add_products(lanes[GM], begin, g, m)
+        add_products(lanes[MM], begin, m, m)
 
 
 @compiled
 def sum_update(lanes, begin, before, p, g):
+    """before becomes the change of p; the largest of all goes to the first one's lane."""
+    largest = lanes[LARGEST, lane_of(begin)]
     for i in range(len(p)):
-        lane, u = lane_of(begin + i), p[i] - before[i]
-        add_product(lanes, PP, lane, p[i], p[i])
-        add_product(lanes, UU, lane, u, u)
-        add_product(lanes, GU, lane, g[i], u)
-        lanes[LARGEST, lane] = maximum(lanes[LARGEST, lane], np.float64(abs(u)))
+        before[i] = p[i] - before[i]
+        largest = maximum(largest, np.float64(abs(before[i])))
+    lanes[LARGEST, lane_of(begin)] = largest
+    add_products(lanes[PP], begin, p, p)
+    add_products(lanes[UU], begin, before, before)
+    add_products(lanes[GU], begin, g, before)
 
 
 @compiled

@@ -86,9 +86,9 @@ def place_of(base, layout, i):
 
 
 @inlined
-def one(base, i, dtype):
-    """Element i of a contiguous array, as an array; an index, which might be negative, would take longer."""
-    return view(base + i * view(base, 0, dtype).itemsize, 1, dtype)
+def some(base, i, n, dtype):
+    """n elements of a contiguous array, from the i-th on; an index, which might be negative, would take longer."""
+    return view(base + i * view(base, 0, dtype).itemsize, n, dtype)
 
 
 @compiled
@@ -96,7 +96,7 @@ def element(base, layout, i, dtype):
     """Element i; that of an array with a layout may be misaligned."""
     if layout:
         return load_anywhere(place_of(base, layout, i), dtype)
-    return one(base, i, dtype)[0]
+    return some(base, i, 1, dtype)[0]
 
 
 @compiled
@@ -105,12 +105,22 @@ def put(base, layout, i, x, dtype):
     if layout:
         store_anywhere(place_of(base, layout, i), x, dtype)
     else:
-        one(base, i, dtype)[0] = x
+        some(base, i, 1, dtype)[0] = x
+
+
+@inlined
+def copy_tile(values, out):
+    """out ← values, as long; Numba would take a second to compile what `out[:] = values` says of other lengths."""
+    for i in range(len(out)):
+        out[i] = values[i]
 
 
 @compiled
 def read_tile(base, layout, begin, out):
     """out ← elements begin, begin + 1, … of an array of its type."""
+    if not layout:
+        copy_tile(some(base, begin, len(out), out.dtype), out)
+        return
     for k in range(len(out)):
         out[k] = element(base, layout, begin + k, out.dtype)
 
@@ -118,6 +128,9 @@ def read_tile(base, layout, begin, out):
 @compiled
 def write_tile(base, layout, begin, values):
     """Elements begin, begin + 1, … of an array of their type ← values."""
+    if not layout:
+        copy_tile(values, some(base, begin, len(values), values.dtype))
+        return
     for k in range(len(values)):
         put(base, layout, begin + k, values[k], values.dtype)
 
@@ -125,6 +138,9 @@ def write_tile(base, layout, begin, values):
 @compiled
 def load_tile(storage, base, layout, begin, more, out):
     """out ← elements begin, begin + 1, … of an array of any storage type; more: out + those."""
+    if storage not in (FLOAT16, BFLOAT16) and not more:
+        read_tile(base, layout, begin, out)
+        return
     for k in range(len(out)):
         if storage == FLOAT16:
             x = cast(from_float16(element(base, layout, begin + k, np.uint16)), out)
@@ -133,13 +149,6 @@ def load_tile(storage, base, layout, begin, more, out):
         else:
             x = element(base, layout, begin + k, out.dtype)
         out[k] = out[k] + x if more else x
-
-
-@inlined
-def copy_tile(values, out):
-    """out ← values, as long; Numba would take a second to compile what `out[:] = values` says of other lengths."""
-    for i in range(len(out)):
-        out[i] = values[i]
 
 
 @inlined
