@@ -18,7 +18,7 @@ from fastupdate.engines import records
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.python import cuda_driver as driver
 from fastupdate.engines.python import cuda_kernels, kernels, loops, tiles
-from fastupdate.engines.python.engine import RecordPlan
+from fastupdate.engines.python.engine import RecordPlan, Span
 from fastupdate.engines.python.whole import interrupts_deferred
 from fastupdate.engines.records import Records, Tables
 from fastupdate.rules.rule import Rule
@@ -64,7 +64,9 @@ class NumbaCudaPlan(RecordPlan):
     def _kernel(self, work: Any, dtype: Any, functions: tuple[Any, ...]) -> Any:
         return cuda_kernels.compiled(work, dtype, functions, self._number)
 
-    def _run(self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any) -> None:
+    def _run(
+        self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any, span: Span | None = None
+    ) -> None:
         """On a CUDA block for each block."""
         if not self._blocks:
             return

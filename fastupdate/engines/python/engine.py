@@ -37,6 +37,8 @@ def reads(tensor: Any) -> bool:
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
+Span = tuple[int, int]  # the first block, and the one after the last
+
 
 class RecordPlan:
     """A plan over records that no compiled module runs."""
@@ -77,8 +79,10 @@ class RecordPlan:
         """What does some work on blocks of tensors of a type, by these functions."""
         return kernels.entry(work)
 
-    def _run(self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any) -> None:
-        """Has it done on all blocks."""
+    def _run(
+        self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any, span: Span | None = None
+    ) -> None:
+        """Has it done on all blocks, or on a span of them."""
         raise NotImplementedError
 
     def _whole(self, work: Callable[[], None]) -> None:
@@ -125,12 +129,12 @@ class RecordPlan:
         self._move()
         self.advance()
 
-    def _move(self) -> None:
+    def _move(self, span: Span | None = None) -> None:
         prepared, scale, stages = self._step
         found = self._sums if stages & records.MONITOR else self._sums[:1]
         for dtype in self._dtypes:
-            functions = self._loops_of(dtype)
-            self._run(kernels.update, dtype, functions, self._group_rows, prepared.astype(dtype), scale, stages, found)
+            step = self._group_rows, prepared.astype(dtype), scale, stages
+            self._run(kernels.update, dtype, self._loops_of(dtype), *step, found, span=span)
 
     @property
     def _group_rows(self) -> Records:
@@ -288,17 +292,13 @@ class NumbaPlan(RecordPlan):
     def move(self, first: int, last: int) -> None:
         starts = [*self._tensors["first_block"], self._blocks]
         self._measure_stages(~tiles.GRADIENTS)  # of all tensors, for nothing has changed in those that wait
-        self._span = starts[first], starts[last]
-        try:
-            done_whole(self._move)
-        finally:
-            self._span = None
+        done_whole(partial(self._move, (starts[first], starts[last])))
 
-    _span: tuple[int, int] | None = None  # of blocks that move, if not all do
-
-    def _run(self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any) -> None:
+    def _run(
+        self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any, span: Span | None = None
+    ) -> None:
         """In as many ranges as there are threads."""
-        begin, end = self._span or (0, self._blocks)
+        begin, end = span or (0, self._blocks)
         n = max(min(threads.get_num_threads(), end - begin), 1) if self._cost >= PARALLEL_COST else 1
         cuts = [begin + (end - begin) * k // n for k in range(n + 1)]
         rows, like = self._tensors.view(tiles.TENSOR), np.empty(0, dtype)
