@@ -17,7 +17,7 @@ from fastupdate.rules.rule import UP_TO_FIVE
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastupdate"
 NAMES = runpy.run_path(str(PACKAGE / "torch" / "names.py"))  # by itself, it needs no torch
-DECOUPLING, DEFAULTS, POSITIONAL = (NAMES[name] for name in ("DECOUPLING", "DEFAULTS", "POSITIONAL"))
+DECOUPLING, DEFAULTS, FIXED, POSITIONAL = (NAMES[name] for name in ("DECOUPLING", "DEFAULTS", "FIXED", "POSITIONAL"))
 HEAD = '''"""Written by scripts/stub.py from the rules: what each optimizer class takes."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -118,26 +118,14 @@ def class_of(
     return f"\nclass {rule.formula.__name__}(Optimizer):\n    def __init__(\n{body}    ) -> None: ...\n"
 
 
-FIXED = {  # arguments of packages that the rule has one value of
-    "muon": ["adjust_lr_fn: str | None = None"],
-    "prodigy": [
-        "decouple: bool = True",
-        "fsdp_in_use: bool = False",
-        "slice_p: int = 1",
-    ],
-    "dadaptadam": [
-        "fsdp_in_use: bool = False",
-        "layer_scale: float = 1.0",
-        "log_every: int = 0",
-    ],
-    "dadaptsgd": ["fsdp_in_use: bool = False", "log_every: int = 0"],
-}
-
-
 def switches(name: str) -> list[str]:
     """What a class for torch takes beside the rule's own arguments."""
     decoupled = ["decoupled_weight_decay: bool = False"] if name in DECOUPLING else []
-    return [*SWITCHES, *decoupled, *FIXED.get(name, []), *(OTHERS[1:] if rules.get(name).rule.matrix else [])]
+    fixed = [
+        f"{key}: {'str | None' if value is None else type(value).__name__} = {value!r}"
+        for key, (value, _) in FIXED.get(name, {}).items()
+    ]
+    return [*SWITCHES, *decoupled, *fixed, *(OTHERS[1:] if rules.get(name).rule.matrix else [])]
 
 
 def main() -> int:

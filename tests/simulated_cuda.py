@@ -19,28 +19,18 @@ from typing import Any
 import numpy as np
 
 
-def load(address: Any, like: Any) -> Any:
-    return np.frombuffer((ctypes.c_char * like.nbytes).from_address(int(address)), like.dtype)[0]
+def view(address: Any, n: Any, dtype: Any) -> Any:
+    if not n:
+        return np.empty(0, dtype)
+    return np.frombuffer((ctypes.c_char * (int(n) * np.dtype(dtype).itemsize)).from_address(int(address)), dtype)
 
 
-def store(address: Any, value: Any) -> None:
-    ctypes.memmove(int(address), value.tobytes(), value.nbytes)
+def load_anywhere(address: Any, dtype: Any) -> Any:
+    return view(address, 1, dtype)[0]
 
 
-def load_bytes(address: Any, like: Any) -> Any:
-    return load(address, like)
-
-
-def store_bytes(address: Any, value: Any) -> None:
-    store(address, value)
-
-
-def float_bits(x: np.float32) -> int:
-    return int(x.view(np.uint32))
-
-
-def bits_float(x: int) -> Any:
-    return np.uint32(x).view(np.float32)
+def store_anywhere(address: Any, value: Any, dtype: Any) -> None:
+    view(address, 1, dtype)[0] = value
 
 
 def square_root(x: Any) -> Any:
@@ -101,8 +91,8 @@ def shared_array(self: Any, shape: Any, dtype: Any) -> Any:
 _sharing = threading.Lock()
 waits: list[int] = []  # streams that were waited for
 DRIVER = (
-    load, store, load_bytes, store_bytes, float_bits, bits_float, square_root, compiled, launch, Memory, copy_to_host,
-    copy_from_host, wait, device_of, problem,
+    view, load_anywhere, store_anywhere, square_root, compiled, launch, Memory, copy_to_host, copy_from_host, wait,
+    device_of, problem,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from fastupdate.rules.rule import scalars
 
 pytest.importorskip("numba", reason="numba is not installed")
 
-from fastupdate.engines.python import compiling, engine
+from fastupdate.engines.python import compiling, formula, loops
 from fastupdate.engines.python.formula import compile_formula
 
 RULE = """
@@ -111,7 +111,7 @@ def test_every_part_of_a_function_is_told_apart(scope: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", rules.names())
 def test_what_loops_are_made_of_is_said_without_addresses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would be others in the next process, and nothing be used again; types and rules show."""
-    monkeypatch.setattr(engine, "c_function", lambda signature, function: compiling.described(function))
+    monkeypatch.setattr(formula, "c_function", lambda signature, function: compiling.described(function))
     rule = rules.get(name).rule
-    texts = [engine.rule_loop.__wrapped__(rule, 0, np.dtype(t)) for t in ("f4", "f8")]
+    texts = [loops.rule_loop.__wrapped__(formula.CPU, rule, 0, np.dtype(t)) for t in ("f4", "f8")]
     assert " at 0x" not in "".join(texts)

@@ -97,9 +97,22 @@ def test_decay_and_flags(rule: str) -> None:
     """No row hides a mistake in the decay, and each flag is on in some row and off in another."""
     rows, cls = golden.rows(rule), rules.get(rule)
     if not rows:
-        pytest.skip(f"{rule} is compared with its peers in test_rules.py or test_phase_peers.py")
+        pytest.skip(f"{rule} is compared with its peers in test_rules.py")
     made = [cls([np.ones((2, 2))], **row.arguments) for row in rows.values()]
     if "weight_decay" in cls.rule.hypers:
         assert any(opt.groups[0]["weight_decay"] for opt in made)
     for flag in cls.rule.flags:
         assert {opt.stepper.flags[flag] for opt in made} == {False, True}, flag
+
+
+@pytest.mark.parametrize("rule", [name for name in RULE_NAMES if "d0" in rules.get(name).rule.hypers])
+def test_estimates_grow(rule: str) -> None:
+    """In some row, or rows would show nothing of the estimate."""
+    grown = []
+    for row in golden.rows(rule).values():
+        params = arrays(1, row, row.dtypes[-1])
+        opt = rules.get(rule)(params, **row.arguments)
+        for k in range(STEPS):
+            opt.step(arrays(20 + k, row, row.dtypes[-1]))
+        grown.append(float(opt.state["d"][0]) > 2 * opt.groups[0]["d0"])
+    assert any(grown)

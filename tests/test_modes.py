@@ -22,11 +22,6 @@ CASES = [case for name in MODES for case in cases_of(name)]
 SIZES = [0, 1, 33, 1025]
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_rule = pytest.mark.parametrize("name", MODES)
-PEERS = {
-    "sgdschedulefree": "SGDScheduleFree",
-    "adamwschedulefree": "AdamWScheduleFree",
-    "radamschedulefree": "RAdamScheduleFree",
-}
 
 
 def stepped(case: Any, steps: int = 3, **options: Any) -> tuple[list[np.ndarray], Any]:
@@ -140,7 +135,7 @@ def test_weights_of_steps_follow_a_schedule_as_the_authors_do(name: str, lr: lis
     params = moderate_arrays(1, SIZES, np.float64)
     theirs = [torch.nn.Parameter(torch.tensor(p)) for p in params]
     groups = [{"params": theirs[:2], "weight_decay": 0.3}, {"params": theirs[2:], "weight_decay": 0.1, "lr": 0.05}]
-    their = getattr(peer("schedulefree"), PEERS[name])(groups, lr=0.1)
+    their = getattr(peer("schedulefree"), rules.get(name).__name__)(groups, lr=0.1)
     ours = [{"params": params[:2], "weight_decay": 0.3}, {"params": params[2:], "weight_decay": 0.1, "lr": 0.05}]
     opt = rules.get(name)(ours, lr=0.1)
     their.train()

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import FIRST_CASES, PHASED, Case, by_dtype, cases_of
+from cases import FIRST_CASES, PHASED, by_dtype, cases_of
 from peers import peer
 
 import fastupdate as fu
-from fastupdate.stages import MEASURING
+from fastupdate.rules.rule import POSITIVE, Hyper, State, scalars
+from fastupdate.stages import MEASURING, STAGES
 
 
 @pytest.fixture
@@ -42,85 +43,117 @@ def to_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return lambda function, signature: str(cuda.compile_ptx(function, signature, cc=(9, 0))[0])
 
 
+def ptx_of(to_ptx: Callable[..., str], work: str, dtype: Any, functions: tuple[Any, ...] = (), off: bool = True) -> str:
+    """A kernel for a dtype, which calls these functions; off: as it runs, without contraction."""
+    from fastupdate.engines.python import cuda_driver, cuda_kernels, kernels, phases
+
+    found = getattr(kernels if hasattr(kernels, work) else phases, work), np.dtype(dtype), functions
+    with cuda_driver.exactly() if off else nullcontext():
+        ptx = to_ptx(cuda_kernels.kernel_of(*found), cuda_kernels.signature(*found))
+    if off:
+        cuda_driver.check_arithmetic(ptx)
+    return ptx
+
+
+def loops_of(opt: fu.Optimizer, dtype: Any, phase: Any = None) -> tuple[Any, ...]:
+    """What the kernels call that move tensors, or measure by a phase."""
+    from fastupdate.engines.python import loops
+    from fastupdate.engines.python.cuda_kernels import DEVICE
+
+    rule, mask, x = opt.rule, opt.rule.mask(opt.stepper.flags), np.dtype(dtype)
+    own = (loops.rule_loop(DEVICE, rule, mask, x),) if phase is None else phase.loops(DEVICE, rule, mask, x)
+    return (*own, loops.stage_loops(DEVICE, x))
+
+
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms", "exchange"])
+@pytest.mark.parametrize("name", ["gradient_sums", "accumulate", "unit_norms"])
 @by_dtype
 def test_kernels_round_as_written(name, dtype, to_ptx):
-    from fastupdate.engines.python import cuda_driver, cuda_kernels
-
-    with cuda_driver.contraction_off():
-        ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(dtype)))
-    cuda_driver.check_arithmetic(ptx)
-    assert "mul.rn.f64" in ptx or name in ("accumulate", "exchange")
+    ptx = ptx_of(to_ptx, name, dtype)
+    assert "mul.rn.f64" in ptx or name == "accumulate"
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("case", FIRST_CASES, ids=str)
 def test_rules_round_as_written(case, to_ptx):
     """In float32, and that no constant widens it: the only float64 roots are of norms, which this kernel has not."""
-    ptx = rule_ptx(case, np.float32, to_ptx, contract=False)
-    from fastupdate.engines.python import cuda_driver
-
-    cuda_driver.check_arithmetic(ptx)
+    ptx = ptx_of(to_ptx, "update", np.float32, loops_of(case.make([np.zeros(1, np.float32)]), np.float32))
     assert "mul.rn.f32" in ptx
     assert "sqrt.rn.f64" not in ptx
     assert "div.rn.f64" not in ptx
+
+
+@fu.rule
+class Noting:
+    "Descends, and writes to a state that it never reads. Source: none."
+
+    lr = Hyper(0.1, POSITIVE, "")
+    noted = State("gradient of the last step")
+
+    @staticmethod
+    def prepare(h, t):
+        return scalars(lr=h.lr)
+
+    @staticmethod
+    def update(flags, s, g, p, noted):
+        noted = g
+        return -s.lr * g, noted
+
+
+@pytest.mark.peer
+def test_arrays_are_written_at_once(to_ptx):
+    """Those that are only written too: numba-cuda's compiler drops stores to what it takes for unused."""
+
+    def stores(rule: Any) -> int:
+        ptx = ptx_of(to_ptx, "update", np.float32, loops_of(rule([np.zeros(1, np.float32)]), np.float32))
+        return len(re.findall(r"\bst\.(?:global\.)?[bfu]32\b", ptx))
+
+    lasting = [stage for stage in STAGES if stage.array and stage.state.per == "element"]
+    assert stores(fu.SGD) == 2 + len(lasting)  # weights, and gradients that are zeroed
+    assert stores(Noting) == 3 + len(lasting)
 
 
 @pytest.mark.peer
 def test_contraction_would_be_noticed(to_ptx):
     from fastupdate.engines.python import cuda_driver
 
-    ptx = rule_ptx(FIRST_CASES[0], np.float32, to_ptx, contract=True)
+    opt = FIRST_CASES[0].make([np.zeros(1, np.float32)])
+    ptx = ptx_of(to_ptx, "update", np.float32, loops_of(opt, np.float32), off=False)
     with pytest.raises(RuntimeError, match="contracts floating-point operations"):
         cuda_driver.check_arithmetic(ptx)
-
-
-def rule_ptx(case: Case, dtype: Any, to_ptx: Callable[..., str], contract: bool) -> str:
-    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels
-
-    opt = case.make([np.zeros(1, dtype)])
-    kernel = cuda_engine.kernel_of("update", opt.rule, opt.rule.mask(opt.stepper.flags), np.dtype(dtype), None)
-    with nullcontext() if contract else cuda_driver.contraction_off():
-        return to_ptx(kernel, cuda_kernels.signature("update", np.dtype(dtype)))
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("case", [cases_of(name)[-1] for name in PHASED], ids=str)
 @by_dtype
 def test_phases_round_as_written(case, dtype, to_ptx):
-    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels, measuring
+    from fastupdate.engines.python import loops
+    from fastupdate.engines.python.cuda_kernels import DEVICE
 
     opt = case.make([np.zeros((1, 1), dtype)])
-    mask = opt.rule.mask(opt.stepper.flags)
-    for number in range(len(opt.rule.phases)):
-        phase = measuring.of_phase(opt.rule, mask, number)
-        kernel = cuda_engine.kernel_of("measure", opt.rule, mask, np.dtype(dtype), phase)
-        with cuda_driver.contraction_off():
-            ptx = to_ptx(kernel, cuda_kernels.signature("measure", np.dtype(dtype)))
-        cuda_driver.check_arithmetic(ptx)
-        assert "add.rn.f64" in ptx or not phase.terms  # rules of matrices sum nothing
+    for phase in (loops.of_phase(opt.rule, k) for k in range(len(opt.rule.phases))):
+        if phase.measures:
+            ptx = ptx_of(to_ptx, "measure", dtype, loops_of(opt, dtype, phase))
+            assert "add.rn.f64" in ptx
+        *of_ranges, of_list = phase.settles(DEVICE, opt.rule, opt.rule.mask(opt.stepper.flags))
+        ptx_of(to_ptx, "settle", dtype, tuple(of_ranges))
+        ptx_of(to_ptx, "settle_list", dtype, (of_list,))
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("stage", MEASURING, ids=lambda stage: stage.name)
 def test_stages_that_measure_round_as_written(stage, to_ptx):
-    from fastupdate.engines.python import cuda_driver, cuda_engine, cuda_kernels, measuring
+    from fastupdate.engines.python import loops
 
-    rule, x = fu.AdamW.rule, np.dtype(np.float32)
-    kernel = cuda_engine.kernel_of("measure", rule, 0, x, measuring.of_stage(stage))
-    with cuda_driver.contraction_off():
-        ptx = to_ptx(kernel, cuda_kernels.signature("measure", x))
-    cuda_driver.check_arithmetic(ptx)
-    assert "add.rn.f64" in ptx
+    opt = fu.AdamW([np.zeros(1, np.float32)])
+    assert "add.rn.f64" in ptx_of(to_ptx, "measure", np.float32, loops_of(opt, np.float32, loops.of_stage(stage)))
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize(("name", "accessed"), [("clear_gradients", "st"), ("unit_norms", "ld"), ("accumulate", "ld")])
 def test_arrays_that_may_be_misaligned_are_accessed_by_bytes(name, accessed, to_ptx):
     """A device cannot do otherwise; those without a layout are accessed at once."""
-    from fastupdate.engines.python import cuda_kernels
-
-    ptx = to_ptx(getattr(cuda_kernels, name), cuda_kernels.signature(name, np.dtype(np.float32)))
-    assert len(re.findall(rf"\b{accessed}\.(?:global\.)?[bu]8\b", ptx)) > 10  # records have fewer fields of a byte
+    ptx = ptx_of(to_ptx, name, np.float32)
+    fields = 2 if accessed == "ld" else 0  # of the records, of a byte
+    assert len(re.findall(rf"\b{accessed}\.(?:global\.)?[bu]8\b", ptx)) >= 4 + 2 + fields  # a float32, a narrow value
     assert re.search(rf"\b{accessed}\.(?:global\.)?[bfu]32\b", ptx)

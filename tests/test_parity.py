@@ -148,7 +148,7 @@ def test_machine_code_of_other_sources_is_not_used_again(monkeypatch):
     from fastupdate.engines.python import sums
 
     arguments = (float64[::1],), cpu_target.target_context.codegen()
-    key = sums.fold_column._cache._index_key(*arguments)
-    assert sums.fold_column._cache._index_key(*arguments) == key
+    key = sums.fold_parts._cache._index_key(*arguments)
+    assert sums.fold_parts._cache._index_key(*arguments) == key
     monkeypatch.setattr(compiling, "SOURCES", "others")
-    assert sums.fold_column._cache._index_key(*arguments) != key
+    assert sums.fold_parts._cache._index_key(*arguments) != key

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import written_peers
 from cases import by_backend
+from golden.peers import Mlx
 from peers import peer
 from tolerances import PEER, Drift
 
@@ -116,18 +117,11 @@ def with_thinc(calls: list[str], dtype: Any) -> Step:
 
 
 def with_mlx(calls: list[str], dtype: Any) -> Step:
-    mlx = peer("mlx")
-    mx = importlib.import_module("mlx.core")
-    importlib.import_module("mlx.optimizers")
-    mx.set_default_device(mx.cpu)
-    opt = eval(calls[0], {"mlx": mlx})
-    p = dict(enumerate(map(mx.array, shaped(weights(dtype), calls[0]))))
-
-    def step(grads: list[np.ndarray]) -> list[np.ndarray]:
-        nonlocal p
-        p = opt.apply_gradients({k: mx.array(g) for k, g in enumerate(grads)}, p)
-        return [np.array(w) for w in p.values()]
-
+    called = re.match(r"mlx\.optimizers\.(\w+)\(", calls[0])
+    assert called
+    opt = eval(calls[0].replace(called[0], f"Mlx('{called[1]}', "), {"Mlx": Mlx})
+    opt.start(shaped(weights(dtype), calls[0]))
+    step: Step = opt.step
     return step
 
 

@@ -10,10 +10,9 @@ from fastupdate import rules
 from fastupdate.arrays.place import Place
 from fastupdate.optimizers import OTHERS, class_of, dividing, page
 from fastupdate.rules.rule import Rule
-from fastupdate.torch.names import DECOUPLING, DEFAULTS, POSITIONAL
+from fastupdate.torch.names import DECOUPLING, DEFAULTS, FIXED, POSITIONAL
 from fastupdate.torch.numbers import DECOUPLED, SWITCHES
 from fastupdate.torch.optimizer import Optimizer
-from fastupdate.torch.packages import FIXED
 from fastupdate.torch.partition import divided
 
 OTHERS_PAGE = """others is the rule of what is no matrix, as fu.AdamW.with_(lr=1e-3); or (pattern, rule), for what

@@ -65,6 +65,29 @@ POSITIONAL: Mapping[str, tuple[str, ...]] = {  # what torch's classes take by po
     "sparseadam": ("lr", "betas", "eps", "maximize"),
 }
 INTEGERS = {"sparseadam"}  # torch counts their steps in Python's integers
+SCALE, MATCH_RMS = "adjust_lr_fn", "match_rms_adamw"
+_ALONE = (False, "parameters that ranks share are known by their type, DTensor")
+
+# Arguments of torch's and of packages that the rule here has one value of, and why.
+FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "muon": {
+        SCALE: (None, f"or 'original', or '{MATCH_RMS}', which is {MATCH_RMS}=True"),
+    },
+    "prodigy": {
+        "decouple": (True, "weights shrink by d·lr·λ; decay='coupled' is an L2 penalty"),
+        "fsdp_in_use": _ALONE,
+        "slice_p": (1, "every element takes part"),
+    },
+    "dadaptadam": {
+        "fsdp_in_use": _ALONE,
+        "layer_scale": (1.0, "lr is the same for all; d has one meaning"),
+        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
+    },
+    "dadaptsgd": {
+        "fsdp_in_use": _ALONE,
+        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
+    },
+}
 
 STEP = "step"
 

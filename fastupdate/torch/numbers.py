@@ -14,8 +14,8 @@ from fastupdate.optimizers import arguments
 from fastupdate.rules.rule import Rule, given_together
 from fastupdate.step.hypers import CLIP, CLIP_LIMITS, SHARED, clip_limits
 from fastupdate.step.options import DecayMode, Options, Settings
-from fastupdate.torch.names import SPACINGS
-from fastupdate.torch.packages import FIXED, as_here, check_fixed
+from fastupdate.torch.names import FIXED, SPACINGS
+from fastupdate.torch.packages import as_here, check_fixed
 
 SWITCHES: dict[str, Any] = {
     "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None,

@@ -13,32 +13,8 @@ import torch
 
 from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
-from fastupdate.torch.names import STEP
+from fastupdate.torch.names import FIXED, MATCH_RMS, SCALE, STEP
 from fastupdate.torch.shards import is_dtensor
-
-_ALONE = (False, "parameters that ranks share are known by their type, DTensor")
-_SCALE, _RMS = "adjust_lr_fn", "match_rms_adamw"
-
-# Arguments of theirs that the rule here has one value of, and why.
-FIXED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
-    "muon": {
-        _SCALE: (None, f"or 'original', or '{_RMS}', which is {_RMS}=True"),
-    },
-    "prodigy": {
-        "decouple": (True, "weights shrink by d·lr·λ; decay='coupled' is an L2 penalty"),
-        "fsdp_in_use": _ALONE,
-        "slice_p": (1, "every element takes part"),
-    },
-    "dadaptadam": {
-        "fsdp_in_use": _ALONE,
-        "layer_scale": (1.0, "lr is the same for all; d has one meaning"),
-        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
-    },
-    "dadaptsgd": {
-        "fsdp_in_use": _ALONE,
-        "log_every": (0, "param_groups[0]['d'] can be logged after any step"),
-    },
-}
 
 NONES = {"prodigy": {"beta3": 0.0}}  # what a None stands for there
 FLAT = {"prodigy": ("s", "p0")}  # states that are vectors there
@@ -63,18 +39,18 @@ def as_here(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {
         name: number for name, number in NONES.get(rule.name, {}).items() if group.get(name, number) is None
     }
-    scale = group.get(_SCALE)
-    if rule.name == "muon" and scale in ("original", _RMS):
-        if scale != _RMS and group.get(_RMS):
-            Place(rule.name, _SCALE).fail(ValueError, f"None or '{_RMS}', for {_RMS} is True", repr(scale))
-        said |= {_RMS: scale == _RMS, _SCALE: None}
+    scale = group.get(SCALE)
+    if rule.name == "muon" and scale in ("original", MATCH_RMS):
+        if scale != MATCH_RMS and group.get(MATCH_RMS):
+            Place(rule.name, SCALE).fail(ValueError, f"None or '{MATCH_RMS}', for {MATCH_RMS} is True", repr(scale))
+        said |= {MATCH_RMS: scale == MATCH_RMS, SCALE: None}
     return {**group, **said}
 
 
 def as_theirs(rule: Rule, group: dict[str, Any], entries: Iterable[Any]) -> None:
     """Gives what is saved of a group and of its parameters what it has there. DTensors stay as they are."""
-    if rule.name == "muon" and group[_RMS]:
-        group[_SCALE] = _RMS
+    if rule.name == "muon" and group[MATCH_RMS]:
+        group[SCALE] = MATCH_RMS
     group |= {name: None for name, number in NONES.get(rule.name, {}).items() if group[name] == number}
     for entry in entries:
         for name in FLAT.get(rule.name, ()):

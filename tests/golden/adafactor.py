@@ -33,6 +33,13 @@ ROWS = {
         SHAPES,
         ulp=64,
     ),
+    "torch, its ε": Golden(
+        {"weight_decay": 0.1, "eps": (2.0**-52, 1e-3)},
+        Torch("torch.optim", "Adafactor", weight_decay=0.1),
+        SHAPES,
+        ("float64",),
+        ulp=64,
+    ),
     "keras": Golden(  # as optax, it works out the new gradient's share in float32
         {"lr": 2**-6, "eps": (1e-30, 1e-3)},
         Keras("Adafactor", learning_rate=2**-6),

@@ -197,13 +197,13 @@ class Written:
 class Mlx:
     """One of MLX's optimizers, on the CPU, in float32."""
 
-    def __init__(self, name: str, **arguments: Any) -> None:
-        self.name, self.arguments = name, arguments
+    def __init__(self, name: str, *given: Any, **arguments: Any) -> None:
+        self.name, self.given, self.arguments = name, given, arguments
 
     def start(self, params: Arrays) -> None:
         self.core = named("mlx.core")
         self.core.set_default_device(self.core.cpu)
-        self.optimizer = getattr(named("mlx.optimizers"), self.name)(**self.arguments)
+        self.optimizer = getattr(named("mlx.optimizers"), self.name)(*self.given, **self.arguments)
         self.weights = {str(k): self.core.array(p) for k, p in enumerate(params)}
         self.optimizer.init(self.weights)
 

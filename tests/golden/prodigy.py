@@ -11,7 +11,14 @@ SHARED = {"lr": 0.7, "weight_decay": 0.1, "d0": 1e-3, "d_coef": 0.5}
 AGREEING = SHARED | {"weight_decay": 3.0}
 
 ROWS = {
-    "plain": Golden(SHARED, Torch("prodigyopt", "Prodigy", **SHARED), SHAPES, ulp=64),
+    **{
+        name: Golden({**SHARED, **given}, Torch("prodigyopt", "Prodigy", **{**SHARED, **given}), SHAPES, ulp=64)
+        for name, given in {
+            "plain": {},
+            "corrected": {"use_bias_correction": True},
+            "safeguarded": {"safeguard_warmup": True},
+        }.items()
+    },
     "optax": Golden(
         AGREEING | {"use_bias_correction": True, "decay": "coupled"},
         Optax(lambda o: o.chain(o.add_decayed_weights(3.0), o.contrib.prodigy(0.7, estim_lr0=1e-3, estim_lr_coef=0.5))),

@@ -1,24 +1,25 @@
-"""Narrow storage types (csrc/core/storage.h): one text for CPUs and for CUDA, by integers and normal numbers alone."""
+"""Narrow storage types (csrc/core/storage.h), by integers and normal numbers alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import FunctionType
-from typing import Any, NamedTuple
-
 import numpy as np
 
+from fastupdate.engines.python.compiling import compiled
 
+
+@compiled
 def float_bits(x):
     """The bits of a float32, as an int64 ≥ 0."""
     return np.int64(np.float32(x).view(np.uint32))
 
 
+@compiled
 def bits_float(bits):
     """The float32 of the low 32 bits of an int64."""
     return np.uint32(bits).view(np.float32)
 
 
+@compiled
 def from_float16(bits):
     """Exact."""
     x = np.int64(bits)
@@ -29,14 +30,16 @@ def from_float16(bits):
     return bits_float(sign << 16 | (a << 13) + ((112 if a < 0x7C00 else 224) << 23))
 
 
+@compiled
 def from_bfloat16(bits):
     """Exact."""
     return bits_float(np.int64(bits) << 16)
 
 
+@compiled
 def to_float16(x):
     """Rounds to nearest even, as bits; NaN stays NaN."""
-    u = float_bits(np.float32(x))
+    u = float_bits(x)
     sign, a = (u >> 16) & 0x8000, u & 0x7FFFFFFF
     if a > 0x7F800000:
         return sign | 0x7E00
@@ -50,23 +53,8 @@ def to_float16(x):
     return sign | ((a - (112 << 23) + 0x0FFF + ((a >> 13) & 1)) >> 13)
 
 
+@compiled
 def to_bfloat16(x):
     """Rounds to nearest even, as bits; NaN stays NaN."""
-    u = float_bits(np.float32(x))
+    u = float_bits(x)
     return (u >> 16) | 0x40 if x != x else (u + 0x7FFF + ((u >> 16) & 1)) >> 16
-
-
-class Codecs(NamedTuple):
-    """The functions above as machine code."""
-
-    from_float16: Any
-    from_bfloat16: Any
-    to_float16: Any
-    to_bfloat16: Any
-
-
-def compiled_codecs(compiler: Callable[..., Any], float_bits: Any, bits_float: Any) -> Codecs:
-    """By a compiler, with what reads floats as bits and the other way there."""
-    scope = globals() | {"float_bits": float_bits, "bits_float": bits_float}
-    functions = (from_float16, from_bfloat16, to_float16, to_bfloat16)
-    return Codecs(*(compiler(FunctionType(each.__code__, scope, each.__name__)) for each in functions))

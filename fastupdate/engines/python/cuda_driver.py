@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import cuda
+from numba.core.errors import NumbaExperimentalFeatureWarning
 from numba.cuda import dispatcher, types
 from numba.cuda.cudadrv import nvvm
 from numba.cuda.extending import intrinsic
+from numba.cuda.np.arrayobj import make_array, populate_array
 
 from fastupdate.arrays.memory import Array
 
@@ -24,66 +28,46 @@ from fastupdate.arrays.memory import Array
 CONTRACTED = re.compile(r"\b(?:fma|mad)\.(?:\w+\.)*f(?:32|64)\b|\b(?:mul|add|sub)\.f(?:32|64)\b")
 
 
-def _loading(like: Any, align: int | None) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()), align=align)
+@intrinsic  # type: ignore[untyped-decorator]
+def view(_typing: Any, _address: Any, _n: Any, dtype: Any) -> Any:
+    """n elements from an address on, which is aligned. numba-cuda would leave out what is only written to a carray."""
+    array = types.Array(dtype.dtype, 1, "C")
 
-    return like(types.int64, like), generate
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        made, item = make_array(array)(context, builder), context.get_data_type(dtype.dtype)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(item))
+        data = builder.inttoptr(arguments[0], item.as_pointer())
+        populate_array(made, data=data, shape=[arguments[1]], strides=[size], itemsize=size, meminfo=None)
+        return made._getvalue()
+
+    return array(types.int64, types.int64, dtype), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load(_typing: Any, _address: Any, like: Any) -> Any:
-    """The value at an address that is aligned, of the type of `like`."""
-    return _loading(like, None)
+def load_anywhere(_typing: Any, _address: Any, dtype: Any) -> Any:
+    """The value at any address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        there = builder.inttoptr(arguments[0], context.get_value_type(signature.return_type).as_pointer())
+        return builder.load(there, align=1)
+
+    return dtype.dtype(types.int64, dtype), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load_bytes(_typing: Any, _address: Any, like: Any) -> Any:
-    """The same at any address."""
-    return _loading(like, 1)
+def store_anywhere(_typing: Any, _address: Any, value: Any, dtype: Any) -> Any:
+    """Writes a value to any address, byte by byte: a compiler would make one store of one and of another that is
+    aligned."""
 
-
-def _storing(value: Any, align: int | None) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        there = builder.inttoptr(arguments[0], context.get_value_type(value).as_pointer())
-        builder.store(arguments[1], there, align=align)
+        address, byte, size = arguments[0], ir.IntType(8), context.get_abi_sizeof(context.get_value_type(value))
+        bits = builder.bitcast(arguments[1], ir.IntType(8 * size))
+        for k in range(size):
+            there = builder.inttoptr(builder.add(address, address.type(k)), byte.as_pointer())
+            builder.store(builder.trunc(builder.lshr(bits, bits.type(8 * k)), byte), there)
         return context.get_dummy_value()
 
-    return types.void(types.int64, value), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store(_typing: Any, _address: Any, value: Any) -> Any:
-    """Writes a value of any scalar type to an address that is aligned."""
-    return _storing(value, None)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_bytes(_typing: Any, _address: Any, value: Any) -> Any:
-    """The same to any address."""
-    return _storing(value, 1)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def float_bits(_typing: Any, _x: Any) -> Any:
-    """The bits of a float32, as an int64 ≥ 0."""
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], context.get_value_type(types.int32))
-        return builder.zext(bits, context.get_value_type(types.int64))
-
-    return types.int64(types.float32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def bits_float(_typing: Any, _x: Any) -> Any:
-    """The float32 of the low 32 bits of an int64."""
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        bits = builder.trunc(arguments[0], context.get_value_type(types.int32))
-        return builder.bitcast(bits, context.get_value_type(types.float32))
-
-    return types.float32(types.int64), generate
+    return types.void(types.int64, value, dtype), generate
 
 
 @cuda.jit(device=True)
@@ -93,19 +77,24 @@ def square_root(x):  # type: ignore[no-untyped-def]
 
 
 @contextmanager
-def contraction_off() -> Iterator[None]:
-    """Within the context a·b + c is compiled as two roundings: numba-cuda has no option for libNVVM's -fma=0."""
+def exactly() -> Iterator[None]:
+    """Within the context a·b + c is compiled as two roundings: numba-cuda has no option for libNVVM's -fma=0.
+
+    Nor does it warn that functions are handed to functions, as kernels hand a rule's loops on.
+    """
     compile_ir = nvvm.compile_ir
     nvvm.compile_ir = partial(compile_ir, fma=False)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
+            yield
     finally:
         nvvm.compile_ir = compile_ir
 
 
 def compiled(function: Callable[..., None], signature: Any, device: int) -> Any:
     """A kernel that does the arithmetic as written; RuntimeError if this numba-cuda will not compile it so."""
-    with cuda.gpus[device], contraction_off():
+    with cuda.gpus[device], exactly():
         kernel = cuda.jit(signature, lto=False)(function)  # when linked from LTO-IR, a·b + c would be decided on again
         check_arithmetic("".join(kernel.inspect_asm().values()))
     return kernel

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import boolean, from_dtype, int64, void
 
 from fastupdate.arrays import memory
 from fastupdate.arrays.containers import Contents
@@ -18,11 +17,9 @@ from fastupdate.arrays.foreign import Identity
 from fastupdate.arrays.memory import Array
 from fastupdate.engines import derive, forks, records, threads
 from fastupdate.engines.protocol import Engine, Made
-from fastupdate.engines.python import kernels, measuring, phases, sums, tiles
-from fastupdate.engines.python.compiling import c_function, defined
-from fastupdate.engines.python.formula import Formula
-from fastupdate.engines.python.measuring import Measured
-from fastupdate.engines.python.stages import no_stages, stage_loops
+from fastupdate.engines.python import kernels, loops, phases, sums, tiles
+from fastupdate.engines.python.formula import CPU, Target
+from fastupdate.engines.python.loops import Measured
 from fastupdate.engines.python.whole import Task, done_whole
 from fastupdate.engines.records import MICRO_BATCHES, REVISION, STEPS, Given, Records, Tables
 from fastupdate.rules.rule import Rule
@@ -40,70 +37,84 @@ def reads(tensor: Any) -> bool:
 PARALLEL_COST = 1 << 17  # elements below which waking a thread costs more than it saves
 TENSOR_COST = 64  # a tensor costs about as much as this many elements
 
-
-_LOOP = """
-def loop(t, scalars, scale, begin, g, p, out, moves):
-    {states}
-    s = Scalars({scalars})
-    absent = scale - scale
-    for i in range(len(p)):
-        {results} = update(flags, s, g[i] * scale, p[i], {values})
-        if moves:
-            p[i] = p[i] + delta
-        else:
-            out[i] = delta
-"""
-
-
-@cache
-def rule_loop(rule: Rule, mask: int, dtype: Any) -> Any:
-    """A rule's loop over arrays (csrc/cpu/rule_loop.h), as a C function.
-
-    moves: p ← p + Δ, else out ← Δ. LLVM makes two loops of it, Numba looks at the rule once.
-    """
-    formula = Formula(rule, mask, dtype)
-    source = _LOOP.format(
-        states=formula.tiles,
-        scalars=formula.scalars,
-        results="".join(f"{result}, " for result in ("delta", *formula.targets)),
-        values=", ".join(formula.values),
-    )
-    scope = formula.scope | {"update": formula.compiled(rule.update)}
-    x = from_dtype(dtype)
-    signature = void(from_dtype(records.TENSOR), x[::1], x, int64, x[::1], x[::1], x[::1], boolean)
-    return c_function(signature, defined(source, scope)["loop"])
+Span = tuple[int, int]  # the first block, and the one after the last
 
 
 class RecordPlan:
-    """What plans over records have in common that no compiled module runs."""
+    """A plan over records that no compiled module runs."""
 
     moves = 0  # whatever has moved is looked at closely
     judges = clips = False
     stages = 0  # of the step that was derived last
     lr = 0.0
+    target: Target = CPU
 
     def __init__(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> None:
-        self._tensors, self._groups, recipe, self._clock, self._sums = tables
+        self._tensors, self._groups, recipe, self._clock, wanted = tables
         self._rule, self._mask, self._recipe = rule, rule.mask(flags), recipe[0]
         self._dtypes = tables.dtypes
-        self._phases = [measuring.of_phase(rule, self._mask, k) for k in range(len(rule.phases))]
+        self._phases = [loops.of_phase(rule, k) for k in range(len(rule.phases))]
+        self._sums = np.zeros((max(len(wanted), 1), sums.COLUMNS))
         self.recount()
         self._given: Given | None = None
         self._watched: list[tuple[Array, Identity]] = []
         self._containers: list[Contents] = []
         self._step: tuple[Array, float, int] = (np.empty(0), 1.0, 0)  # that is under way: scalars, scale, stages
+        for dtype in self._dtypes:  # whatever cannot be compiled is known before anything has moved
+            self._kernel(kernels.update, dtype, self._loops_of(dtype))
+            for phase in filter(lambda phase: phase.measures, self._phases):
+                self._kernel(phases.measure, dtype, self._loops_of(dtype, phase))
+
+    def _loops_of(self, dtype: Any, phase: Measured | None = None) -> tuple[Any, ...]:
+        """What kernels call that move tensors, or that measure by a phase."""
+        if phase is None:
+            return loops.rule_loop(self.target, self._rule, self._mask, dtype), self._stage_loops(dtype)
+        return (*phase.loops(self.target, self._rule, self._mask, dtype), self._stage_loops(dtype))
+
+    def _stage_loops(self, dtype: Any) -> Any:
+        """What runs the stages of the step, compiled when the first of them is asked for."""
+        return loops.stage_loops(self.target, dtype, bool(self._step[2] & tiles.STAGES))
+
+    def _kernel(self, work: Any, dtype: Any, functions: tuple[Any, ...]) -> Any:
+        """What does some work on blocks of tensors of a type, by these functions."""
+        return kernels.entry(work)
+
+    def _run(
+        self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any, span: Span | None = None
+    ) -> None:
+        """Has it done on all blocks, or on a span of them."""
+        raise NotImplementedError
+
+    def _whole(self, work: Callable[[], None]) -> None:
+        """Does work that no handler of signals may cut short."""
+        raise NotImplementedError
+
+    def _run_each(self, work: Any, *arguments: Any) -> None:
+        """Work that calls nothing, for each type."""
+        for dtype in self._dtypes:
+            self._run(work, dtype, (), *arguments)
 
     def update(self, scale: float, off: int) -> None:
-        raise NotImplementedError
+        self._begin(scale, off)
+
+        def work() -> None:
+            self._measure()
+            self._finish()
+
+        self._whole(work)
 
     def measure(self, scale: float, off: int) -> None:
-        self._step = self._prepared(), scale, self.stages & ~off
+        self._begin(scale, off)
+        self._whole(self._measure)
 
     def measure_again(self) -> None:
-        raise NotImplementedError
+        self._whole(self._measure_again)
 
     def finish(self) -> None:
-        raise NotImplementedError
+        self._whole(self._finish)
+
+    def _begin(self, scale: float, off: int) -> None:
+        self._step = self._prepared(), scale, self.stages & ~off
 
     def _measure(self) -> None:
         self._measure_stages(tiles.GRADIENTS)
@@ -111,6 +122,23 @@ class RecordPlan:
 
     def _measure_again(self) -> None:
         self._measure_phases(self._phases[self._rule.phases_before :])
+
+    def _finish(self) -> None:
+        self._measure_again()
+        self._measure_stages(~tiles.GRADIENTS)
+        self._move()
+        self.advance()
+
+    def _move(self, span: Span | None = None) -> None:
+        prepared, scale, stages = self._step
+        found = self._sums if stages & records.MONITOR else self._sums[:1]
+        for dtype in self._dtypes:
+            step = self._group_rows, prepared.astype(dtype), scale, stages
+            self._run(kernels.update, dtype, self._loops_of(dtype), *step, found, span=span)
+
+    @property
+    def _group_rows(self) -> Records:
+        return self._groups.view(tiles.GROUP)
 
     def _measure_phases(self, measured: list[Measured]) -> None:
         prepared, _, stages = self._step
@@ -123,18 +151,38 @@ class RecordPlan:
         for stage in MEASURING:
             if stage.bit & stages & places:
                 numbers = np.array([[group[number] for number in stage.numbers] for group in self._groups], np.float64)
-                self._measure_phase(measuring.of_stage(stage), numbers, stages & (stage.bit - 1))
+                self._measure_phase(loops.of_stage(stage), numbers, stages & (stage.bit - 1))
 
     def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
         """settling: what settles a range has for scalars, a row for each group."""
-        raise NotImplementedError
+        prepared, scale, _ = self._step
+        shape = phase.terms, phase.maxima, phase.by_rows
+        for dtype in self._dtypes if phase.measures else []:
+            step = self._group_rows, prepared.astype(dtype), scale, stages
+            self._run(phases.measure, dtype, self._loops_of(dtype, phase), *shape, phase.columns, *step)
+        *of_ranges, of_list = phase.settles(self.target, self._rule, self._mask)
+        for dtype in self._dtypes:
+            self._run(phases.settle, dtype, tuple(of_ranges), *shape, phase.shape, settling)
+        for dtype in self._dtypes if phase.by_list else []:
+            self._run(phases.settle_list, dtype, (of_list,), phase.terms, phase.maxima, settling)
 
-    def _settle(self, tensors: Records, phase: Measured, settling: Array) -> None:
-        """Settles the sums that these records lead to."""
-        *of_tensors, of_list = phase.settles
-        phases.settle(tensors, settling, phase.terms, phase.maxima, phase.by_rows, phase.shape, *of_tensors)
-        if phase.by_list and len(tensors):
-            phases.settle_list(tensors, settling, phase.terms, phase.maxima, of_list)
+    def gradient_sums(self, scale: float) -> None:
+        self._whole(partial(self._run_each, kernels.gradient_sums, self._sums, scale))
+
+    def unit_norms(self, scale: float) -> None:
+        self._whole(partial(self._run_each, kernels.unit_norms, scale))
+
+    def accumulate(self) -> None:
+        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
+
+        def work() -> None:
+            self._run_each(kernels.accumulate, first, clear)
+            self._clock[MICRO_BATCHES] += 1
+
+        self._whole(work)
+
+    def clear_gradients(self) -> None:
+        self._whole(partial(self._run_each, kernels.clear_gradients))
 
     def take(self, given: Given) -> None:
         self._given = given
@@ -223,128 +271,45 @@ class RecordPlan:
         """Other threads run during a step."""
 
     def fold(self, totals: Records) -> None:
-        sums.fold(self._tensors, self._sums, totals)
+        table = np.empty((len(totals), sums.COLUMNS))
+        sums.fold(self._tensors.view(tiles.TENSOR), self._sums.reshape(-1), table)
+        for k, name in enumerate(records.SUMS.names or ()):
+            totals[name] = table[:, k]
 
     def overall(self, totals: Records) -> tuple[float, int]:
         """Of all tensors: Σ scale²·Σg², folded pairwise, and how many gradients are not finite."""
         squares = totals["gg"] * np.square(self._tensors["scale"])
-        return float(sums.fold_column(squares)), int(totals["nonfinite"].sum())
+        found = sums.fold_parts(squares, 0, len(squares), 1, False, np.empty(sums.LEVELS))
+        return float(found), int(totals["nonfinite"].sum())
 
 
 class NumbaPlan(RecordPlan):
     """The records of a plan, run range by range on a pool of threads that need no GIL."""
 
-    def __init__(self, rule: Rule, flags: Mapping[str, bool], tables: Tables) -> None:
-        super().__init__(rule, flags, tables)
-        self._likes = [np.empty(0, dtype) for dtype in self._dtypes]
-        self._loops = [rule_loop(rule, self._mask, dtype) for dtype in self._dtypes]
-        for phase in self._phases:  # whatever cannot be compiled is known before anything has moved
-            self._loops_of(phase)
-
-    def update(self, scale: float, off: int) -> None:
-        super().measure(scale, off)
-
-        def work() -> None:
-            self._measure()
-            self._finish()
-
+    def _whole(self, work: Callable[[], None]) -> None:
         done_whole(work)
-
-    def measure(self, scale: float, off: int) -> None:
-        super().measure(scale, off)
-        done_whole(self._measure)
-
-    def measure_again(self) -> None:
-        done_whole(self._measure_again)
-
-    def _loops_of(self, phase: Measured) -> list[tuple[Any, Any]]:
-        """What measures by it, for each type; nothing where it does not look at elements."""
-        dtypes = self._dtypes if phase.measures else []
-        return [measuring.loops(phase.of, self._rule, self._mask, dtype) for dtype in dtypes]
-
-    def _measure_phase(self, phase: Measured, settling: Array, stages: int) -> None:
-        prepared, scale, _ = self._step
-        shape = phase.terms, phase.maxima, phase.by_rows, phase.columns
-        for like, (loop, change) in zip(self._likes, self._loops_of(phase), strict=phase.measures):
-            run, scalars = self._stage_loops(like.dtype), prepared.astype(like.dtype)
-            self._run(phases.measure, loop, change, run, *shape, self._groups, scalars, scale, stages, like)
-        self._settle(self._tensors, phase, settling)
-
-    def finish(self) -> None:
-        done_whole(self._finish)
-
-    def _finish(self) -> None:
-        self._measure_again()
-        self._measure_stages(~tiles.GRADIENTS)
-        self._move(self._run)
-        self.advance()
 
     def move(self, first: int, last: int) -> None:
-        cuts = [*self._tensors["first_block"], self._blocks]
-        run = partial(self._run_part, cuts[first], cuts[last])
+        starts = [*self._tensors["first_block"], self._blocks]
         self._measure_stages(~tiles.GRADIENTS)  # of all tensors, for nothing has changed in those that wait
-        done_whole(partial(self._move, run))
+        done_whole(partial(self._move, (starts[first], starts[last])))
 
-    def _run_part(self, first: int, last: int, entry: Any, *arguments: Any) -> None:
-        entry(self._tensors, *arguments, first, last)
-
-    def _move(self, run: Callable[..., None]) -> None:
-        prepared, scale, stages = self._step
-        for like, loop in zip(self._likes, self._loops, strict=True):
-            around = self._stage_loops(like.dtype)
-            run(
-                kernels.update,
-                loop,
-                around,
-                self._groups,
-                prepared.astype(like.dtype),
-                scale,
-                stages,
-                self._sums,
-                like,
-            )
-
-    def _stage_loops(self, dtype: Any) -> Any:
-        """What runs the stages of the step, compiled when the first of them is asked for."""
-        return stage_loops(dtype) if self._step[2] & tiles.STAGES else no_stages(dtype)
-
-    def gradient_sums(self, scale: float) -> None:
-        self._run_each(kernels.gradient_sums, self._sums, scale)
-
-    def unit_norms(self, scale: float) -> None:
-        self._run_each(kernels.unit_norms, scale)
-
-    def accumulate(self) -> None:
-        first, clear = bool(self._clock[MICRO_BATCHES] == 0), bool(self.stages & records.ZERO_GRADS)
-
-        def work() -> None:
-            for like in self._likes:
-                self._run(kernels.accumulate, first, clear, like)
-            self._clock[MICRO_BATCHES] += 1
-
-        done_whole(work)
-
-    def clear_gradients(self) -> None:
-        self._run_each(kernels.clear_gradients)
-
-    def _run_each(self, entry: Any, *arguments: Any) -> None:
-        def work() -> None:
-            for like in self._likes:
-                self._run(entry, *arguments, like)
-
-        done_whole(work)
-
-    def _run(self, entry: Any, *arguments: Any) -> None:
-        """entry(tensors, …, first, last) over all blocks, in as many ranges as there are threads."""
-        n = min(threads.get_num_threads(), self._blocks) if self._cost >= PARALLEL_COST else 1
-        cuts = [self._blocks * k // n for k in range(n + 1)] if n else [0, 0]
-        parts = [Task(partial(entry, self._tensors, *arguments, first, last)) for first, last in pairwise(cuts[1:])]
+    def _run(
+        self, work: Any, dtype: Any, functions: tuple[Any, ...], *arguments: Any, span: Span | None = None
+    ) -> None:
+        """In as many ranges as there are threads."""
+        begin, end = span or (0, self._blocks)
+        n = max(min(threads.get_num_threads(), end - begin), 1) if self._cost >= PARALLEL_COST else 1
+        cuts = [begin + (end - begin) * k // n for k in range(n + 1)]
+        rows, like = self._tensors.view(tiles.TENSOR), np.empty(0, dtype)
+        run = partial(self._kernel(work, dtype, functions), rows, *functions, *arguments, like)
+        parts = [Task(partial(run, first, last)) for first, last in pairwise(cuts[1:])]
         for part in parts:
             try:
                 _pool().submit(part.run)
             except (RuntimeError, MemoryError):  # no thread can be started; one that there is may do it all the same
                 part.run()
-        entry(self._tensors, *arguments, cuts[0], cuts[1])
+        run(cuts[0], cuts[1])
         for part in parts:
             part.wait()
         for part in parts:

@@ -1,16 +1,15 @@
-"""A rule's functions as machine code, and the source of the loops around them."""
+"""The functions of rules and stages as machine code, for a CPU or a device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from fastupdate.engines.python.compiling import compiled, exact, inlined
-from fastupdate.engines.python.tiles import DOUBLE, state_tile, view
+from fastupdate.engines.python.compiling import c_function, compiled, exact, inlined
+from fastupdate.engines.python.tiles import cast, element, state_tile, view
 from fastupdate.rules import scalar
 from fastupdate.rules.rule import EXTENTS, Rule
 
@@ -75,66 +74,66 @@ SUBSTITUTES.update(in_float64(exact, SUBSTITUTES))
 
 
 @compiled
-def range_of(t, extent, i):
-    """The range that an element is in (csrc/core/extents.h)."""
+def number_of(t, extent, numbers, i, like):
+    """The number of the range that an element is in (csrc/core/extents.h)."""
+    k = 0  # of a tensor, and of the list
     if extent == ROW:
-        return i // t.columns
-    if extent == COLUMN:
-        return i // (t.rows * t.columns) * t.columns + i % t.columns
-    if extent == MATRIX:
-        return i // (t.rows * t.columns)
-    return i // t.unit_length if extent == UNIT else 0
+        k = i // t.columns
+    elif extent == COLUMN:
+        k = i // (t.rows * t.columns) * t.columns + i % t.columns
+    elif extent == MATRIX:
+        k = i // (t.rows * t.columns)
+    elif extent == UNIT:
+        k = i // t.unit_length
+    return cast(element(numbers, 0, k, np.float64), like)
 
 
-@compiled
-def spread(t, extent, state, begin, p):
-    """A state of another extent than an element, for each element of a tile."""
-    out = np.empty(len(p), p.dtype)
-    values = view(state, t.n, DOUBLE)  # as many as there can be
-    for i in range(len(p)):
-        out[i] = values[range_of(t, extent, begin + i)]
-    return out
+class Target:
+    """What functions are compiled for: here, a CPU."""
+
+    def formula(self, function: Callable[..., Any], dtype: Any) -> Any:
+        """A function of a rule or a stage."""
+        return compile_formula(function, dtype)
+
+    def own(self, function: Any) -> Any:
+        """A function of ours."""
+        return function
+
+    def loop(self, function: Any, signature: Any) -> Any:
+        """What kernels call. A C function on a CPU, so that they are compiled once for all rules."""
+        return c_function(signature, function)
+
+
+CPU = Target()
 
 
 class Formula:
     """What the source of a loop around a rule's function is made of; Numba has no lists of arrays of varying length.
 
     scalars   the rule's scalars, one by one, from the array of this name
-    tiles     statements: each state's part that belongs to a tile
     values    the states of element i, in order; `absent` for one that does not exist
     targets   where the new states of element i go
     scope     what the source refers to
     """
 
-    def __init__(self, rule: Rule, mask: int, dtype: Any, scalars: str = "scalars") -> None:
-        self.rule, self.dtype = rule, dtype
+    def __init__(self, rule: Rule, mask: int, dtype: Any, scalars: str = "scalars", target: Target = CPU) -> None:
+        self.rule, self.dtype, self.target = rule, dtype, target
         compiled = {name: bool(mask >> k & 1) for k, name in enumerate(rule.compiled_flags)}
         self.flags = {**dict.fromkeys(rule.flags, False), **compiled}
-        self.flag_tuple, self.kept = rule.flag_tuple(self.flags), rule.kept(self.flags)
+        self.kept = rule.kept(self.flags)
         self.scalars_type = type(rule.prepare(dict.fromkeys(rule.hypers, 0.5), 1))
         self.scalar_count = len(self.scalars_type._fields)
         self.scalars = ", ".join(f"{scalars}[{k}]" for k in range(self.scalar_count))
-        self.tiles = "; ".join(self._tile(k, name) for k, name in enumerate(rule.states)) or "pass"
         self.values = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states]
         self.targets = [f"{name}_[i]" if name in self.kept else "absent" for name in rule.states_of("element")]
-
-    def _tile(self, k: int, name: str) -> str:
-        extent = EXTENTS.index(self.rule.extents[name])
-        if extent == 0:
-            return f"{name}_ = state_tile(t.slot[{k}], begin, p)"
-        return f"{name}_ = spread(t, {extent}, t.slot[{k}], begin, p)"
-
-    @cached_property
-    def scope(self) -> dict[str, Any]:
-        return {
-            "state_tile": state_tile,
-            "spread": spread,
-            "view": view,
-            "DOUBLE": DOUBLE,
-            "Scalars": self.scalars_type,
-            "flags": self.flag_tuple,
-        }
+        self.scope = {"Scalars": self.scalars_type, "flags": rule.flag_tuple(self.flags), **engine_words(target)}
 
     def compiled(self, function: Callable[..., Any]) -> Any:
         """One of the rule's functions."""
-        return compile_formula(function, self.dtype)
+        return self.target.formula(function, self.dtype)
+
+
+def engine_words(target: Target) -> dict[str, Any]:
+    """What sources of loops refer to of the engine."""
+    ours: dict[str, Any] = {"state_tile": state_tile, "number_of": number_of, "view": view, "cast": cast}
+    return {"np": np} | {name: target.own(function) for name, function in ours.items()}

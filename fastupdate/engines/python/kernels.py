@@ -1,53 +1,81 @@
-"""csrc/cpu/engine.h for Numba: ranges of blocks, around a rule's loops and the loops of stages."""
+"""What is done with a block, around a rule's loops and those of stages: csrc/cpu/engine.h and csrc/cuda/engine.cuh.
+
+Each of these functions takes a tensor, one of its blocks, and room to work in; then what it calls of a rule and of
+stages, and what it is for.
+"""
 
 from __future__ import annotations
+
+import math
+from collections import namedtuple
+from functools import cache
+from inspect import signature
+from typing import Any
 
 import numpy as np
 
 from fastupdate.engines import records
-from fastupdate.engines.python.compiling import compiled, inlined
-from fastupdate.engines.python.gradients import (
-    AT,
-    COUNT,
-    INTEGERS,
-    LENGTH,
-    clear_gradient,
-    gradient_tile,
-    is_lazy,
-    rows_of,
-    sum_row,
+from fastupdate.engines.python.compiling import compiled, defined, inlined
+from fastupdate.engines.python.sums import (
+    COLUMNS,
+    GG,
+    LANES,
+    LEVELS,
+    PP,
+    STALLED,
+    add_products,
+    clear_lanes,
+    fold_block,
+    fold_lanes,
+    lane_of,
+    meet,
+    push,
+    sum_gradient,
+    sum_momentum,
+    sum_update,
+    total,
+    worker,
+    workers,
 )
-from fastupdate.engines.python.sums import sum_gradient, sum_momentum, sum_update, unit_norms_span
 from fastupdate.engines.python.tiles import (
     AFTER,
     CHANGE,
     COPY,
     SHADOW,
     STAGES,
-    add_tile,
-    apply_tile,
     cast,
+    clear_gradient,
     condition_tile,
     copy_out,
     copy_tile,
-    factors_of,
+    element,
+    gradient_tile,
+    place_in,
+    put,
     read_tile,
     scale_tile,
-    view,
+    stretch,
     write_tile,
 )
 
 BLOCK, ACCUMULATOR = records.BLOCK, records.ACCUMULATOR
 ZERO_GRADS, MONITOR = records.ZERO_GRADS, records.MONITOR
 
+# lanes   of the sums of a block, which all that work on it share
+# tiles   of the compute type, one below the other
+# terms   what the elements of a tile add to the sums of a phase
+# levels  of a pairwise sum, for each sum of a phase that a worker folds
+# sums    of one range
+Room = namedtuple("Room", "lanes tiles terms levels sums")
+
 
 @inlined
-def first_tensor(tensors, first):
-    """The first tensor that ends after block `first`."""
+def first_tensor(tensors, block):
+    """The first tensor that ends after a block."""
     low, high = 0, len(tensors)
     while low < high:
         middle = (low + high) // 2
-        if tensors[middle].first_block + (tensors[middle].n + BLOCK - 1) // BLOCK > first:
+        if tensors[middle].first_block + (tensors[middle].n + BLOCK - 1) // BLOCK > block:
             high = middle
         else:
             low = middle + 1
@@ -57,134 +85,166 @@ def first_tensor(tensors, first):
 @inlined
 def of_type(t, like):
     """Whether the tensor has the type of `like`; each type has machine code of its own."""
-    return (t.dtype == 0) == (like.itemsize == 4)
+    return (t.kind == 0) == (like.itemsize == 4)
+
+
+@inlined
+def bounds(t, block):
+    """The first element of a block, and the one after its last."""
+    begin = (block - t.first_block) * BLOCK
+    return begin, min(begin + BLOCK, t.n)
 
 
 @compiled
-def tensors_in(tensors, first, last):
-    """Those that have elements in blocks first … last − 1, by index."""
-    begin = end = first_tensor(tensors, first)
-    while end < len(tensors) and tensors[end].first_block < last:
-        end += 1
-    return range(begin, end)
-
-
-@compiled
-def span(t, like, first, last):
-    """Which elements of a tensor are in these blocks: begin, end; no element if it is of another type than `like`."""
-    if not of_type(t, like):
-        return 0, 0
-    return max(first - t.first_block, 0) * BLOCK, min((last - t.first_block) * BLOCK, t.n)
-
-
-@compiled
-def update_tile(loop, run, t, group, scalars, scale, stages, sums, begin, n, like, scratch):
-    """The first of the tiles in scratch is the raw gradient."""
-    raw, p, before, delta, g = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n], scratch[4, :n]
-    read_tile(t.p, t.p_layout, begin, p)
+def update_tile(loop, run, t, room, group, scalars, scale, stages, i, n):
+    raw, p, before, g = room.tiles[0, :n], room.tiles[1, :n], room.tiles[2, :n], room.tiles[3, :n]
+    delta = room.tiles[4, :n]
+    at = place_in(t, i)
+    gradient_tile(t, i, raw)
+    read_tile(t.p, t.p_layout, at, p)
     copy_tile(p, before)
     if stages & MONITOR:
-        sum_momentum(t, raw, begin, sums[0])
-    condition_tile(run, t, group, scale, stages, True, begin, raw, p, g)
-    loop(t, scalars, cast(1.0, like), begin, g, p, delta, False)
+        sum_momentum(room.lanes, t, at, raw)
+    condition_tile(run, t, group, scale, stages, True, at, raw, p, g)
+    loop(t, group, scalars, at, g, p, g, room.tiles[4:], True)
     if stages & STAGES:
-        run(t, group, stages, CHANGE, True, begin, g, p, delta)
-    stalled = apply_tile(p, delta)
+        run(t, group, stages, CHANGE, True, at, g, p, delta)
+    for k in range(n):
+        moved = p[k] + delta[k]
+        if stages & MONITOR and moved == p[k] and delta[k] != 0:
+            room.lanes[STALLED, lane_of(i + k)] += 1
+        p[k] = moved
     if stages & STAGES:
-        run(t, group, stages, AFTER, True, begin, g, p, p)
-        run(t, group, stages, COPY, True, begin, g, p, p)
+        run(t, group, stages, AFTER, True, at, g, p, p)
+        run(t, group, stages, COPY, True, at, g, p, p)
     if t.slot[SHADOW]:
-        copy_out(t, begin, p)
+        copy_out(t, at, p)
     if stages & MONITOR:
-        sum_update(raw, before, p, stalled, sums[0])
-    write_tile(t.p, t.p_layout, begin, p)
+        sum_gradient(room.lanes, i, raw)
+        sum_update(room.lanes, i, before, p, raw)
+    write_tile(t.p, t.p_layout, at, p)
     if stages & ZERO_GRADS:
-        clear_gradient(t, begin, n, like)
+        clear_gradient(t, at, n, p)
 
 
 @compiled
-def update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch):
-    """A step of the rows that a gradient touches: what belongs to others rests. Each row is a run of elements."""
-    rows = rows_of(t)
-    length, at = rows[LENGTH], view(rows[AT], rows[COUNT], INTEGERS)
-    while begin < end:
-        k, column = begin // length, begin % length
-        n = min(length - column, end - begin, BLOCK)
-        sum_row(t, k, column, scratch[0, :n])
-        i = at[k] * length + column
-        update_tile(loop, run, t, group, scalars, scale, stages, sums[:1], i, n, like, scratch)
-        begin += n
+def update(t, block, room, loop, run, groups, scalars, scale, stages, sums):
+    """One step, by a rule's loop; run: the stages of a place."""
+    clear_lanes(room.lanes)
+    i, end = bounds(t, block)
+    i += worker()
+    while i < end:
+        n = stretch(t, i, end, room.tiles.shape[1])
+        update_tile(loop, run, t, room, groups[t.group], scalars[t.group], scale * t.scale, stages, i, n)
+        i += n * workers()
+    if stages & MONITOR:
+        fold_block(room.lanes, sums[block])
 
 
 @compiled
-def update_span(loop, run, t, group, scalars, scale, stages, sums, begin, end, like):
-    direct = t.samples == 1 and t.g_dtype == t.dtype and not (t.g_layout or t.touched)
-    plain = direct and stages == 0 and not (t.p_layout or t.slot[SHADOW] or t.unit_scale or t.work)
-    plain = plain and factors_of(scale, like)[1] == 1
-    if plain:
-        g, p = view(t.g, end, like)[begin:], view(t.p, end, like)[begin:]
-        loop(t, scalars, cast(scale, like), begin, g, p, p, True)
-        return
-    scratch = np.empty((5, BLOCK), like.dtype)
-    if is_lazy(t):
-        update_rows(loop, run, t, group, scalars, scale, stages, sums, begin, end, like, scratch)
-        return
-    for i in range(begin, end, BLOCK):
-        k = t.first_block + i // BLOCK if stages & MONITOR else 0
-        n = min(BLOCK, end - i)
-        gradient_tile(t, i, scratch[0, :n])
-        update_tile(loop, run, t, group, scalars, scale, stages, sums[k : k + 1], i, n, like, scratch)
+def gradient_sums(t, block, room, sums, scale):
+    """Σ(scale·g)² and the counts."""
+    clear_lanes(room.lanes)
+    i, end = bounds(t, block)
+    i += worker()
+    while i < end:
+        g = room.tiles[0, : stretch(t, i, end, room.tiles.shape[1])]
+        gradient_tile(t, i, g)
+        scale_tile(g, scale, 0, 1, 0, g)
+        sum_gradient(room.lanes, i, g)
+        i += len(g) * workers()
+    fold_block(room.lanes, sums[block])
 
 
 @compiled
-def update(tensors, loop, run, groups, scalars, scale, stages, sums, like, first, last):
-    """Updates blocks first … last − 1 by a rule's loop; run: stages."""
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        row, factor = scalars[t.group], scale * t.scale
-        update_span(loop, run, t, groups[t.group], row, factor, stages, sums, begin, end, like)
+def accumulate(t, block, room, overwrite, clear):
+    """Adds the gradients to the accumulators."""
+    i, end = bounds(t, block)
+    i += worker()
+    while i < end:
+        g, at = room.tiles[0, : stretch(t, i, end, room.tiles.shape[1])], t.slot[ACCUMULATOR]
+        gradient_tile(t, i, g)
+        for k in range(len(g)):
+            x = g[k] * cast(t.scale, g)
+            put(at, 0, i + k, x if overwrite else element(at, 0, i + k, g.dtype) + x, g.dtype)
+        if clear:
+            clear_gradient(t, i, len(g), g)
+        i += len(g) * workers()
 
 
 @compiled
-def gradient_sums(tensors, sums, scale, like, first, last):
-    tile = np.empty(BLOCK, like.dtype)
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        for at in range(begin, end, BLOCK):
-            g = tile[: min(BLOCK, end - at)]
-            gradient_tile(t, at, g)
-            scale_tile(g, scale, 0, 1, 0, g)
-            sum_gradient(g, sums[t.first_block + at // BLOCK])
+def clear_gradients(t, block, room):
+    i, end = bounds(t, block)
+    i += worker()
+    while i < end:
+        n = stretch(t, i, end, room.tiles.shape[1])
+        clear_gradient(t, i, n, room.tiles)
+        i += n * workers()
 
 
 @compiled
-def accumulate(tensors, overwrite, clear, like, first, last):
-    tile = np.empty(BLOCK, like.dtype)
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        for at in range(begin, end, BLOCK):
-            g = tile[: min(BLOCK, end - at)]
-            gradient_tile(t, at, g)
-            add_tile(view(t.slot[ACCUMULATOR], at + len(g), like)[at:], g, cast(t.scale, like), overwrite)
-            if clear:
-                clear_gradient(t, at, len(g), like)
+def unit_norms(t, block, room, scale):
+    """Norms of gradient and weight, both times scale, of units that begin here; a unit sums in blocks of its own."""
+    begin, end = bounds(t, block)
+    length = t.unit_length
+    for unit in range((begin + length - 1) // length, (end + length - 1) // length):
+        pieces, last = (length + BLOCK - 1) // BLOCK, (unit + 1) * length
+        for piece in range(pieces):
+            sum_squares(t, room, scale, unit * length + piece * BLOCK, last)
+            for column in range(worker(), 2, workers()):
+                push(room.levels[column // workers()], piece, fold_lanes(room.lanes[column], False), False)
+            meet()
+        for column in range(worker(), 2, workers()):
+            norm = math.sqrt(total(room.levels[column // workers()], pieces, False))
+            put(t.unit_norms, 0, 2 * unit + column, norm, np.float64)
 
 
 @compiled
-def clear_gradients(tensors, like, first, last):
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        clear_gradient(t, begin, end - begin, like)
+def sum_squares(t, room, scale, begin, last):
+    """Of scale·g and scale·p, from an element on: of a block, or up to the last."""
+    clear_lanes(room.lanes)
+    i, end = begin + worker(), min(begin + BLOCK, last)
+    while i < end:
+        n = stretch(t, i, end, room.tiles.shape[1])
+        g, p = room.tiles[0, :n], room.tiles[1, :n]
+        gradient_tile(t, i, g)
+        read_tile(t.p, t.p_layout, i, p)
+        scale_tile(g, scale, 0, 1, 0, g)
+        scale_tile(p, scale, 0, 1, 0, p)
+        add_products(room.lanes[GG], i - begin, g, g)
+        add_products(room.lanes[PP], i - begin, p, p)
+        i += n * workers()
+    meet()
 
 
-@compiled
-def unit_norms(tensors, scale, like, first, last):
-    for i in tensors_in(tensors, first, last):
-        t = tensors[i]
-        begin, end = span(t, like, first, last)
-        length = t.unit_length
-        unit_norms_span(t, (begin + length - 1) // length, (end + length - 1) // length, scale, like)
+# How large room is; a tile is a block on a CPU, and an element on a device.
+SIZES = {"lanes": (COLUMNS, LANES), "tiles": 5, "most": records.MAX_SUMS, "levels": LEVELS, "block": BLOCK}
+
+_ENTRY = """
+def {name}(tensors, {given}like, first, last):
+    lanes, levels, found = np.empty({lanes}), np.empty(({most}, {levels})), np.empty({most})
+    room = Room(lanes, np.empty(({tiles}, {block}), like.dtype), np.empty(({most}, {block})), levels, found)
+    for block in range(first, last):
+        t = tensors[first_tensor(tensors, block)]
+        if of_type(t, like):
+            work({arguments})
+"""
+
+
+def names_of(work: Any) -> list[str]:
+    """What one of the functions above takes, by name: a tensor, a block and room first."""
+    return [*signature(work.py_func).parameters]
+
+
+def written(template: str, work: Any, functions: int = 0) -> str:
+    """A source around one of them, which is given what it takes beside these and so many functions."""
+    names = names_of(work)
+    given = "".join(f"{name}, " for name in names[3 + functions :] if name != "tensors")
+    return template.format(name=work.py_func.__name__, arguments=", ".join(names), given=given, **SIZES)
+
+
+@cache
+def entry(work: Any) -> Any:
+    """One of the functions above, for blocks first … last − 1 of a list of tensors, for those of a type."""
+    scope = {"np": np, "Room": Room, "first_tensor": first_tensor, "of_type": of_type, "work": work}
+    return compiled(defined(written(_ENTRY, work), scope)[work.py_func.__name__])

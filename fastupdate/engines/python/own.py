@@ -14,7 +14,6 @@ from numba.core.compiler import Compiler
 from fastupdate.engines import records
 from fastupdate.engines.python.compiling import c_function, defined
 from fastupdate.engines.python.formula import Formula, compile_formula
-from fastupdate.engines.python.tiles import cast
 from fastupdate.rules import rule as rules
 from fastupdate.rules.rule import EXTENTS, Extent, Phase, Rule
 
@@ -33,55 +32,43 @@ disjoint = njit(nogil=True, error_model="numpy", pipeline_class=Disjoint)
 # Written out, for rules differ in the number of hyperparameters, scalars and states.
 _SCALARS = """
 def scalars(hyper, t, out):
-    h = view(hyper, {hyper_count}, DOUBLE)
+    h = view(hyper, {hyper_count}, np.float64)
     s = prepare(Hyper({hypers}), np.float64(t))
-    to = view(out, {scalar_count}, LIKE)
+    to = view(out, {scalar_count}, LIKE.dtype)
     for k in range({scalar_count}):
         to[k] = cast(s[k], LIKE)
 """
 
 # Arrays of states come as arguments, for only so may a compiler know that none of them overlaps.
+_TILE = """
+def tile(c, scale, g, p, {others}{arrays}):
+    s = Scalars({scalars})
+    absent = scale - scale
+    for i in range(len(p)):
+        {results} = function(flags, s, g[i] * scale, p[i], {values})
+        {then}
+"""
 _LOOP = """
-def move(c, scale, g, p, {arrays}):
-    s = Scalars({scalars})
-    absent = scale - scale
-    for i in range(len(p)):
-        {results} = update(flags, s, g[i] * scale, p[i], {values})
-        p[i] = p[i] + delta
-
-def differ(c, scale, g, p, base, out, {arrays}):
-    s = Scalars({scalars})
-    absent = scale - scale
-    for i in range(len(p)):
-        {results} = update(flags, s, g[i] * scale, p[i], {values})
-        out[i] = base[i] + delta
-
 def loop(c, scale, n, g, p, base, out, states, begin):
-    state = view(states, {state_count}, ADDRESS)
-    c_, g_, p_ = view(c, {scalar_count}, LIKE), view(g, n, LIKE), view(p, n, LIKE)
+    state = view(states, {state_count}, np.int64)
+    c_, g_, p_ = view(c, {scalar_count}, LIKE.dtype), view(g, n, LIKE.dtype), view(p, n, LIKE.dtype)
     if p == base and p == out:
         move(c_, cast(scale, LIKE), g_, p_, {tiles})
     else:
-        differ(c_, cast(scale, LIKE), g_, p_, view(base, n, LIKE), view(out, n, LIKE), {tiles})
+        differ(c_, cast(scale, LIKE), g_, p_, view(base, n, LIKE.dtype), view(out, n, LIKE.dtype), {tiles})
 """
 
 _MEASURE = """
-def tile(c, scale, g, p, terms, {arrays}):
-    s = Scalars({scalars})
-    absent = scale - scale
-    for i in range(len(p)):
-        {results} = measure(flags, s, g[i] * scale, p[i], {values})
-
 def loop(c, scale, n, g, p, states, begin, terms):
-    state = view(states, {state_count}, ADDRESS)
-    c_, g_, p_ = view(c, {scalar_count}, LIKE), view(g, n, LIKE), view(p, n, LIKE)
-    tile(c_, cast(scale, LIKE), g_, p_, view(terms, {room}, DOUBLE), {tiles})
+    state = view(states, {state_count}, np.int64)
+    c_, g_, p_ = view(c, {scalar_count}, LIKE.dtype), view(g, n, LIKE.dtype), view(p, n, LIKE.dtype)
+    tile(c_, cast(scale, LIKE), g_, p_, view(terms, {room}, np.float64), {tiles})
 """
 
 _SETTLE = """
 def settle(address, count, n, sums, states):
-    state = view(states, {state_count}, ADDRESS)
-    c, sum_ = view(address, {scalar_count}, DOUBLE), view(sums, count * {terms}, DOUBLE)
+    state = view(states, {state_count}, np.int64)
+    c, sum_ = view(address, {scalar_count}, np.float64), view(sums, count * {terms}, np.float64)
     s = Scalars({scalars})
     for i in range(count):
         {results} = settle_one(flags, s, n, {values})
@@ -104,8 +91,7 @@ class Own:
             "values": ", ".join(map(self._value, rule.states, self.formula.values)),
             "tiles": ", ".join(f"state_tile(state[{k}], begin, p_)" for k in self.kept),
         }
-        self.scope = {**self.formula.scope, "np": np, "cast": cast, "LIKE": np.empty(0, dtype)}
-        self.scope |= {"ADDRESS": np.empty(0, np.uint64), "Hyper": namedtuple("Hyper", rule.hypers)}
+        self.scope = {**self.formula.scope, "LIKE": np.empty(0, dtype), "Hyper": namedtuple("Hyper", rule.hypers)}
 
     def _value(self, state: str, of_element: str) -> str:
         """A state where element i is worked on; engines hand over one number of what is the same for a whole tensor."""
@@ -122,28 +108,30 @@ class Own:
         prepare = compile_formula(formula.prepare, np.dtype(np.float64), substitutes=substitutes)
         return c_function(void(uint64, int64, uint64), self.defined(_SCALARS, prepare=prepare)["scalars"])
 
+    def tile(self, function: Any, results: str, others: str, then: str) -> Any:
+        """The loop of a function over arrays, of which there are others than gradient, weights and states."""
+        function = self.formula.compiled(function)
+        return disjoint(self.defined(_TILE, function=function, results=results, others=others, then=then)["tile"])
+
     def loop(self) -> Any:
         results = "".join(f"{result}, " for result in ("delta", *self.formula.targets))
-        scope = self.defined(_LOOP, results=results, update=self.formula.compiled(self.rule.update))
-        scope |= {"move": disjoint(scope["move"]), "differ": disjoint(scope["differ"])}
+        move = self.tile(self.rule.update, results, "", "p[i] = p[i] + delta")
+        differ = self.tile(self.rule.update, results, "base, out, ", "out[i] = base[i] + delta")
+        scope = self.defined(_LOOP, move=move, differ=differ)
         return c_function(void(uint64, float64, int64, uint64, uint64, uint64, uint64, uint64, int64), scope["loop"])
 
     def measure(self, phase: Phase) -> Any:
         if phase.measure is None:
             return None
         terms = [f"terms[{k} * {records.TILE} + i]" for k in range(len(phase.sums))]
-        scope = self.defined(
-            _MEASURE,
-            results=", ".join([*terms, *self.formula.targets]),
-            room=records.TILE * len(phase.sums),
-            measure=self.formula.compiled(phase.measure),
-        )
-        scope["tile"] = disjoint(scope["tile"])
+        tile = self.tile(phase.measure, ", ".join([*terms, *self.formula.targets]), "terms, ", "")
+        scope = self.defined(_MEASURE, room=records.TILE * len(phase.sums), tile=tile)
         return c_function(void(uint64, float64, int64, uint64, uint64, uint64, int64, uint64), scope["loop"])
 
     def settle(self, phase: Phase, extent: Extent) -> Any:
         """Of float64 alone."""
-        own = [f"view(state[{self.rule.states.index(name)}], count, DOUBLE)[i]" for name in self.rule.states_of(extent)]
+        numbers = [self.rule.states.index(name) for name in self.rule.states_of(extent)]
+        own = [f"view(state[{k}], count, np.float64)[i]" for k in numbers]
         terms = len(phase.sums)
         scope = self.defined(
             _SETTLE,
