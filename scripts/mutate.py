@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "first gradient dampened", "fastupdate/rules/sgd.py",
-        "intake=1.0 if t == 1 else 1 - h.dampening", "intake=1 - h.dampening", TORCH,
+        "first_intake=1.0 if t == 1 else intake", "first_intake=intake", TORCH,
     ),
     Mutant(
         "skipped decay in a rule", "fastupdate/rules/momentum.py",
