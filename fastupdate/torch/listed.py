@@ -16,7 +16,7 @@ from fastupdate.arrays.place import Place
 from fastupdate.rules.rule import Rule
 from fastupdate.step.hypers import CLIP
 from fastupdate.step.tensors import Item, state_kind
-from fastupdate.torch.numbers import rate_of
+from fastupdate.torch.numbers import is_zero
 
 COUNT = "k"  # of the steps that were taken
 NAMES: Mapping[str, Mapping[str, str]] = {
@@ -53,7 +53,7 @@ def check_there(rule: Rule, group: Mapping[str, Any], argument: str) -> None:
 def resting(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Which groups take no part, nor their gradients in any sum: those whose lr is 0, if that of others is not."""
     listed = bool(names_of(rule))
-    still = [listed and rate_of(rule, group) == 0 for group in groups]
+    still = [listed and is_zero(group["lr"]) for group in groups]
     return still if not all(still) else [False] * len(still)
 
 

@@ -127,10 +127,12 @@ def checked_one(rule: Rule, name: str, value: Any) -> Any:
     return real(place, value, rule.hypers[name] if name in rule.hypers else SHARED[name][1])
 
 
-def rate_of(rule: Rule, group: Mapping[str, Any]) -> float:
-    """The learning rate that a group says; TypeError or ValueError if it is none."""
-    rate: float = checked_one(rule, "lr", group["lr"])
-    return rate
+def is_zero(value: Any) -> bool:
+    """Whether a number in a group is 0; what is no number is not, and the closer look says so, to all ranks."""
+    try:
+        return float(value) == 0
+    except (RuntimeError, TypeError, ValueError):
+        return False
 
 
 def name_in_group(rule: Rule, hyper: str) -> str:

@@ -19,7 +19,7 @@ from fastupdate.torch.inputs import check_params
 from fastupdate.torch.listed import at_start, check_there
 from fastupdate.torch.modes import TRAIN_MODE, check_mode, turn
 from fastupdate.torch.names import INTEGERS, NUMBERS, STEP, check_entries
-from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of, keys_of, rate_of
+from fastupdate.torch.numbers import DECOUPLED, check_options, check_own, checked, decay_of, is_zero, keys_of
 from fastupdate.torch.packages import as_theirs, from_theirs
 from fastupdate.torch.run import GLOBAL_HOOKS, Again, Run, choose
 from fastupdate.torch.shards import has_nonzero
@@ -160,7 +160,7 @@ class Optimizer(torch.optim.Optimizer):
         """Whether a step has no other purpose than that states be there: the first one, with lr and gradients of zero.
         So torch.distributed.checkpoint looks for what it is to load. Where tensors have numbers in common, every step
         with lr of zero is one, as in the packages of their authors: it would spoil the estimates."""
-        if not (first or self._listed) or any(rate_of(self.rule, group) for group in self.param_groups):
+        if not (first or self._listed) or not all(is_zero(group["lr"]) for group in self.param_groups):
             return False
         grads = (p.grad for group in self.param_groups for p in group["params"] if p.grad is not None)
         return self._listed or not any(map(has_nonzero, grads))
