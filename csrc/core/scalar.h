@@ -56,13 +56,17 @@ template <class T>
 struct Factor {
   T first, second;
 
-  FASTUPDATE_HD explicit Factor(double factor) : first(T(factor)), second(1) {
-    constexpr double smallest = 0x1p-126;
-    if (sizeof(T) == sizeof(float) && absolute(factor) < smallest) first = T(smallest), second = T(factor / smallest);
-  }
+  FASTUPDATE_HD explicit Factor(double factor)
+      : first(is_small(factor) ? T(kSmallest) : T(factor)), second(is_small(factor) ? T(factor / kSmallest) : T(1)) {}
 
   FASTUPDATE_HD bool is_single() const { return second == 1; }
   FASTUPDATE_HD T operator()(T g) const { return g * first * second; }
+
+ private:
+  static constexpr double kSmallest = 0x1p-126;
+  FASTUPDATE_HD static bool is_small(double factor) {
+    return sizeof(T) == sizeof(float) && absolute(factor) < kSmallest;
+  }
 };
 
 // −1, 0 or 1; NaN gives 0.

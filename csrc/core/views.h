@@ -18,6 +18,23 @@ inline Axes axes_of(const Layout& layout, int64_t first = 0) {
   return {layout.ndim - first, layout.shape + first, layout.stride + first};
 }
 
+// The axis along which elements lie closest in memory: elements that differ in it alone are one row apart, and a row is
+// all that comes after it in C order.
+inline int64_t closest_axis(const Layout& layout) {
+  const auto distance = [&](int64_t d) { return layout.stride[d] < 0 ? -layout.stride[d] : layout.stride[d]; };
+  int64_t closest = layout.ndim - 1;
+  for (int64_t d = closest - 1; d >= 0; --d)
+    if (distance(d) < distance(closest)) closest = d;
+  return closest;
+}
+
+// The elements of a row; 1 where elements lie closest along the last axis.
+inline int64_t row_length(const Layout& layout) {
+  int64_t length = 1;
+  for (int64_t d = layout.ndim - 1, axis = closest_axis(layout); d > axis; --d) length *= layout.shape[d];
+  return length;
+}
+
 // Calls visit(k, address) for elements begin … begin + n − 1, in C order.
 template <class Visit>
 void for_each_strided(uint64_t base, const Axes& axes, int64_t begin, int64_t n, Visit visit) {

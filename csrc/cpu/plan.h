@@ -1,11 +1,13 @@
 // A list of tensors, planned once, and what every step does with it. Knows no Python: the memory is the caller's.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
 
 #include "core/derive.h"
+#include "core/views.h"
 #include "cpu/registry.h"
 #include "cpu/team.h"
 
@@ -13,6 +15,7 @@ namespace fastupdate {
 
 constexpr int64_t kTensorCost = 64;     // a tensor costs about as much as this many elements
 constexpr int64_t kScatteredCost = 4;   // an element of rows that lie anywhere costs as much as so many others
+constexpr int64_t kRowsOfPiece = 512;   // of a tensor that does not lie in C order: they lie side by side
 constexpr int64_t kHoldCost = 1 << 21;  // above it, they would wait for as long as Python lets one thread run
 constexpr int64_t kReleaseCost = 8192;  // below it, letting other Python threads run costs more than it gives
 
@@ -48,13 +51,15 @@ class Plan {
 
   // Takes in how many elements there are to work on: of some tensors those of the rows alone that gradients touch.
   void recount() {
-    cost_ = blocks_ = 0;
+    cost_ = blocks_ = piece_ = 0;
     for (int64_t i = 0; i < count_; ++i) {
       const Tensor& t = tensors_[i];
       const bool scattered = t.touched && reinterpret_cast<const Rows*>(t.touched)->lazy;
       cost_ += (scattered ? kScatteredCost : 1) * t.n + kTensorCost;
       tensors_[i].first_block = blocks_;
       blocks_ += block_count(tensors_[i]);
+      if (t.order)
+        piece_ = std::max(piece_, kRowsOfPiece * host::row_length(*reinterpret_cast<const Layout*>(t.order)));
     }
   }
 
@@ -227,13 +232,15 @@ class Plan {
   }
 
   void run(Engine::Entry entry, Team& team) {
-    team.share(crew_for(cost_, blocks_), blocks_, [&](int64_t first, int64_t last) { entry(sweep_, first, last); });
+    const auto work = [&](int64_t first, int64_t last) { entry(sweep_, first, last); };
+    team.share(crew_for(cost_, blocks_, piece_), blocks_, work);
   }
 
   const Target& target_;
   Tensor* tensors_;
   Group* groups_;
   int64_t count_, group_count_, cost_ = 0, blocks_ = 0;
+  int64_t piece_ = 0;  // cost of what a thread takes at a time, at least
   int64_t* clock_;
   Recipe recipe_;
   std::vector<int> dtypes_;  // that occur

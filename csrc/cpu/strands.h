@@ -56,7 +56,8 @@ class Strands {
       last = (top_ + rows_ - 1) * columns_;
     });
     close(rows_ - 1, end - last, (end - 1) / kBlock * kBlock < last, write);
-    blocks[begin / kBlock].zeros = zeros_, blocks[begin / kBlock].nonfinite = nonfinite_;
+    take_counts();
+    blocks[begin / kBlock].zeros = counts_.zeros, blocks[begin / kBlock].nonfinite = counts_.nonfinite;
   }
 
   // Writes the norms of the rows that elements begin … end − 1 are, to every second number from `norms` on.
@@ -128,7 +129,7 @@ class Strands {
     const int64_t ahead = kAhead / rows_ < kWidth ? kAhead / rows_ + 1 : kWidth;
     uint64_t at[2 * kWidth];
     for (int64_t c = 0; c < count; ++c) {
-      if (c % kWidth == 0) find(c, at);
+      if (c % kWidth == 0) find(c, at), take_counts();
       const uint64_t here = at[c % kWidth], soon = c + ahead < columns_ ? at[c % kWidth + ahead] : here;
       const int64_t lane = (before ? columns_ + c : c) % kLanes;
       const int rows = c < stop ? rows_ : rows_ - 1;
@@ -155,12 +156,17 @@ class Strands {
     for (int i = 0; i < n; ++i) sums[i] = add_product(sums[i], x[i], x[i]);
   }
 
+  // Each place of a stretch has counters of its own: adding them up takes longer than counting.
   template <class N>
   void count_special(N n, const T* x) {
-    int zeros = 0, nonfinite = 0;
-#pragma omp simd reduction(+ : zeros, nonfinite)
-    for (int i = 0; i < n; ++i) zeros += x[i] == 0, nonfinite += !is_finite(x[i]);
-    zeros_ += zeros, nonfinite_ += nonfinite;
+#pragma omp simd
+    for (int i = 0; i < n; ++i) zeros_[i] += x[i] == 0, nonfinite_[i] += !is_finite(x[i]);
+  }
+
+  // Adds the counters up, before they are full.
+  void take_counts() {
+    for (int i = 0; i < kTile; ++i) counts_.zeros += zeros_[i], counts_.nonfinite += nonfinite_[i];
+    for (int i = 0; i < kTile; ++i) zeros_[i] = nonfinite_[i] = 0;
   }
 
   // Ends the block that ends before a column, and writes it unless it has begun in another strand.
@@ -184,7 +190,8 @@ class Strands {
   int64_t begin_ = 0, end_ = 0, top_ = 0;  // what is gone through, and the first row of the panel
   int rows_ = 0;
   int64_t beginnings_ = 0;  // columns in which blocks of the rows before end, and the one after the last
-  int64_t zeros_ = 0, nonfinite_ = 0;
+  alignas(64) Bits<T> zeros_[kTile] = {}, nonfinite_[kTile] = {};
+  Sums counts_ = {};
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

@@ -135,7 +135,8 @@ class Adopted {
 // The threads that may share some work.
 struct Crew {
   int most;
-  int64_t cost;  // of the work, in elements
+  int64_t cost;       // of the work, in elements
+  int64_t piece = 0;  // of what one of them takes at a time, at least
 
   bool plenty() const { return cost >= kPlentyCost; }
 };
@@ -144,9 +145,9 @@ constexpr Crew kAlone = {1, 1};
 
 // Those for work of a cost in elements, that is several parts. They are all that there are, though some may have
 // nothing to do: OpenMP ends threads that a region leaves out, and would start them again for the next.
-inline Crew crew_for(int64_t cost, int64_t parts) {
+inline Crew crew_for(int64_t cost, int64_t parts, int64_t piece = 0) {
   if (parts <= 1 || cost < kParallelCost || forked) return kAlone;
-  return {int(thread_limit), cost};
+  return {int(thread_limit), cost, piece};
 }
 
 // How many threads ran in the last region that this thread has opened: it has workers of its own, which stay.
@@ -172,7 +173,8 @@ void in_team(int threads, Work work) {
 class Shares {
  public:
   Shares(Crew crew, int64_t count) : count_(count) {
-    const int64_t most = crew.most * kPieces, pieces = crew.cost / kPieceCost < most ? crew.cost / kPieceCost : most;
+    const int64_t least = crew.piece > kPieceCost ? crew.piece : kPieceCost;
+    const int64_t most = crew.most * kPieces, pieces = crew.cost / least < most ? crew.cost / least : most;
     piece_ = pieces > crew.most && crew.most <= kMost ? (count + pieces - 1) / pieces : count;
     if (piece_ < count)
       for (int k = 0; k < crew.most; ++k) taken_[k].count = 0;

@@ -139,7 +139,8 @@ void scale_units(const Tensor& t, double scale, int64_t begin, int n, const T* g
     if (pitch > 1)
       scale_tile(stop - i, scale * factors[unit], g + i, out + i);
     else  // neighbours are of different units
-      for (int k = first; k < stop; ++k) out[k] = Factor<T>(scale * factors[unit + k - first])(g[k]);
+#pragma omp simd
+      for (int k = 0; k < stop - first; ++k) out[first + k] = Factor<T>(scale * factors[unit + k])(g[first + k]);
     i = stop;
   }
 }

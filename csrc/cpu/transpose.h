@@ -38,23 +38,6 @@ FASTUPDATE_HD void transpose_square(From from, To to) {
   for (int k = 0; k < kSide; ++k) __builtin_memcpy(reinterpret_cast<void*>(to(k)), &b[k], sizeof b[k]);
 }
 
-// The axis along which elements lie closest in memory: elements that differ in it alone are one row apart, and a row is
-// all that comes after it in C order.
-inline int64_t closest_axis(const Layout& layout) {
-  const auto distance = [&](int64_t d) { return layout.stride[d] < 0 ? -layout.stride[d] : layout.stride[d]; };
-  int64_t closest = layout.ndim - 1;
-  for (int64_t d = closest - 1; d >= 0; --d)
-    if (distance(d) < distance(closest)) closest = d;
-  return closest;
-}
-
-// The elements of a row; 1 where elements lie closest along the last axis.
-inline int64_t row_length(const Layout& layout) {
-  int64_t length = 1;
-  for (int64_t d = layout.ndim - 1, axis = closest_axis(layout); d > axis; --d) length *= layout.shape[d];
-  return length;
-}
-
 // Starts fetching the cache lines that hold some bytes.
 FASTUPDATE_HD void prefetch_bytes(uint64_t begin, int64_t count) {
   constexpr int kIntoL2 = 2;
