@@ -171,9 +171,9 @@ def torch_before(state: State, *names: str) -> State:
 @pytest.mark.peer
 @pytest.mark.parametrize("name", RULE_NAMES)
 def test_what_torchs_groups_lack_stays_as_it_is(name: str) -> None:
+    params, opt = torch_pair(name, 0)
     from fastupdate.torch.listed import names_of
 
-    params, opt = torch_pair(name, 0)
     weights, state = torch_stepped(params, opt, 2), copy.deepcopy(opt.state_dict())
     expected = torch_stepped(params, opt, 3)
     entries = [key for key in state["param_groups"][0] if key != "params"]
