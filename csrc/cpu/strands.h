@@ -129,7 +129,8 @@ class Strands {
     const int64_t ahead = kAhead / rows_ < kWidth ? kAhead / rows_ + 1 : kWidth;
     uint64_t at[2 * kWidth];
     for (int64_t c = 0; c < count; ++c) {
-      if (c % kWidth == 0) find(c, at), take_counts();
+      if (c % kWidth == 0) find(c, at);
+      if (c % kBlock == 0 && !units) take_counts();
       const uint64_t here = at[c % kWidth], soon = c + ahead < columns_ ? at[c % kWidth + ahead] : here;
       const int64_t lane = (before ? columns_ + c : c) % kLanes;
       const int rows = c < stop ? rows_ : rows_ - 1;
