@@ -46,7 +46,7 @@ running: list[pytest.Item] = []  # the test that asks, if any: conftest.py sets 
 
 def peer(name: str) -> ModuleType:
     """The module, or the reason why it is not compared with."""
-    other = name in OTHERS
+    other = name.partition(".")[0] in OTHERS
     if other and not any(item.get_closest_marker("peer") for item in running):
         pytest.fail(f"a test that uses {name} needs @pytest.mark.peer, or CI would not run it beside its peers")
     try:
