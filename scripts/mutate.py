@@ -206,11 +206,31 @@ MUTANTS = [
     ),
     Mutant(
         "rows of squares one short", "csrc/cpu/transpose.h",
-        "if (i + kSide > height) i = height - kSide;", "if (i + kSide > height) break;", LAYOUTS,
+        "if (i + side > height) i = height - side;", "if (i + side > height) break;", LAYOUTS,
     ),
     Mutant(
         "samples of a copied gradient not added", "csrc/cpu/window.h",
         "for (int j = 0; s && j < m; ++j) sum[i + j] += sample[j];", "", LAYOUTS,
+    ),
+    Mutant(
+        "a panel of more rows than there is room for", "csrc/cpu/panels.h",
+        ": most < kTile ? most : kTile;", ": kTile;", LAYOUTS,
+    ),
+    Mutant(
+        "what fills up lanes counted as zeros", "csrc/cpu/panel_sums.h",
+        "lanes.zeros[0] -= n;", "(void)lanes, (void)n;", LAYOUTS,
+    ),
+    Mutant(
+        "beginnings of rows left out of panels", "csrc/cpu/panels.h",
+        "add(*open_[0], (row + k) * columns_, beginning(row + k), kept_, k * kKept);", "", LAYOUTS,
+    ),
+    Mutant(
+        "the last strip of columns left out", "csrc/cpu/panels.h",
+        "count = width - c < 2 * kStrip ? width - c : kStrip;", "count = kStrip; if (c + count > width) break;", LAYOUTS,
+    ),
+    Mutant(
+        "non-finite gradients in strands not counted", "csrc/cpu/strands.h",
+        "if (nothing != 0)", "if (false)", LAYOUTS,
     ),
     Mutant(
         "beginnings of rows left out of sums", "csrc/cpu/strands.h",

@@ -1,6 +1,6 @@
 """Arrays that lie in another order than they are worked on are copied by squares, a window at a time, and columns of
 one matrix together; sums of what lies in another order go by panels and strands (csrc/cpu/transpose.h, window.h,
-columns.h, panels.h, strands.h).
+columns.h, panels.h, panel_sums.h, strands.h).
 
 The bits are those of contiguous arrays, and nothing else in the same memory changes.
 """
@@ -21,11 +21,12 @@ import fastupdate as fu
 
 pytestmark = pytest.mark.skipif(not isas(), reason="no native module")
 
-# Around the side of a square (8), a cache line of squares (16 of float32), a block (1024), and more than one window.
+# Around the side of a square (8, or 16), a cache line of squares, a block (1024), and more than one window.
 SHAPES = [(8, 8), (7, 9), (9, 7), (16, 17), (65, 31), (150, 401), (3, 2000), (2000, 3), (1, 1), (0, 5)]
 # Rows in which several blocks begin, and of more than one panel (panels.h, strands.h); rows that no window holds.
-SHAPES += [(70, 1100), (9, 2048), (9, 4200), (3, 9, 1100)]
-SHAPES += [(2, 9, 8), (3, 20, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8)]
+SHAPES += [(140, 1100), (9, 2048), (9, 4200), (3, 9, 1100)]
+# Short rows, of more than one panel, and several to a unit; strips of 16 columns and of as many as are left.
+SHAPES += [(300, 900), (2, 9, 8), (3, 20, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8), (2, 150, 7, 19), (33, 47)]
 FULL: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "clip_unit_norm": 0.01, "zero_grads": True}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -88,7 +89,7 @@ def laid(array: np.ndarray, layout: str) -> np.ndarray:
 def outcome(options: str, dtype: Any, g_dtype: Any, layouts: tuple[str, str]) -> list[np.ndarray]:
     """What plain steps, micro-batches and samples leave."""
     sizes = [prod(shape) for shape in SHAPES]
-    made = [[a.reshape(s) for a, s in zip(random_arrays(k, sizes, dtype), SHAPES, strict=True)] for k in range(5)]
+    made = [[a.reshape(s) for a, s in zip(random_arrays(k, sizes, dtype, 1.5), SHAPES, strict=True)] for k in range(5)]
     p = [laid(a, layouts[0]) for a in made[0]]
     g = [[laid(a.astype(g_dtype), layouts[1]) for a in row] for row in made[1:]]
     opt = fu.AdamW(p, lr=0.1, weight_decay=0.03, backend="native", **OPTIONS[options])
@@ -129,13 +130,14 @@ def test_narrow_gradients(layouts, g_dtype, options):
 @by_dtype
 @pytest.mark.parametrize("options", [{"monitor": True}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "monitor": True}])
 @pytest.mark.parametrize("special", [0.0, -0.0, np.nan, np.inf, "largest"])
-def test_panels_of_special_values(special, options, dtype):
+@pytest.mark.parametrize("shape", [(140, 4200), (300, 90)], ids=["long-rows", "short-rows"])
+def test_panels_of_special_values(shape, special, options, dtype):
     """What fills up rows of lanes counts as nothing; norms that overflow are summed again, scaled."""
     tables = []
     for order in "CF":
-        opt = fu.SGD([np.full((70, 4200), 3, dtype, order)], lr=1e-20, momentum=0.9, backend="native", **options)
-        g = np.full((70, 4200), 0.5, dtype, order)
-        g[::7, ::501] = np.finfo(dtype).max if special == "largest" else special
+        opt = fu.SGD([np.full(shape, 3, dtype, order)], lr=1e-20, momentum=0.9, backend="native", **options)
+        g = np.full(shape, 0.5, dtype, order)
+        g[::7, ::83] = np.finfo(dtype).max if special == "largest" else special
         reports = [opt.step([g]) for _ in range(2)]
         tables.append([*opt.params, *(np.float64([r.grad_norm or 0, r.nonfinite or 0]) for r in reports)])
         tables[-1] += [r.tensors[name] for r in reports if r.tensors is not None for name in r.tensors.dtype.names[1:]]

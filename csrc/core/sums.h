@@ -17,13 +17,12 @@ using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 // rows of them are loaded and stored at once, hence the alignment.
 struct alignas(64) GradientLanes {
   double gg[kLanes];
-  int zeros[kLanes];
   int64_t nonfinite;
 
   // Not `= {}`, which becomes a slow `rep stos`.
   void clear() {
 #pragma omp simd
-    for (int j = 0; j < kLanes; ++j) gg[j] = 0, zeros[j] = 0;
+    for (int j = 0; j < kLanes; ++j) gg[j] = 0;
     nonfinite = 0;
   }
 };
@@ -32,12 +31,14 @@ template <class T>
 struct Lanes : GradientLanes {
   alignas(64) double pp[kLanes], uu[kLanes], gm[kLanes], mm[kLanes], gu[kLanes];
   Bits<T> largest[kLanes];  // of |update|: numbers without a sign are in the order of their bits, and NaN is above all
-  int stalled[kLanes];
+  int zeros[kLanes], stalled[kLanes];
 
   void clear() {
     GradientLanes::clear();
 #pragma omp simd
-    for (int j = 0; j < kLanes; ++j) pp[j] = uu[j] = gm[j] = mm[j] = gu[j] = 0, largest[j] = 0, stalled[j] = 0;
+    for (int j = 0; j < kLanes; ++j) pp[j] = uu[j] = gm[j] = mm[j] = gu[j] = 0;
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) largest[j] = 0, zeros[j] = stalled[j] = 0;
   }
 };
 
@@ -78,7 +79,6 @@ FASTUPDATE_HD T fold_lanes(T* lane, Op op = {}) {
 inline Sums fold(GradientLanes& lanes) {
   Sums sums = {};
   sums.gg = fold_lanes(lanes.gg);
-  sums.zeros = fold_lanes(lanes.zeros);
   sums.nonfinite = lanes.nonfinite;
   return sums;
 }
@@ -94,6 +94,7 @@ Sums fold(Lanes<T>& lanes) {
   Bits<T> largest = 0;
   for (int j = 0; j < kLanes; ++j) largest = lanes.largest[j] > largest ? lanes.largest[j] : largest;
   sums.largest = double(reinterpret<T>(largest));
+  sums.zeros = fold_lanes(lanes.zeros);
   sums.stalled = fold_lanes(lanes.stalled);
   return sums;
 }
@@ -224,7 +225,7 @@ FASTUPDATE_HD void count_nonfinite(int n, const T* g, GradientLanes& lanes) {
 }
 
 template <class T>
-FASTUPDATE_HD void note_gradient(T g, int lane, GradientLanes& lanes) {
+FASTUPDATE_HD void note_gradient(T g, int lane, Lanes<T>& lanes) {
   lanes.gg[lane] = add_product(lanes.gg[lane], g, g);
   lanes.zeros[lane] += g == 0;
 }
@@ -241,6 +242,12 @@ FASTUPDATE_HD void note_update(T before, T after, T g, int lane, Lanes<T>& lanes
 
 template <class T, class N>
 void sum_gradient(N n, const T* g, GradientLanes& lanes) {
+  sum_squares(n, g, lanes.gg);
+  count_nonfinite(n, g, lanes);
+}
+
+template <class T, class N>
+void sum_gradient_and_zeros(N n, const T* g, Lanes<T>& lanes) {
   by_lanes(n, [&](int j, int i) { note_gradient(g[i], j, lanes); });
   count_nonfinite(n, g, lanes);
 }

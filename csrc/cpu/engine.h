@@ -9,8 +9,9 @@
 
 #include "core/plan.h"
 #include "cpu/columns.h"
-#include "cpu/panels.h"
+#include "cpu/panel_sums.h"
 #include "cpu/phases.h"
+#include "cpu/strands.h"
 
 namespace fastupdate {
 
@@ -151,7 +152,8 @@ template <class T>
 __attribute__((noinline)) void update_otherwise(const Sweep& sweep, const Tensor& t, bool plain, int64_t begin,
                                                 int64_t end) {
   if (is_lazy(t)) return update_rows<T>(sweep, t, plain, begin, end);
-  if ((sweep.stages & kMonitor) && Panels<T>::serve(t, begin)) return Panels<T>(span_of(sweep, t, true)).go(begin, end);
+  if ((sweep.stages & kMonitor) && MonitoredStep<T>::serves(t, begin))
+    return MonitoredStep<T>::take(span_of(sweep, t, true), begin, end);
   Window<T> window(t, Use::kMove, sweep.stages & kMonitor, sweep.stages & kZeroGrads, begin, end);
   const Span span = span_of(sweep, window.tensor());
   if (!plain || span.t.samples > 1 || t.touched) return update_tiles(span, window, begin, end);
@@ -186,8 +188,10 @@ const T* scaled(N n, double scale, const T* x, T* out) {
 template <class T>
 __attribute__((noinline)) void sum_gradients_otherwise(const Sweep& sweep, const Tensor& t, int64_t begin,
                                                        int64_t end) {
-  if (sweep.scale == 1 && Strands<T, false>::serve(t, begin))
+  if (sweep.scale == 1 && Strands<T, false>::serves(t, begin))
     return Strands<T, false>(t, t.g).sum(begin, end, sweep.sums + t.first_block);
+  if (sweep.scale == 1 && GradientSums<T>::serves(t))
+    return GradientSums<T>::sum(t, begin, end, sweep.sums + t.first_block);
   Scratch<T> scratch;
   Window<T> window(t, Use::kReadGradient, true, false, begin, end);
   const Tensor& there = window.tensor();
@@ -308,9 +312,13 @@ void unit_norms_span(const Sweep& sweep, const Tensor& t, int64_t begin, int64_t
   Scratch<T> scratch;
   const int64_t length = t.unit_length, first = (begin + length - 1) / length, last = (end + length - 1) / length;
   double* norms = address<double>(t.unit_norms);
-  if (sweep.scale == 1 && Strands<T, true>::serve(t, begin)) {
+  if (sweep.scale == 1 && Strands<T, true>::serves(t, begin)) {
     Strands<T, true>(t, t.g).norms(first * length, last * length, norms);
     return Strands<T, true>(t, t.p).norms(first * length, last * length, norms + 1);
+  }
+  if (sweep.scale == 1 && UnitNorms<T>::serves(t)) {
+    UnitNorms<T>::norms(t, t.g, first * length, last * length, norms);
+    return UnitNorms<T>::norms(t, t.p, first * length, last * length, norms + 1);
   }
   Window<T> window(t, Use::kRead, true, false, first * length, last * length);
   const Tensor& there = window.tensor();

@@ -1,232 +1,256 @@
-// A monitored step of a tensor that does not lie in C order, by which its sums are defined: what is moved moves where
-// it lies, and what sums read is copied into C order, a panel at a time. A row is all that comes after the closest axis
-// in C order; a panel is rows that lie side by side in memory, so that each of its columns is a run of elements.
+// Sums over a tensor that does not lie in C order, by which they are defined: what is summed is copied into C order, a
+// panel at a time, and what a step moves moves where it lies. A row is all that comes after the closest axis in C
+// order; a panel is rows that lie side by side in memory, so that each of its columns is a run of elements.
 #pragma once
 
 #include <utility>
 
-#include "cpu/strands.h"
+#include "cpu/tile.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
+inline const Layout& order_of(const Tensor& t) { return *reinterpret_cast<const Layout*>(t.order); }
+
+// How many rows lie side by side.
+inline int64_t run_length(const Layout& order, int64_t size) {
+  int64_t axis = closest_axis(order), length = order.shape[axis];
+  if (order.stride[axis] != size) return 0;
+  while (axis > 0 && order.stride[axis - 1] == length * size) length *= order.shape[--axis];
+  return length;
+}
+
+// Whether a tensor lies in another order than C order, and so that several rows are beside each other.
 template <class T>
+bool lies_in_rows(const Tensor& t) {
+  return t.order && is_direct(t) && run_length(order_of(t), sizeof(T)) >= kSide && Room::of_thread();
+}
+
+// Matrices that are alike: element j of row k of each is at k·pitch + j.
+template <class T, int count>
+struct Matrices {
+  T* array[count];
+  int64_t pitch = 0;
+
+  void share(T*& room, int64_t size) {
+    for (T*& begin : array) begin = room, room += size;
+  }
+};
+
+// Watch: what is summed (panel_sums.h). Blocks begin anew every `unit` elements.
+template <class T, class Watch>
 class Panels {
  public:
-  // Whether a tensor, from element `begin` on, is to be gone through so.
-  static bool serve(const Tensor& t, int64_t begin) { return lies_in_rows<T>(t) && begin % kBlock == 0; }
+  static constexpr int kArrays = Watch::kArrays;
+  using Arrays = Matrices<T, kArrays>;
 
-  explicit Panels(const Span& span)
-      : span_(span),
-        order_(order_of(span.t)),
+  Panels(const Tensor& t, int64_t unit, Watch& watch)
+      : watch_(watch),
+        order_(order_of(t)),
         row_(axes_of(order_, closest_axis(order_) + 1)),
         columns_(row_length(order_)),
         run_(run_length(order_, sizeof(T))),
-        kept_(columns_ < kBlock ? columns_ : kBlock) {
+        unit_(unit) {
     unsigned char* room = Room::of_thread() + Room::kBytes;
-    for (Lanes<T>*& sum : open_) sum = reinterpret_cast<Lanes<T>*>(room), room += sizeof(Lanes<T>);
+    for (Open*& open : open_) open = reinterpret_cast<Open*>(room), room += sizeof(Open);
     T* rest = reinterpret_cast<T*>(room);
-    beginnings_.share(rest, kept_, columns_);
-    passing_.share(rest, kWidth, columns_);
-    open_[0]->clear();
-    counts_.clear();
-    for (T& x : scratch_.nothing) x = -T(0);
-    fetch(span.t.g);
-    fetch(span.t.p);
-    for (int k = 0; k < kSlots; ++k)
-      if (is_moved(k)) fetch(span.t.slot[k]);
+    kept_.share(rest, kRows * kKept);
+    passing_.share(rest, kRows * kPitch);
+    strip_.share(rest, 2 * kStrip * kPitch);
+    kept_.pitch = columns_ < kBlock ? columns_ : kKept;
+    passing_.pitch = strip_.pitch = kPitch;
   }
 
-  // Goes through the elements begin … end − 1 and writes the sums of their blocks.
+  // Goes through the elements begin … end − 1: from the beginning of a block to the end of one.
   void go(int64_t begin, int64_t end) {
-    const int64_t block = begin / kBlock, first = (begin + columns_ - 1) / columns_, last = end / columns_;
+    const int64_t first = (begin + columns_ - 1) / columns_, last = end / columns_;
+    start(*open_[0], 0, begin);
     if (first < last) {
       go_in_order(begin, first * columns_);
       for (int64_t row = first, count; row < last; row += count) {
-        const int64_t beside = run_ - row % run_, rest = last - row;
+        const int64_t beside = run_ - row % run_, rest = last - row, most = most_rows();
         count = beside < rest ? beside : rest;
-        if (count > kRows) count = kRows;
-        go_through_panel(row, int(count));
+        if (count > most) count = most;
+        columns_ < kBlock ? go_through_short_rows(row, count) : go_through_long_rows(row, count);
       }
       begin = last * columns_;
     }
     go_in_order(begin, end);
-    if (end % kBlock) span_.sums[end / kBlock] = fold(*open_[0]);
-    span_.sums[block].stalled += fold_lanes(counts_.stalled);
   }
 
  private:
-  static constexpr int64_t kRows = 64, kWidth = kTile;  // of a panel; columns that are summed at once
-  static constexpr int64_t kStrip = 8;                  // columns that stay in L1 while they move
+  static constexpr int64_t kRows = 2048 / (kArrays * int(sizeof(T)));  // of a panel, if they are longer than a block
+  static constexpr int64_t kWidth = kTile;                             // columns that are summed at once
+  static constexpr int kStrip = 16;                                    // columns that are copied at once
+  static constexpr int kAhead = 4;                                     // columns that are fetched ahead
+  // From row to row of copies: powers of 2 would lie on each other in a cache.
+  static constexpr int64_t kPitch = kWidth + kLanes, kKept = kBlock + kLanes;
 
-  // What sums read: gradient, momentum if there is one, and weight before and after the step; row k from k·pitch on.
-  // Each element is at a place in its own lane. Between rows there is room to fill up rows of lanes, unless the rows
-  // are whole: then they follow upon each other.
-  struct Seen {
-    T *g, *m, *before, *after;
-    int64_t pitch;
-
-    static constexpr int64_t size(int64_t pitch) { return (kRows * pitch / kLanes + 3) * kLanes; }
-    void share(T*& room, int64_t width, int64_t columns) {
-      pitch = width == columns ? width : width + 2 * kLanes + ((columns - width) & (kLanes - 1));
-      for (T** array : {&g, &m, &before, &after}) *array = room, room += size(pitch);
-    }
+  // The block of which some elements have been added up, element i in lane (i − origin) mod 32: any rotation of the
+  // lanes has the same sum.
+  struct alignas(kLine) Open {
+    typename Watch::Lanes lanes;
+    int64_t origin, end;
   };
-  static_assert((kRows + 1) * sizeof(Lanes<T>) +
-                    4 * sizeof(T) * (Seen::size(kBlock + 3 * kLanes) + Seen::size(kWidth + 3 * kLanes)) <=
+  static_assert((kRows + 1) * sizeof(Open) + (kRows * (kKept + kPitch) + 2 * kStrip * kPitch) * kArrays * sizeof(T) <=
                 Room::kMore);
 
-  void fetch(uint64_t array) {
-    if (array) arrays_[array_count_++] = array;
+  int64_t most_rows() const {
+    if (columns_ >= kBlock) return kRows;
+    const int64_t most = kRows * kKept / columns_, close = most / 4;  // which stay in L2
+    return close >= kTile ? close / kTile * kTile : most < kTile ? most : kTile;
+  }
+
+  void start(Open& open, int64_t origin, int64_t i) const {
+    watch_.start(open.lanes);
+    open.origin = origin, open.end = end_of_block(i);
+  }
+
+  int64_t end_of_block(int64_t i) const {
+    const int64_t within = i % unit_, end = (within / kBlock + 1) * kBlock;
+    return i - within + (end < unit_ ? end : unit_);
   }
 
   // Elements at the beginning of a row that belong to a block of the rows before.
   int64_t beginning(int64_t row) const {
-    const int64_t rest = (kBlock - row * columns_ % kBlock) % kBlock;
-    return rest < columns_ ? rest : columns_;
+    const int64_t i = row * columns_;
+    return i % unit_ % kBlock ? end_of_block(i) - i : 0;
   }
 
-  // Adds up n elements from a place on, of which the first is element i of the tensor. Zeros that fill up rows of lanes
-  // leave all sums as they are.
-  void add(Lanes<T>& open, int64_t i, int64_t n, const Seen& seen, int64_t place) {
-    const int64_t front = i % kLanes, end = i + n, back = (kLanes - end % kLanes) % kLanes;
-    if (!n) return;
-    for (T* array : {seen.g, seen.m, seen.before, seen.after}) {
-      for (int64_t k = -front; k < 0; ++k) array[place + k] = 0;
-      for (int64_t k = n; k < n + back; ++k) array[place + k] = 0;
-    }
-    open.zeros[0] -= int(front + back);
-    for (i -= front, place -= front; i < end;) {
-      const int64_t room = kBlock - i % kBlock, rest = end + back - i, count = room < rest ? room : rest;
-      in_stretches<kTile>(place, place + count, [&](int64_t k, auto size) { add_tile(open, size, seen, k); });
-      i += count, place += count;
-      if (i % kBlock || i > end) continue;
-      span_.sums[i / kBlock - 1] = fold(open);
-      open.clear();
-    }
+  void go_through_short_rows(int64_t row, int64_t rows) {
+    for (int64_t c = 0; c < columns_; c += kWidth) copy_columns(row, rows, c, columns_, kept_, c);
+    add(*open_[0], row * columns_, rows * columns_, kept_, 0);
   }
 
-  template <class N>
-  void add_tile(Lanes<T>& open, N n, const Seen& seen, int64_t place) const {
-    const T* const g = seen.g + place;
-    watch_gradient(n, g, span_.t.momentum < 0 ? nullptr : seen.m + place, open);
-    sum_update(n, seen.before + place, seen.after + place, g, open);
-  }
-
-  // Parts of rows, through copies of all arrays.
-  void go_in_order(int64_t begin, int64_t end) {
-    if (begin == end) return;
-    Window<T> window(span_.t, Use::kMove, true, span_.stages & kZeroGrads, begin, end);
-    const Span span = span_.of(window.tensor());
-    for (int64_t i = begin; i < end; i += kTile) {
-      const int n = int(end - i < kTile ? end - i : kTile);
-      const int64_t place = i % kLanes;
-      window.cover(i, n);
-      see(
-          span.t, passing_,
-          [=](uint64_t array, T* out) { __builtin_memcpy(out + place, address<T>(array, i), size_t(n) * sizeof(T)); },
-          [&] { update_tile(span, i, n, scratch_, counts_); });
-      add(*open_[0], i, n, passing_, place);
+  // The beginnings of rows are kept until the rows before them have been added up.
+  void go_through_long_rows(int64_t row, int64_t rows) {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < rows; ++k) kept = beginning(row + k) > kept ? beginning(row + k) : kept;
+    kept = (kept + kWidth - 1) / kWidth * kWidth;
+    for (int64_t c = 0; c < kept; c += kWidth) copy_columns(row, rows, c, kept, kept_, c);
+    for (int64_t k = 0; k < rows; ++k) {
+      const int64_t begin = (row + k) * columns_, own = beginning(row + k);
+      start(*open_[k + 1], begin, begin + own);
+      add(*open_[k + 1], begin + own, kept - own, kept_, k * kKept + own);
     }
-  }
-
-  // Copies what sums read, before and after elements move.
-  template <class Copy, class Move>
-  void see(const Tensor& t, const Seen& seen, Copy copy, Move move) {
-    copy(t.g, seen.g);
-    if (t.momentum >= 0) copy(t.slot[t.momentum], seen.m);
-    copy(t.p, seen.before);
-    move();
-    copy(t.p, seen.after);
-  }
-
-  // Whole rows. Where a row begins may belong to a block of which the end of the row before comes first.
-  void go_through_panel(int64_t row, int rows) {
-    const int64_t begin = row * columns_, lane = begin % kLanes;
-    for (int64_t c = 0; c < kept_; c += kWidth) go_through_columns(row, rows, c, kept_, beginnings_, lane + c);
-    if (kept_ == columns_) return add(*open_[0], begin, rows * columns_, beginnings_, lane);
-    for (int k = 0; k < rows; ++k) {
-      const int64_t c = beginning(row + k);
-      open_[k + 1]->clear();
-      add_row(k, begin, c, kept_, beginnings_, lane + c);
+    for (int64_t c = kept; c < columns_; c += kWidth) {
+      copy_columns(row, rows, c, columns_, passing_, 0);
+      const int64_t width = columns_ - c < kWidth ? columns_ - c : kWidth;
+      for (int64_t k = 0; k < rows; ++k) add(*open_[k + 1], (row + k) * columns_ + c, width, passing_, k * kPitch);
     }
-    for (int64_t c = kept_; c < columns_; c += kWidth) {
-      const int64_t end = c + kWidth < columns_ ? c + kWidth : columns_, place = (begin + c) % kLanes;
-      go_through_columns(row, rows, c, end, passing_, place);
-      for (int k = 0; k < rows; ++k) add_row(k, begin, c, end, passing_, place);
-    }
-    for (int k = 0; k < rows; ++k) {
-      add(*open_[0], begin + k * columns_, beginning(row + k), beginnings_, lane + k * beginnings_.pitch);
+    for (int64_t k = 0; k < rows; ++k) {
+      add(*open_[0], (row + k) * columns_, beginning(row + k), kept_, k * kKept);
       std::swap(open_[0], open_[k + 1]);
     }
   }
 
-  // Adds up some columns of row k of a panel.
-  void add_row(int k, int64_t begin, int64_t column, int64_t end, const Seen& seen, int64_t place) {
-    add(*open_[k + 1], begin + k * columns_ + column, end - column, seen, place + k * seen.pitch);
-  }
-
-  // Columns of a panel, at most kWidth, up to `end`, by strips; the next one is fetched meanwhile.
-  void go_through_columns(int64_t row, int rows, int64_t column, int64_t end, const Seen& seen, int64_t place) {
-    const uint64_t first = strided_address(0, order_, row * columns_);
-    const int64_t width = end - column < kWidth ? end - column : kWidth;
-    uint64_t at[2][kStrip];
-    const auto find = [&](int64_t c) {
-      uint64_t* const found = at[c / kStrip % 2];
-      const int64_t rest = columns_ - column - c, count = rest < kStrip ? rest : kStrip;
-      if (count <= 0) return;
-      for_each_strided(first, row_, column + c, count, [=](int64_t j, uint64_t where) { found[j] = where; });
-      for (int k = 0; k < array_count_; ++k)
-        for (int64_t j = 0; j < count; ++j) prefetch_bytes(arrays_[k] + found[j], rows * int64_t(sizeof(T)));
-    };
-    find(0);
-    for (int64_t c = 0; c < width; c += kStrip) {
-      find(c + kStrip);
-      const int64_t rest = width - c;
-      go_through_strip(at[c / kStrip % 2], rest < kStrip ? int(rest) : kStrip, rows, seen, place + c);
-    }
-  }
-
-  // at: where columns begin, in bytes from the beginning of an array on.
-  void go_through_strip(const uint64_t* at, int width, int rows, const Seen& seen, int64_t place) {
-    see(
-        span_.t, seen, [=](uint64_t array, T* out) { copy_columns(array, at, width, rows, out + place, seen.pitch); },
-        [=] {
-          for (int j = 0; j < width; ++j) {
-            const int64_t begin = int64_t(at[j] / sizeof(T));
-            in_stretches<kRows>(begin, begin + rows,
-                                [=](int64_t i, auto n) { update_tile(span_, i, n, scratch_, counts_); });
-          }
-        });
-  }
-
-  static void copy_columns(uint64_t array, const uint64_t* at, int width, int rows, T* out, int64_t pitch) {
-    using X = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-    if (width < kSide || rows < kSide) {
-      for (int j = 0; j < width; ++j)
-        for (int i = 0; i < rows; ++i) out[i * pitch + j] = *address<T>(array + at[j], i);
-      return;
-    }
-    for (int i = 0; i < rows; i += kSide) {  // squares overlap at the ends
-      if (i + kSide > rows) i = rows - kSide;
-      for (int j = 0; j < width; j += kSide) {
-        if (j + kSide > width) j = width - kSide;
-        transpose_square<X>([=](int b) { return uint64_t(address<T>(array + at[j + b], i)); },
-                            [=](int a) { return uint64_t(out + (i + a) * pitch + j); });
+  // Copies columns of a panel, at most kWidth, up to `end`, by strips; from a place on.
+  void copy_columns(int64_t row, int64_t rows, int64_t column, int64_t end, const Arrays& out, int64_t place) {
+    const int64_t first = strided_address(0, order_, row * columns_), rest = columns_ - column;
+    const int width = int(end - column < kWidth ? end - column : kWidth);
+    const int known = int(rest < kWidth + kAhead ? rest : kWidth + kAhead);
+    int64_t at[kWidth + kAhead];  // the first element of each column, by memory
+    for_each_strided(uint64_t(first), row_, column, known,
+                     [&](int64_t j, uint64_t where) { at[j] = int64_t(where / sizeof(T)); });
+    for (int c = 0, count; c < width; c += count) {
+      count = width - c < 2 * kStrip ? width - c : kStrip;
+      for (int64_t r = 0; r < rows; r += kTile) {
+        const int height = int(rows - r < kTile ? rows - r : kTile);
+        for (int j = 0; j < count; ++j) {
+          if (c + j + kAhead < known) watch_.fetch(at[c + j + kAhead] + r, height);
+          see_run(at[c + j] + r, height, j);
+        }
+        copy_strip(count, height, out, place + r * out.pitch + c);
       }
     }
   }
 
-  const Span& span_;
+  // n elements by memory, from element i on, which become a row of the strip.
+  void see_run(int64_t i, int n, int j) {
+    T* run[kArrays];
+    for (int a = 0; a < kArrays; ++a) run[a] = strip_.array[a] + j * kPitch;
+    n == kTile ? watch_.see(i, std::integral_constant<int, kTile>(), run) : watch_.see(i, n, run);
+  }
+
+  void copy_strip(int width, int height, const Arrays& out, int64_t place) const {
+    const int least = width < height ? width : height;
+    for (int a = 0; a < kArrays; ++a) {
+      const T* const in = strip_.array[a];
+      T* const to = out.array[a] + place;
+      if (least >= kLargeSide<T>)
+        copy_squares<kLargeSide<T>>(in, width, height, to, out.pitch);
+      else if (least >= kSide)
+        copy_squares<kSide>(in, width, height, to, out.pitch);
+      else
+        for (int i = 0; i < height; ++i)
+          for (int j = 0; j < width; ++j) to[i * out.pitch + j] = in[j * kPitch + i];
+    }
+  }
+
+  // Squares overlap at the ends.
+  template <int side>
+  static void copy_squares(const T* in, int width, int height, T* out, int64_t pitch) {
+    using X = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+    for (int i = 0; i < height; i += side) {
+      if (i + side > height) i = height - side;
+      for (int j = 0; j < width; j += side) {
+        if (j + side > width) j = width - side;
+        transpose_square<X, side>([=](int b) { return uint64_t(in + (j + b) * kPitch + i); },
+                                  [=](int b) { return uint64_t(out + (i + b) * pitch + j); });
+      }
+    }
+  }
+
+  // Parts of rows.
+  void go_in_order(int64_t begin, int64_t end) {
+    if (begin == end) return;
+    watch_.see_in_order(begin, end, passing_.array, [&](int64_t i, int n) { add(*open_[0], i, n, passing_, 0); });
+  }
+
+  // Adds up n elements from element i of the tensor on, which are from a place on.
+  void add(Open& open, int64_t i, int64_t n, const Arrays& seen, int64_t place) {
+    for (int64_t count; n > 0; i += count, place += count, n -= count) {
+      count = open.end - i < n ? open.end - i : n;
+      add_to_block(open, int((i - open.origin) % kLanes), count, seen, place);
+      if (i + count < open.end) continue;
+      watch_.finish(open.lanes, open.end);
+      open.end = end_of_block(open.end);
+    }
+  }
+
+  void add_to_block(Open& open, int lane, int64_t n, const Arrays& seen, int64_t place) {
+    if (lane) {
+      const int count = n < kLanes - lane ? int(n) : kLanes - lane;
+      add_some(open, lane, count, seen, place);
+      place += count, n -= count;
+    }
+    const int64_t whole = place + n / kLanes * kLanes;
+    in_stretches<kTile>(place, whole, [&](int64_t k, auto count) {
+      const T* at[kArrays];
+      for (int a = 0; a < kArrays; ++a) at[a] = seen.array[a] + k;
+      watch_.add(open.lanes, count, at);
+    });
+    if (n % kLanes) add_some(open, 0, int(n % kLanes), seen, whole);
+  }
+
+  // Fewer than there are lanes: zeros leave the others as they are.
+  void add_some(Open& open, int lane, int n, const Arrays& seen, int64_t place) {
+    alignas(kLine) T some[kArrays][kLanes] = {};
+    const T* at[kArrays];
+    for (int a = 0; a < kArrays; ++a) {
+      for (int j = 0; j < n; ++j) some[a][lane + j] = seen.array[a][place + j];
+      at[a] = some[a];
+    }
+    watch_.add(open.lanes, std::integral_constant<int, kLanes>(), at);
+    watch_.leave_out(open.lanes, kLanes - n);
+  }
+
+  Watch& watch_;
   const Layout& order_;
   const Axes row_;
-  const int64_t columns_, run_;  // of a row; rows that lie side by side
-  const int64_t kept_;           // columns that may belong to a block of the rows before
-  Lanes<T>* open_[kRows + 1];    // the block that is open where a panel begins, and those at the end of its rows
-  Seen beginnings_, passing_;
-  uint64_t arrays_[kSlots];  // to be fetched
-  int array_count_ = 0;
-  Scratch<T> scratch_;
-  Lanes<T> counts_;  // of what is the same in any order
+  const int64_t columns_, run_, unit_;  // of a row; rows that lie side by side
+  Open* open_[kRows + 1];               // the block that is open where a panel begins, and at the end of each row
+  Arrays kept_, passing_;               // in C order: beginnings of rows, or short rows; what is added up at once
+  Arrays strip_;                        // some columns, each of which is a row here
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

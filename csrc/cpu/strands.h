@@ -7,32 +7,16 @@
 // added to the strands of the rows before.
 #pragma once
 
-#include "cpu/tile.h"
+#include "cpu/panels.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
-
-inline const Layout& order_of(const Tensor& t) { return *reinterpret_cast<const Layout*>(t.order); }
-
-// How many rows lie side by side.
-inline int64_t run_length(const Layout& order, int64_t size) {
-  int64_t axis = closest_axis(order), length = order.shape[axis];
-  if (order.stride[axis] != size) return 0;
-  while (axis > 0 && order.stride[axis - 1] == length * size) length *= order.shape[--axis];
-  return length;
-}
-
-// Whether a tensor lies in another order than C order, and so that several rows are beside each other.
-template <class T>
-bool lies_in_rows(const Tensor& t) {
-  return t.order && is_direct(t) && run_length(order_of(t), sizeof(T)) >= kSide && Room::of_thread();
-}
 
 // Sums the squares of one array of a tensor. units: each row is one, and sums in blocks of its own.
 template <class T, bool units>
 class Strands {
  public:
   // Whether a tensor, from element `begin` on, is to be gone through so.
-  static bool serve(const Tensor& t, int64_t begin) {
+  static bool serves(const Tensor& t, int64_t begin) {
     if (!lies_in_rows<T>(t)) return false;
     const int64_t columns = row_length(order_of(t));
     return columns >= kBlock && (units ? columns == t.unit_length : begin % kBlock == 0);
@@ -48,7 +32,11 @@ class Strands {
 
   // Writes the sums of the blocks of elements begin … end − 1.
   void sum(int64_t begin, int64_t end, Sums* blocks) {
-    const auto write = [=](int64_t i, double sum) { blocks[(i - 1) / kBlock] = {}, blocks[(i - 1) / kBlock].gg = sum; };
+    double nothing = 0;
+    const auto write = [&](int64_t i, double sum) {
+      blocks[(i - 1) / kBlock] = {}, blocks[(i - 1) / kBlock].gg = sum;
+      nothing += sum - sum;
+    };
     int64_t last = 0;
     for_each_panel(begin, end, [&] {
       go_through_columns(columns_, false, write);
@@ -56,8 +44,7 @@ class Strands {
       last = (top_ + rows_ - 1) * columns_;
     });
     close(rows_ - 1, end - last, (end - 1) / kBlock * kBlock < last, write);
-    take_counts();
-    blocks[begin / kBlock].zeros = counts_.zeros, blocks[begin / kBlock].nonfinite = counts_.nonfinite;
+    if (nothing != 0) blocks[begin / kBlock].nonfinite = count_nonfinite_between(begin, end);
   }
 
   // Writes the norms of the rows that elements begin … end − 1 are, to every second number from `norms` on.
@@ -78,7 +65,7 @@ class Strands {
  private:
   // Rows of a panel, whose lanes stay in L2: the longer its columns, the faster they are read. Elements that are
   // fetched ahead.
-  static constexpr int kRows = 2560, kAhead = 512;
+  static constexpr int kRows = 2560, kAhead = 2048;
   static constexpr int64_t kWidth = 32;  // columns whose addresses are known
   static constexpr int kFront = 8;       // the place of a panel's first strand: the one before it is of the row before
 
@@ -130,7 +117,6 @@ class Strands {
     uint64_t at[2 * kWidth];
     for (int64_t c = 0; c < count; ++c) {
       if (c % kWidth == 0) find(c, at);
-      if (c % kBlock == 0 && !units) take_counts();
       const uint64_t here = at[c % kWidth], soon = c + ahead < columns_ ? at[c % kWidth + ahead] : here;
       const int64_t lane = (before ? columns_ + c : c) % kLanes;
       const int rows = c < stop ? rows_ : rows_ - 1;
@@ -139,7 +125,6 @@ class Strands {
       in_stretches<kTile>(c < own, rows, [&](int64_t r, auto n) {
         for (int i = 0; i < n; i += kLine / int(sizeof(T))) __builtin_prefetch(address<T>(soon, r + i));
         add(n, address<T>(here, r), work_.lanes[lane] + kFront + r - before);
-        if (!before && !units) count_special(n, address<T>(here, r));
       });
     }
   }
@@ -157,17 +142,12 @@ class Strands {
     for (int i = 0; i < n; ++i) sums[i] = add_product(sums[i], x[i], x[i]);
   }
 
-  // Each place of a stretch has counters of its own: adding them up takes longer than counting.
-  template <class N>
-  void count_special(N n, const T* x) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) zeros_[i] += x[i] == 0, nonfinite_[i] += !is_finite(x[i]);
-  }
-
-  // Adds the counters up, before they are full.
-  void take_counts() {
-    for (int i = 0; i < kTile; ++i) counts_.zeros += zeros_[i], counts_.nonfinite += nonfinite_[i];
-    for (int i = 0; i < kTile; ++i) zeros_[i] = nonfinite_[i] = 0;
+  // Looked at only where a sum is infinite or NaN.
+  int64_t count_nonfinite_between(int64_t begin, int64_t end) const {
+    int64_t count = 0;
+    for_each_strided(array_, axes_of(order_), begin, end - begin,
+                     [&](int64_t, uint64_t at) { count += !is_finite(*address<T>(at)); });
+    return count;
   }
 
   // Ends the block that ends before a column, and writes it unless it has begun in another strand.
@@ -191,8 +171,6 @@ class Strands {
   int64_t begin_ = 0, end_ = 0, top_ = 0;  // what is gone through, and the first row of the panel
   int rows_ = 0;
   int64_t beginnings_ = 0;  // columns in which blocks of the rows before end, and the one after the last
-  alignas(64) Bits<T> zeros_[kTile] = {}, nonfinite_[kTile] = {};
-  Sums counts_ = {};
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET

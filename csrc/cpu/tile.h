@@ -269,7 +269,7 @@ void watch_gradient(N n, const T* raw, const T* momentum, Lanes<T>& lanes) {
   if (momentum)
     sum_gradient_and_momentum(n, raw, momentum, lanes);
   else
-    sum_gradient(n, raw, lanes);
+    sum_gradient_and_zeros(n, raw, lanes);
 }
 
 // The gradient that the rule gets, and what it is still to be multiplied by; `keep`: stages keep what they note of it.

@@ -83,7 +83,7 @@ class Held {
     return true;
   }
 
-  void prefetch_param(int64_t i) const {
+  FASTUPDATE_HD void prefetch_param(int64_t i) const {
     const int64_t count = int64_t(params_.size());
     if (i + 3 * kAhead < count) __builtin_prefetch(PyList_GET_ITEM(params_.ptr(), i + 3 * kAhead));
     if (i + 2 * kAhead < count)

@@ -14,7 +14,7 @@ from fastupdate.sharded.ranges import Folding
 from fastupdate.sharded.words import Words
 from fastupdate.step.stepper import Stepper
 
-FIELDS = ("gg", "nonfinite", "zeros")  # of the sums of a gradient
+FIELDS = ("gg", "nonfinite")  # of the sums of a gradient
 WORDS = Words(FIELDS)  # as ranks tell them
 
 
@@ -69,7 +69,7 @@ class Totals:
         self.sums = np.zeros((self._folding.size, len(FIELDS)))
 
     def folded(self) -> Records:
-        """Σg² and the counts of each tensor."""
+        """Σg² and the non-finite elements of each tensor."""
         self._folding.fold(self.sums)
         totals = np.zeros(self._tensors, records.SUMS)
         for column, field in enumerate(FIELDS):
