@@ -76,8 +76,8 @@ class Optimizer(one_process.Optimizer):
         if wrong:
             raise ValueError(f"[{rule}] {wrong}")
         params, own = taken_apart(rule, params)
-        self._containers = Containers(params)
         self.wholes = make_items(rule, params)
+        self._containers = Containers(params)
         self._arrays = [_checked(item) for item in self.wholes]
         self.pieces = None if pieces is None else integer(Place(rule, "pieces"), pieces)
         if self.pieces is not None and self.pieces < self.ranks.count:

@@ -134,10 +134,11 @@ class Run:
 
     def _check_devices(self, tree: Mapping[Any, Any]) -> None:
         """TypeError names the first parameter that is not in the CPU's memory."""
-        for path, p in leaves(tree):
+        place = Place(self._rule.name, "params")
+        for path, p in leaves(tree, place):
             if p.device.type != "cpu":
                 expected = f"a tensor on the CPU (fu.{self._rule.formula.__name__} takes those on NVIDIA GPUs)"
-                Place(self._rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
+                place.of_leaf(path).fail(TypeError, expected, f"one on {p.device}")
 
     def _lend(self, stepper: Stepper) -> None:
         found = ((item.path, self._states.get(self._shards.whole(item.source))) for item in stepper.items)
