@@ -17,6 +17,7 @@ from fastupdate.rules.extent import SIDES, Extent, Shape, Side, shape_of
 from fastupdate.rules.rule import Rule
 from fastupdate.stages import ARRAYS
 from fastupdate.step.extents import check_matrices
+from fastupdate.step.hypers import Group
 from fastupdate.step.options import Settings
 from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, state_kind, written
 
@@ -80,7 +81,7 @@ def provide(
     rule: Rule,
     kept: tuple[str, ...],
     settings: Settings,
-    hypers: Sequence[Mapping[str, Any]],
+    hypers: Sequence[Group],
     walks_memory: bool,
 ) -> None:
     """Gives each tensor its states, fresh or the user's, and what follows its weights.
@@ -110,7 +111,7 @@ def zeros(item: Item) -> Array:
     return device.zeros_like([item.array], [item.array.dtype.name], [item.order])[0]
 
 
-def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
+def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Group] = ()) -> None:
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for _, alike in groupby(slots, lambda slot: (slot.storage, slot.extent, slot.axes, slot.at_most)):
         first, *others = alike
@@ -123,7 +124,7 @@ def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[
                 array[...] = start_of(slot, item, hypers)
 
 
-def _making(items: list[Item], slot: Slot, hypers: Sequence[Mapping[str, Any]]) -> Callable[[], list[Array]]:
+def _making(items: list[Item], slot: Slot, hypers: Sequence[Group]) -> Callable[[], list[Array]]:
     """What makes an array for each of these, of zeros."""
     arrays, orders = [item.array for item in items], [item.order for item in items]
     if slot.extent == "list":
@@ -147,7 +148,7 @@ def _give(items: list[Item], slot: Slot, made: list[Array]) -> None:
             item.passing = {**item.passing, kind: array}
 
 
-def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Mapping[str, Any]]) -> Shape:
+def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Group]) -> Shape:
     """The shape of an array of a tensor, all of which has the shape `whole`."""
     shape = shape_of(slot.extent, whole)
     too_long = slot.at_most is not None and shape[-1] > _at_start(slot.at_most, item, hypers)
@@ -159,12 +160,13 @@ def type_in(slot: Slot, item: Item) -> str:
     return memory.type_name(item.array.dtype) if slot.extent in SIDES else "float64"
 
 
-def _at_start(hyper: str, item: Item, hypers: Sequence[Mapping[str, Any]]) -> float:
-    value = hypers[item.row][hyper]
-    return float(value(0) if callable(value) else value)
+def _at_start(hyper: str, item: Item, hypers: Sequence[Group]) -> float:
+    group = hypers[item.row]
+    value = group[hyper]
+    return group.check(hyper, value(0)) if callable(value) else float(value)
 
 
-def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any:
+def start_of(slot: Slot, item: Item, hypers: Sequence[Group]) -> Any:
     """What an array of a tensor starts from."""
     match slot.start:
         case "p":
@@ -176,9 +178,7 @@ def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any
     return slot.start
 
 
-def thawing(
-    slots: Iterable[Slot], item: Item, factor: float, hypers: Sequence[Mapping[str, Any]]
-) -> list[tuple[Array, Any]]:
+def thawing(slots: Iterable[Slot], item: Item, factor: float, hypers: Sequence[Group]) -> list[tuple[Array, Any]]:
     """Arrays of a tensor, and what they become: what they started from or, by a factor, so near to it.
 
     What belongs to the whole list, and factors, stay as they are.
@@ -212,9 +212,7 @@ def lie_down(items: list[Item]) -> None:
         item.slots = dict(zip(item.slots, made, strict=True))
 
 
-def take_states(
-    items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Mapping[str, Any]]
-) -> None:
+def take_states(items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Group]) -> None:
     """Takes the user's arrays for states, after every check on each of them."""
     for name, slot in zip(states, wanted, strict=True):
         for item in items:
@@ -223,9 +221,7 @@ def take_states(
             item.slots[slot.kind] = item.given[name].array
 
 
-def _given(
-    item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Mapping[str, Any]]
-) -> Foreign:
+def _given(item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Group]) -> Foreign:
     argument = Place(item.place.rule, f"state[{name!r}]")
     place = argument.of_leaf(item.path)
     try:

@@ -194,9 +194,11 @@ class Run:
         return not self._outdated
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
-        """Takes in new values of some groups; False if they mean other equations."""
+        """Takes in new values of some groups; False if they mean other equations or states."""
         decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
+            return False
+        if any(self._rule.made_by.intersection(names) for names in changes.values()):
             return False
         if self._listed is not None and self._resting() != self._still:
             return False
