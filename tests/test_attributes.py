@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import exactly, fingerprint
+from cases import exactly, fingerprint, switching_on
 from named import tensors
 
 import fastupdate as fu
@@ -128,7 +128,7 @@ def test_what_states_and_equations_are_made_by_is_refused_when_it_is_set(
     opt.step(grads)
     if face == "loaded":
         opt = pickle.loads(pickle.dumps(opt))
-    other = -0.5 if -0.5 in rule.rule.hypers[hyper] else 0.5
+    other = switching_on(rule.rule.hypers[hyper])
     before = exactly(opt.state_dict())
     acts = (
         lambda value: setattr(opt, *named(value)),
