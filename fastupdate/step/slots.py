@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -97,6 +97,7 @@ def provide(
     check_matrices(rule, items)
     if given is not None:
         take_states(items, given, states(rule, lasting), hypers)
+        lie_as_given(items, [name for name in lasting if rule.extents[name] == "element"], walks_memory)
     elif walks_memory:
         lie_down(items)
     allocate(items, states(rule, kept if given is None else rule.passing), hypers)
@@ -199,10 +200,15 @@ def following(weights: Array, settings: Settings) -> dict[str, Array]:
 
 
 def lie_down(items: list[Item]) -> None:
-    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
+    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one.
+
+    States that the user brought stay as they lie: ValueError where the parameter no longer lies as they do.
+    """
     direct = memory.headers([item.array for item in items])["direct"].tolist()
     for item, lies_in_order in zip(items, direct, strict=True):
         order = None if lies_in_order else memory.order_of(item.array)
+        if item.given and item.order not in (None, order):
+            item.place.fail(ValueError, "an array that lies in memory as its states, which were handed in", "another")
         if item.order == order or item.given:
             continue
         item.order = order
@@ -213,12 +219,30 @@ def lie_down(items: list[Item]) -> None:
 
 
 def take_states(items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Group]) -> None:
-    """Takes the user's arrays for states, after every check on each of them."""
+    """Takes the user's arrays for states, after every check on each of them but how they lie in memory."""
     for name, slot in zip(states, wanted, strict=True):
         for item in items:
             of_all = items[0].given.get(name) if slot.extent == "list" else None
             item.given = {**item.given, name: of_all or _given(item, name, states, slot, hypers)}
             item.slots[slot.kind] = item.given[name].array
+
+
+def lie_as_given(items: list[Item], of_elements: Collection[str], walks_memory: bool) -> None:
+    """Lets each tensor be walked as the states lie that the user brought: as its parameter does, or in C order.
+
+    They are the states themselves, not copies of them: ValueError for one that lies otherwise.
+    """
+    for item in items:
+        order = memory.order_of(item.array) if walks_memory else None
+        elements = [item.given[name].array for name in of_elements]
+        if order is not None and all(memory.is_direct(array.transpose(order)) for array in elements):
+            item.order = order
+        for name, state in item.given.items():
+            array = item.in_memory(state.array) if name in of_elements else state.array
+            if not memory.is_direct(array):
+                alike = "" if order is None else ", or all states as the parameter lies"
+                received = f"strides {state.array.strides} of shape {state.array.shape}"
+                state.place.fail(ValueError, f"a contiguous, aligned array (x.copy() is one){alike}", received)
 
 
 def _given(item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Group]) -> Foreign:
@@ -233,8 +257,6 @@ def _given(item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers:
         array = accept.like(array, item.array, place)
     else:
         accept.check_shape(array, shape_in(slot, item, item.array.shape, hypers), np.dtype(type_in(slot, item)), place)
-    if not memory.is_direct(array):
-        place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
     return Foreign(given, array, argument, item.path)
 
 
