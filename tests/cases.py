@@ -176,7 +176,7 @@ def cases_of(name: str) -> list[Case]:
 
 
 OURS_ALONE = {  # arguments that torch has not; beside those who have them are golden rows
-    "corrected_max", "dampen_first", "decay", "eps_hat", "eps_inside", "eps_outside", "lr_in_buffer", "one_late",
+    "corrected_max", "dampen_first", "eps_hat", "eps_inside", "eps_outside", "lr_in_buffer", "one_late",
     "threshold", "twice_ahead", "uncorrected",
 }  # fmt: skip
 RULE_NAMES = rules.names()

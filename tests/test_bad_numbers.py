@@ -68,7 +68,12 @@ def test_bad_hyperparameter(case, name):
 
 @pytest.mark.parametrize(
     ("rule", "name"),
-    [(rule, "ns_steps") for rule in ("adamuon", "muon", "normuon", "scion")] + [("soap", "precondition_frequency")],
+    [
+        (name, hyper)
+        for name, rule in fu.rules.every().items()
+        for hyper, interval in rule.hypers.items()
+        if interval.whole and not interval.truth
+    ],
 )
 def test_how_often_is_a_whole_number(rule: str, name: str) -> None:
     """Of whatever type."""
