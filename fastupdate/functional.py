@@ -10,6 +10,7 @@ A call on contiguous arrays, or on lists of them, with plain numbers is one nati
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -89,9 +90,10 @@ def _specification(cls: type[Optimizer]) -> dict[str, Any]:
 
 
 def _hyper(hyper: Hyper) -> tuple[float, float, float, bool, bool]:
-    """A default, and the interval that it lies in."""
+    """A default, and the interval that it lies in. At whole numbers Python looks: none passes at a glance."""
     within = hyper.interval
-    return hyper.default, within.low, within.high, within.open, within.above
+    low = math.inf if within.whole else within.low
+    return hyper.default, low, within.high, within.open, within.above
 
 
 def _keyword(rule: Rule, name: str) -> tuple[str, int, int, bool]:

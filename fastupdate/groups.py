@@ -52,15 +52,12 @@ def taken_apart(rule: str, params: Any) -> tuple[Any, list[GroupSpec]]:
     Returns a structure of arrays and the groups of them. Those of groups follow each other in one list, or in one
     mapping if they have names.
     """
-    if isinstance(params, (Iterator, KeysView, ValuesView, ItemsView)):
-        params = list(params)
+    params = _structure(rule, params)
     if not isinstance(params, (list, tuple)) or not params:
         return params, []
-    if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in params):
-        return _named(rule, params), []
     if not all(isinstance(group, Mapping) and "params" in group for group in params):
         return params, []
-    parts = [taken_apart(rule, group["params"])[0] for group in params]
+    parts = [_structure(rule, group["params"]) for group in params]
     parts = [part if tree.is_container(part) else [part] for part in parts]
     named = [isinstance(part, Mapping) for part in parts]
     if any(named) and not all(named):
@@ -69,10 +66,22 @@ def taken_apart(rule: str, params: Any) -> tuple[Any, list[GroupSpec]]:
         expected, received = kinds if named[0] else kinds[::-1]
         Place(rule, f"params[{k}]['params']").fail(ValueError, f"{expected}, as in the groups before", received)
     entries = [entry for part in parts for entry in (part.items() if named[0] else part)]
-    specs = [
-        {**group, "params": [leaf for _, leaf in tree.leaves(part)]} for group, part in zip(params, parts, strict=True)
-    ]
+    specs = []
+    for k, (group, part) in enumerate(zip(params, parts, strict=True)):
+        of_group = tree.leaves(part, Place(rule, f"params[{k}]['params']"))
+        specs.append({**group, "params": [leaf for _, leaf in of_group]})
     return (_named(rule, entries) if named[0] else entries), [spec for spec in specs if spec["params"]]
+
+
+def _structure(rule: str, params: Any) -> Any:
+    """Iterators as lists, and (name, array) pairs as dicts; anything else as it is."""
+    if isinstance(params, (Iterator, KeysView, ValuesView, ItemsView)):
+        params = list(params)
+    if not isinstance(params, (list, tuple)) or not params:
+        return params
+    if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in params):
+        return _named(rule, params)
+    return params
 
 
 def _named(rule: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,10 +113,11 @@ def no_decay(params: Any) -> list[GroupSpec]:
 
     An empty list if there are none, so that it can be added to other groups.
     """
+    place = Place("no_decay", "params")
     if hasattr(params, "parameters"):
-        Place("no_decay", "params").fail(TypeError, "model.parameters(), or other arrays", type(params).__name__)
+        place.fail(TypeError, "model.parameters(), or other arrays", type(params).__name__)
     params, _ = taken_apart("no_decay", params)
-    vectors = {tree.dotted(path): True for path, leaf in tree.leaves(params) if getattr(leaf, "ndim", 1) < 2}
+    vectors = {tree.dotted(path): True for path, leaf in tree.leaves(params, place) if getattr(leaf, "ndim", 1) < 2}
     return [{"params": vectors, "weight_decay": 0.0}] if vectors else []
 
 

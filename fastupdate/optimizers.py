@@ -13,11 +13,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastupdate import rules
+from fastupdate.arrays.numbers import real, switch
+from fastupdate.arrays.place import Place
 from fastupdate.engines import records
 from fastupdate.optimizer import Optimizer
 from fastupdate.partition import divided
 from fastupdate.rules.emit import emit
-from fastupdate.rules.rule import Flag, Hyper, Rule, declared, rule_of
+from fastupdate.rules.rule import Flag, Hyper, Rule, declared, given_together, rule_of
 from fastupdate.step.options import Options
 
 T = TypeVar("T")
@@ -42,6 +44,24 @@ def arguments(rule: Rule) -> dict[str, Any]:
     return found
 
 
+def check_arguments(rule: Rule, values: Mapping[str, Any]) -> None:
+    """Raises for the first of a rule's arguments that is wrong by itself, or beside the others."""
+    problem = rule.check({name: _checked(rule, name, value) for name, value in values.items()})
+    if problem:
+        raise ValueError(f"[{rule.name}] {problem}")
+
+
+def _checked(rule: Rule, name: str, value: Any) -> Any:
+    """An argument as a truth value, a number, several numbers or a schedule."""
+    place, parts = Place(rule.name, name), rule.aliases.get(name)
+    if name in rule.flags:
+        return switch(place, value)
+    if parts is not None:
+        together = zip(parts, given_together(place, parts, value), strict=True)
+        return tuple(_checked(rule, part, number) for part, number in together)
+    return value if callable(value) else real(place, value, rule.hypers[name])
+
+
 def make(rule: Rule, module: str) -> type[Optimizer]:
     """The optimizer class of a rule, as if it had been written out in that module."""
     flags = {name for name in rule.flags if name in arguments(rule)}
@@ -49,9 +69,7 @@ def make(rule: Rule, module: str) -> type[Optimizer]:
     def construct(self: Optimizer, params: Any, values: dict[str, Any], options: dict[str, Any]) -> None:
         if values.pop("others", None) is not None:  # it makes a partition, before this is called
             raise TypeError(f"[{rule.name}] others: expected None in a subclass, received a rule (see fu.Partition)")
-        problem = rule.check(values)
-        if problem:
-            raise ValueError(f"[{rule.name}] {problem}")
+        check_arguments(rule, values)
         hypers = {name: value for name, value in values.items() if name not in flags}
         Optimizer.__init__(self, params, hypers, {name: values[name] for name in flags}, **options)
 

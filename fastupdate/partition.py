@@ -64,7 +64,7 @@ class Partition(attributes.NotTorch):
         groups = options.pop("groups", ())
         if own and not isinstance(groups, Mapping) and isinstance(groups, Iterable):
             groups = [*own, *groups]
-        leaves = list(tree.leaves(self._params))
+        leaves = list(tree.leaves(self._params, _place("params")))
         given = {tree.dotted(path): leaf for path, leaf in leaves}
         paths = {tree.dotted(path): path for path, _ in leaves}
         if len(given) < len(leaves):
@@ -257,7 +257,7 @@ class Partition(attributes.NotTorch):
         if alike and (isinstance(grads, list) or grads.keys() == self.params.keys()):
             return [{key: grads[key] for key in keys} for keys in self._keys]
         found: list[list[tuple[Path, Any]]] = [[] for _ in self.parts]
-        for path, grad in rows.leaves_at(grads, self._part_of):
+        for path, grad in rows.leaves_at(grads, self._part_of, _place("grads")):
             found[self._part_of.get(path, 0)].append((path, grad))  # what has no parameter, the first one names
         return [tree.nested(own) for own in found]
 
@@ -282,6 +282,7 @@ class Partition(attributes.NotTorch):
         own = [getattr(part, name) for part in self.parts]
         if own[0] is None:
             return None
+        check_tree(self._containers, self._items)
         merged = tree.rebuild(self.params, lambda path: tree.follow(own[self._part_of[path]], path))
         return attributes.live(_place(name), merged)
 
@@ -362,7 +363,7 @@ def divided(optimizer: type[Optimizer], others: Any, params: Any, arguments: Map
     """
     pattern, recipe = others if isinstance(others, tuple) and len(others) == 2 else (None, others)
     params, own = taken_apart(optimizer.rule.name, params)
-    given = {tree.dotted(path): leaf for path, leaf in tree.leaves(params)}
+    given = {tree.dotted(path): leaf for path, leaf in tree.leaves(params, Place(optimizer.rule.name, "params"))}
     place = Place(optimizer.rule.name, "others")
     chosen = set() if pattern is None else Finder(given)(place, pattern)
     matrices = [leaf for name, leaf in given.items() if getattr(leaf, "ndim", 0) == 2 and name not in chosen]

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from fastupdate import rules
+from fastupdate.arrays.numbers import Interval
 from fastupdate.engines import choose, records
 from fastupdate.optimizer import Optimizer
 
@@ -108,7 +109,7 @@ PHASED_HYPERS: dict[str, dict[str, dict[str, Any]]] = {
     "adafactor": {
         "plain": {"lr": 0.05, "weight_decay": 0.03},
         "slow": {"lr": 0.5, "d": 0.3, "beta2_decay": -0.5},
-        "momentum": {"lr": 0.05, "beta1": 0.8, "weight_decay": 0.03, "scaled_decay": 0.5, "unfactored": True},
+        "momentum": {"lr": 0.05, "beta1": 0.8, "weight_decay": 0.03, "scaled_decay": True, "unfactored": True},
     },
     "prodigy": {
         "plain": {"weight_decay": 0.03, "d0": 1e-2},
@@ -138,17 +139,22 @@ class Case:
         return rules.get(self.rule)(params, **{**self.kwargs, **options})
 
 
+def switching_on(interval: Interval) -> float:
+    """A number of an interval that is not 0."""
+    return next(x for x in (0.5, 1.0, -0.5) if x in interval)
+
+
 def generic_cases(cls: type[Optimizer]) -> dict[str, dict[str, Any]]:
     """Cases for a rule that has no row: its defaults with some decay, and each of its flags switched on."""
     arguments = inspect.signature(cls.__init__).parameters
     base = {"weight_decay": 0.03} if "weight_decay" in arguments else {}
-    hypers = dict.fromkeys(cls.rule.flag_hypers.values(), 0.5)
+    hypers = {hyper: switching_on(cls.rule.hypers[hyper]) for hyper in cls.rule.flag_hypers.values()}
     cases, on = {"plain": base}, {}
     for flag in cls.rule.flags:
         hyper = cls.rule.flag_hypers.get(flag)
         if hyper is None:
             on[flag] = True  # beside those before it, which it may need
-        cases[flag] = {**base, **hypers, **on} if hyper is None else {**base, hyper: 0.5}
+        cases[flag] = {**base, **hypers, **on} if hyper is None else {**base, hyper: hypers[hyper]}
     return cases
 
 
@@ -170,7 +176,7 @@ def cases_of(name: str) -> list[Case]:
 
 
 OURS_ALONE = {  # arguments that torch has not; beside those who have them are golden rows
-    "corrected_max", "dampen_first", "decay", "eps_hat", "eps_inside", "eps_outside", "lr_in_buffer", "one_late",
+    "corrected_max", "dampen_first", "eps_hat", "eps_inside", "eps_outside", "lr_in_buffer", "one_late",
     "threshold", "twice_ahead", "uncorrected",
 }  # fmt: skip
 RULE_NAMES = rules.names()

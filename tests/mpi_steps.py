@@ -16,7 +16,6 @@ from fastupdate.sharded import division
 
 # Empty tensors and numbers among them, and some that are cut within, at blocks of 1024 elements.
 SHAPES = [(5,), (3, 4), (), (7, 3, 5), (0, 7), (9, 700), (1030,), (4096,), (33, 41)]
-MONITORED = ("adamw", "lamb", "adafactor", "muon", "prodigy", "sgdschedulefree")
 KINDS = {"tensors": SHAPES, "matrices": [(3, 4), (9, 70), (33, 41), (1, 5), (64, 2)]}
 PIECES = 7
 
@@ -102,12 +101,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def one_of_each_kind() -> list[str]:
+    """A rule for each way of summing: over which extents, with or without products of matrices and modes."""
+    kinds = {}
+    for name, rule in fu.rules.every().items():
+        extents = frozenset(extent for phase in rule.phases for extent in phase.settles)
+        kinds.setdefault((extents, rule.matrix is None, rule.evaluated is None), name)
+    return list(kinds.values())
+
+
 def checks() -> Iterator[Check]:
-    """Every rule as it is, and some rules with every option."""
+    """Every rule as it is, one of each kind monitored, and some with every option."""
     for case in [*EVERY_CASE, *EVERY_PHASED_CASE]:
         kind = "tensors" if fu.rules.get(case.rule).rule.matrix is None else "matrices"
         yield f"{case}", partial(check_steps, case, {}, np.float64, kind)
-    for name in MONITORED:
+    for name in one_of_each_kind():
         case = cases_of(name)[0]
         kind = "tensors" if fu.rules.get(name).rule.matrix is None else "matrices"
         options = {"monitor": True, "zero_grads": True, "shadow": "bfloat16"}

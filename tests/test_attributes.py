@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import fingerprint
+from cases import exactly, fingerprint, switching_on
 from named import tensors
 
 import fastupdate as fu
+from fastupdate.arrays.place import Place
 from fastupdate.arrays.tree import leaves
 
 
@@ -98,6 +99,58 @@ def test_a_state_with_a_number_of_an_option_that_is_off_is_not_taken() -> None:
         plain.load_state_dict(corrected.state_dict())
     assert plain.load_state_dict(corrected.state_dict(), strict=False).unexpected_keys == ["groups[0].peak_lr"]
     assert plain.peak_lr == np.inf
+
+
+# What a rule's states and equations are made by, so that it stays what it was: rule, hyperparameter, and the number.
+SETTLED = [
+    (rule, hyper, number)
+    for rule in map(fu.rules.get, fu.rules.names())
+    for number, hypers in ((0.0, rule.rule.flag_hypers.values()), (3.0, rule.rule.made_by))
+    for hyper in hypers
+]
+
+
+@pytest.mark.parametrize("face", ["alone", "loaded", "partition"])
+@pytest.mark.parametrize(("rule", "hyper", "number"), SETTLED, ids=[f"{r.rule.name}-{h}" for r, h, _ in SETTLED])
+def test_what_states_and_equations_are_made_by_is_refused_when_it_is_set(
+    rule: Any, hyper: str, number: float, face: str
+) -> None:
+    alias = next((alias for alias, names in rule.rule.aliases.items() if hyper in names), hyper)
+
+    def named(value: Any) -> tuple[str, Any]:
+        """The value under the name that it is given by, beside those that are given together with it."""
+        parts = [value if name == hyper else rule.rule.defaults[name] for name in rule.rule.aliases.get(alias, ())]
+        return alias, tuple(parts) if parts else value
+
+    params, grads = ({name: np.ones((2, 3)) for name in ("w", "head.w")} for _ in range(2))
+    recipe = rule.with_(groups=[{"params": "head.*", "lr": 0.5}], **dict([named(number)]))
+    opt = fu.Partition(params, [("*", recipe)]) if face == "partition" else recipe(params)
+    opt.step(grads)
+    if face == "loaded":
+        opt = pickle.loads(pickle.dumps(opt))
+    other = switching_on(rule.rule.hypers[hyper])
+    before = exactly(opt.state_dict())
+    acts = (
+        lambda value: setattr(opt, *named(value)),
+        lambda value: opt.groups[-1].update([named(value)]),
+        lambda value: opt.groups[-1].update({hyper: value}),
+    )
+    for act in acts:
+        for value in (other, np.float32(other), fu.schedules.constant(other), lambda step: other):
+            with pytest.raises(ValueError, match=rf"\] {hyper}: expected {number}, as when the optimizer was made"):
+                act(value)
+        with pytest.raises(TypeError, match=rf"\] {hyper}: expected a"):
+            act("0")
+        act(number)
+    assert exactly(opt.state_dict()) == before
+    assert opt.step(grads).step == 2
+
+
+def test_a_state_with_a_number_that_there_is_no_array_for_is_not_taken() -> None:
+    opt, other = fu.SGD(tensors(0)), fu.SGD(tensors(0), momentum=0.9)
+    other.step(tensors(1))
+    assert "groups[0].momentum" in opt.load_state_dict(other.state_dict(), strict=False).unexpected_keys
+    assert (opt.momentum, opt.step(tensors(2)).step) == (0.0, 2)
 
 
 class Own(fu.SGD):
@@ -334,4 +387,4 @@ def test_live_arrays_are_written_not_exchanged(framework: Any) -> None:
                 kind[name] += 0.0  # writes in place, and assigns the same array
     for item in opt.stepper.items:
         item.states["m"][...] = 3.0
-    assert all((leaf == 3.0).all() for _, leaf in leaves(opt.state["m"]))
+    assert all((leaf == 3.0).all() for _, leaf in leaves(opt.state["m"], Place("adam", "state")))

@@ -48,14 +48,19 @@ def test_bad_hyperparameter(case, name):
     opt = case.make(made)
     opt.step(grads)
     before = fingerprint(opt)
+    off = {hyper for flag, hyper in opt.rule.flag_hypers.items() if not opt.stepper.flags[flag]}
     for value in bad_values(opt.rule.hypers[name]):
         with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
             case.make(made, groups=[{"params": "*", name: value}])
         with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
             opt.groups[0][name] = value
         assert fingerprint(opt) == before
-        good = opt.groups[0][name]
-        opt.groups[0][name] = lambda step, value=value: value
+        good, schedule = opt.groups[0][name], lambda step, value=value: value
+        if name in off | opt.rule.made_by:  # a schedule comes too late
+            with pytest.raises((TypeError, ValueError), match=rf"\[{case.rule}\] {name}: expected .* received"):
+                case.make(made, groups=[{"params": "*", name: schedule}])
+            continue
+        opt.groups[0][name] = schedule
         raises_unchanged(opt, grads, (TypeError, ValueError), f"{name}: expected .* received")
         opt.groups[0][name] = good
     opt.step(grads)
@@ -63,7 +68,12 @@ def test_bad_hyperparameter(case, name):
 
 @pytest.mark.parametrize(
     ("rule", "name"),
-    [(rule, "ns_steps") for rule in ("adamuon", "muon", "normuon", "scion")] + [("soap", "precondition_frequency")],
+    [
+        (name, hyper)
+        for name, rule in fu.rules.every().items()
+        for hyper, interval in rule.hypers.items()
+        if interval.whole and not interval.truth
+    ],
 )
 def test_how_often_is_a_whole_number(rule: str, name: str) -> None:
     """Of whatever type."""

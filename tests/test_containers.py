@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict, UserDict, UserList, defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from peers import Module
 
 import fastupdate as fu
 from fastupdate.arrays.containers import Containers
+from fastupdate.arrays.tree import DEEPEST
 
 torch: Any = Module("torch")
 by_host_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -270,3 +272,99 @@ def test_gradients_in_a_dict_are_found_by_name(names: str, monkeypatch: pytest.M
         except ValueError as error:
             seen.append((str(error), exactly(params)))
     assert seen[0] == seen[1]
+
+
+def within(container: Callable[[Any], Any], depth: int) -> Any:
+    """An array in so many containers within each other."""
+    nest: Any = np.ones(3, np.float32)
+    for _ in range(depth):
+        nest = container(nest)
+    return nest
+
+
+def holding_itself(container: Any, put_in: Callable[[Any, Any], Any], between: Callable[[Any], Any]) -> Any:
+    """A container that holds itself within another container."""
+    put_in(container, between(container))
+    return container
+
+
+def kept(container: Any) -> Any:
+    return container
+
+
+TOO_DEEP: dict[str, Callable[[], Any]] = {
+    "list in itself": lambda: holding_itself([np.ones(3, np.float32)], list.append, kept),
+    "list of itself alone": lambda: holding_itself([], list.append, lambda found: (found,)),
+    "dict in itself": lambda: holding_itself({"a": np.ones(3, np.float32)}, lambda d, found: d.update(b=found), kept),
+    "list in a dict in itself": lambda: holding_itself([], list.append, lambda found: {"x": (found,)}),
+    "user's list in itself": lambda: holding_itself(UserList(), UserList.append, kept),
+    "deep lists": lambda: within(lambda nest: [nest], DEEPEST + 1),
+    "deeper dicts": lambda: within(lambda nest: {"x": nest}, 100_000),
+}
+
+# Who is handed them: an optimizer of {"x": [array]}, and what messages call the argument.
+DEEP_TAKERS: dict[str, tuple[Callable[[fu.Optimizer, Any], Any], str]] = {
+    "params": (lambda opt, nest: fu.Adam(nest), "[adam] params"),
+    "params of a group": (lambda opt, nest: fu.Adam([{"params": nest}]), "[adam] params[0]['params']"),
+    "params of a partition": (lambda opt, nest: fu.Partition(nest, [("*", fu.Adam)]), "[partition] params"),
+    "params of two rules": (lambda opt, nest: fu.Muon(nest, others=fu.Adam), "[muon] params"),
+    "params of a function": (lambda opt, nest: fu.functional.sgd(nest, nest, step=1), "[sgd] params"),
+    "params of no_decay": (lambda opt, nest: fu.groups.no_decay(nest), "[no_decay] params"),
+    "grads": (lambda opt, nest: opt.step(nest), "[adam] grads"),
+    "grads of a partition": (
+        lambda opt, nest: fu.Partition({"w": np.ones(3)}, [("*", fu.Adam)]).step(nest),
+        "[partition] grads",
+    ),
+    "bound grads": (lambda opt, nest: opt.bind(nest), "[adam] grads"),
+    "a micro-batch": (lambda opt, nest: opt.accumulate(nest), "[adam] grads"),
+    "a pattern": (lambda opt, nest: opt.freeze([nest]), "[adam] pattern"),
+    "a group's pattern": (
+        lambda opt, nest: fu.Adam(opt.params, groups=[{"params": nest}]),
+        "[adam] groups[0]['params']",
+    ),
+}
+
+
+@pytest.mark.parametrize("taker", DEEP_TAKERS)
+@pytest.mark.parametrize("nest", TOO_DEEP)
+@by_host_backend
+def test_containers_without_end_are_refused(backend: str, nest: str, taker: str) -> None:
+    params = {"x": [np.ones(3, np.float32)]}
+    opt = fu.Adam(params, backend=backend)
+    opt.step({"x": [np.ones(3, np.float32)]})
+    before = exactly(opt.state_dict()), exactly(params)
+    take, argument = DEEP_TAKERS[taker]
+    with pytest.raises(ValueError, match=f"^{re.escape(argument)}: expected at most {DEEPEST} containers within each"):
+        take(opt, TOO_DEEP[nest]())
+    assert (exactly(opt.state_dict()), exactly(params)) == before
+    assert opt.step({"x": [np.ones(3, np.float32)]}).step == 2
+
+
+LATER: dict[str, Callable[[Any], Any]] = {
+    "step": lambda opt: opt.step([np.ones(3, np.float32)]),
+    "average": lambda opt: opt.ema,
+    "checkpoint": lambda opt: opt.state_dict(),
+}
+
+
+@pytest.mark.parametrize("call", LATER)
+@pytest.mark.parametrize("kind", [fu.Adam, lambda params, **options: fu.Partition(params, [("*", fu.Adam)], **options)])
+def test_containers_that_come_to_hold_themselves_are_refused(kind: Callable[..., Any], call: str) -> None:
+    params: list[Any] = [np.ones(3, np.float32)]
+    opt = kind(params, ema_decay=0.9)
+    params.append(params)
+    with pytest.raises(ValueError, match="params: expected at most"):
+        LATER[call](opt)
+    params.pop()
+    assert opt.step([np.ones(3, np.float32)]).step == 1
+
+
+@by_host_backend
+def test_containers_may_be_as_deep_as_that(backend: str) -> None:
+    params = within(lambda nest: {"x": nest}, DEEPEST)
+    opt = fu.Adam(params, backend=backend, ema_decay=0.9)
+    for gradients in (within(lambda nest: {"x": nest}, DEEPEST), within(lambda nest: UserDict(x=nest), DEEPEST)):
+        opt.step(gradients)
+    copied = pickle.loads(pickle.dumps(opt))
+    assert exactly(copied.state_dict()) == exactly(opt.state_dict())
+    assert [len(name) for name in opt.freeze("*")] == [2 * DEEPEST - 1]

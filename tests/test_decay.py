@@ -217,16 +217,11 @@ REACHED = (
 def test_a_mask_that_would_reach_the_decay_of_a_rule_is_refused(case, cautious):
     with pytest.raises(ValueError, match=rf"\[{case.rule}\] {REACHED}"):
         case.make([np.ones(3)], weight_decay=0.1, cautious=cautious)
-    p = np.ones((2, 2))
-    opt = case.make([p], weight_decay=0.0, cautious=cautious)
-    with pytest.raises(ValueError, match=REACHED):
-        opt.weight_decay = 0.1
-    opt.weight_decay = lambda step: 0.1 * step
-    opt.step([np.ones((2, 2))])
-    before = p.copy()
-    with pytest.raises(ValueError, match=REACHED):
-        opt.step([np.ones((2, 2))])
-    assert_same_bits(p, before, "weights")
+    opt = case.make([np.ones((2, 2))], weight_decay=0.0, cautious=cautious)
+    for value, received in ((0.1, ""), (lambda step: 0.1 * step, "<function")):
+        with pytest.raises(ValueError, match=REACHED if not received else REACHED.replace(r"0\.1", received)):
+            opt.weight_decay = value
+    assert opt.weight_decay == 0.0
 
 
 @pytest.mark.peer

@@ -19,6 +19,7 @@ from peers import peer
 
 import fastupdate as fu
 from fastupdate.arrays import tree
+from fastupdate.arrays.place import Place
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["cnn", "draw_schedules", "fine_tuning", "linear_regression", "mlp", "rnn"]
@@ -232,8 +233,9 @@ def test_gradients_are_those_of_the_loss(name: str, example: Callable[[str], Mod
     """Central differences along a random direction for each tensor, in float64."""
     rng, h = np.random.default_rng(0), 1e-6
     params, evaluate = PROBLEMS[name](example(name), rng)
-    grads = dict(tree.leaves(evaluate()[1]))
-    for path, p in tree.leaves(params):
+    place = Place(name, "params")
+    grads = dict(tree.leaves(evaluate()[1], place))
+    for path, p in tree.leaves(params, place):
         origin, direction = p.copy(), rng.normal(size=p.shape)
         p[...] = origin + h * direction
         above = evaluate()[0]

@@ -126,14 +126,6 @@ def test_an_integer_may_come_from_anywhere(kind: str) -> None:
     assert fu.groups.gradual_unfreezing(["0", "1"], two)[0]["frozen_until"] == 2
 
 
-@by_whole
-@pytest.mark.parametrize("name", ["monitor", "nesterov"])
-@pytest.mark.parametrize("on", [False, True])
-def test_a_truth_value_may_come_from_anywhere(on: bool, name: str, kind: str) -> None:
-    """Of an option and of a rule's flag."""
-    assert getattr(fu.SGD(arrays(), momentum=0.5, **{name: WHOLE[kind](on)}), name) is on
-
-
 @pytest.mark.peer
 def test_optax_schedules_are_schedules() -> None:
     optax = peer("optax")
@@ -334,28 +326,3 @@ def test_micro_batches_count_in_what_the_type_can_invert(backend: str) -> None:
     with pytest.raises(ValueError, match=r"loss_scale: .* float32 can hold, with micro-batches that weigh 2"):
         opt.step(loss_scale=2.0**126)
     opt.step(loss_scale=2.0**125)
-
-
-@by_backend
-def test_truth_values_stand_for_0_and_1_where_a_hyperparameter_is_a_switch(backend):
-    """As an argument, in a group, assigned, scheduled and in a functional call; elsewhere they are no numbers."""
-    grads = [np.arange(1.0, 7.0).reshape(2, 3)]
-    ways: dict[str, Callable[[Any], tuple[list[Any], dict[str, Any]]]] = {
-        "argument": lambda x: ([np.ones((2, 3))], {"relative_step": x}),
-        "group": lambda x: ([{"params": [np.ones((2, 3))], "relative_step": x}], {}),
-        "schedule": lambda x: ([np.ones((2, 3))], {"relative_step": lambda t: x}),
-    }
-    expected, other = (np.ones((2, 3)) for _ in range(2))
-    for params, value in ((expected, 0.0), (other, 1.0)):
-        fu.Adafactor([params], lr=2.0, relative_step=value, backend=backend).step(grads)
-    assert (expected != other).any()
-    for name, way in ways.items():
-        for value in (False, np.False_):
-            params, arguments = way(value)
-            weights = params[0]["params"][0] if isinstance(params[0], dict) else params[0]
-            fu.Adafactor(params, lr=2.0, backend=backend, **arguments).step(grads)
-            assert_same_bits(weights, expected, name)
-    with pytest.raises(TypeError, match=r"\[adafactor\] relative_step: expected True, False or a number in \[0, 1\]"):
-        fu.Adafactor([np.ones(3)], relative_step="no", backend=backend)
-    with pytest.raises(TypeError, match=r"\[adafactor\] lr: expected .* received True"):
-        fu.Adafactor([np.ones(3)], lr=True, backend=backend)

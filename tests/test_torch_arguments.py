@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 from peers import file_needs
-from torch_cases import torch
+from torch_cases import OTHERWISE, TORCHS, torch
 
 import fastupdate as fu
 
@@ -18,6 +18,17 @@ def test_every_class_that_torch_has_is_there_but_for_one() -> None:
     """As docs/torch.md says: LBFGS calls its closure many times in a step, and is no rule of elements."""
     theirs = {n for n, cls in vars(torch.optim).items() if isinstance(cls, type) and hasattr(cls, "add_param_group")}
     assert theirs - fu.torch.classes.CLASSES.keys() == {"Optimizer", "LBFGS"}
+
+
+def test_every_rule_that_torch_has_is_compared_with_it() -> None:
+    shared = {cls.rule.name for name, cls in fu.torch.classes.CLASSES.items() if hasattr(torch.optim, name)}
+    assert shared == {*TORCHS, *OTHERWISE}, "golden rows beside torch.optim, or a place in OTHERWISE, for the others"
+
+
+def test_every_argument_of_torchs_is_taken() -> None:
+    for name, cls in fu.torch.classes.CLASSES.items():
+        mine, torchs = (inspect.signature(each).parameters for each in (cls, getattr(torch.optim, name, cls)))
+        assert torchs.keys() <= mine.keys(), name
 
 
 def test_every_rule_that_torch_has_keeps_torchs_names() -> None:

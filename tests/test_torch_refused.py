@@ -229,6 +229,21 @@ def test_a_wrong_value_in_a_group_is_refused_as_long_as_it_is_there(
     assert optimizer.state[params[0]]["step"] == 2 - first
 
 
+def test_factors_that_were_not_made_for_sides_so_long_are_refused_in_the_step() -> None:
+    p = torch.nn.Parameter(torch.ones(3, 3))
+    p.grad = torch.ones(3, 3)
+    optimizer = fu.torch.SOAP([p], max_precondition_dim=2)
+    optimizer.step()
+    before = p.detach().clone()
+    optimizer.param_groups[0]["max_precondition_dim"] = 5
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"state\['left'\].*: expected shape \(3, 3\), received shape \(0, 0\)"):
+            optimizer.step()
+    assert torch.equal(p, before)
+    optimizer.param_groups[0]["max_precondition_dim"] = 1  # no side is as long as that either
+    optimizer.step()
+
+
 def test_after_an_error_nothing_has_changed() -> None:
     params = parameters(1)
     optimizer = fu.torch.AdamW(params, nonfinite="raise", ema_decay=0.9)

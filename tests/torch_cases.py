@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import golden
 import numpy as np
 import pytest
 from cases import EVERY_CASE, EVERY_PHASED_CASE, OURS_ALONE, RULES, Case, random_arrays
+from golden.peers import Torch
 from peers import Module
 
 import fastupdate as fu
@@ -16,8 +18,18 @@ from fastupdate import rules
 
 torch: Any = Module("torch")
 
-# Rules whose states are torch's too.
-TORCHS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop", "rprop", "sgd")
+# Rules that torch has, but whose states are others, or which move other tensors: tests of their own are beside it.
+OTHERWISE = ("adafactor", "muon", "sparseadam")
+# Rules whose states are torch's too, as their golden rows say.
+TORCHS = tuple(
+    name
+    for name, rule in rules.every().items()
+    if name not in OTHERWISE
+    and any(
+        isinstance(row.peer, Torch) and (row.peer.of, row.peer.name) == ("torch.optim", rule.formula.__name__)
+        for row in golden.rows(name).values()
+    )
+)
 # Rules that move tensors of any shape, each by itself; others have tests of their own (those that keep numbers of the
 # whole list: test_torch_listed.py).
 CASES_HERE = [

@@ -19,7 +19,6 @@ struct Recipe {
   double largest, vanishing;         // of the narrowest type that the step computes in; what does not exceed it is 0
   int32_t hypers, lr, weight_decay;  // how many the rule has, and which two of them these are; −1: none
   uint32_t always;                   // what every step is asked for: stages that have their arrays, and what is none
-  uint32_t unset;                    // bit k: the plan has no state for a hyperparameter k other than 0
   uint32_t eps;                      // bit k: hyperparameter k is an ε, which must not vanish
   uint32_t flags;                    // of the stages
   uint32_t outside;                  // weight decay is a stage, and not the rule's own
@@ -67,16 +66,6 @@ inline const Shared& shared(const Recipe& recipe, const double* row) {
 
 inline double scaled_lr(const Recipe& recipe, const double* row) {
   return row[recipe.lr] * shared(recipe, row).lr_scale;
-}
-
-// Whether the plan can take a step with these values: it has no states for a hyperparameter that was 0 when it was
-// made.
-inline bool has_states_for(const Recipe& recipe, const Given& given) {
-  if (!recipe.unset) return true;
-  for (int64_t k = 0; k < given.rows; ++k)
-    for (int c = 0; c < recipe.hypers; ++c)
-      if ((recipe.unset >> c & 1) && given.row(k)[c] != 0) return false;
-  return true;
 }
 
 // Whether the type that the step computes in holds all numbers: none becomes infinite, and no ε becomes 0. Python names

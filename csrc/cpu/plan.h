@@ -72,8 +72,7 @@ class Plan {
   // Works out the groups and the stages of the next step; false if Python has to look first.
   bool derive(const Given& given) {
     const int64_t taken = clock_[kSteps];
-    if (taken >= recipe_.next_thaw || !look_up(given, taken)) return false;
-    if (!has_states_for(recipe_, given) || !holds_numbers(recipe_, given)) return false;
+    if (taken >= recipe_.next_thaw || !look_up(given, taken) || !holds_numbers(recipe_, given)) return false;
     stages_ = fastupdate::derive(recipe_, given, taken, groups_, group_count_);
     lr_ = scaled_lr(recipe_, given.row(0));
     return true;

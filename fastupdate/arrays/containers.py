@@ -36,7 +36,10 @@ class Contents(NamedTuple):
 
 
 class Containers:
-    """A structure of arrays as it was: every container of it that can be given other items."""
+    """A structure of arrays as it was: every container of it that can be given other items.
+
+    Its leaves have been looked at before, so that it is no deeper than trees are (see `leaves`).
+    """
 
     def __init__(self, tree: Any) -> None:
         self.tree = tree

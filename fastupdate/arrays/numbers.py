@@ -17,7 +17,7 @@ from fastupdate.arrays.place import Place
 
 class Interval(NamedTuple):
     """The numbers from `low` to `high`; `open`: high is not one of them; `above`: low is not; `infinite`: infinity is;
-    `truth`: truth values stand for 0 and 1; `whole`: fractions are not.
+    `truth`: it is a switch, 0 or 1, which truth values stand for; `whole`: fractions are not.
 
     A side that is infinite has no bound; infinity itself lies within only if `infinite`. NaN never does.
     """
@@ -47,7 +47,7 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         if self.truth:
-            return f"True, False or {self.words('a number')}"
+            return "True or False"
         if self.whole:
             return self.words("an integer")
         return self.words("a number" if self.high < math.inf or self.infinite else "a finite number")
@@ -65,15 +65,18 @@ BELOW_ONE = Interval(0.0, 1.0, open=True)
 FRACTION = Interval(0.0, 1.0)
 OPEN_FRACTION = Interval(0.0, 1.0, open=True, above=True)
 SHARE = Interval(0.0, 1.0, above=True)
-SWITCH = Interval(0.0, 1.0, truth=True)
+SWITCH = Interval(0.0, 1.0, truth=True, whole=True)
 COUNT = Interval(1, whole=True)
 COUNT_OR_ZERO = Interval(0, whole=True)
 
 
 def real(place: Place, value: Any, interval: Interval = FINITE) -> float:
-    """`value` as a float; TypeError if it is no number, ValueError if it lies outside of the interval."""
-    if interval.truth and isinstance(value, (bool, np.bool_)):
-        return float(value)
+    """`value` as a float; TypeError if it is no number, ValueError if it lies outside of the interval.
+
+    Of a switch ValueError alone: see `switch`.
+    """
+    if interval.truth:
+        return float(switch(place, value))
     number = _plain(value)
     if not isinstance(number, Real):
         place.fail(TypeError, str(interval), repr(value))

@@ -34,14 +34,14 @@ class Finder:
         """The names that are meant. ValueError if nothing matches, unless a mask says so; TypeError: no pattern."""
         if isinstance(pattern, Iterator):
             pattern = list(pattern)
-        if _is_mask(pattern):
+        if _is_mask(place, pattern):
             return self._masked(place, pattern)
         found = set(self._matches(place, pattern))
         if not found:
             place.fail(ValueError, f"a pattern that matches a parameter ({self._shown()})", repr(pattern))
         return found
 
-    def _matches(self, place: Place, pattern: Any) -> Iterable[str]:
+    def _matches(self, place: Place, pattern: Any, depth: int = 0) -> Iterable[str]:
         if isinstance(pattern, str):
             return self._globbed(pattern)
         if isinstance(pattern, re.Pattern):
@@ -52,7 +52,8 @@ class Finder:
             place.fail(ValueError, f"one of the parameters themselves ({self._shown()})", "another array")
         if isinstance(pattern, (bytes, Mapping)) or not isinstance(pattern, Iterable):
             place.fail(TypeError, EXPECTED, repr(pattern))
-        return [name for part in pattern for name in self._matches(place, part)]
+        tree.check_depth(place, depth + 1)
+        return [name for part in pattern for name in self._matches(place, part, depth + 1)]
 
     def _globbed(self, pattern: str) -> Iterable[str]:
         if not any(sign in pattern for sign in "*?["):
@@ -60,7 +61,7 @@ class Finder:
         return filter(re.compile(fnmatch.translate(pattern)).match, self._names)
 
     def _masked(self, place: Place, mask: Any) -> set[str]:
-        entries = {tree.dotted(path): leaf for path, leaf in tree.leaves(mask)}
+        entries = {tree.dotted(path): leaf for path, leaf in tree.leaves(mask, place)}
         for name, leaf in entries.items():
             if not _is_truth(leaf):
                 place.fail(TypeError, "a mask of truth values", f"{leaf!r} at {name!r}")
@@ -83,11 +84,10 @@ def _is_truth(x: object) -> bool:
     return isinstance(x, (bool, np.bool_))
 
 
-def _is_mask(pattern: Any) -> bool:
+def _is_mask(place: Place, pattern: Any) -> bool:
     """Whether a pattern holds truth values, or names things as only a mask does."""
-    if isinstance(pattern, Mapping) or _is_truth(pattern):
-        return True
-    return tree.is_container(pattern) and any(_is_mask(part) for part in pattern)
+    parts = tree.leaves(pattern, place, is_leaf=lambda container, path: isinstance(container, Mapping))
+    return any(isinstance(part, Mapping) or _is_truth(part) for _, part in parts)
 
 
 def _branches(name: str) -> Iterator[str]:

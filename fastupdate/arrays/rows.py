@@ -37,9 +37,9 @@ def touches_rows(x: Any) -> bool:
     return isinstance(x, Rows) or _is_pair(x) or _is_sparse(x)
 
 
-def leaves_at(grads: Any, known: Container[Path]) -> Iterator[tuple[Path, Any]]:
+def leaves_at(grads: Any, known: Container[Path], place: Place) -> Iterator[tuple[Path, Any]]:
     """The leaves of gradients; a pair is one, of few rows, where there is known to be a parameter."""
-    return tree.leaves(grads, (), lambda x, path: _is_pair(x) and path in known)
+    return tree.leaves(grads, place, (), lambda x, path: _is_pair(x) and path in known)
 
 
 def _is_pair(x: Any) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from fastupdate.arrays.place import Place
+
 Path = tuple[str | int, ...]
+DEEPEST = 100  # containers within each other: one that holds itself, however indirectly, is deeper than any number
 
 
 def is_container(x: object) -> bool:
@@ -27,17 +31,26 @@ def containers_among(values: Sequence[Any]) -> list[Any]:
     return [] if set(map(type, values)) == {np.ndarray} else list(filter(is_container, values))
 
 
-def leaves(
-    tree: Any, path: Path = (), is_leaf: Callable[[Any, Path], bool] = lambda container, path: False
-) -> Iterator[tuple[Path, Any]]:
-    """Yields (path, leaf) in the order of the containers.
+def check_depth(place: Place, depth: int) -> None:
+    """ValueError at more than so many containers within each other, which may be one that holds itself."""
+    if depth > DEEPEST:
+        expected = f"at most {DEEPEST} containers within each other, none of which holds itself"
+        place.fail(ValueError, expected, "more, or one that does")
 
+
+def leaves(
+    tree: Any, place: Place, path: Path = (), is_leaf: Callable[[Any, Path], bool] = lambda container, path: False
+) -> Iterator[tuple[Path, Any]]:
+    """Yields (path, leaf) in the order of the containers; ValueError if they are too deep.
+
+    place    names the tree in messages
     is_leaf  whether a container at a path is to be taken for a leaf
     """
     if is_container(tree) and not is_leaf(tree, path):
+        check_depth(place, len(path) + 1)
         for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
             if is_container(value):
-                yield from leaves(value, (*path, key), is_leaf)
+                yield from leaves(value, place, (*path, key), is_leaf)
             else:
                 yield (*path, key), value
     else:

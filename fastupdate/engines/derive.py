@@ -30,12 +30,6 @@ def scaled_lr(recipe: Records, rows: np.ndarray) -> np.ndarray:
     return lrs
 
 
-def has_states_for(recipe: Records, given: Given) -> bool:
-    """Whether every hyperparameter that the plan has no state for is 0."""
-    unset = [k for k in range(int(recipe["hypers"])) if int(recipe["unset"]) >> k & 1]
-    return not given.values[:, unset].any()
-
-
 def holds_numbers(recipe: Records, given: Given) -> bool:
     """Whether the type that the step computes in turns no number into infinity and no ε into 0."""
     n, largest, values = int(recipe["hypers"]), float(recipe["largest"]), given.values

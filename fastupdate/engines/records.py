@@ -48,9 +48,10 @@ SUMS = np.dtype(
 RECIPE = np.dtype(
     [
         ("next_thaw", "i8"), ("lookahead_every", "i8"), ("lookahead_weight", "f8"), ("largest", "f8"),
-        ("vanishing", "f8"), ("hypers", "i4"), ("lr", "i4"), ("weight_decay", "i4"), ("always", "u4"), ("unset", "u4"),
+        ("vanishing", "f8"), ("hypers", "i4"), ("lr", "i4"), ("weight_decay", "i4"), ("always", "u4"),
         ("eps", "u4"), ("flags", "u4"), ("outside", "u4"), ("before", "u4"), ("rows", "u4"),
-    ]
+    ],
+    align=True,
 )  # fmt: skip
 SCHEDULE = np.dtype([("first", "i8"), ("count", "i8"), ("values", "u8")])
 LINK = np.dtype([("row", "i8"), ("column", "i8"), ("schedule", "i8")])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastupdate.arrays.memory import Assignment
-from fastupdate.arrays.numbers import figure
+from fastupdate.arrays.numbers import figure, switch
 from fastupdate.arrays.place import Closed, Place
 from fastupdate.monitoring import diagnosis
 from fastupdate.monitoring.evidence import WINDOW, Evidence, Memory
@@ -59,7 +59,8 @@ class Monitor(Closed):
         self._usable: deque[Record] = deque(maxlen=2 * WINDOW)
         self._memory = Memory()
         self._since: deque[Look] = deque(maxlen=MOST)
-        self._files = None if directory is None else Files(Path(directory), tensorboard)
+        events = None if tensorboard is None else switch(self._place("tensorboard"), tensorboard)
+        self._files = None if directory is None else Files(Path(directory), events)
 
     @property
     def every(self) -> int:

@@ -297,6 +297,11 @@ class Rule:
         return (*own, *self.factors)
 
     @property
+    def made_by(self) -> frozenset[str]:
+        """The hyperparameters that say how large states are, and so count when the optimizer is made."""
+        return frozenset(factor.at_most for factor in self.factors.values())
+
+    @property
     def matrix_states(self) -> tuple[str, ...]:
         """The states that `matrix` takes and returns."""
         return tuple(name for name in self.matrix_arguments if name != "s")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastupdate.arrays import accept, device
 from fastupdate.arrays.memory import Array, Assignment
-from fastupdate.arrays.numbers import LIMIT, NON_NEGATIVE, real
+from fastupdate.arrays.numbers import LIMIT, NON_NEGATIVE, real, switch
 from fastupdate.arrays.place import Place
 from fastupdate.engines.records import MICRO_BATCHES, STEPS
 from fastupdate.saving.checks import (
@@ -73,7 +73,7 @@ class _Loading:
         self.stepper = stepper
         self.items = [item.but() for item in stepper.items]
         self.place = Place(stepper.rule.name, "state_dict")
-        self.strict = strict
+        self.strict = switch(Place(stepper.rule.name, "strict"), strict)
         self.report = Loaded([], [], [])
         check_ours(self.place, state, stepper.rule.formula.__name__)
         state = _upgraded(state)

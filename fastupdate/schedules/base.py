@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fastupdate.arrays.numbers import BELOW_ONE, COUNT_OR_ZERO, NON_NEGATIVE, POSITIVE, integer, real
+from fastupdate.arrays.numbers import BELOW_ONE, COUNT_OR_ZERO, NON_NEGATIVE, POSITIVE, integer, real, switch
 from fastupdate.arrays.place import Place
 
 Array: TypeAlias = NDArray[np.float64]
@@ -21,6 +21,7 @@ Positive: TypeAlias = Annotated[float, partial(real, interval=POSITIVE)]
 NonNegative: TypeAlias = Annotated[float, partial(real, interval=NON_NEGATIVE)]
 Fraction: TypeAlias = Annotated[float, partial(real, interval=BELOW_ONE)]
 Count: TypeAlias = Annotated[int, integer]
+Switch: TypeAlias = Annotated[bool, switch]
 CountOrZero: TypeAlias = Annotated[int, partial(integer, interval=COUNT_OR_ZERO)]
 
 

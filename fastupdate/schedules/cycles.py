@@ -14,6 +14,7 @@ from fastupdate.schedules.base import (
     Kind,
     Positive,
     Schedule,
+    Switch,
     Value,
     check_ends,
     fraction_done,
@@ -111,7 +112,7 @@ class one_cycle(Schedule):
     div_factor: Positive = 25.0
     final_div_factor: Positive = 1e4
     kind: Kind = "cosine"
-    three_phase: bool = False
+    three_phase: Switch = False
 
     def _check(self) -> None:
         place, turn = self._place("pct_start"), self.pct_start * self.steps - 1

@@ -16,6 +16,7 @@ from fastupdate.schedules.base import (
     NonNegative,
     Positive,
     Schedule,
+    Switch,
     Value,
     check_ends,
     fraction_done,
@@ -97,7 +98,7 @@ class inverse_time(Schedule):
     start: Value
     rate: NonNegative
     every: Count = 1
-    staircase: bool = False
+    staircase: Switch = False
 
     def _at(self, t: Array) -> Array:
         return self.start / (1 + self.rate * (t // self.every if self.staircase else t / self.every))
@@ -159,7 +160,7 @@ class polynomial(Schedule):
     steps: Count
     end: Value = 0.0
     power: Positive = 1.0
-    cycle: bool = False
+    cycle: Switch = False
 
     def _at(self, t: Array) -> Array:
         steps = self.steps * np.maximum(np.ceil(t / self.steps), 1) if self.cycle else self.steps

@@ -17,6 +17,7 @@ from fastupdate.arrays.numbers import POSITIVE, integer, real
 from fastupdate.arrays.patterns import Finder
 from fastupdate.arrays.place import Place
 from fastupdate.groups import GroupSpec, taken_apart
+from fastupdate.optimizers import check_arguments
 from fastupdate.saving.checks import Rename
 from fastupdate.saving.loading import Loaded
 from fastupdate.sharded import states
@@ -72,12 +73,10 @@ class Optimizer(one_process.Optimizer):
         self, params: Any, hypers: Mapping[str, Any], flags: Mapping[str, bool], pieces: Any, options: dict[str, Any]
     ) -> None:
         rule = self.rule.name
-        wrong = self.rule.check({**hypers, **flags})
-        if wrong:
-            raise ValueError(f"[{rule}] {wrong}")
+        check_arguments(self.rule, {**hypers, **flags})
         params, own = taken_apart(rule, params)
-        self._containers = Containers(params)
         self.wholes = make_items(rule, params)
+        self._containers = Containers(params)
         self._arrays = [_checked(item) for item in self.wholes]
         self.pieces = None if pieces is None else integer(Place(rule, "pieces"), pieces)
         if self.pieces is not None and self.pieces < self.ranks.count:

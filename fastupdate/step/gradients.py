@@ -37,10 +37,11 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
     if leaves is not None:
         every = len(items) == len(moving)
         return leaves if every else [leaf for leaf, item in zip(leaves, items, strict=True) if not item.frozen]
-    check_no_function(grads, Place(rule, "grads"))
+    place = Place(rule, "grads")
+    check_no_function(grads, place)
     skips = plan.settings.missing == "skip"
     known = dict.fromkeys(item.path for item in items).keys()
-    found = dict(leaves_at(grads, known))
+    found = dict(leaves_at(grads, known, place))
     extra = next((path for path in found if path not in known), None)
     if skips and extra is not None:
         branches = {path[:k] for path in known for k in range(len(path))}
@@ -54,7 +55,7 @@ def collect(grads: Any, params: Containers, items: list[Item], plan: Plan) -> li
         if differing:
             expected, received = tree.shown("params", differing[0]), tree.shown("grads", differing[1])
             words = f"the structure of params, with {expected}", f"another, with {received}"
-            Place(rule, "grads").fail(ValueError, *words)
+            place.fail(ValueError, *words)
     if missing is not None and not skips:
         _fail_missing(missing, ValueError, "none")
     if extra is not None:

@@ -65,12 +65,12 @@ class Group(MutableMapping[str, Any]):
         self._rule = rule
         self._aliases = rule.aliases
         self._off = off
+        self._unused, self._settled = frozenset[str](), frozenset[str]()
         self._intervals = {**intervals, **{name: interval for name, (_, interval) in SHARED.items()}}
         self._columns = {name: k for k, name in enumerate(self._intervals)}
         self._low, self._high = ([interval[k] for interval in self._intervals.values()] for k in (0, 1))
         counts = [name for name, interval in self._intervals.items() if interval.whole]
-        for name in (*off, *counts):
-            self._low[self._columns[name]] = math.inf  # no number passes at a glance
+        self._look_closely_at((*off, *counts))
         self._intervals[FROZEN_UNTIL] = NON_NEGATIVE
         self._row: NDArray[np.float64] = row
         self._clock: NDArray[np.int64] = clock
@@ -79,6 +79,17 @@ class Group(MutableMapping[str, Any]):
         for key, value in values.items():
             self[key] = value
         self._fixed.setdefault(FROZEN_UNTIL, 0.0)
+
+    def settle(self, unused: frozenset[str], made_by: frozenset[str]) -> None:
+        """From now on stays what it is: what is `unused`, being 0, and would need states or equations that there are
+        not, and what states are `made_by`."""
+        self._unused, self._settled = unused, unused | made_by
+        self._look_closely_at(self._settled)
+
+    def _look_closely_at(self, names: Iterable[str]) -> None:
+        """Lets no number pass at a glance."""
+        for name in names:
+            self._low[self._columns[name]] = math.inf
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
@@ -101,7 +112,7 @@ class Group(MutableMapping[str, Any]):
         elif type(value) is float and self._low[column] < value < self._high[column]:  # as nearly always
             self._row[column] = value
         else:
-            self._check_on(key, value)
+            self._check_effect(key, value)
             self._row[column] = self.check(key, value)
 
     def setting(self, key: str, value: Any) -> list[Assignment]:
@@ -124,7 +135,7 @@ class Group(MutableMapping[str, Any]):
             Place(self._rule.name, key).fail(ValueError, expected, f"{value!r} for a group")
         if key == "params" or key not in self.intervals():
             Place(self._rule.name, key).unknown(KeyError, "hyperparameter", [*self._intervals, *self._aliases])
-        self._check_on(key, value)
+        self._check_effect(key, value)
         if key == FROZEN_UNTIL:
             return [self._freezing_until(value)]
         # The revision tells the engine, by a number never used before, that there are other schedules now.
@@ -134,11 +145,15 @@ class Group(MutableMapping[str, Any]):
         number = (setitem, self._row, self._columns[key], self.check(key, value))
         return [number, (self._schedules.pop, key), revised] if key in self._schedules else [number]
 
-    def _check_on(self, key: str, value: Any) -> None:
-        if self.has_no_effect(key, value):
-            Place(self._rule.name, key).fail(
-                ValueError, f"the option {key}, given when the optimizer is made", f"{value!r} without it"
-            )
+    def _check_effect(self, key: str, value: Any) -> None:
+        place, interval = Place(self._rule.name, key), self._intervals[key]
+        if callable(value) and interval.low == interval.high:
+            place.fail(ValueError, str(interval), repr(value))
+        if self.is_off(key) and self.has_no_effect(key, value):
+            place.fail(ValueError, f"the option {key}, given when the optimizer is made", f"{value!r} without it")
+        if key in self._settled and (value if callable(value) else self.check(key, value)) != self[key]:
+            expected = f"{self[key]!r}, as when the optimizer was made (a new one takes another)"
+            place.fail(ValueError, expected, repr(value))
 
     def _freezing_until(self, value: Any) -> Assignment:
         if callable(value) or FROZEN_UNTIL in self._fixed:
@@ -173,8 +188,9 @@ class Group(MutableMapping[str, Any]):
         return key in self._off
 
     def has_no_effect(self, key: str, value: Any) -> bool:
-        """Whether it is, and the value another one than by default."""
-        return self.is_off(key) and bool(value != self._off[key])
+        """Whether no step would go by the value, which is another one than what is off stays."""
+        stays = self._off.get(key, 0.0 if key in self._unused else None)
+        return stays is not None and bool(value != stays)
 
     def check(self, key: str, value: Any) -> float:
         """`value` as a float within the range of `key`."""
@@ -286,12 +302,11 @@ class Hypers:
         """Whether a hyperparameter is other than 0 in some group, or scheduled."""
         return any(callable(group[hyper]) or group[hyper] != 0 for group in self.groups)
 
-    def check_flags(self, flags: Mapping[str, bool]) -> None:
-        """ValueError if a hyperparameter has become other than 0 whose states were not made."""
-        for flag, hyper in self.rule.flag_hypers.items():
-            if not flags[flag] and self._values[:, list(self.rule.hypers).index(hyper)].any():
-                expected = "0, as when the optimizer was made (it kept no state)"
-                Place(self.rule.name, hyper).fail(ValueError, expected, "another")
+    def settle(self, flags: Mapping[str, bool]) -> None:
+        """The optimizer is made with these flags: from now on groups refuse what would need others."""
+        unused = frozenset(hyper for flag, hyper in self.rule.flag_hypers.items() if not flags[flag])
+        for group in self.groups:
+            group.settle(unused, self.rule.made_by)
 
     def restoring(self, numbers: Sequence[Mapping[str, float]]) -> list[Assignment]:
         """The assignments of checked numbers for each group; what is scheduled now stays so."""

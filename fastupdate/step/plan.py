@@ -139,7 +139,6 @@ class Plan:
         always = {records.ZERO_GRADS: s.zero_grads, records.MONITOR: s.monitor}
         kept = sum(stage.bit for stage in ARRAYS.values() if s.asks_for(stage))
         recipe["always"] = kept + sum(stage for stage, on in always.items() if on)
-        recipe["unset"] = sum(1 << names.index(h) for flag, h in rule.flag_hypers.items() if not self.flags[flag])
         recipe["outside"] = s.has_extra_decay(rule)
         recipe["flags"] = sum(1 << k for k, on in enumerate(s.flags_on(rule)) if on)
         recipe["largest"], _, recipe["vanishing"] = held.limits(self.dtype)

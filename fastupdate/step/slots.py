@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from fastupdate.rules.extent import SIDES, Extent, Shape, Side, shape_of
 from fastupdate.rules.rule import Rule
 from fastupdate.stages import ARRAYS
 from fastupdate.step.extents import check_matrices
+from fastupdate.step.hypers import Group
 from fastupdate.step.options import Settings
 from fastupdate.step.tensors import ACCUMULATOR, Item, given_states, state_kind, written
 
@@ -80,7 +81,7 @@ def provide(
     rule: Rule,
     kept: tuple[str, ...],
     settings: Settings,
-    hypers: Sequence[Mapping[str, Any]],
+    hypers: Sequence[Group],
     walks_memory: bool,
 ) -> None:
     """Gives each tensor its states, fresh or the user's, and what follows its weights.
@@ -96,6 +97,7 @@ def provide(
     check_matrices(rule, items)
     if given is not None:
         take_states(items, given, states(rule, lasting), hypers)
+        lie_as_given(items, [name for name in lasting if rule.extents[name] == "element"], walks_memory)
     elif walks_memory:
         lie_down(items)
     allocate(items, states(rule, kept if given is None else rule.passing), hypers)
@@ -110,7 +112,7 @@ def zeros(item: Item) -> Array:
     return device.zeros_like([item.array], [item.array.dtype.name], [item.order])[0]
 
 
-def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[str, Any]] = ()) -> None:
+def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Group] = ()) -> None:
     """Makes these arrays of each tensor; hypers: what is set for each row of `Item.row`, where any starts from that."""
     for _, alike in groupby(slots, lambda slot: (slot.storage, slot.extent, slot.axes, slot.at_most)):
         first, *others = alike
@@ -123,7 +125,7 @@ def allocate(items: list[Item], slots: Iterable[Slot], hypers: Sequence[Mapping[
                 array[...] = start_of(slot, item, hypers)
 
 
-def _making(items: list[Item], slot: Slot, hypers: Sequence[Mapping[str, Any]]) -> Callable[[], list[Array]]:
+def _making(items: list[Item], slot: Slot, hypers: Sequence[Group]) -> Callable[[], list[Array]]:
     """What makes an array for each of these, of zeros."""
     arrays, orders = [item.array for item in items], [item.order for item in items]
     if slot.extent == "list":
@@ -147,7 +149,7 @@ def _give(items: list[Item], slot: Slot, made: list[Array]) -> None:
             item.passing = {**item.passing, kind: array}
 
 
-def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Mapping[str, Any]]) -> Shape:
+def shape_in(slot: Slot, item: Item, whole: Shape, hypers: Sequence[Group]) -> Shape:
     """The shape of an array of a tensor, all of which has the shape `whole`."""
     shape = shape_of(slot.extent, whole)
     too_long = slot.at_most is not None and shape[-1] > _at_start(slot.at_most, item, hypers)
@@ -159,12 +161,13 @@ def type_in(slot: Slot, item: Item) -> str:
     return memory.type_name(item.array.dtype) if slot.extent in SIDES else "float64"
 
 
-def _at_start(hyper: str, item: Item, hypers: Sequence[Mapping[str, Any]]) -> float:
-    value = hypers[item.row][hyper]
-    return float(value(0) if callable(value) else value)
+def _at_start(hyper: str, item: Item, hypers: Sequence[Group]) -> float:
+    group = hypers[item.row]
+    value = group[hyper]
+    return group.check(hyper, value(0)) if callable(value) else float(value)
 
 
-def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any:
+def start_of(slot: Slot, item: Item, hypers: Sequence[Group]) -> Any:
     """What an array of a tensor starts from."""
     match slot.start:
         case "p":
@@ -176,9 +179,7 @@ def start_of(slot: Slot, item: Item, hypers: Sequence[Mapping[str, Any]]) -> Any
     return slot.start
 
 
-def thawing(
-    slots: Iterable[Slot], item: Item, factor: float, hypers: Sequence[Mapping[str, Any]]
-) -> list[tuple[Array, Any]]:
+def thawing(slots: Iterable[Slot], item: Item, factor: float, hypers: Sequence[Group]) -> list[tuple[Array, Any]]:
     """Arrays of a tensor, and what they become: what they started from or, by a factor, so near to it.
 
     What belongs to the whole list, and factors, stay as they are.
@@ -199,10 +200,15 @@ def following(weights: Array, settings: Settings) -> dict[str, Array]:
 
 
 def lie_down(items: list[Item]) -> None:
-    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one."""
+    """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one.
+
+    States that the user brought stay as they lie: ValueError where the parameter no longer lies as they do.
+    """
     direct = memory.headers([item.array for item in items])["direct"].tolist()
     for item, lies_in_order in zip(items, direct, strict=True):
         order = None if lies_in_order else memory.order_of(item.array)
+        if item.given and item.order not in (None, order):
+            item.place.fail(ValueError, "an array that lies in memory as its states, which were handed in", "another")
         if item.order == order or item.given:
             continue
         item.order = order
@@ -212,10 +218,8 @@ def lie_down(items: list[Item]) -> None:
         item.slots = dict(zip(item.slots, made, strict=True))
 
 
-def take_states(
-    items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Mapping[str, Any]]
-) -> None:
-    """Takes the user's arrays for states, after every check on each of them."""
+def take_states(items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Group]) -> None:
+    """Takes the user's arrays for states, after every check on each of them but how they lie in memory."""
     for name, slot in zip(states, wanted, strict=True):
         for item in items:
             of_all = items[0].given.get(name) if slot.extent == "list" else None
@@ -223,9 +227,25 @@ def take_states(
             item.slots[slot.kind] = item.given[name].array
 
 
-def _given(
-    item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Mapping[str, Any]]
-) -> Foreign:
+def lie_as_given(items: list[Item], of_elements: Collection[str], walks_memory: bool) -> None:
+    """Lets each tensor be walked as the states lie that the user brought: as its parameter does, or in C order.
+
+    They are the states themselves, not copies of them: ValueError for one that lies otherwise.
+    """
+    for item in items:
+        order = memory.order_of(item.array) if walks_memory else None
+        elements = [item.given[name].array for name in of_elements]
+        if order is not None and all(memory.is_direct(array.transpose(order)) for array in elements):
+            item.order = order
+        for name, state in item.given.items():
+            array = item.in_memory(state.array) if name in of_elements else state.array
+            if not memory.is_direct(array):
+                alike = "" if order is None else ", or all states as the parameter lies"
+                received = f"strides {state.array.strides} of shape {state.array.shape}"
+                state.place.fail(ValueError, f"a contiguous, aligned array (x.copy() is one){alike}", received)
+
+
+def _given(item: Item, name: str, states: Mapping[str, Any], slot: Slot, hypers: Sequence[Group]) -> Foreign:
     argument = Place(item.place.rule, f"state[{name!r}]")
     place = argument.of_leaf(item.path)
     try:
@@ -237,8 +257,6 @@ def _given(
         array = accept.like(array, item.array, place)
     else:
         accept.check_shape(array, shape_in(slot, item, item.array.shape, hypers), np.dtype(type_in(slot, item)), place)
-    if not memory.is_direct(array):
-        place.fail(ValueError, "a contiguous, aligned array", f"strides {array.strides}")
     return Foreign(given, array, argument, item.path)
 
 

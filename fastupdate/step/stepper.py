@@ -92,6 +92,7 @@ class Stepper:
         self._held: list[Array] = []  # gradients that the engine may be reading
         self.hypers = Hypers(rule, self.settings, of_groups(rule, named, self.settings, hypers), self.clock)
         self.flags = self.hypers.flags(flags)
+        self.hypers.settle(self.flags)
         sort_into(self.items, self.hypers.groups)
         self.walks_memory = self.backend.WALKS_MEMORY and not (rule.phases or self.settings.measuring)
         if lend is None:
@@ -140,7 +141,6 @@ class Stepper:
             self._look_up(step)
             if self.engine.derive():
                 break
-            self.hypers.check_flags(self.flags)
             for group in self.hypers.groups:
                 held.check_hypers(self.rule.name, group.numbers, self.plan.dtype)
         self.plan.settings = now

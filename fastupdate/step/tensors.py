@@ -134,7 +134,7 @@ def make_items(rule: str, params: Any) -> list[Item]:
     argument = Place(rule, "params")
     items: list[Item] = []
     here: int | None = None
-    found = tree.leaves(params)
+    found = tree.leaves(params, argument)
     while some := list(islice(found, TOGETHER)):
         for (path, leaf), plain in zip(some, accept.acceptable([leaf for _, leaf in some]), strict=True):
             array = leaf if plain else accept.parameter(leaf, argument.of_leaf(path))
@@ -166,7 +166,8 @@ def check_tree(containers: Containers, items: list[Item]) -> None:
     """Raises unless what the user handed in holds these parameters, each at its place, and no others."""
     if containers.intact():
         return
-    found = dict(tree.leaves(containers.tree))
+    rule = items[0].place.rule
+    found = dict(tree.leaves(containers.tree, Place(rule, "params")))
     for item in items:
         if item.path not in found:
             item.place.fail(ValueError, "the array that the optimizer was made for", "none")
@@ -174,7 +175,7 @@ def check_tree(containers: Containers, items: list[Item]) -> None:
             write = f"{item.place.argument}{'.data' if item.is_torch else '[...]'} = x"
             item.place.fail(ValueError, f"the array that the optimizer was made for ({write} sets it)", "another one")
     for path in found:
-        place = Place(items[0].place.rule, tree.shown("params", path))
+        place = Place(rule, tree.shown("params", path))
         place.fail(ValueError, "nothing, as when the optimizer was made (others need a new one)", "an array")
 
 

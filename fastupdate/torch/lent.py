@@ -13,6 +13,7 @@ from fastupdate.arrays.memory import Array
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import SIDES, Shape
 from fastupdate.step import extents, slots
+from fastupdate.step.hypers import Group
 from fastupdate.step.slots import Slot
 from fastupdate.step.stepper import Stepper
 from fastupdate.step.tensors import Item, state_kind
@@ -21,7 +22,7 @@ from fastupdate.torch.names import STEP, counts_by_flag, is_counted, state_names
 from fastupdate.torch.shards import Shards, is_dtensor, is_shared_as, like, part_of
 from fastupdate.torch.states import Entry, States
 
-Groups = Sequence[Mapping[str, Any]]  # what is set for each
+Groups = Sequence[Group]
 
 
 class Lent:

@@ -134,10 +134,11 @@ class Run:
 
     def _check_devices(self, tree: Mapping[Any, Any]) -> None:
         """TypeError names the first parameter that is not in the CPU's memory."""
-        for path, p in leaves(tree):
+        place = Place(self._rule.name, "params")
+        for path, p in leaves(tree, place):
             if p.device.type != "cpu":
                 expected = f"a tensor on the CPU (fu.{self._rule.formula.__name__} takes those on NVIDIA GPUs)"
-                Place(self._rule.name, "params", path).fail(TypeError, expected, f"one on {p.device}")
+                place.of_leaf(path).fail(TypeError, expected, f"one on {p.device}")
 
     def _lend(self, stepper: Stepper) -> None:
         found = ((item.path, self._states.get(self._shards.whole(item.source))) for item in stepper.items)
@@ -193,9 +194,11 @@ class Run:
         return not self._outdated
 
     def _take(self, changes: dict[int, Sequence[str]]) -> bool:
-        """Takes in new values of some groups; False if they mean other equations."""
+        """Takes in new values of some groups; False if they mean other equations or states."""
         decided = any(self._decisive.intersection(names) for names in changes.values() if names is not LR)
         if decided and flags_of(self._rule, self._rows) != self._flags:
+            return False
+        if any(self._rule.made_by.intersection(names) for names in changes.values()):
             return False
         if self._listed is not None and self._resting() != self._still:
             return False

@@ -191,8 +191,7 @@ class RecordPlan:
         given, taken = self._given, int(self._clock[STEPS])
         if given is None or given.revision != self._clock[REVISION] or taken >= self._recipe["next_thaw"]:
             return False
-        possible = derive.has_states_for, derive.holds_numbers
-        if not derive.look_up(given, taken) or not all(test(self._recipe, given) for test in possible):
+        if not derive.look_up(given, taken) or not derive.holds_numbers(self._recipe, given):
             return False
         self.stages = derive.fill(self._recipe, given, taken, self._groups)
         self.lr = float(derive.scaled_lr(self._recipe, given.values[:1])[0])
