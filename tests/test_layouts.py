@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import FIRST_CASES, Case, assert_same_bits, by_backend, by_dtype, random_arrays
+from cases import FIRST_CASES, PRODUCT, Case, assert_same_bits, by_backend, by_dtype, isas, random_arrays
 
 SHAPES = [(37, 53), (64, 33), (5, 7, 3, 4), (2, 3, 4, 5, 6), (1, 1200), (1200, 1)]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -70,6 +71,43 @@ def expected(case: Case, dtype: Any, options: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("case", FIRST_CASES[:1] + FIRST_CASES[-1:], ids=str)
 def test_bits_of_c_order(case, orders, options, dtype, backend):
     assert_same_bits(outcome(case, dtype, options, orders, backend), expected(case, dtype, options), "step")
+
+
+SUMMED: list[dict[str, Any]] = [
+    {"clip_norm": 1.0},
+    {"clip_norm": 1.0, "nonfinite": "skip", "monitor": True},
+    {"clip_unit_norm": 0.05},
+    {"clip_unit_norm": 0.05, "monitor": True, "zero_grads": True},
+]
+
+
+def random_shape(rng: np.random.Generator) -> list[int]:
+    """Two to five axes, of up to 200 000 elements in all, alike or very different."""
+    shape, most = [1] * int(rng.integers(2, 6)), 10 ** rng.uniform(2, 5.3)
+    for axis in rng.integers(len(shape), size=100).tolist():
+        grown = int(shape[axis] * rng.uniform(1, 3)) + 1
+        if np.prod(shape) // shape[axis] * grown <= most:
+            shape[axis] = grown
+    return shape
+
+
+@pytest.mark.skipif(not isas(), reason="no native module")
+@pytest.mark.parametrize("seed", range(400 if PRODUCT else 40))
+def test_any_shape_in_any_order_of_axes(seed):
+    """Random ones, with what needs sums: elements that lie beside each other may be anywhere in C order."""
+    rng = np.random.default_rng(seed)
+    shape, dtype, options = random_shape(rng), [np.float32, np.float64][seed % 2], SUMMED[seed // 2 % len(SUMMED)]
+    axes, case = rng.permutation(len(shape)), FIRST_CASES[seed % len(FIRST_CASES)]
+    made = [a.reshape(shape) for a in random_arrays(seed, [prod(shape)] * 3, dtype)]
+    made[2].flat[rng.integers(made[2].size, size=3)] = rng.choice([0.0, np.inf, np.nan, 1.0])
+    left = []
+    for order in (np.arange(len(shape)), axes):
+        p, *grads = ([np.array(a.transpose(order), order="C").transpose(np.argsort(order))] for a in made)
+        opt = case.make(p, backend="native", **options)
+        tables = [opt.step(g).tensors for g in grads]
+        kept = [a for arrays in opt.state.values() for a in arrays]
+        left.append([*p, *grads[0], *kept, *(t[name] for t in tables if t is not None for name in t.dtype.names[1:])])
+    assert_same_bits(*left, f"{shape} {axes} {options}")
 
 
 @pytest.mark.peer

@@ -67,6 +67,9 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Any], np.ndarray]] = {
     "last": lambda shape, dtype: np.moveaxis(
         np.empty(shape[:1] + shape[2:] + shape[1:2], dtype), -1, min(1, len(shape) - 1)
     ),
+    "outer": lambda shape, dtype: np.empty((*shape[-2::-1], *shape[-1:]), dtype).transpose(
+        (*range(len(shape) - 2, -1, -1), len(shape) - 1)
+    ),
     "backwards": lambda shape, dtype: backwards(np.empty(shape, dtype)),
     "fortran-backwards": lambda shape, dtype: backwards(np.empty(shape, dtype, order="F")),
     "spaced": lambda shape, dtype: np.empty([2 * n for n in shape], dtype, order="F")[
@@ -76,7 +79,14 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Any], np.ndarray]] = {
     "misaligned": misaligned,
 }
 PAIRS = [("c", g) for g in LAYOUTS if g != "c"] + [(p, "c") for p in LAYOUTS if p != "c"]
-PAIRS += [("fortran", "fortran"), ("fortran", "rolled"), ("rolled", "rolled"), ("last", "last"), ("offset", "offset")]
+PAIRS += [
+    ("fortran", "fortran"),
+    ("fortran", "rolled"),
+    ("rolled", "rolled"),
+    ("last", "last"),
+    ("outer", "outer"),
+    ("offset", "offset"),
+]
 
 
 def laid(array: np.ndarray, layout: str) -> np.ndarray:

@@ -19,10 +19,12 @@ inline int64_t run_length(const Layout& order, int64_t size) {
   return length;
 }
 
-// Whether a tensor lies in another order than C order, and so that several rows are beside each other.
+// Whether a tensor lies in another order than C order, and so that several rows are beside each other. Where elements
+// lie closest along the last axis, there are none.
 template <class T>
 bool lies_in_rows(const Tensor& t) {
-  return t.order && is_direct(t) && run_length(order_of(t), sizeof(T)) >= kSide && Room::of_thread();
+  if (!t.order || !is_direct(t) || closest_axis(order_of(t)) == order_of(t).ndim - 1) return false;
+  return run_length(order_of(t), sizeof(T)) >= kSide && Room::of_thread();
 }
 
 // Matrices that are alike: element j of row k of each is at k·pitch + j.
