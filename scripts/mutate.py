@@ -226,7 +226,8 @@ MUTANTS = [
     ),
     Mutant(
         "the last strip of columns left out", "csrc/cpu/panels.h",
-        "count = width - c < 2 * kStrip ? width - c : kStrip;", "count = kStrip; if (c + count > width) break;", LAYOUTS,
+        "count = width - c < 2 * kStrip ? width - c : kStrip;", "count = kStrip; if (c + count > width) break;",
+        LAYOUTS,
     ),
     Mutant(
         "non-finite gradients in strands not counted", "csrc/cpu/strands.h",
