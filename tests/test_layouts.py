@@ -97,17 +97,19 @@ def test_any_shape_in_any_order_of_axes(seed):
     """Random ones, with what needs sums: elements that lie beside each other may be anywhere in C order."""
     rng = np.random.default_rng(seed)
     shape, dtype, options = random_shape(rng), [np.float32, np.float64][seed % 2], SUMMED[seed // 2 % len(SUMMED)]
-    axes, case = rng.permutation(len(shape)), FIRST_CASES[seed % len(FIRST_CASES)]
+    case, alike = FIRST_CASES[seed % len(FIRST_CASES)], seed % 3 > 0
+    p_axes, g_axes = rng.permutation(len(shape)), rng.permutation(len(shape))
     made = [a.reshape(shape) for a in random_arrays(seed, [prod(shape)] * 3, dtype)]
     made[2].flat[rng.integers(made[2].size, size=3)] = rng.choice([0.0, np.inf, np.nan, 1.0])
     left = []
-    for order in (np.arange(len(shape)), axes):
-        p, *grads = ([np.array(a.transpose(order), order="C").transpose(np.argsort(order))] for a in made)
+    for orders in ([np.arange(len(shape))] * 2, (p_axes, p_axes if alike else g_axes)):
+        p, *grads = ([np.array(a.transpose(o), order="C").transpose(np.argsort(o))]
+                     for a, o in zip(made, (orders[0], *[orders[1]] * 2), strict=True))  # fmt: skip
         opt = case.make(p, backend="native", **options)
         tables = [opt.step(g).tensors for g in grads]
         kept = [a for arrays in opt.state.values() for a in arrays]
         left.append([*p, *grads[0], *kept, *(t[name] for t in tables if t is not None for name in t.dtype.names[1:])])
-    assert_same_bits(*left, f"{shape} {axes} {options}")
+    assert_same_bits(*left, f"{shape} {p_axes} {g_axes} {options}")
 
 
 @pytest.mark.peer

@@ -35,9 +35,10 @@ inline int64_t row_length(const Layout& layout) {
   return length;
 }
 
-// Calls visit(k, address) for elements begin … begin + n − 1, in C order.
+// Calls visit(k, address, count, stride) for elements begin … begin + n − 1, in C order: `count` of them from begin + k
+// on, which lie `stride` bytes apart.
 template <class Visit>
-void for_each_strided(uint64_t base, const Axes& axes, int64_t begin, int64_t n, Visit visit) {
+void for_each_line(uint64_t base, const Axes& axes, int64_t begin, int64_t n, Visit visit) {
   int64_t index[kMaxDims];
   uint64_t at = base;
   const int64_t last = axes.count - 1;
@@ -47,18 +48,26 @@ void for_each_strided(uint64_t base, const Axes& axes, int64_t begin, int64_t n,
     at += uint64_t(index[d] * axes.stride[d]);
   }
   for (int64_t k = 0; k < n;) {
-    int64_t run = axes.shape[last] - index[last];
-    if (run > n - k) run = n - k;
-    for (int64_t r = 0; r < run; ++r) visit(k + r, at + uint64_t(r * axes.stride[last]));
-    k += run;
-    at += uint64_t(run * axes.stride[last]);
-    index[last] += run;
+    int64_t count = axes.shape[last] - index[last];
+    if (count > n - k) count = n - k;
+    visit(k, at, count, axes.stride[last]);
+    k += count;
+    at += uint64_t(count * axes.stride[last]);
+    index[last] += count;
     for (int64_t d = last; d > 0 && index[d] == axes.shape[d]; --d) {  // carry into the next axis
       at += uint64_t(axes.stride[d - 1] - axes.shape[d] * axes.stride[d]);
       index[d] = 0;
       ++index[d - 1];
     }
   }
+}
+
+// Calls visit(k, address) for each of them.
+template <class Visit>
+void for_each_strided(uint64_t base, const Axes& axes, int64_t begin, int64_t n, Visit visit) {
+  for_each_line(base, axes, begin, n, [&](int64_t k, uint64_t at, int64_t count, int64_t stride) {
+    for (int64_t i = 0; i < count; ++i) visit(k + i, at + uint64_t(i * stride));
+  });
 }
 
 // The address of element i, in C order. Out of line on devices, where a copy per array would crowd the kernels.

@@ -107,29 +107,29 @@ FASTUPDATE_HD void rows_by_squares(uint64_t first, const Axes& row, int64_t colu
     rows_by_squares_of<X, kSide>(first, row, columns, height, square);
 }
 
-// Visits elements begin … begin + n − 1 of an array of X, some by themselves, single(k, address), and the others by
-// squares, as above.
-template <class X, class Single, class Square>
-FASTUPDATE_HD void by_squares(uint64_t base, const Layout& layout, int64_t begin, int64_t n, Single single,
-                              Square square) {
+// Visits elements begin … begin + n − 1 of an array of X, some by lines, line(k, address, count, stride), and the
+// others by squares, as above.
+template <class X, class Line, class Square>
+FASTUPDATE_HD void by_squares(uint64_t base, const Layout& layout, int64_t begin, int64_t n, Line line, Square square) {
   const int64_t axis = closest_axis(layout), rows = layout.shape[axis], stride = layout.stride[axis];
   const int64_t columns = row_length(layout);
   if (!n) return;
-  if (axis == layout.ndim - 1) return for_each_strided(base, axes_of(layout), begin, n, single);
+  if (axis == layout.ndim - 1) return for_each_line(base, axes_of(layout), begin, n, line);
   const Axes row = axes_of(layout, axis + 1);
   for (int64_t k = 0, count; k < n; k += count) {
     const int64_t above = (begin + k) / columns, column = (begin + k) % columns;
     const int64_t rest = rows - above % rows, whole = (n - k) / columns, height = whole < rest ? whole : rest;
     if (column || !height) {  // a part of a row
       count = columns - column < n - k ? columns - column : n - k;
-      for_each_strided(base, axes_of(layout), begin + k, count, [=](int64_t i, uint64_t at) { single(k + i, at); });
+      for_each_line(base, axes_of(layout), begin + k, count,
+                    [=](int64_t i, uint64_t at, int64_t length, int64_t step) { line(k + i, at, length, step); });
       continue;
     }
     count = height * columns;
     const uint64_t first = strided_address(base, layout, begin + k);
     if (height < kSide || columns < kSide || stride != sizeof(X))
       for_each_strided(first, row, 0, columns, [=](int64_t j, uint64_t at) {
-        for (int64_t i = 0; i < height; ++i) single(k + i * columns + j, at + uint64_t(i * stride));
+        for (int64_t i = 0; i < height; ++i) line(k + i * columns + j, at + uint64_t(i * stride), 1, stride);
       });
     else
       rows_by_squares<X>(first, row, columns, height,
@@ -137,6 +137,21 @@ FASTUPDATE_HD void by_squares(uint64_t base, const Layout& layout, int64_t begin
                            square(side, k + i * columns + j, columns, addresses, offset);
                          });
   }
+}
+
+// out ← elements of a line; and the other way round.
+template <class X>
+FASTUPDATE_HD void read_line(uint64_t at, int64_t count, int64_t stride, X* out) {
+  if (stride == sizeof(X))
+    return void(__builtin_memcpy(out, reinterpret_cast<const void*>(at), size_t(count) * sizeof(X)));
+  for (int64_t i = 0; i < count; ++i)
+    __builtin_memcpy(out + i, reinterpret_cast<const void*>(at + uint64_t(i * stride)), sizeof(X));
+}
+template <class X>
+FASTUPDATE_HD void write_line(uint64_t at, int64_t count, int64_t stride, const X* in) {
+  if (stride == sizeof(X)) return void(__builtin_memcpy(reinterpret_cast<void*>(at), in, size_t(count) * sizeof(X)));
+  for (int64_t i = 0; i < count; ++i)
+    __builtin_memcpy(reinterpret_cast<void*>(at + uint64_t(i * stride)), in + i, sizeof(X));
 }
 
 // Calls visit(x) with a number of an integer type of this size.
@@ -154,7 +169,7 @@ inline void read_stretch(int64_t size, uint64_t array, const Layout& layout, int
     X* const to = static_cast<X*>(out);
     by_squares<X>(
         array, layout, begin, n,
-        [=](int64_t k, uint64_t at) { __builtin_memcpy(to + k, reinterpret_cast<const void*>(at), sizeof(X)); },
+        [=](int64_t k, uint64_t at, int64_t count, int64_t stride) { read_line(at, count, stride, to + k); },
         [=](auto side, int64_t k, int64_t pitch, const uint64_t* addresses, uint64_t offset) {
           transpose_square<X, side>([=](int i) { return addresses[i] + offset; },
                                     [=](int i) { return uint64_t(to + k + i * pitch); });
@@ -169,7 +184,7 @@ inline void write_stretch(int64_t size, uint64_t array, const Layout& layout, in
     const X* const from = static_cast<const X*>(in);
     by_squares<X>(
         array, layout, begin, n,
-        [=](int64_t k, uint64_t at) { __builtin_memcpy(reinterpret_cast<void*>(at), from + k, sizeof(X)); },
+        [=](int64_t k, uint64_t at, int64_t count, int64_t stride) { write_line(at, count, stride, from + k); },
         [=](auto side, int64_t k, int64_t pitch, const uint64_t* addresses, uint64_t offset) {
           transpose_square<X, side>([=](int i) { return uint64_t(from + k + i * pitch); },
                                     [=](int i) { return addresses[i] + offset; });
@@ -205,7 +220,10 @@ inline void clear_stretch(int64_t size, uint64_t array, const Layout& layout, in
     using X = decltype(bits);
     by_squares<X>(
         array, layout, begin, n,
-        [](int64_t, uint64_t at) { __builtin_memset(reinterpret_cast<void*>(at), 0, sizeof(X)); },
+        [](int64_t, uint64_t at, int64_t count, int64_t stride) {
+          for (int64_t i = 0; i < count; ++i)
+            __builtin_memset(reinterpret_cast<void*>(at + uint64_t(i * stride)), 0, sizeof(X));
+        },
         [](auto side, int64_t, int64_t, const uint64_t* addresses, uint64_t offset) {
           for (int i = 0; i < side; ++i)
             __builtin_memset(reinterpret_cast<void*>(addresses[i] + offset), 0, side * sizeof(X));
