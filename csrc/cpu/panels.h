@@ -5,27 +5,10 @@
 
 #include <utility>
 
+#include "cpu/order.h"
 #include "cpu/tile.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
-
-inline const Layout& order_of(const Tensor& t) { return *reinterpret_cast<const Layout*>(t.order); }
-
-// How many rows lie side by side.
-inline int64_t run_length(const Layout& order, int64_t size) {
-  int64_t axis = closest_axis(order), length = order.shape[axis];
-  if (order.stride[axis] != size) return 0;
-  while (axis > 0 && order.stride[axis - 1] == length * size) length *= order.shape[--axis];
-  return length;
-}
-
-// Whether a tensor lies in another order than C order, and so that several rows are beside each other. Where elements
-// lie closest along the last axis, there are none.
-template <class T>
-bool lies_in_rows(const Tensor& t) {
-  if (!t.order || !is_direct(t) || closest_axis(order_of(t)) == order_of(t).ndim - 1) return false;
-  return run_length(order_of(t), sizeof(T)) >= kSide && Room::of_thread();
-}
 
 // Matrices that are alike: element j of row k of each is at k·pitch + j.
 template <class T, int count>
@@ -38,7 +21,10 @@ struct Matrices {
   }
 };
 
-// Watch: what is summed (panel_sums.h). Blocks begin anew every `unit` elements.
+// Goes through a tensor for a Watch, which says what is summed (panel_sums.h). Runs of elements are shown to it in any
+// order (`fetch`, then `see`, which copies what it needs), or in C order (`see_in_order`); the copies come back in C
+// order, to be added up in lanes (`add`), of which some may be left out, and each block is finished (`finish`). Blocks
+// begin anew every `unit` elements.
 template <class T, class Watch>
 class Panels {
  public:

@@ -7,7 +7,8 @@
 // added to the strands of the rows before.
 #pragma once
 
-#include "cpu/panels.h"
+#include "cpu/order.h"
+#include "cpu/tile.h"
 
 namespace fastupdate::FASTUPDATE_TARGET {
 
