@@ -12,8 +12,11 @@ class Squares {
  public:
   static constexpr int kArrays = 1;
 
-  // Whether rows are short: strands.h has a faster way for others.
-  static bool serves(const Tensor& t) { return lies_in_rows<T>(t) && row_length(order_of(t)) < kBlock; }
+  // Whether many short rows lie side by side: few are copied as fast by windows, and for long ones there is strands.h.
+  static bool serves(const Tensor& t) {
+    if (!lies_in_rows<T>(t)) return false;
+    return row_length(order_of(t)) < kBlock && run_length(order_of(t), sizeof(T)) >= kTile;
+  }
 
   Squares(const Tensor& t, uint64_t array) : t_(t), array_(array) {}
 

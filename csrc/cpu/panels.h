@@ -43,9 +43,9 @@ class Panels {
     T* rest = reinterpret_cast<T*>(room);
     kept_.share(rest, kRows * kKept);
     passing_.share(rest, kRows * kPitch);
-    strip_.share(rest, 2 * kStrip * kPitch);
+    strip_.share(rest, kStripSize);
     kept_.pitch = columns_ < kBlock ? columns_ : kKept;
-    passing_.pitch = strip_.pitch = kPitch;
+    passing_.pitch = kPitch;
   }
 
   // Goes through the elements begin … end − 1: from the beginning of a block to the end of one.
@@ -71,7 +71,7 @@ class Panels {
   static constexpr int kStrip = 16;                                    // columns that are copied at once
   static constexpr int kAhead = 4;                                     // columns that are fetched ahead
   // From row to row of copies: powers of 2 would lie on each other in a cache.
-  static constexpr int64_t kPitch = kWidth + kLanes, kKept = kBlock + kLanes;
+  static constexpr int64_t kPitch = kWidth + kLanes, kKept = kBlock + kLanes, kStripSize = 2 * kStrip * kPitch;
 
   // The block of which some elements have been added up, element i in lane (i − origin) mod 32: any rotation of the
   // lanes has the same sum.
@@ -79,7 +79,7 @@ class Panels {
     typename Watch::Lanes lanes;
     int64_t origin, end;
   };
-  static_assert((kRows + 1) * sizeof(Open) + (kRows * (kKept + kPitch) + 2 * kStrip * kPitch) * kArrays * sizeof(T) <=
+  static_assert((kRows + 1) * sizeof(Open) + (kRows * (kKept + kPitch) + kStripSize) * kArrays * sizeof(T) <=
                 Room::kMore);
 
   int64_t most_rows() const {
@@ -137,52 +137,71 @@ class Panels {
     const int width = int(end - column < kWidth ? end - column : kWidth);
     const int known = int(rest < kWidth + kAhead ? rest : kWidth + kAhead);
     int64_t at[kWidth + kAhead];  // the first element of each column, by memory
-    for_each_strided(uint64_t(first), row_, column, known,
-                     [&](int64_t j, uint64_t where) { at[j] = int64_t(where / sizeof(T)); });
+    bool follow = rows < kTile;   // one upon the other
+    for_each_strided(uint64_t(first), row_, column, known, [&](int64_t j, uint64_t where) {
+      at[j] = int64_t(where / sizeof(T));
+      follow = follow && at[j] == at[0] + j * rows;
+    });
+    if (follow) return copy_run_of_columns(at[0], width, int(rows), out, place);
     for (int c = 0, count; c < width; c += count) {
       count = width - c < 2 * kStrip ? width - c : kStrip;
       for (int64_t r = 0; r < rows; r += kTile) {
         const int height = int(rows - r < kTile ? rows - r : kTile);
         for (int j = 0; j < count; ++j) {
           if (c + j + kAhead < known) watch_.fetch(at[c + j + kAhead] + r, height);
-          see_run(at[c + j] + r, height, j);
+          see_run(at[c + j] + r, height, j * kPitch);
         }
-        copy_strip(count, height, out, place + r * out.pitch + c);
+        copy_strip(count, height, kPitch, out, place + r * out.pitch + c);
       }
     }
   }
 
-  // n elements by memory, from element i on, which become a row of the strip.
-  void see_run(int64_t i, int n, int j) {
+  // Short columns that follow upon each other in memory are one run.
+  void copy_run_of_columns(int64_t i, int width, int rows, const Arrays& out, int64_t place) {
+    for (int c = 0, count; c < width; c += count) {
+      const int most = int(kStripSize) / rows;
+      count = width - c < most ? width - c : most;
+      in_stretches<kTile>(0, count * rows, [&](int64_t k, int n) {
+        watch_.fetch(i + k + kAhead * kTile, n);
+        see_run(i + k, n, k);
+      });
+      copy_strip(count, rows, rows, out, place + c);
+      i += count * rows;
+    }
+  }
+
+  // n elements by memory, from element i on, which are copied to a place in the strip.
+  void see_run(int64_t i, int n, int64_t place) {
     T* run[kArrays];
-    for (int a = 0; a < kArrays; ++a) run[a] = strip_.array[a] + j * kPitch;
+    for (int a = 0; a < kArrays; ++a) run[a] = strip_.array[a] + place;
     n == kTile ? watch_.see(i, std::integral_constant<int, kTile>(), run) : watch_.see(i, n, run);
   }
 
-  void copy_strip(int width, int height, const Arrays& out, int64_t place) const {
+  // Columns of the strip are `pitch` apart.
+  void copy_strip(int width, int height, int64_t pitch, const Arrays& out, int64_t place) const {
     const int least = width < height ? width : height;
     for (int a = 0; a < kArrays; ++a) {
       const T* const in = strip_.array[a];
       T* const to = out.array[a] + place;
       if (least >= kLargeSide<T>)
-        copy_squares<kLargeSide<T>>(in, width, height, to, out.pitch);
+        copy_squares<kLargeSide<T>>(in, pitch, width, height, to, out.pitch);
       else if (least >= kSide)
-        copy_squares<kSide>(in, width, height, to, out.pitch);
+        copy_squares<kSide>(in, pitch, width, height, to, out.pitch);
       else
         for (int i = 0; i < height; ++i)
-          for (int j = 0; j < width; ++j) to[i * out.pitch + j] = in[j * kPitch + i];
+          for (int j = 0; j < width; ++j) to[i * out.pitch + j] = in[j * pitch + i];
     }
   }
 
   // Squares overlap at the ends.
   template <int side>
-  static void copy_squares(const T* in, int width, int height, T* out, int64_t pitch) {
+  static void copy_squares(const T* in, int64_t from, int width, int height, T* out, int64_t pitch) {
     using X = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     for (int i = 0; i < height; i += side) {
       if (i + side > height) i = height - side;
       for (int j = 0; j < width; j += side) {
         if (j + side > width) j = width - side;
-        transpose_square<X, side>([=](int b) { return uint64_t(in + (j + b) * kPitch + i); },
+        transpose_square<X, side>([=](int b) { return uint64_t(in + (j + b) * from + i); },
                                   [=](int b) { return uint64_t(out + (i + b) * pitch + j); });
       }
     }
@@ -238,7 +257,7 @@ class Panels {
   const int64_t columns_, run_, unit_;  // of a row; rows that lie side by side
   Open* open_[kRows + 1];               // the block that is open where a panel begins, and at the end of each row
   Arrays kept_, passing_;               // in C order: beginnings of rows, or short rows; what is added up at once
-  Arrays strip_;                        // some columns, each of which is a row here
+  Arrays strip_;                        // some columns, one after the other
 };
 
 }  // namespace fastupdate::FASTUPDATE_TARGET
