@@ -230,6 +230,11 @@ MUTANTS = [
         LAYOUTS,
     ),
     Mutant(
+        "columns that follow taken for granted", "csrc/cpu/panels.h",
+        "follow = follow && at[j] == at[0] + j * rows;", "follow = follow && (j != 1 || at[j] == at[0] + rows);",
+        LAYOUTS,
+    ),
+    Mutant(
         "non-finite gradients in strands not counted", "csrc/cpu/strands.h",
         "if (nothing != 0)", "if (false)", LAYOUTS,
     ),

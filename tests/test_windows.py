@@ -26,7 +26,16 @@ SHAPES = [(8, 8), (7, 9), (9, 7), (16, 17), (65, 31), (150, 401), (3, 2000), (20
 # Rows in which several blocks begin, and of more than one panel (panels.h, strands.h); rows that no window holds.
 SHAPES += [(140, 1100), (9, 2048), (9, 4200), (3, 9, 1100)]
 # Short rows, of more than one panel, and several to a unit; strips of 16 columns and of as many as are left.
-SHAPES += [(300, 900), (2, 9, 8), (3, 20, 9, 17), (2, 3, 2, 3, 9), (17, 2, 1, 2, 8), (2, 150, 7, 19), (33, 47)]
+SHAPES += [
+    (300, 900),
+    (2, 9, 8),
+    (3, 20, 9, 17),
+    (2, 3, 2, 3, 9),
+    (17, 2, 1, 2, 8),
+    (2, 150, 7, 19),
+    (33, 47),
+    (40, 3, 5, 7),
+]
 FULL: dict[str, Any] = {"ema_decay": 0.9, "shadow": "float16", "clip_unit_norm": 0.01, "zero_grads": True}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -69,6 +78,11 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Any], np.ndarray]] = {
     ),
     "outer": lambda shape, dtype: np.empty((*shape[-2::-1], *shape[-1:]), dtype).transpose(
         (*range(len(shape) - 2, -1, -1), len(shape) - 1)
+    ),
+    "woven": lambda shape, dtype: (  # of four axes, rows of which only the last elements follow upon each other
+        np.empty([shape[k] for k in (2, 1, 3, 0)], dtype).transpose((3, 1, 0, 2))
+        if len(shape) == 4
+        else np.empty(shape, dtype)
     ),
     "backwards": lambda shape, dtype: backwards(np.empty(shape, dtype)),
     "fortran-backwards": lambda shape, dtype: backwards(np.empty(shape, dtype, order="F")),
