@@ -274,6 +274,7 @@ class Optimizer(attributes.NotTorch):
         with self.stepper.exclusive():
             self.stepper.micro_batches.check_none("pattern")
             self.stepper.check(self.stepper.items)
+            self.stepper.thaw()
             names = Finder(sources(self.stepper.items))(self.stepper.place("pattern"), pattern)
             self.stepper.plan.keep_times()
             items = [item.but() for item in self.stepper.items]

@@ -127,6 +127,12 @@ class Stepper:
         self.plan.keep_times()
         at_once(self.replanning([item.but() for item in self.items], self.step_count))
 
+    def thaw(self) -> None:
+        """Plans anew if the next step is to move a tensor whose date has come: until then it is looked at as frozen."""
+        step = self._now[STEPS]
+        if any(item.frozen and step >= item.frozen_until for item in self.items):
+            self.replan()
+
     # -- hyperparameters ----------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
@@ -135,10 +141,8 @@ class Stepper:
         if self.hypers.impure:
             self._look_up(self._now[STEPS])
         while not self.engine.derive():
-            step = self._now[STEPS]
-            if any(item.frozen and step >= item.frozen_until for item in self.items):
-                self.replan()
-            self._look_up(step)
+            self.thaw()
+            self._look_up(self._now[STEPS])
             if self.engine.derive():
                 break
             for group in self.hypers.groups:
@@ -298,6 +302,7 @@ class Stepper:
         with self.exclusive():
             if self.settings.missing == "skip":
                 self.micro_batches.check_none("grads")
+            self.thaw()
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             vars(self).update(NO_CALLS)
 
@@ -345,9 +350,12 @@ class Stepper:
             at_once(self.starting_at(step))
 
     def starting_at(self, step: int) -> list[Assignment]:
-        """The assignments of a step count; ValueError while there are micro-batches."""
+        """The assignments of a step count, which is that of each tensor that is not frozen; ValueError while there are
+        micro-batches."""
         self.micro_batches.check_none("step")
-        return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)]
+        self.thaw()
+        counts = [(setattr, item, "t", step - 1) for item in self.plan.unfrozen]  # of those without a gradient too
+        return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1), *counts]
 
     def retime(self, counts: NDArray[np.int64]) -> bool:
         """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""
