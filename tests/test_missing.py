@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,34 @@ def test_a_resumed_run_goes_on_alike(when: str, copied: bool) -> None:
             opt.step(grads(k, present))
     assert exactly(first.state_dict()) == exactly(second.state_dict())
     assert exactly(first.params) == exactly(second.params)
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "bind": lambda opt: (opt.bind(grads(7)), opt.step()),
+    "bind some": lambda opt: (opt.bind(grads(7, "acd")), opt.step()),
+    "start_at": lambda opt: opt.start_at(20),
+    "unfreeze": lambda opt: opt.unfreeze(["b", "d"], state="reset"),
+    "thaw half": lambda opt: opt.unfreeze("*", state=0.5),
+    "freeze": lambda opt: opt.freeze(["a", "d"]),
+    "accumulate": lambda opt: (opt.accumulate(grads(7, "abc")), opt.accumulate(grads(8, "d")), opt.step()),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("parts", [False, True], ids=["one rule", "partition"])
+def test_whom_the_next_step_moves_is_known_before_it(call: Callable[[Any], Any], parts: bool) -> None:
+    """One tensor rested in the step before, and the date of another has come: as for an optimizer that is resumed."""
+    dates = [{"params": ["d"], "frozen_until": 2}]
+    make: Any = partial(fu.Partition, rules=[("[ad]", fu.Adam), ("*", fu.Adam)]) if parts else fu.Adam
+    ran = make(params(), missing="skip", groups=dates)
+    for k in range(2):
+        ran.step(grads(k, "ac"))
+    resumed = copy.deepcopy(ran)
+    for opt in (ran, resumed):
+        call(opt)
+        opt.step(grads(3))
+    assert exactly(ran.state_dict()) == exactly(resumed.state_dict())
+    assert_same_bits([*ran.params.values()], [*resumed.params.values()], "parameters")
 
 
 def test_bound_gradients_may_lack_some() -> None:

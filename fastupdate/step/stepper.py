@@ -67,10 +67,13 @@ class Stepper:
         flags: Mapping[str, bool],
         options: Mapping[str, Any],
         lend: Callable[[Stepper], None] | None = None,
+        follow: Callable[[list[Item]], list[Assignment]] = slots.lie_down,
     ) -> None:
-        """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays."""
+        """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays
+        follow: lets what belongs to the items lie as parameters do that were given other memory; what is to be assigned
+        """
         self.rule = rule
-        self._on_loan = lend is not None
+        self._follow = follow
         self.settings = Settings(rule.name, **options)
         self.settings.check_decay(rule)
         self.clock = np.zeros(3, np.int64)
@@ -390,7 +393,6 @@ class Stepper:
         self.plan.keep_times()  # before items are copied, which have the counts
         moved = rebound(self.items)
         followed = [moved.get(item.path, item).but(slots=dict(item.slots)) for item in self.items]
-        if self.walks_memory and not self._on_loan:
-            slots.lie_down(followed)
-        vars(self).update(self._planned(followed))
+        laid = self._follow(followed) if self.walks_memory else []
+        at_once([*laid, (vars(self).update, self._planned(followed))])
         self.derive()
