@@ -23,6 +23,7 @@ from fastupdate.saving import file, parts
 from fastupdate.saving import state as saving
 from fastupdate.saving.checks import Rename
 from fastupdate.saving.loading import Loaded
+from fastupdate.step.dates import starting_at
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
@@ -228,9 +229,12 @@ class Partition(attributes.NotTorch):
         self._exclusively(lambda: at_once([(setitem, clock, records.MICRO_BATCHES, 0) for clock in clocks]))
 
     def start_at(self, step: int) -> None:
-        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
+        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere.
+
+        Tensors that are frozen keep their own counts; a date (`frozen_until`) is ahead or past by the new number.
+        """
         number = first_step(_place("step"), step)
-        self._exclusively(lambda: at_once([a for stepper in self._steppers for a in stepper.starting_at(number)]))
+        self._exclusively(lambda: at_once([a for stepper in self._steppers for a in starting_at(stepper, number)]))
 
     @property
     def step_count(self) -> int:

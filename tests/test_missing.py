@@ -187,6 +187,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "bind": lambda opt: (opt.bind(grads(7)), opt.step()),
     "bind some": lambda opt: (opt.bind(grads(7, "acd")), opt.step()),
     "start_at": lambda opt: opt.start_at(20),
+    "start_at before the date": lambda opt: opt.start_at(1),
     "unfreeze": lambda opt: opt.unfreeze(["b", "d"], state="reset"),
     "thaw half": lambda opt: opt.unfreeze("*", state=0.5),
     "freeze": lambda opt: opt.freeze(["a", "d"]),

@@ -19,7 +19,7 @@ from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
-from fastupdate.step import gradients, held, slots
+from fastupdate.step import dates, gradients, held, slots
 from fastupdate.step.calls import NO_CALLS, Calls, calls_of
 from fastupdate.step.decide import Skips
 from fastupdate.step.gradients import Reduce
@@ -130,12 +130,6 @@ class Stepper:
         self.plan.keep_times()
         at_once(self.replanning([item.but() for item in self.items], self.step_count))
 
-    def thaw(self) -> None:
-        """Plans anew if the next step is to move a tensor whose date has come: until then it is looked at as frozen."""
-        step = self._now[STEPS]
-        if any(item.frozen and step >= item.frozen_until for item in self.items):
-            self.replan()
-
     # -- hyperparameters ----------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
@@ -144,7 +138,7 @@ class Stepper:
         if self.hypers.impure:
             self._look_up(self._now[STEPS])
         while not self.engine.derive():
-            self.thaw()
+            dates.thaw(self)
             self._look_up(self._now[STEPS])
             if self.engine.derive():
                 break
@@ -305,7 +299,7 @@ class Stepper:
         with self.exclusive():
             if self.settings.missing == "skip":
                 self.micro_batches.check_none("grads")
-            self.thaw()
+            dates.thaw(self)
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             vars(self).update(NO_CALLS)
 
@@ -350,15 +344,7 @@ class Stepper:
     def start_at(self, step: int) -> None:
         """See `Optimizer.start_at`."""
         with self.exclusive():
-            at_once(self.starting_at(step))
-
-    def starting_at(self, step: int) -> list[Assignment]:
-        """The assignments of a step count, which is that of each tensor that is not frozen; ValueError while there are
-        micro-batches."""
-        self.micro_batches.check_none("step")
-        self.thaw()
-        counts = [(setattr, item, "t", step - 1) for item in self.plan.unfrozen]  # of those without a gradient too
-        return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1), *counts]
+            at_once(dates.starting_at(self, step))
 
     def retime(self, counts: NDArray[np.int64]) -> bool:
         """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""
