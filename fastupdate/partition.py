@@ -29,9 +29,9 @@ from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
 from fastupdate.step.options import Options
 from fastupdate.step.report import Joined, Report
-from fastupdate.step.stepper import Stepper
+from fastupdate.step.stepper import Stepper, add
 from fastupdate.step.tensors import Item, check_tree, sources
-from fastupdate.step.transaction import at_once, in_turn
+from fastupdate.step.transaction import at_once
 from fastupdate.step.whole import WholeStep, take
 
 T = TypeVar("T")
@@ -215,13 +215,7 @@ class Partition(attributes.NotTorch):
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
         """Adds one micro-batch; arguments as those of `Optimizer.accumulate`."""
-
-        def add() -> None:
-            steppers, parted = self._steppers, self._parted(grads)
-            batches = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
-            in_turn([s.adding(*batch) for s, batch in zip(steppers, batches, strict=True)])
-
-        self._exclusively(add)
+        self._exclusively(lambda: add(self._steppers, self._parted(grads), reduce, weight))
 
     def discard(self) -> None:
         """Forgets the micro-batches that were accumulated since the last step."""

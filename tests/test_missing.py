@@ -162,6 +162,25 @@ def test_a_failed_call_between_micro_batches_lets_nobody_join(backend: str) -> N
         both[0].step({"x": None})
 
 
+REFUSED: dict[str, tuple[Any, dict[str, Any], Any, type[Exception]]] = {
+    "rows of a lazy step": (fu.Adam, {"rows": "lazy"}, (np.array([0]), np.ones(1, np.float32)), ValueError),
+    "another part's gradient": (
+        partial(fu.Partition, rules=[("[ab]", fu.Adam), ("*", fu.SGD)]), {}, np.ones(SIZES["d"]), TypeError,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "options", "wrong", "error"), REFUSED.values(), ids=REFUSED)
+def test_whatever_refuses_a_micro_batch(make: Any, options: dict[str, Any], wrong: Any, error: type[Exception]) -> None:
+    both = [make(params(), missing="skip", **options) for _ in range(2)]
+    for opt in both:
+        opt.accumulate(grads(0, "ac"))
+    with pytest.raises(error, match="grads"):
+        both[0].accumulate({**grads(1, "ab"), "d": wrong})
+    assert [opt.step().step for opt in both] == [1, 1]
+    assert exactly(both[0].state_dict()) == exactly(both[1].state_dict())
+
+
 @pytest.mark.parametrize("when", ["between steps", "between micro-batches"])
 @pytest.mark.parametrize("copied", [False, True], ids=["state", "copy"])
 def test_a_resumed_run_goes_on_alike(when: str, copied: bool) -> None:

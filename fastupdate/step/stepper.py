@@ -307,7 +307,7 @@ class Stepper:
         """See `Optimizer.accumulate`."""
         with self.exclusive():
             try:
-                in_turn([self.adding(*self.micro_batch(grads, reduce, weight))])
+                add([self], [grads], reduce, weight)
             finally:
                 self.let_go()
 
@@ -382,3 +382,16 @@ class Stepper:
         laid = self._follow(followed) if self.walks_memory else []
         at_once([*laid, (vars(self).update, self._planned(followed))])
         self.derive()
+
+
+def add(steppers: list[Stepper], grads: list[Any], reduce: Reduce | None, weight: Any) -> None:
+    """Adds one micro-batch to all of them; if one refuses it, no tensor of any has joined those that move."""
+    before = [dict(vars(stepper)) if stepper.settings.missing == "skip" else {} for stepper in steppers]
+    try:
+        pairs = zip(steppers, grads, strict=True)
+        batches = [stepper.micro_batch(own, reduce, weight) for stepper, own in pairs]
+    except BaseException:
+        for stepper, old in zip(steppers, before, strict=True):
+            vars(stepper).update(old)
+        raise
+    in_turn([stepper.adding(*batch) for stepper, batch in zip(steppers, batches, strict=True)])
