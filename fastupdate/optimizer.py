@@ -23,7 +23,7 @@ from fastupdate.saving import file
 from fastupdate.saving import state as saving
 from fastupdate.saving.checks import Rename
 from fastupdate.saving.loading import Loaded, loading
-from fastupdate.step import describe, slots
+from fastupdate.step import dates, describe, slots
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.lending import lending
@@ -147,7 +147,10 @@ class Optimizer(attributes.NotTorch):
         return report
 
     def start_at(self, step: int) -> None:
-        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
+        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere.
+
+        Tensors that are frozen keep their own counts; a date (`frozen_until`) is ahead or past by the new number.
+        """
         self.stepper.start_at(first_step(self.stepper.place("step"), step))
 
     def bind(self, grads: Any) -> None:
@@ -274,6 +277,7 @@ class Optimizer(attributes.NotTorch):
         with self.stepper.exclusive():
             self.stepper.micro_batches.check_none("pattern")
             self.stepper.check(self.stepper.items)
+            dates.thaw(self.stepper)
             names = Finder(sources(self.stepper.items))(self.stepper.place("pattern"), pattern)
             self.stepper.plan.keep_times()
             items = [item.but() for item in self.stepper.items]

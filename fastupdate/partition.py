@@ -23,14 +23,15 @@ from fastupdate.saving import file, parts
 from fastupdate.saving import state as saving
 from fastupdate.saving.checks import Rename
 from fastupdate.saving.loading import Loaded
+from fastupdate.step.dates import starting_at
 from fastupdate.step.gradients import Reduce
 from fastupdate.step.hypers import Group
 from fastupdate.step.modes import turning
 from fastupdate.step.options import Options
 from fastupdate.step.report import Joined, Report
-from fastupdate.step.stepper import Stepper
+from fastupdate.step.stepper import Stepper, add
 from fastupdate.step.tensors import Item, check_tree, sources
-from fastupdate.step.transaction import at_once, in_turn
+from fastupdate.step.transaction import at_once
 from fastupdate.step.whole import WholeStep, take
 
 T = TypeVar("T")
@@ -214,13 +215,7 @@ class Partition(attributes.NotTorch):
 
     def accumulate(self, grads: Any = None, *, reduce: Reduce | None = None, weight: float = 1.0) -> None:
         """Adds one micro-batch; arguments as those of `Optimizer.accumulate`."""
-
-        def add() -> None:
-            steppers, parted = self._steppers, self._parted(grads)
-            batches = [s.micro_batch(own, reduce, weight) for s, own in zip(steppers, parted, strict=True)]
-            in_turn([s.adding(*batch) for s, batch in zip(steppers, batches, strict=True)])
-
-        self._exclusively(add)
+        self._exclusively(lambda: add(self._steppers, self._parted(grads), reduce, weight))
 
     def discard(self) -> None:
         """Forgets the micro-batches that were accumulated since the last step."""
@@ -228,9 +223,12 @@ class Partition(attributes.NotTorch):
         self._exclusively(lambda: at_once([(setitem, clock, records.MICRO_BATCHES, 0) for clock in clocks]))
 
     def start_at(self, step: int) -> None:
-        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere."""
+        """Makes the next step number `step` (1 for a fresh optimizer): for states that were trained elsewhere.
+
+        Tensors that are frozen keep their own counts; a date (`frozen_until`) is ahead or past by the new number.
+        """
         number = first_step(_place("step"), step)
-        self._exclusively(lambda: at_once([a for stepper in self._steppers for a in stepper.starting_at(number)]))
+        self._exclusively(lambda: at_once([a for stepper in self._steppers for a in starting_at(stepper, number)]))
 
     @property
     def step_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -316,6 +317,19 @@ def test_the_date_counts_from_start_at() -> None:
     assert own_times(opt)["head.w"] == 0
     steps(opt, 2)
     assert own_times(opt)["head.w"] == 1
+
+
+def test_before_its_date_a_tensor_is_frozen_again() -> None:
+    """Whether the optimizer goes on, or one that was resumed."""
+    ran = fu.Adam(tensors(0), groups=[{"params": "head.w", "frozen_until": 2}])
+    steps(ran, 1, 2, 3)
+    ran.start_at(1)
+    resumed = copy.deepcopy(ran)
+    for opt, times in ((ran, [0, 0, 1]), (resumed, [0, 0, 1])):
+        for seed, time in enumerate(times):
+            steps(opt, seed)
+            assert own_times(opt)["head.w"] == time
+    assert fingerprint(ran) == fingerprint(resumed)
 
 
 def test_waiting_for_a_date_leaves_the_hyperparameters_alone(monkeypatch: pytest.MonkeyPatch) -> None:

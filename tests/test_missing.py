@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,25 @@ def test_a_failed_call_between_micro_batches_lets_nobody_join(backend: str) -> N
         both[0].step({"x": None})
 
 
+REFUSED: dict[str, tuple[Any, dict[str, Any], Any, type[Exception]]] = {
+    "rows of a lazy step": (fu.Adam, {"rows": "lazy"}, (np.array([0]), np.ones(1, np.float32)), ValueError),
+    "another part's gradient": (
+        partial(fu.Partition, rules=[("[ab]", fu.Adam), ("*", fu.SGD)]), {}, np.ones(SIZES["d"]), TypeError,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "options", "wrong", "error"), REFUSED.values(), ids=REFUSED)
+def test_whatever_refuses_a_micro_batch(make: Any, options: dict[str, Any], wrong: Any, error: type[Exception]) -> None:
+    both = [make(params(), missing="skip", **options) for _ in range(2)]
+    for opt in both:
+        opt.accumulate(grads(0, "ac"))
+    with pytest.raises(error, match="grads"):
+        both[0].accumulate({**grads(1, "ab"), "d": wrong})
+    assert [opt.step().step for opt in both] == [1, 1]
+    assert exactly(both[0].state_dict()) == exactly(both[1].state_dict())
+
+
 @pytest.mark.parametrize("when", ["between steps", "between micro-batches"])
 @pytest.mark.parametrize("copied", [False, True], ids=["state", "copy"])
 def test_a_resumed_run_goes_on_alike(when: str, copied: bool) -> None:
@@ -180,6 +200,35 @@ def test_a_resumed_run_goes_on_alike(when: str, copied: bool) -> None:
             opt.step(grads(k, present))
     assert exactly(first.state_dict()) == exactly(second.state_dict())
     assert exactly(first.params) == exactly(second.params)
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "bind": lambda opt: (opt.bind(grads(7)), opt.step()),
+    "bind some": lambda opt: (opt.bind(grads(7, "acd")), opt.step()),
+    "start_at": lambda opt: opt.start_at(20),
+    "start_at before the date": lambda opt: opt.start_at(1),
+    "unfreeze": lambda opt: opt.unfreeze(["b", "d"], state="reset"),
+    "thaw half": lambda opt: opt.unfreeze("*", state=0.5),
+    "freeze": lambda opt: opt.freeze(["a", "d"]),
+    "accumulate": lambda opt: (opt.accumulate(grads(7, "abc")), opt.accumulate(grads(8, "d")), opt.step()),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("parts", [False, True], ids=["one rule", "partition"])
+def test_whom_the_next_step_moves_is_known_before_it(call: Callable[[Any], Any], parts: bool) -> None:
+    """One tensor rested in the step before, and the date of another has come: as for an optimizer that is resumed."""
+    dates = [{"params": ["d"], "frozen_until": 2}]
+    make: Any = partial(fu.Partition, rules=[("[ad]", fu.Adam), ("*", fu.Adam)]) if parts else fu.Adam
+    ran = make(params(), missing="skip", groups=dates)
+    for k in range(2):
+        ran.step(grads(k, "ac"))
+    resumed = copy.deepcopy(ran)
+    for opt in (ran, resumed):
+        call(opt)
+        opt.step(grads(3))
+    assert exactly(ran.state_dict()) == exactly(resumed.state_dict())
+    assert_same_bits([*ran.params.values()], [*resumed.params.values()], "parameters")
 
 
 def test_bound_gradients_may_lack_some() -> None:

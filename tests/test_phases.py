@@ -17,6 +17,7 @@ from cases import (
     Case,
     arrays_of,
     assert_same_bits,
+    by_backend,
     by_name,
     every_run,
     in_sample,
@@ -208,3 +209,16 @@ def test_tensors_moved_one_by_one_in_backward_order_end_as_in_a_whole_step(
     for kind, arrays in expected.items():
         assert_same_bits(actual[kind], arrays, kind)
     assert opts[1].step_count == STEPS
+
+
+@pytest.mark.parametrize("rule", [name for name in rules.names() if rules.get(name).rule.states_of("list")])
+@by_backend
+def test_numbers_of_the_list_stay_where_no_element_moves(rule: str, backend: str) -> None:
+    """As where no tensor does: the gradients that there are belong to tensors without elements."""
+    params = {"empty": np.zeros((0, 3)), "w": np.ones((4, 3))}
+    opt = rules.get(rule)(params, missing="skip", backend=backend)
+    for k in range(3):
+        opt.step({"empty": np.zeros((0, 3)), "w": np.full((4, 3), 1.0 + k)})
+    before = {name: float(np.asarray(opt.state[name]["w"])) for name in opt.rule.states_of("list")}
+    opt.step({"empty": np.zeros((0, 3))})
+    assert before == {name: float(np.asarray(opt.state[name]["w"])) for name in opt.rule.states_of("list")}

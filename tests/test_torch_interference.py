@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case
+from cases import Case, random_arrays
 from peers import file_needs, peer
 from tolerances import PEER, Drift
 from torch_cases import TORCHS, arrays_of, hand_over, ours, parameters, tensors, theirs, torch
@@ -221,3 +221,41 @@ def test_a_state_that_was_set_is_the_one_that_moves(layout: str) -> None:
         steps(optimizer, params, 0)
     for mine, others in zip(*held, strict=True):
         torch.testing.assert_close(mine, others)
+
+
+ORDERS: dict[str, Any] = {
+    "C": lambda t: t.contiguous(),
+    "reversed": lambda t: t.permute(2, 1, 0).contiguous().permute(2, 1, 0),
+    "swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+    "strided": lambda t: torch.stack([t, t], dim=-1)[..., 0],
+}
+KEEPING = {
+    "momentum": ("Momentum", {}),
+    "adam": ("Adam", {}),
+    "average": ("SGD", {"ema_decay": 0.9, "shadow": "bfloat16"}),
+    "monitor": ("RMSprop", {"monitor": True}),
+    "lookahead": ("SGD", {"lookahead": (2, 0.5)}),
+}
+
+
+@pytest.mark.parametrize(("rule", "options"), KEEPING.values(), ids=KEEPING)
+@pytest.mark.parametrize("after", ORDERS)
+@pytest.mark.parametrize("before", ORDERS)
+def test_states_follow_a_parameter_into_another_order_of_memory(
+    before: str, after: str, rule: str, options: dict[str, Any]
+) -> None:
+    """As `model.to(memory_format=…)` does: the bits are those of one that stays, whichever tensors have gradients."""
+    start, *grads = (torch.from_numpy(a).reshape(3, 4, 5) for a in random_arrays(0, [60] * 8, np.float32))
+    found = []
+    for moved in (False, True):
+        params = [torch.nn.Parameter(ORDERS[before](start.clone())) for _ in range(2)]
+        optimizer = getattr(fu.torch, rule)(params, lr=0.1, **options)
+        for k, g in enumerate(grads):
+            params[0].grad, params[1].grad = g.clone(), g.clone() if k % 2 else None
+            optimizer.step()
+            if k == 3 and moved:
+                params[0].data = ORDERS[after](params[0].data)
+        held = [t for state in optimizer.state_dict()["state"].values() for t in state.values()]
+        found.append([*params, *held])
+    for stayed, followed in zip(*found, strict=True):
+        assert torch.equal(stayed, followed)

@@ -214,9 +214,9 @@ class Plan {
     measure_stages(places, [&](Engine::Entry entry, Team& team) { run(entry, team); });
   }
 
-  // The list has the scalars of its first tensor's group.
+  // The list has the scalars of its first tensor's group; without elements it stays as it is.
   void settle_list(const PhaseCode& phase) {
-    if (!count_) return;
+    if (!blocks_) return;
     const int terms = phase.shape.terms;
     double sums[kMaxTerms], elements = 0;
     for (int k = 0; k < terms; ++k) {

@@ -287,10 +287,10 @@ FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_tensors(DeviceSwe
   });
 }
 
-// One thread block, with the scalars of the first tensor's group.
+// One thread block, with the scalars of the first tensor's group; without elements the list stays as it is.
 template <class Rule, int phase>
 FASTUPDATE_KERNEL FASTUPDATE_LAUNCH_BOUNDS(kThreads, 2) settle_list(DeviceSweep sweep) {
-  if (sweep.step->decision.skip || sweep.count == 0 || block_index() != 0) return;
+  if (sweep.step->decision.skip || sweep.blocks == 0 || block_index() != 0) return;
   constexpr PhaseShape shape = Rule::phases[phase];
   double sum[kMaxTerms];
   for (int k = 0; k < shape.terms; ++k) {

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastupdate.arrays import accept, device, memory, overlap, tree
 from fastupdate.arrays.foreign import Foreign
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import SIDES, Extent, Shape, Side, shape_of
 from fastupdate.rules.rule import Rule
@@ -199,10 +199,11 @@ def following(weights: Array, settings: Settings) -> dict[str, Array]:
     return {slot.kind: slot.of_weights(values) for slot in followers(settings)}
 
 
-def lie_down(items: list[Item]) -> None:
+def lie_down(items: list[Item]) -> list[Assignment]:
     """Lets what belongs to each tensor follow the memory order of its parameter, which may have become another one.
 
-    States that the user brought stay as they lie: ValueError where the parameter no longer lies as they do.
+    States that the user brought stay as they lie: ValueError where the parameter no longer lies as they do. Nothing is
+    left to be assigned.
     """
     direct = memory.headers([item.array for item in items])["direct"].tolist()
     for item, lies_in_order in zip(items, direct, strict=True):
@@ -216,6 +217,7 @@ def lie_down(items: list[Item]) -> None:
         dtypes = [array.dtype.name for array in arrays]
         made = device.copies_like(arrays, arrays, dtypes, [item.order] * len(arrays))
         item.slots = dict(zip(item.slots, made, strict=True))
+    return []
 
 
 def take_states(items: list[Item], states: Mapping[str, Any], wanted: list[Slot], hypers: Sequence[Group]) -> None:

@@ -19,7 +19,7 @@ from fastupdate.engines.choose import choose
 from fastupdate.engines.protocol import Engine
 from fastupdate.engines.records import MICRO_BATCHES, STEPS, Given, Records
 from fastupdate.rules.rule import Rule
-from fastupdate.step import gradients, held, slots
+from fastupdate.step import dates, gradients, held, slots
 from fastupdate.step.calls import NO_CALLS, Calls, calls_of
 from fastupdate.step.decide import Skips
 from fastupdate.step.gradients import Reduce
@@ -67,10 +67,13 @@ class Stepper:
         flags: Mapping[str, bool],
         options: Mapping[str, Any],
         lend: Callable[[Stepper], None] | None = None,
+        follow: Callable[[list[Item]], list[Assignment]] = slots.lie_down,
     ) -> None:
-        """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays."""
+        """lend: gives each item its arrays, memory order and step count, which stay the face's; None: new arrays
+        follow: lets what belongs to the items lie as parameters do that were given other memory; what is to be assigned
+        """
         self.rule = rule
-        self._on_loan = lend is not None
+        self._follow = follow
         self.settings = Settings(rule.name, **options)
         self.settings.check_decay(rule)
         self.clock = np.zeros(3, np.int64)
@@ -135,10 +138,8 @@ class Stepper:
         if self.hypers.impure:
             self._look_up(self._now[STEPS])
         while not self.engine.derive():
-            step = self._now[STEPS]
-            if any(item.frozen and step >= item.frozen_until for item in self.items):
-                self.replan()
-            self._look_up(step)
+            dates.thaw(self)
+            self._look_up(self._now[STEPS])
             if self.engine.derive():
                 break
             for group in self.hypers.groups:
@@ -298,6 +299,7 @@ class Stepper:
         with self.exclusive():
             if self.settings.missing == "skip":
                 self.micro_batches.check_none("grads")
+            dates.thaw(self)
             self.bound.take(grads, self._collect(grads), self.plan, self._checked)
             vars(self).update(NO_CALLS)
 
@@ -305,7 +307,7 @@ class Stepper:
         """See `Optimizer.accumulate`."""
         with self.exclusive():
             try:
-                in_turn([self.adding(*self.micro_batch(grads, reduce, weight))])
+                add([self], [grads], reduce, weight)
             finally:
                 self.let_go()
 
@@ -342,12 +344,7 @@ class Stepper:
     def start_at(self, step: int) -> None:
         """See `Optimizer.start_at`."""
         with self.exclusive():
-            at_once(self.starting_at(step))
-
-    def starting_at(self, step: int) -> list[Assignment]:
-        """The assignments of a step count; ValueError while there are micro-batches."""
-        self.micro_batches.check_none("step")
-        return [(setitem, self.clock, STEPS, step - 1), (setitem, self.plan.groups, "t", step - 1)]
+            at_once(dates.starting_at(self, step))
 
     def retime(self, counts: NDArray[np.int64]) -> bool:
         """Makes these the steps that each tensor has taken; False if the plan's groups do not allow it."""
@@ -382,7 +379,19 @@ class Stepper:
         self.plan.keep_times()  # before items are copied, which have the counts
         moved = rebound(self.items)
         followed = [moved.get(item.path, item).but(slots=dict(item.slots)) for item in self.items]
-        if self.walks_memory and not self._on_loan:
-            slots.lie_down(followed)
-        vars(self).update(self._planned(followed))
+        laid = self._follow(followed) if self.walks_memory else []
+        at_once([*laid, (vars(self).update, self._planned(followed))])
         self.derive()
+
+
+def add(steppers: list[Stepper], grads: list[Any], reduce: Reduce | None, weight: Any) -> None:
+    """Adds one micro-batch to all of them; if one refuses it, no tensor of any has joined those that move."""
+    before = [dict(vars(stepper)) if stepper.settings.missing == "skip" else {} for stepper in steppers]
+    try:
+        pairs = zip(steppers, grads, strict=True)
+        batches = [stepper.micro_batch(own, reduce, weight) for stepper, own in pairs]
+    except BaseException:
+        for stepper, old in zip(steppers, before, strict=True):
+            vars(stepper).update(old)
+        raise
+    in_turn([stepper.adding(*batch) for stepper, batch in zip(steppers, batches, strict=True)])

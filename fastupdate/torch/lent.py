@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastupdate.arrays import memory, tree
-from fastupdate.arrays.memory import Array
+from fastupdate.arrays.memory import Array, Assignment
 from fastupdate.arrays.place import Place
 from fastupdate.rules.extent import SIDES, Shape
 from fastupdate.step import extents, slots
@@ -31,6 +31,7 @@ class Lent:
     kept      of each: the entry that has it, its name there, and the tensor
     made      the entries and names that were made for this list, to be withdrawn if its first step fails
     counted   whether there are step counts
+    elements  the names of states of an array like the parameter, by kind
     """
 
     def __init__(self, states: States, shards: Shards, owners: Owners) -> None:
@@ -40,6 +41,7 @@ class Lent:
         self.made: list[tuple[Entry, str]] = []
         self.owners: list[tuple[Any, Entry]] = []
         self.counted = False
+        self.elements: dict[str, str] = {}
 
     def __call__(self, stepper: Stepper) -> None:
         """Gives each item its arrays, its order in memory and its step count."""
@@ -54,6 +56,7 @@ class Lent:
         wanted = [slot for slot in wanted if slot.extent != "list"]  # of all tensors: see listed.py
         if not wanted and not self.counted:
             return
+        self.elements = {slot.kind: names.get(slot.kind, slot.kind) for slot in wanted if slot.extent == "element"}
         for item in stepper.items:
             param = self._shards.whole(item.source)
             entry = self._states[param]
@@ -120,6 +123,23 @@ class Lent:
             entry.keep(key, tensor)
         self.kept.append((entry, key, tensor))
         return array
+
+    def follow(self, items: list[Item]) -> list[Assignment]:
+        """Makes states that lie as their parameters do, some of which were given other memory. Assigned, they are what
+        the tensors hold that others know; every run looks then for where states are."""
+        laid: list[Assignment] = []
+        for item, (_, entry) in zip(items, self.owners, strict=True) if self.owners else ():
+            order = memory.order_of(item.array)
+            if order == item.order:
+                continue
+            item.order = order
+            for kind, key in self.elements.items():
+                tensor = part_of(entry.peek(key))
+                part = _laid_as(item.source.detach(), tensor, order)
+                item.slots[kind] = _view(part)
+                laid.append((setattr, tensor, "data", part))
+        number = self._states.revision.number + len(laid)
+        return [(setattr, self._states.revision, "number", number), *laid] if laid else []
 
     def tensors(self) -> list[Any]:
         """All that a step reads and writes of the states, step counts included."""

@@ -130,7 +130,8 @@ class Run:
         flags = {flag: self._flags[flag] for flag in self._rule.flags}
         decay = decay_of(self._rule, self._flags[DECOUPLED], options.get("decay"))
         given = {**options, "groups": groups, "maximize": self._flags["maximize"], "decay": decay}
-        return Stepper(self._rule, tree, self._numbers(next(iter(self._moving))), flags, given, self._lend)
+        numbers = self._numbers(next(iter(self._moving)))
+        return Stepper(self._rule, tree, numbers, flags, given, self._lend, self._lent.follow)
 
     def _check_devices(self, tree: Mapping[Any, Any]) -> None:
         """TypeError names the first parameter that is not in the CPU's memory."""
@@ -217,7 +218,7 @@ class Run:
         if states is not self._states:
             return False
         if states.revision.number != self._revision:
-            if not self._lent.intact() or not self._counted_here():
+            if not (self._lent.intact() and self._lookout.intact() and self._counted_here()):
                 return False
             self._revision = states.revision.number
         return not states.revision.shown or self._lookout.intact()
